@@ -1,0 +1,10 @@
+/* bind_compare.c -- Python types and functions of this area (see _core.pyi). */
+#include "bind.h"
+
+int
+bind_compare_init(PyObject *module, core_state *state)
+{
+    (void)module;
+    (void)state;
+    return 0;
+}

@@ -1,0 +1,112 @@
+/* kernels.h -- every op that has kernels: its operands and its parameters. Private to csrc/.
+ *
+ * For each op: `in` and `out` of port_kernel_call in order, and the struct behind `params` (NULL if none is named).
+ * All views may be strided (any strides, 0 for broadcast) unless it says "row-major". The caller has already broadcast
+ * operands to the shape of `out` (stride 0) where it says "broadcast", promoted them to one dtype where it says
+ * "same dtype", and allocated `out` with the right shape. Python scalars arrive as 0-dimensional views broadcast likewise.
+ */
+#ifndef PORT_KERNELS_H
+#define PORT_KERNELS_H
+
+#include "kernel.h"
+
+/* ---- unary.c: in (x), out (y), broadcast, same dtype; y may be x itself.
+ * neg abs exp log sin cos tanh sigmoid silu relu rsqrt sqrt reciprocal erf floor ceil round sign square
+ * logical_not (any dtype -> BOOL), bitwise_not (BOOL and integers) */
+
+/* gelu: in (x), out (y) */
+typedef struct port_gelu_params {
+    bool tanh_approximation; /* approximate="tanh"; else erf */
+} port_gelu_params;
+
+/* pow_scalar: in (x), out (y), floating or integer; exponents 2, 3, 0.5, -0.5, -1, -2 as torch specialises them */
+typedef struct port_pow_params {
+    port_scalar exponent;
+} port_pow_params;
+
+/* ---- binary.c: in (a, b), out (y), broadcast, same dtype; y may be a or b.
+ * add sub: y = a + alpha * b     mul div pow maximum minimum remainder
+ * bitwise_and bitwise_or bitwise_xor logical_and logical_or (BOOL and integers)
+ * eq ne lt le gt ge: out is BOOL
+ * where: in (condition BOOL, a, b), out (y); the row is by the dtype of y */
+typedef struct port_binary_params {
+    port_scalar alpha; /* add, sub only */
+} port_binary_params;
+
+/* clamp: in (x), out (y) */
+typedef struct port_clamp_params {
+    port_scalar min, max; /* kind NONE: open */
+} port_clamp_params;
+
+/* ---- cast.c
+ * cast: in (x any dtype), out (y any dtype, same shape): torch's conversion; the row is by the dtype of x
+ * fill: out (y); the row is by the dtype of y
+ * arange: out (y, one dimension) */
+typedef struct port_fill_params {
+    port_scalar value;
+} port_fill_params;
+typedef struct port_arange_params {
+    port_scalar start, step;
+} port_arange_params;
+
+/* ---- reduce.c: in (x), out (y): y has x's ndim, size 1 at the reduced dimensions. BOOL and integers sum to I64.
+ * sum mean prod amax amin any all (out BOOL); argmax argmin (out I64; one dimension or all: flat index);
+ * var (correction); cumsum (one dimension, out has x's shape; I64 for BOOL and integers) */
+typedef struct port_reduce_params {
+    uint32_t dims;     /* bit d set: dimension d is reduced */
+    double correction; /* var only */
+} port_reduce_params;
+
+/* ---- softmax.c: softmax, log_softmax: in (x), out (y), same shape; floating */
+typedef struct port_softmax_params {
+    int32_t dim;
+} port_softmax_params;
+
+/* ---- norm.c
+ * layer_norm: in (x, weight or NULL, bias or NULL), out (y, mean, rstd); x row-major (rows, cols): the last
+ *             `normalized_ndim` dimensions are cols. mean, rstd: rows elements, row-major; may be NULL
+ * rms_norm:   in (x, weight or NULL), out (y) */
+typedef struct port_norm_params {
+    int32_t normalized_ndim;
+    double eps;
+} port_norm_params;
+
+/* ---- indexing.c
+ * embedding: in (weight (V, D), indices I32 or I64 any shape), out (indices.shape, D); the row is by weight's dtype.
+ *            check refuses an index outside 0..V-1 (VALUE, naming index and place)
+ * index:     in (x, index_0, index_1, ...), out (y): x[..., idx0, idx1, ..., ...]; index k applies to dimension dims[k];
+ *            the index tensors are already broadcast to one shape; first_dim says where that shape stands in y
+ * gather:    in (x, index), out (y)   params: dim
+ * index_select: in (x, index 1-d), out (y)  params: dim
+ * isin:      in (elements, test_elements), out (BOOL like elements)   params: invert */
+typedef struct port_index_params {
+    int32_t num_indices, dims[PORT_KERNEL_MAX_IN - 1], first_dim;
+} port_index_params;
+typedef struct port_dim_params {
+    int32_t dim;
+} port_dim_params;
+typedef struct port_isin_params {
+    bool invert;
+} port_isin_params;
+
+/* ---- gemm.c
+ * gemm: in (a (M, K), b (K, N), c or NULL, broadcast to (M, N)), out (y (M, N) row-major): y = beta * c + alpha * a @ b.
+ *       a and b strided (b = w.t() has strides (1, K)); goes to the provider's sgemm when it has one
+ * bmm:  in (a (B, M, K), b (B, K, N), c or NULL), out (y (B, M, N) row-major)
+ * Both for F32 and F64; BF16 and F16 accumulate in f32 and round once. */
+typedef struct port_gemm_params {
+    double alpha, beta;
+} port_gemm_params;
+
+/* ---- attention.c: sdpa_flash
+ * in (q (B, H, T, D), k (B, G, S, D), v (B, G, S, D), mask or NULL (broadcast to (B, H, T, S), F32 or BOOL)), out (y (B, H, T, D), lse (B, H, T) F32 or NULL)
+ * H is a multiple of G (grouped queries: head h uses h / (H / G)). */
+typedef struct port_sdpa_params {
+    bool is_causal;
+    double scale;
+} port_sdpa_params;
+
+extern const port_kernel_row port_unary_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
+    port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[];
+
+#endif /* PORT_KERNELS_H */

@@ -1,0 +1,51 @@
+/* program.h -- recorded ATen programs and their execution with C kernels. Private to csrc/.
+ *
+ * A program is the flat list of ops that one call of a root module executed (docs/PROGRAM.md). Any interval of it
+ * can be run: a module's program is the interval between its entry and its exit. Values are numbered; an interval
+ * is fed with the values it uses but does not make, and asked for those it makes.
+ */
+#ifndef PORT_PROGRAM_H
+#define PORT_PROGRAM_H
+
+#include "../kernels/kernel.h"
+
+typedef struct port_program port_program;
+
+/* Parses one program (the JSON of docs/PROGRAM.md). Trusts nothing. Returns: PORT_OK; FORMAT, NOMEM, VALUE. */
+port_status port_program_parse(const char *json, size_t size_bytes, port_program **program, port_error *err);
+void port_program_free(port_program *program);
+int64_t port_program_num_ops(const port_program *program);
+int64_t port_program_num_values(const port_program *program);
+const char *port_program_op_name(const port_program *program, int64_t op_idx);
+/* True if there is a handler for the op (whatever its dtypes). */
+bool port_program_op_known(const port_program *program, int64_t op_idx);
+
+typedef struct port_feed {
+    int64_t value; /* value number */
+    port_view view;
+} port_feed;
+
+typedef struct port_run_options {
+    const port_provider *provider;
+    port_profile profile;
+    const char *variant; /* kernel variant, NULL: best */
+    int64_t num_symbols; /* values of the program's symbols (docs/PROGRAM.md), in order */
+    const int64_t *symbols;
+} port_run_options;
+
+typedef struct port_result {
+    port_view view; /* row-major; memory belongs to the result */
+    void *memory;   /* port_free_aligned */
+} port_result;
+
+/* Runs ops [begin, end).
+ * feeds: copied into 64-byte aligned memory if an op writes to them in place or if they are not aligned; else borrowed.
+ * fetches: value numbers; results[i] is a row-major copy of value fetches[i] as it stands *after the interval*
+ *          unless fetch_at[i] >= 0, which asks for the value right after op fetch_at[i].
+ * Returns: PORT_OK; UNSUPPORTED (op, dtype: the message names them), SHAPE, DTYPE, VALUE, NOMEM. Never crashes on
+ * a malformed program: every index and shape is checked. */
+port_status port_program_run(const port_program *program, int64_t begin, int64_t end, const port_feed *feeds,
+                             size_t num_feeds, const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches,
+                             const port_run_options *options, port_result *results, port_error *err);
+
+#endif /* PORT_PROGRAM_H */

@@ -1,0 +1,77 @@
+"""The C core. Arrays are NumPy's (bf16 and f8 through ml_dtypes); nothing here knows torch."""
+from collections.abc import Buffer, Mapping, Sequence
+from typing import Any
+import numpy as np
+
+class PortingError(Exception): ...
+class FormatError(PortingError, ValueError): ...           # not a capture, truncated, corrupt, version
+class LayerNotFoundError(PortingError, KeyError): ...      # unknown name; str() is the sentence, not its repr
+class ShapeError(PortingError, ValueError): ...
+class DtypeError(PortingError, TypeError): ...
+class UnsupportedError(PortingError, NotImplementedError): ...  # an op or dtype without a kernel
+class ClosedError(PortingError, ValueError): ...
+# PORT_E_VALUE -> ValueError, PORT_E_IO -> OSError(errno, message, filename), PORT_E_EXISTS -> FileExistsError, PORT_E_NOMEM -> MemoryError
+
+DTYPES: tuple[str, ...]  # index = dtype number, safetensors names
+
+class Writer:
+    """The C store. All methods are safe to call from any thread; copying and hashing release the GIL above 64 KiB."""
+    def __init__(self, path: str, budget_bytes: int = 0, segment_bytes: int = 0, rank: int = 0) -> None: ...
+    def put(self, array: np.ndarray, key: str) -> int:
+        """Store the tensor (or find an equal one). Returns its id. key: name in the segment if it is new."""
+    def put_pointer(self, pointer: int, dtype: int, shape: Sequence[int], strides: Sequence[int], key: str) -> int:
+        """The same for memory that the caller keeps alive during the call; strides in elements."""
+    def add(self, name: str, array: np.ndarray) -> int: """put + name."""
+    def name(self, name: str, tensor_id: int) -> None: ...
+    def call(self, module: str, call: int, step: int, phase: int, structure: str, tensor_ids: Sequence[int]) -> None: ...
+    def alias(self, alias: str, module: str) -> None: ...
+    def note(self, text: str) -> None: ...
+    def set_manifest(self, text: str) -> None: """Replace MANIFEST.json atomically, now."""
+    def flush(self) -> None: """Wait until all put so far is in the files; raises what the thread met."""
+    def close(self, manifest: str | None = None) -> None: """Seal, index, END, manifest. May be called twice."""
+    def abort(self) -> None: """Stop; what is committed stays readable, the capture stays unfinished."""
+    closed: bool
+    path: str
+    stats: dict[str, int]  # num_tensors, num_deduplicated, bytes_stored, bytes_seen, peak_waiting_bytes
+
+class Reader:
+    def __init__(self, path: str) -> None: ...
+    finished: bool
+    recovery: dict[str, Any] | None       # unfinished: {"records": n, "dropped_bytes": n, "reason": text}
+    num_tensors: int
+    def tensor(self, tensor_id: int) -> np.ndarray: """Read-only view of the mapped file; keeps it mapped."""
+    def info(self, tensor_id: int) -> tuple[str, tuple[int, ...], tuple[int, ...], int, str, int, int, str]:
+        """(dtype name, shape, recorded strides, bytes, hash as 32 hex digits, segment, offset, key)"""
+    def calls(self) -> list[tuple[str, int, int, int, str, tuple[int, ...]]]:
+        """(module, call, step, phase, structure JSON, tensor ids), in order of writing. Strings are shared objects."""
+    def names(self) -> list[tuple[str, int]]: ...
+    def aliases(self) -> list[tuple[str, str]]: ...
+    def notes(self) -> list[str]: ...
+
+def repair(path: str) -> dict[str, int]: """Makes an unfinished capture a finished one; {"records", "dropped_bytes"}."""
+def verify(path: str) -> int: """Re-hashes every tensor; raises FormatError naming the first bad one. Returns tensors read."""
+
+def compare(expected: np.ndarray, actual: np.ndarray, scale: np.ndarray | float | None = None,
+            unit_roundoff: float = 0.0) -> dict[str, Any]:
+    """port_metrics as a dict with the struct's field names; ulp_histogram is a list. Indices are flat."""
+
+class Program:
+    def __init__(self, json_text: bytes) -> None: """One program of docs/PROGRAM.md."""
+    num_ops: int
+    num_values: int
+    def op_name(self, index: int) -> str: ...
+    def missing(self, begin: int, end: int) -> list[str]: """Names of ops in [begin, end) that have no handler."""
+    def run(self, begin: int, end: int, feeds: Mapping[int, np.ndarray], fetches: Sequence[int], *,
+            fetch_at: Sequence[int] | None = None, provider: str = "auto", variant: str | None = None,
+            capability: str = "default", num_threads: int = 1, mkldnn: bool = True,
+            symbols: Sequence[int] = ()) -> list[np.ndarray]: ...
+
+def call_op(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] = {}, *, provider: str = "auto", variant: str | None = None,
+            capability: str = "default", num_threads: int = 1, mkldnn: bool = True) -> Any:
+    """Run one ATen op ("aten.gelu.default") on arrays and Python scalars; an array, or a tuple of arrays."""
+def known_ops() -> list[str]: ...
+def kernel_rows() -> list[tuple[str, str, str, int]]: """(op, dtype, variant, cpu_level)"""
+def providers() -> list[str]: ...
+def set_torch_provider(name: str, address: int) -> None: ...
+def show_config() -> dict[str, Any]: """cpu_level, cpu features, providers, openblas config, compiler, version."""
+def hash128(data: Buffer) -> str: """XXH3-128 as 32 hex digits, as in the journal."""
