@@ -72,7 +72,8 @@ EXT_OBJECTS := $(CORE_SOURCES:csrc/%.c=$(BUILD)/ext/%.o) $(BIND_SOURCES:csrc/%.c
 EXT_FLAGS = $(shell $(PY) -c "import numpy, sysconfig; print('-I' + sysconfig.get_path('include'), '-isystem', numpy.get_include())")
 BLAS_FLAGS = $(shell $(PY) -c "import os, scipy_openblas32 as s; print('' if os.environ.get('PORTING_BLAS') == 'none' else '-DPORT_OPENBLAS=1 -isystem ' + s.get_include_dir())")
 BLAS_LIB = $(shell $(PY) -c "import os, scipy_openblas32 as s; print('' if os.environ.get('PORTING_BLAS') == 'none' else s.get_lib_dir() + '/lib' + s.get_library() + '.so')")
-EXT = python/porting/_core$(shell $(PY) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))")
+PKG ?= python/porting
+EXT = $(PKG)/_core$(shell $(PY) -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))")
 
 $(BUILD)/ext/.flags: FORCE
 	@mkdir -p $(@D); echo '$(EXT_FLAGS) $(BLAS_FLAGS) $(CFLAGS)' | cmp -s - $@ || echo '$(EXT_FLAGS) $(BLAS_FLAGS) $(CFLAGS)' > $@
@@ -83,12 +84,17 @@ $(BUILD)/ext/%.o: csrc/%.c $(BUILD)/ext/.flags
 	$(CC) $(BASE_FLAGS) $(WARNINGS) $(shell cat $(BUILD)/ext/.flags) -c $< -o $@
 
 ext: $(EXT_OBJECTS) ## build the extension in place, incrementally (PY=... names the interpreter)
-	@mkdir -p python/porting/.libs
-	@if [ -n "$(BLAS_LIB)" ]; then cp -u $(BLAS_LIB) python/porting/.libs/; fi
+	@mkdir -p $(PKG)/.libs
+	@if [ -n "$(BLAS_LIB)" ]; then cp -u $(BLAS_LIB) $(PKG)/.libs/; fi
 	$(CC) -shared $(CFLAGS) -o $(EXT) $^ $(BLAS_LIB) -Wl,-rpath,'$$ORIGIN/.libs' -lm -lpthread -ldl
 
+SANITIZED_TESTS ?= tests/store tests/attacks tests/fuzz tests/compare tests/program
 sanitize: $(VENV)/.installed ## C tests and binding tests under ASan and UBSan
 	$(MAKE) ctest BUILD=build/sanitize CFLAGS="$(SANITIZE) -O1"
+	rm -rf build/sanitize/python && mkdir -p build/sanitize && cp -r python build/sanitize/python
+	$(MAKE) ext PY=$(VENV)/bin/python BUILD=build/sanitize PKG=build/sanitize/python/porting CFLAGS="$(SANITIZE) -O1"
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	  PYTHONPATH=build/sanitize/python $(VENV)/bin/python -m pytest $(SANITIZED_TESTS) -p no:cacheprovider
 
 clean: ## remove everything that was built, not .venv
 	rm -rf build out python/porting/.libs python/porting/_core*.so
