@@ -73,5 +73,7 @@ typedef struct port_hash128 {
     uint64_t low, high;
 } port_hash128;
 port_hash128 port_hash(const void *data, size_t size_bytes);
+/* The same bits without vector instructions, for the tests. */
+port_hash128 port_hash_ref(const void *data, size_t size_bytes);
 
 #endif /* PORT_CORE_H */
