@@ -1,6 +1,374 @@
-/* gemm.c -- see kernels.h. */
-#include "kernels.h"
+/* gemm.c -- matrix products as aten::mm, addmm, bmm and baddbmm make them.
+ *     gemm  y = beta * c + alpha * a @ b        a (M, K), b (K, N), c broadcast to (M, N), y (M, N) row-major
+ *     bmm   the same for each item of a batch   a (B, M, K), b (B, K, N), c (B, M, N), y (B, M, N) row-major
+ * Variants: blas (the provider's function where it has one, called with the same arguments as ATen would; else chain),
+ * chain, ref (own loops, matmul.h). On the way ATen chooses transposition flags and leading dimensions from
+ * the strides, and copies what is neither row- nor column-major; a BLAS may round differently for each, so that is
+ * done the same way here. Source: at::native addmm_impl_cpu_, bmm_out_or_baddbmm_ and cpublas::gemm of PyTorch 2.
+ */
+#include "matmul.h"
+
+/* One product of a batch: a and b with their strides, y dense. */
+typedef struct item {
+    port_dtype dtype;
+    int64_t M, N, K;
+    port_matrix a, b;
+    void *y;
+} item;
+
+static int64_t
+at_least_one(int64_t size)
+{
+    return size > 1 ? size : 1;
+}
+
+static bool
+is_row_or_column_major(int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride)
+{
+    return (col_stride == 1 && row_stride >= at_least_one(cols)) || (row_stride == 1 && col_stride >= at_least_one(rows));
+}
+
+/* ------------------------------------------------------------------ check, scratch */
+
+static port_status
+check_shapes(const char *op, const port_kernel_call *call, int32_t ndim, port_error *err)
+{
+    const port_view *a = call->in[0], *b = call->in[1], *c = call->in[2], *y = call->out[0];
+    if (a->ndim != ndim || b->ndim != ndim || y->ndim != ndim || (c != NULL && c->ndim != ndim)) {
+        return port_fail(err, PORT_E_SHAPE, "%s: expected operands of %d dimensions, got %d, %d and out %d", op, (int)ndim,
+                         (int)a->ndim, (int)b->ndim, (int)y->ndim);
+    }
+    int32_t row = ndim - 2, col = ndim - 1;
+    if (a->shape[col] != b->shape[row] || (ndim == 3 && a->shape[0] != b->shape[0])) {
+        return port_fail(err, PORT_E_SHAPE, "%s: (%lld x %lld) times (%lld x %lld) does not fit", op,
+                         (long long)a->shape[row], (long long)a->shape[col], (long long)b->shape[row],
+                         (long long)b->shape[col]);
+    }
+    bool fits = y->shape[row] == a->shape[row] && y->shape[col] == b->shape[col] && (ndim == 2 || y->shape[0] == a->shape[0]);
+    for (int32_t d = 0; c != NULL && d < ndim; d++) {
+        fits = fits && c->shape[d] == y->shape[d];
+    }
+    if (!fits || !port_view_is_contiguous(y)) {
+        return port_fail(err, PORT_E_SHAPE, "%s: out must be row-major (%lld x %lld), and the addend of the same shape", op,
+                         (long long)a->shape[row], (long long)b->shape[col]);
+    }
+    if (a->dtype != b->dtype || a->dtype != y->dtype || (c != NULL && c->dtype != y->dtype)) {
+        return port_fail(err, PORT_E_DTYPE, "%s: operands must have one dtype, got %s, %s and out %s", op,
+                         port_dtype_name(a->dtype), port_dtype_name(b->dtype), port_dtype_name(y->dtype));
+    }
+    return PORT_OK;
+}
+
+static port_status
+gemm_check(const port_kernel_call *call, port_error *err)
+{
+    return check_shapes("gemm", call, 2, err);
+}
+
+static port_status
+bmm_check(const port_kernel_call *call, port_error *err)
+{
+    return check_shapes("bmm", call, 3, err);
+}
+
+static size_t
+round_up(size_t size_bytes)
+{
+    return (size_bytes + 63) / 64 * 64;
+}
+
+/* Bytes of a copy of an operand's matrix, 0 if a BLAS can take it as it is. */
+static size_t
+copy_bytes(const port_view *view)
+{
+    int32_t row = view->ndim - 2, col = view->ndim - 1;
+    if (is_row_or_column_major(view->shape[row], view->shape[col], view->strides[row], view->strides[col])) {
+        return 0;
+    }
+    return round_up((size_t)(view->shape[row] * view->shape[col]) * port_dtype_size(view->dtype));
+}
+
+/* A packed panel for own loops, copies for a BLAS, and the pointers of a batch. */
+static size_t
+gemm_scratch_bytes(const port_kernel_call *call)
+{
+    const port_view *a = call->in[0], *b = call->in[1];
+    size_t pointers_bytes = a->ndim == 3 ? 3 * (size_t)a->shape[0] * sizeof(void *) : 0;
+    return round_up(port_matmul_scratch_bytes(a->shape[a->ndim - 1], a->dtype)) + copy_bytes(a) + copy_bytes(b) +
+           round_up(pointers_bytes);
+}
+
+/* ------------------------------------------------------------------ one product through the provider */
+
+/* Copies a matrix row-major into *space, moves *space on, and describes the copy. */
+static void
+copy_dense(port_matrix *matrix, int64_t rows, int64_t cols, char **space)
+{
+    port_view view = {.data = (void *)(uintptr_t)matrix->data, .dtype = matrix->dtype, .ndim = 2,
+                      .shape = {rows, cols}, .strides = {matrix->row_stride, matrix->col_stride}};
+    port_view_gather(&view, *space);
+    matrix->data = *space;
+    matrix->row_stride = cols;
+    matrix->col_stride = 1;
+    *space += round_up((size_t)(rows * cols) * port_dtype_size(matrix->dtype)); /* a BLAS may sum by alignment */
+}
+
+/* The flag and leading dimension of an operand in column-major terms: `inner` steps down a column, `outer` to the next. */
+static void
+blas_layout(int64_t inner, int64_t outer, int64_t rows, bool *trans, int64_t *ld)
+{
+    *trans = !(inner == 1 && outer >= at_least_one(rows));
+    *ld = *trans ? inner : outer;
+}
+
+static bool
+has_gemm(const port_provider *provider, port_dtype dtype)
+{
+    return dtype == PORT_F32 ? provider->sgemm != NULL : dtype == PORT_F64 && provider->dgemm != NULL;
+}
+
+/* y is row-major, so BLAS is asked for its transpose, y^T = b^T a^T; only a single column is taken as it is. */
+static bool
+blas_item(const port_provider *provider, const item *p, double alpha, double beta, char *space)
+{
+    port_matrix a = p->a, b = p->b;
+    if (!is_row_or_column_major(p->M, p->K, a.row_stride, a.col_stride)) {
+        copy_dense(&a, p->M, p->K, &space);
+    }
+    if (!is_row_or_column_major(p->K, p->N, b.row_stride, b.col_stride)) {
+        copy_dense(&b, p->K, p->N, &space);
+    }
+    port_blas_call call = {.k = p->K, .alpha = alpha, .beta = beta, .c = p->y};
+    if (p->N == 1) {
+        call.m = p->M;
+        call.n = 1;
+        call.ldc = 1;
+        call.a = a.data;
+        call.b = b.data;
+        blas_layout(a.row_stride, a.col_stride, p->M, &call.trans_a, &call.lda);
+        blas_layout(b.row_stride, b.col_stride, p->K, &call.trans_b, &call.ldb);
+    } else {
+        call.m = p->N;
+        call.n = p->M;
+        call.ldc = p->N;
+        call.a = b.data;
+        call.b = a.data;
+        blas_layout(b.col_stride, b.row_stride, p->N, &call.trans_a, &call.lda);
+        blas_layout(a.col_stride, a.row_stride, p->K, &call.trans_b, &call.ldb);
+    }
+    return port_blas_gemm(provider, p->dtype, call);
+}
+
+/* ------------------------------------------------------------------ runs */
+
+static void
+own_item(const item *p, double alpha, double beta, port_matmul_order order, void *scratch)
+{
+    port_matmul product = {.M = p->M, .N = p->N, .K = p->K, .alpha = alpha, .beta = beta, .a = p->a, .b = p->b, .y = p->y,
+                           .y_dtype = p->dtype, .y_row_stride = p->N};
+    port_matmul_run(&product, order, scratch);
+}
+
+typedef enum way { WAY_BLAS, WAY_CHAIN, WAY_REF } way;
+
+static void
+run_item(const port_kernel_call *call, const item *p, double alpha, double beta, way how)
+{
+    char *copies = (char *)call->scratch + round_up(port_matmul_scratch_bytes(p->K, p->dtype));
+    if (how == WAY_BLAS && p->K > 0 && has_gemm(call->provider, p->dtype) &&
+        blas_item(call->provider, p, alpha, beta, copies)) {
+        return;
+    }
+    own_item(p, alpha, beta, how == WAY_REF ? PORT_MATMUL_REF : PORT_MATMUL_CHAIN, call->scratch);
+}
+
+static double
+addend(const port_kernel_call *call, const port_gemm_params *params)
+{
+    const port_view *c = call->in[2], *y = call->out[0];
+    if (c == NULL || params->beta == 0.0) {
+        return 0.0;
+    }
+    if (c->data != y->data) {
+        port_view_gather(c, y->data);
+    }
+    return params->beta;
+}
+
+static item
+item_of(const port_kernel_call *call, int64_t batch)
+{
+    const port_view *a = call->in[0], *b = call->in[1], *y = call->out[0];
+    int32_t row = a->ndim - 2, col = a->ndim - 1;
+    size_t size_bytes = port_dtype_size(a->dtype);
+    int64_t a_step = a->ndim == 3 ? a->strides[0] : 0, b_step = b->ndim == 3 ? b->strides[0] : 0;
+    item p = {.dtype = a->dtype, .M = a->shape[row], .K = a->shape[col], .N = b->shape[col]};
+    p.a = (port_matrix){(const char *)a->data + batch * a_step * (int64_t)size_bytes, a->dtype, a->strides[row], a->strides[col]};
+    p.b = (port_matrix){(const char *)b->data + batch * b_step * (int64_t)size_bytes, b->dtype, b->strides[row], b->strides[col]};
+    p.y = (char *)y->data + (size_t)(batch * p.M * p.N) * size_bytes;
+    return p;
+}
+
+static void
+gemm_run(const port_kernel_call *call, way how)
+{
+    const port_gemm_params *params = call->params;
+    if (port_view_elems(call->out[0]) > 0) {
+        double beta = addend(call, params);
+        item p = item_of(call, 0);
+        run_item(call, &p, params->alpha, beta, how);
+    }
+}
+
+/* ATen does not ask a BLAS for small batches: products below this many multiplications are plain loops. */
+#define SMALL_PRODUCT 400
+
+static float
+small_sum_f32(const item *p, int64_t i, int64_t j)
+{
+    float sum = 0.0f;
+    for (int64_t k = 0; k < p->K; k++) {
+        float a = port_load_f32(p->a.data, p->dtype, i * p->a.row_stride + k * p->a.col_stride);
+        sum += a * port_load_f32(p->b.data, p->dtype, k * p->b.row_stride + j * p->b.col_stride);
+    }
+    return sum;
+}
+
+static double
+small_sum_f64(const item *p, int64_t i, int64_t j)
+{
+    const double *a = (const double *)p->a.data + i * p->a.row_stride;
+    const double *b = (const double *)p->b.data + j * p->b.col_stride;
+    double sum = 0.0;
+    for (int64_t k = 0; k < p->K; k++) {
+        sum += a[k * p->a.col_stride] * b[k * p->b.row_stride];
+    }
+    return sum;
+}
+
+static void
+small_item(const item *p, double alpha, double beta)
+{
+    for (int64_t i = 0; i < p->M; i++) {
+        for (int64_t j = 0; j < p->N; j++) {
+            int64_t at = i * p->N + j;
+            if (p->dtype == PORT_F64) {
+                double *y = (double *)p->y + at;
+                double sum = alpha * small_sum_f64(p, i, j);
+                *y = beta == 0.0 ? sum : *y * beta + sum;
+            } else {
+                float sum = (float)alpha * small_sum_f32(p, i, j);
+                sum = beta == 0.0 ? sum : port_load_f32(p->y, p->dtype, at) * (float)beta + sum;
+                port_store_f32(p->y, p->dtype, at, sum);
+            }
+        }
+    }
+}
+
+/* What ATen asks of an item to give the whole batch to the BLAS at once: a size of one may have any stride. */
+static bool
+is_batchable(const port_view *view)
+{
+    const int64_t *size = view->shape, *stride = view->strides;
+    return (stride[2] == 1 && (size[1] == 1 || stride[1] >= size[2])) ||
+           (stride[1] == 1 && (size[2] == 1 || stride[2] >= size[1]));
+}
+
+/* The BLAS call for an item of such a batch: never copied, and a single column is not special. */
+static port_blas_call
+batch_call(const item *p, double alpha, double beta)
+{
+    port_blas_call call = {.m = p->N, .n = p->M, .k = p->K, .alpha = alpha, .beta = beta, .a = p->b.data, .b = p->a.data,
+                           .c = p->y, .ldc = p->N};
+    call.trans_a = p->b.row_stride == 1 && p->b.col_stride >= p->K;
+    call.lda = call.trans_a ? p->b.col_stride : p->b.row_stride;
+    call.trans_b = p->a.row_stride == 1 && p->a.col_stride >= p->M;
+    call.ldb = call.trans_b ? p->a.col_stride : p->a.row_stride;
+    return call;
+}
+
+static bool
+bmm_at_once(const port_kernel_call *call, double alpha, double beta)
+{
+    const port_view *a = call->in[0], *b = call->in[1], *y = call->out[0];
+    if (!has_gemm(call->provider, a->dtype) || !is_batchable(a) || !is_batchable(b)) {
+        return false;
+    }
+    item first = item_of(call, 0);
+    port_blas_call blas = batch_call(&first, alpha, beta);
+    return port_blas_gemm_batch(call->provider, a->dtype, blas, y->shape[0], b->strides[0], a->strides[0],
+                                first.M * first.N, call->scratch);
+}
+
+static void
+bmm_run(const port_kernel_call *call, way how)
+{
+    const port_gemm_params *params = call->params;
+    const port_view *a = call->in[0], *y = call->out[0];
+    if (port_view_elems(y) == 0) {
+        return;
+    }
+    double beta = addend(call, params);
+    int64_t num_products = y->shape[1] * y->shape[2] * a->shape[2];
+    bool small = how != WAY_REF && num_products > 0 && num_products < SMALL_PRODUCT;
+    if (how == WAY_BLAS && num_products > 0 && !small && bmm_at_once(call, params->alpha, beta)) {
+        return;
+    }
+    for (int64_t n = 0; n < y->shape[0]; n++) {
+        item p = item_of(call, n);
+        if (small) {
+            small_item(&p, params->alpha, beta);
+        } else {
+            run_item(call, &p, params->alpha, beta, how);
+        }
+    }
+}
+
+static void
+gemm_run_blas(const port_kernel_call *call)
+{
+    gemm_run(call, WAY_BLAS);
+}
+
+static void
+gemm_run_chain(const port_kernel_call *call)
+{
+    gemm_run(call, WAY_CHAIN);
+}
+
+static void
+gemm_run_ref(const port_kernel_call *call)
+{
+    gemm_run(call, WAY_REF);
+}
+
+static void
+bmm_run_blas(const port_kernel_call *call)
+{
+    bmm_run(call, WAY_BLAS);
+}
+
+static void
+bmm_run_chain(const port_kernel_call *call)
+{
+    bmm_run(call, WAY_CHAIN);
+}
+
+static void
+bmm_run_ref(const port_kernel_call *call)
+{
+    bmm_run(call, WAY_REF);
+}
+
+/* The first of a kind is the one taken when no variant is asked for. */
+#define GEMM_ROWS(T)                                                       \
+    {"gemm", T, "blas", 0, gemm_check, gemm_scratch_bytes, gemm_run_blas}, \
+    {"gemm", T, "chain", 0, gemm_check, gemm_scratch_bytes, gemm_run_chain}, \
+    {"gemm", T, "ref", 0, gemm_check, gemm_scratch_bytes, gemm_run_ref}, \
+    {"bmm", T, "blas", 0, bmm_check, gemm_scratch_bytes, bmm_run_blas}, \
+    {"bmm", T, "chain", 0, bmm_check, gemm_scratch_bytes, bmm_run_chain}, \
+    {"bmm", T, "ref", 0, bmm_check, gemm_scratch_bytes, bmm_run_ref}
 
 const port_kernel_row port_gemm_rows[] = {
-    {.op = NULL},
+    GEMM_ROWS(PORT_F32), GEMM_ROWS(PORT_F64), GEMM_ROWS(PORT_BF16), GEMM_ROWS(PORT_F16), {.op = NULL},
 };

@@ -32,6 +32,13 @@ typedef struct port_provider {
     void (*vms_sin)(int n, const float *in, float *out, long long mode);
     void (*vms_cos)(int n, const float *in, float *out, long long mode);
     void (*vms_sqrt)(int n, const float *in, float *out, long long mode);
+    /* Groups of products of one shape: every argument but the matrices is an array with one entry per group. */
+    void (*sgemm_batch)(const char *transa, const char *transb, const int *m, const int *n, const int *k, const float *alpha,
+                        const void **a, const int *lda, const void **b, const int *ldb, const float *beta, void **c,
+                        const int *ldc, const int *num_groups, const int *group_size);
+    void (*dgemm_batch)(const char *transa, const char *transb, const int *m, const int *n, const int *k, const double *alpha,
+                        const void **a, const int *lda, const void **b, const int *ldb, const double *beta, void **c,
+                        const int *ldc, const int *num_groups, const int *group_size);
 } port_provider;
 
 /* How the reference ran: what decides its bits besides the inputs (docs/NUMERICS.md). */

@@ -1,0 +1,74 @@
+/* matmul.h -- own matrix products, shared by gemm.c and attention.c. Private to csrc/kernels/.
+ *
+ *     y[i,j] = beta * y[i,j] + alpha * sum_k a[i,k] * b[k,j]          a (M, K), b (K, N), y (M, N)
+ *
+ * Any strides and any mix of F32, BF16, F16 operands (computed in f32, rounded once on the way into y), or all F64
+ * (computed in f64). Two orders of summation, both the same on every machine:
+ *   ref    k = 0, 1, ... K-1, each product rounded, then each sum; then y = beta * y + alpha * sum
+ *   chain  fused multiply-adds, k in blocks: the order of the BLAS in the reference library (docs/NUMERICS.md)
+ * beta = 0 ignores what y holds, NaN too.
+ */
+#ifndef PORT_MATMUL_H
+#define PORT_MATMUL_H
+
+#include "kernels.h"
+
+typedef enum port_matmul_order { PORT_MATMUL_REF = 0, PORT_MATMUL_CHAIN } port_matmul_order;
+
+typedef struct port_matrix {
+    const void *data;
+    port_dtype dtype;
+    int64_t row_stride, col_stride; /* in elements */
+} port_matrix;
+
+typedef struct port_matmul {
+    int64_t M, N, K;
+    double alpha, beta;
+    port_matrix a, b;
+    void *y;
+    port_dtype y_dtype;
+    int64_t y_row_stride; /* columns of y are dense */
+} port_matmul;
+
+/* Scratch for any product with at most K terms; 64-byte aligned memory is best but not needed. */
+size_t port_matmul_scratch_bytes(int64_t K, port_dtype dtype);
+void port_matmul_run(const port_matmul *product, port_matmul_order order, void *scratch);
+
+/* A BLAS call in column-major terms, as ATen's cpublas::gemm makes it: leading dimensions of single rows and columns
+ * are normalised first. Returns false, having done nothing, if the provider has no function for the dtype or if
+ * the sizes are not what BLAS takes. */
+typedef struct port_blas_call {
+    bool trans_a, trans_b;
+    int64_t m, n, k;
+    double alpha, beta;
+    const void *a, *b;
+    void *c;
+    int64_t lda, ldb, ldc;
+} port_blas_call;
+bool port_blas_gemm(const port_provider *provider, port_dtype dtype, port_blas_call call);
+/* The same for `count` products whose operands lie a_step, b_step, c_step elements apart: in one call of the provider's
+ * batch function if it has one and count > 1, else one by one. pointers: room for 3 * count pointers. */
+bool port_blas_gemm_batch(const port_provider *provider, port_dtype dtype, port_blas_call call, int64_t count,
+                          int64_t a_step, int64_t b_step, int64_t c_step, void *pointers);
+
+static inline float
+port_load_f32(const void *data, port_dtype dtype, int64_t i)
+{
+    switch (dtype) {
+    case PORT_BF16: return port_bf16_to_f32(((const uint16_t *)data)[i]);
+    case PORT_F16: return port_f16_to_f32(((const uint16_t *)data)[i]);
+    default: return ((const float *)data)[i];
+    }
+}
+
+static inline void
+port_store_f32(void *data, port_dtype dtype, int64_t i, float value)
+{
+    switch (dtype) {
+    case PORT_BF16: ((uint16_t *)data)[i] = port_f32_to_bf16(value); break;
+    case PORT_F16: ((uint16_t *)data)[i] = port_f32_to_f16(value); break;
+    default: ((float *)data)[i] = value;
+    }
+}
+
+#endif /* PORT_MATMUL_H */
