@@ -1,0 +1,293 @@
+"""The report as one HTML file that needs nothing else: no network, no fonts, no libraries.
+
+`render(report)` gives the text, `write(report, path)` puts it in a file. Every name and reason comes from a file that somebody
+else may have written, so all of it is escaped by the template engine, and the data for the page's script is JSON in a script
+element that cannot be closed from inside. A Content-Security-Policy admits the page's own script by its hash and nothing else.
+
+What it does not do: judge. Bands, reasons and the first divergence are those of the `Report`.
+"""
+import base64
+import datetime
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from importlib import resources
+
+import jinja2
+
+BANDS = ("exact", "green", "amber", "red", "none")
+BAND_WORDS = {"exact": "bit-exact", "green": "rounding", "amber": "suspicious", "red": "different", "none": "not compared"}
+_MAX_TREE_DEPTH = 24  # deeper paths are shown as one label: browsers limit the depth of a page
+_METRICS = ("num_elems", "num_unequal", "max_abs", "mean_abs", "p99_abs", "p999_abs", "max_abs_idx", "max_rel", "mean_rel", "max_ulp",
+            "max_ulp_idx", "mean_signed_ulp", "max_err_scale", "max_err_scale_idx", "sqnr_db", "nmse", "cosine", "pcc",
+            "num_nan_expected", "num_nan_actual", "num_nan_mismatch", "num_inf_expected", "num_inf_actual", "num_inf_mismatch",
+            "first_nonfinite_mismatch", "min_expected", "max_expected", "min_actual", "max_actual", "ulp_histogram")
+_COLUMNS = ("name", "module", "call", "step", "kind", "status", "band", "passed", "allowed", "reason", "shape", "dtype")
+_ULP_NAN = 2**64 - 1
+
+
+def write(report, path, *, title=None):
+    """Write the page of `report` to the file `path` and return its absolute path. Raises OSError."""
+    text = render(report, title=title)
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    return os.path.abspath(path)
+
+
+def render(report, *, title=None):
+    """The page of `report` as text.
+
+    Parameters
+    ----------
+    report : Report
+    title : str, optional
+        Shown at the top and in the browser's tab.
+    """
+    rows = list(report.rows)
+    bands = [_band(row) for row in rows]
+    counts = {band: bands.count(band) for band in BANDS}
+    first = report.first_divergence
+    first_idx = next((i for i, row in enumerate(rows) if row is first), None)
+    files = resources.files(__package__)
+    script = files.joinpath("report.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=format_number, ulp=format_ulp)
+    template = environment.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    return template.render(
+        title=title or "Parity report",
+        css=jinja2.utils.markupsafe.Markup(files.joinpath("report.css").read_text(encoding="utf-8")),
+        script=jinja2.utils.markupsafe.Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=jinja2.utils.markupsafe.Markup(_json_for_script(_page_data(report, rows, bands, first_idx))),
+        created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        report=report,
+        rows=rows,
+        bands=bands,
+        counts=counts,
+        band_words=BAND_WORDS,
+        first=first,
+        first_idx=first_idx,
+        cause=None if report.cause is None else str(report.cause),
+        worst_ulp=_worst(rows, "max_ulp"),
+        worst_scale=_worst(rows, "max_err_scale"),
+        events=_tree_events(rows, bands, first_idx),
+        plots=_plots(rows, bands, first_idx),
+        kinds=sorted({row.kind for row in rows if row.kind}),
+        facts=list(_flatten(report.environment or {})),
+        leaf=_leaf,
+    )
+
+
+# ---------------------------------------------------------------- what the rows say
+
+
+def _band(row):
+    """The band of a row; "none" for what could not be compared."""
+    return row.verdict.band if row.status == "compared" and row.verdict is not None else "none"
+
+
+def _metric(row, name):
+    """A metric as a float, or None if the row has none (not compared, no scale given)."""
+    value = (row.metrics or {}).get(name)
+    if value is None or (name == "max_err_scale" and value < 0):
+        return None
+    return float(value)
+
+
+def _worst(rows, name):
+    values = [v for v in (_metric(row, name) for row in rows) if v is not None]
+    if any(math.isnan(v) for v in values):
+        return math.nan
+    return max(values, default=None)
+
+
+def _leaf(row):
+    """What a row adds to its module's path: "out.0", or "@1.out.0"."""
+    if row.module and row.name.startswith(row.module) and len(row.name) > len(row.module):
+        return row.name[len(row.module):].lstrip(".")
+    return row.name
+
+
+def format_number(value):
+    """A metric for people: four significant digits, "–" for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e6):
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.4g}"
+
+
+def format_ulp(value):
+    """A distance in representable values; the largest stands for NaN against a number."""
+    if value is None:
+        return "–"
+    if math.isnan(value) or value >= _ULP_NAN:
+        return "NaN"
+    return format_number(int(value)) if value < 1e6 else f"{value:.2e}"
+
+
+def _plain(value):
+    """`value` as what JSON can say: numbers without NaN and infinity, strings, lists."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item") and not isinstance(value, (int, float)):
+        value = value.item()
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else ("NaN" if value >= _ULP_NAN else float(value))
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return str(value)
+
+
+def _json_for_script(value):
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _page_data(report, rows, bands, first_idx):
+    packed = []
+    for row, band in zip(rows, bands):
+        verdict = row.verdict
+        metrics = row.metrics or {}
+        histogram = list(metrics.get("ulp_histogram") or [])
+        while histogram and histogram[-1] == 0:
+            histogram.pop()
+        facts = [row.name, row.module, row.call, row.step, row.kind, row.status, band,
+                 None if verdict is None else bool(verdict.passed), None if verdict is None else _plain(verdict.allowed),
+                 row.reason or ("" if verdict is None else verdict.reason), getattr(row, "shape", None), getattr(row, "dtype", None)]
+        values = [histogram if name == "ulp_histogram" else metrics.get(name) for name in _METRICS] if metrics else []
+        packed.append([_plain(v) for v in facts + values])
+    return {"columns": [*_COLUMNS, *_METRICS], "rows": packed, "first": first_idx, "words": BAND_WORDS}
+
+
+def _flatten(value, prefix=""):
+    """(dotted key, text) of everything in nested mappings."""
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict):
+            yield from _flatten(item, name + ".")
+        else:
+            yield name, ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else str(item)
+
+
+# ---------------------------------------------------------------- the module tree
+
+
+@dataclass
+class _Node:
+    path: str
+    label: str
+    children: dict = field(default_factory=dict)
+    rows: list = field(default_factory=list)
+    counts: dict = field(default_factory=lambda: dict.fromkeys(BANDS, 0))
+    kind: str = ""
+    worst: int | None = None  # index of the row that decides how the node looks
+    is_open: bool = False
+
+
+def _tree_events(rows, bands, first_idx):
+    """The tree as a flat list ("open", node, depth), ("row", index, depth), ("close", node, depth), in order of execution.
+
+    Flat, so that neither Python nor the template recurses over names that a file chose.
+    """
+    root = _Node("", "(root)")
+    severity = {"none": 0, "exact": 1, "green": 2, "amber": 3, "red": 4}  # a row without numbers explains nothing
+    for i, row in enumerate(rows):
+        chain = [root]
+        parts = row.module.split(".", _MAX_TREE_DEPTH) if row.module else []
+        for depth, part in enumerate(parts):
+            node = chain[-1]
+            if part not in node.children:
+                node.children[part] = _Node(".".join(parts[: depth + 1]), part)
+            chain.append(node.children[part])
+        chain[-1].rows.append(i)
+        chain[-1].kind = chain[-1].kind or row.kind or ""
+        for node in chain:
+            node.counts[bands[i]] += 1
+            rank = (severity[bands[i]], _metric(row, "max_ulp") or 0)
+            if node.worst is None or rank > (severity[bands[node.worst]], _metric(rows[node.worst], "max_ulp") or 0):
+                node.worst = i
+            if i == first_idx:
+                node.is_open = True
+    tops = [root] if root.rows or not root.children else list(root.children.values())
+    events = []
+    stack = [("open", node, 0) for node in reversed(tops)]
+    while stack:
+        what, item, depth = stack.pop()
+        events.append((what, item, depth))
+        if what == "open":
+            item.is_open = item.is_open or depth == 0 or (depth < 3 and len(item.children) == 1)
+            stack.append(("close", item, depth))
+            stack.extend(("open", child, depth + 1) for child in reversed(item.children.values()))
+            stack.extend(("row", i, depth + 1) for i in reversed(item.rows))
+    return events
+
+
+# ---------------------------------------------------------------- error growth
+
+
+_PLOT_WIDTH, _PLOT_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 1000, 210, 62, 12, 12, 30
+
+
+def _plots(rows, bands, first_idx):
+    """What the template draws for each metric: dots as one path per band, ticks, the line of the first divergence.
+
+    Dots are strokes of length 0 with round caps, so that 100,000 of them are five elements. Equal pixels are drawn once.
+    """
+    compared = [i for i, row in enumerate(rows) if row.status == "compared"]
+    plots = []
+    for key, label, value_of in (
+        ("max_ulp", "max ulp", lambda row: _metric(row, "max_ulp")),
+        ("max_err_scale", "max err/(u·s)", lambda row: _metric(row, "max_err_scale")),
+        ("rel", "relative error (√nmse)", lambda row: _root(_metric(row, "nmse"))),
+    ):
+        values = [(n, i, value_of(rows[i])) for n, i in enumerate(compared)]
+        values = [(n, i, v) for n, i, v in values if v is not None]
+        if values:
+            plots.append(_plot(key, label, values, len(compared), bands, compared, first_idx))
+    return {"plots": plots, "compared": compared, "width": _PLOT_WIDTH, "height": _PLOT_HEIGHT, "left": _LEFT, "right": _RIGHT,
+            "top": _TOP, "bottom": _BOTTOM}
+
+
+def _root(value):
+    return None if value is None else math.sqrt(value) if value >= 0 else value
+
+
+def _plot(key, label, values, num_compared, bands, compared, first_idx):
+    positive = [v for _, _, v in values if v > 0 and math.isfinite(v) and v < _ULP_NAN]
+    low = math.floor(math.log10(min(positive))) if positive else 0
+    high = max(math.ceil(math.log10(max(positive))) if positive else 1, low + 1)
+    inner_height = _PLOT_HEIGHT - _TOP - _BOTTOM
+    zero_y = _PLOT_HEIGHT - _BOTTOM
+    band_top, band_bottom = _TOP + 14, zero_y - 22  # above: not finite; below: exactly 0
+
+    def y_of(value):
+        if not math.isfinite(value) or value >= _ULP_NAN:
+            return _TOP
+        if value <= 0:
+            return zero_y
+        return band_bottom - (math.log10(value) - low) / (high - low) * (band_bottom - band_top)
+
+    def x_of(n):
+        return _LEFT + (_PLOT_WIDTH - _LEFT - _RIGHT) * (n / max(num_compared - 1, 1) if num_compared > 1 else 0.5)
+
+    dots = {band: {} for band in BANDS}
+    for n, i, value in values:
+        dots[bands[i]][f"M{x_of(n):.1f} {y_of(value):.1f}h0"] = None
+    step = max(1, math.ceil((high - low) / 6))
+    ticks = [(f"1e{p}" if abs(p) > 3 else format_number(10.0**p), y_of(10.0**p)) for p in range(low, high + 1, step)]
+    ticks.append(("0", zero_y))
+    if any(y_of(v) == _TOP for _, _, v in values):
+        ticks.append(("NaN", _TOP))
+    first_x = x_of(compared.index(first_idx)) if first_idx in compared else None
+    return {"key": key, "label": label, "paths": [(band, "".join(d)) for band, d in dots.items() if d], "ticks": ticks,
+            "first_x": first_x, "inner_height": inner_height}
