@@ -1,0 +1,307 @@
+"""What the commands do that look at captures and judge them. Each takes the parsed arguments and returns the exit code."""
+import contextlib
+import fnmatch
+import json
+import math
+import os
+import re
+import sys
+
+import numpy as np
+
+from .. import _core
+from .._core import LayerNotFoundError, PortingError
+
+
+def _print_json(value):
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=1)
+    print()
+
+
+def _print_columns(rows, right=()):
+    """Rows of strings as aligned text; `right` names the columns that are aligned to the right."""
+    if not rows:
+        return
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        print("  ".join(cells).rstrip())
+
+
+def _open(path):
+    """The capture, with a word on stderr if it was not closed in order."""
+    from ..capture import open as open_capture
+
+    capture = open_capture(path)
+    if not capture.finished:
+        print(f"porting: {path}: not closed in order; showing what was committed (porting repair makes it whole)", file=sys.stderr)
+    return capture
+
+
+def _shape(shape):
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def _fits(pattern):
+    """A predicate on names: shell pattern if it has any of *?[, else a part of the name."""
+    if pattern is None:
+        return lambda name: True
+    if any(c in pattern for c in "*?["):
+        return re.compile(fnmatch.translate(pattern)).match
+    return lambda name: pattern in name
+
+
+# ---------------------------------------------------------------- looking
+
+
+def ls(args):
+    """`porting ls`: names, dtypes, shapes; or modules and their calls."""
+    with contextlib.closing(_open(args.capture)) as capture:
+        fits = _fits(args.pattern)
+        rows = _module_rows(capture, fits) if args.modules else _tensor_rows(capture, fits)
+        if not rows and args.pattern is not None:
+            from ..naming import suggest
+
+            known = list(capture.modules) if args.modules else list(capture)
+            near = suggest(args.pattern, known)
+            near = near if isinstance(near, str) else ", ".join(near or ())
+            hint = f"; did you mean {near}?" if near else ""
+            raise LayerNotFoundError(f"{args.capture}: none of {len(known)} names matches {args.pattern}{hint}")
+        if args.json:
+            _print_json(rows)
+        elif args.modules:
+            _print_columns([(row["name"] or "(root)", row["class"], f"{row['calls']} calls") for row in rows])
+        else:
+            _print_columns([(row["name"], row["dtype"], _shape(row["shape"])) for row in rows])
+    return 0
+
+
+def _tensor_rows(capture, fits):
+    rows = []
+    for name in capture:
+        if fits(name):
+            array = capture[name]
+            rows.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "bytes": int(array.nbytes)})
+    return rows
+
+
+def _module_rows(capture, fits):
+    counts = {}
+    for call in capture.call_list:
+        counts[call.module] = counts.get(call.module, 0) + 1
+    return [{"name": name, "class": info.class_name, "calls": counts.get(name, 0)}
+            for name, info in capture.modules.items() if fits(name)]
+
+
+def show(args):
+    """`porting show`: the facts of one tensor, or the calls of one module."""
+    with contextlib.closing(_open(args.capture)) as capture:
+        try:
+            array = capture[args.name]
+        except LayerNotFoundError:
+            if not _is_module(capture, args.name):
+                raise
+            _show_module(capture, args.name, args.json)
+        else:
+            _show_tensor(args.name, array, args.count, args.json)
+    return 0
+
+
+def _is_module(capture, name):
+    try:
+        return bool(capture.calls(name))
+    except LayerNotFoundError:
+        return False
+
+
+def tensor_facts(array, count):
+    """What `porting show` says of an array: dtype, shape, statistics in float64 over the finite values, first values."""
+    facts = {"dtype": array.dtype.name, "shape": list(array.shape), "elements": int(array.size), "bytes": int(array.nbytes)}
+    if array.size == 0:
+        return facts
+    if array.dtype.kind != "c" and array.dtype != bool:
+        wide = array.astype(np.float64) if array.dtype.kind not in "iu" else array
+        finite = np.isfinite(wide) if wide.dtype.kind == "f" else np.ones(wide.shape, bool)
+        kept = wide[finite]
+        facts.update(nan=int(np.isnan(wide).sum()) if wide.dtype.kind == "f" else 0)
+        facts.update(inf=int(wide.size - kept.size) - facts["nan"], zeros=int(wide.size - np.count_nonzero(wide)))
+        if kept.size:
+            facts.update(min=kept.min().item(), max=kept.max().item(), mean=float(kept.mean(dtype=np.float64)),
+                         std=float(kept.std(dtype=np.float64)), norm=float(np.sqrt(np.square(kept.astype(np.float64)).sum())))
+    first = array.reshape(-1)[: max(count, 0)]
+    facts["first"] = [_plain(v) for v in (first.astype(np.float64) if first.dtype.kind == "V" or first.dtype.name.startswith(
+        ("bfloat", "float8")) else first).tolist()]
+    return facts
+
+
+def _plain(value):
+    if isinstance(value, complex):
+        return str(value)
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _show_tensor(name, array, count, as_json):
+    facts = {"name": name, **tensor_facts(array, count)}
+    if as_json:
+        _print_json(facts)
+        return
+    facts["shape"] = _shape(facts["shape"])
+    if "first" in facts:
+        digits = 9 if array.dtype.name in ("float32", "float64") else 5
+        facts["first"] = "  ".join(f"{v:.{digits}g}" if isinstance(v, float) else str(v) for v in facts["first"])
+    _print_columns([(key, f"{value:.9g}" if isinstance(value, float) else str(value)) for key, value in facts.items()])
+
+
+def _leaf_rows(call, phase, leaves):
+    for leaf, array in leaves.items():
+        parameter = _parameter_name(call, leaf) if phase == "in" else ""
+        yield {"name": call.full_name(phase, leaf), "parameter": parameter, "dtype": array.dtype.name, "shape": list(array.shape)}
+
+
+def _parameter_name(call, leaf):
+    """The parameter of forward() that a leaf of the inputs belongs to, or ""."""
+    names = call.input_names or {}
+    place = leaf.split(".")[0]
+    return names.get(place, names.get(int(place), "") if place.isdigit() else "") if isinstance(names, dict) else ""
+
+
+def _show_module(capture, name, as_json):
+    calls = capture.calls(name)
+    module = calls[0].module
+    info = capture.modules.get(module)
+    facts = {"name": module, "class": info.class_name if info else None, "aliases": list(info.aliases) if info else [], "calls": []}
+    for call in calls:
+        facts["calls"].append({"call": call.number, "step": call.step, "inputs": list(_leaf_rows(call, "in", call.inputs)),
+                               "outputs": list(_leaf_rows(call, "out", call.outputs))})
+    if as_json:
+        _print_json(facts)
+        return
+    print(f"{module or '(root)'}: {facts['class'] or 'unknown class'}, {len(calls)} calls")
+    if facts["aliases"]:
+        print("also known as " + ", ".join(facts["aliases"]))
+    for call in facts["calls"]:
+        print(f"call {call['call']}, step {call['step']}")
+        _print_columns([(f"  {row['name']}", row["parameter"], row["dtype"], _shape(row["shape"]))
+                        for row in call["inputs"] + call["outputs"]])
+
+
+def config(args):
+    """`porting config`: kernels, providers, CPU features."""
+    from ..providers import show_config
+
+    facts = show_config()
+    if args.json:
+        _print_json(facts)
+        return 0
+    _print_columns([(str(key), ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
+                    for key, value in facts.items()])
+    return 0
+
+
+# ---------------------------------------------------------------- judging
+
+
+@contextlib.contextmanager
+def _progress(description):
+    """A callable (done, total, name="") that draws a bar on stderr if that is a terminal, else None."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total, *_: bar.update(task, completed=done, total=total)
+
+
+def _require_directory_of(path):
+    """Refuses a report path that could not be written, before the long work."""
+    if path is not None and not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise PortingError(f"{path}: its folder does not exist")
+    if path is not None and os.path.isdir(path):
+        raise PortingError(f"{path}: expected the name of a file to write, got a folder")
+
+
+def _finish(report, args, nothing):
+    """Prints the report, writes the HTML file, and says what the exit code is."""
+    if args.html is not None:
+        report.to_html(args.html)
+    if args.json:
+        text = report.to_json()
+        print(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, indent=1))
+    else:
+        print(report.to_text(all_rows=args.all))
+        if args.html is not None:
+            print(f"report: {os.path.abspath(args.html)}")
+    if not any(row.status == "compared" for row in report.rows):
+        print(f"porting: {nothing}", file=sys.stderr)
+        return 2
+    return 0 if report.passed else 1
+
+
+def check(args):
+    """`porting check`: every module's program in C on the captured inputs."""
+    from ..check import check as run_check
+
+    _require_directory_of(args.html)
+    if args.provider == "torch":
+        from ..providers import load_torch_provider
+
+        load_torch_provider()
+    with contextlib.closing(_open(args.capture)) as capture, _progress("checking") as progress:
+        report = run_check(capture, tol=args.tol, provider=args.provider, include=args.include, progress=progress)
+    return _finish(report, args, f"{args.capture}: nothing could be checked")
+
+
+def compare(args):
+    """`porting compare`: a port's tensors against a capture's."""
+    from ..compare import compare as run_compare
+
+    _require_directory_of(args.html)
+    with contextlib.closing(_open(args.reference)) as reference:
+        if not os.path.exists(args.port):
+            raise FileNotFoundError(2, "no such file or folder", args.port)
+        report = run_compare(reference, args.port, tol=args.tol, require_coverage=args.require_coverage)
+        return _finish(report, args, f"{args.port}: has no tensor in common with {args.reference}")
+
+
+# ---------------------------------------------------------------- keeping
+
+
+def export(args):
+    """`porting export`: all tensors in one file of another format."""
+    known = (".safetensors", ".npz", ".pt")
+    if not args.file.endswith(known):
+        raise PortingError(f"{args.file}: expected a name that ends with {', '.join(known)}")
+    with contextlib.closing(_open(args.capture)) as capture:
+        capture.save(args.file)
+        print(f"{len(capture)} tensors -> {args.file}")
+    return 0
+
+
+def verify(args):
+    """`porting verify`: every tensor against its checksum."""
+    count = _core.verify(args.capture)
+    if args.json:
+        _print_json({"tensors": count})
+    else:
+        print(f"{args.capture}: {count} tensors read, all as their checksums say")
+    return 0
+
+
+def repair(args):
+    """`porting repair`: an unfinished capture becomes a finished one."""
+    facts = _core.repair(args.capture)
+    if args.json:
+        _print_json(dict(facts))
+    else:
+        print(f"{args.capture}: {facts['records']} records kept, {facts['dropped_bytes']} bytes dropped")
+    return 0
+
+
+def demo(args):
+    """`porting demo`: two real models, captured and checked, three faults found."""
+    from ..demo import main as run_demo
+
+    return run_demo(args.output)

@@ -1,0 +1,115 @@
+"""The grammar of the command line. No command is imported before it is chosen."""
+import argparse
+
+
+def _late(module, function):
+    """A command that is imported when it is run, so that `porting --help` costs nothing."""
+
+    def run(args):
+        import importlib
+
+        return getattr(importlib.import_module(module, __package__), function)(args)
+
+    return run
+
+
+def build_parser():
+    """The parser of `porting`; `parse_args().run(args)` runs the chosen command and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="porting",
+        description="Find the layer where a port of a PyTorch model goes wrong, and why.",
+        epilog="Exit codes: 0 same or done, 1 differ, 2 trouble.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_capture(commands)
+    _add_looking(commands)
+    _add_judging(commands)
+    _add_keeping(commands)
+    return parser
+
+
+def _command(commands, name, function, help_text, module=".commands", **kwargs):
+    command = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", **kwargs)
+    command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    command.set_defaults(run=_late(module, function))
+    return command
+
+
+def _add_json(command):
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
+    return value
+
+
+def _add_capture(commands):
+    command = _command(
+        commands, "capture", "capture", "run an unmodified Python script and capture every call of every model in it",
+        module=".capturing",
+        epilog="Every module that is called from outside of any other module is a root; its tensors are named after its class. "
+               "The exit code is the script's own.")
+    command.add_argument("-o", "--output", metavar="DIR", help="the capture to create (default: SCRIPT without .py, plus .capture)")
+    command.add_argument("--max-layers", type=_positive, metavar="N", help="capture the first N module calls of each step only")
+    command.add_argument("--stop-after-first-step", action="store_true", help="end the script after the first call of the first root")
+    command.add_argument("--include", action="append", metavar="RE", help="only modules whose name matches (may be repeated)")
+    command.add_argument("--exclude", action="append", metavar="RE", help="no modules whose name matches (may be repeated)")
+    command.add_argument("--program", choices=["once", "all", "none"], default="once",
+                         help="record the ops of each distinct call pattern once, of all calls, or not at all (default: once)")
+    command.add_argument("--weights", choices=["auto", "all", "none"], default="auto",
+                         help="store parameters if they total under 2 GB, always, or never (default: auto)")
+    command.add_argument("--budget", type=_positive, metavar="MIB", help="most memory for tensors that wait for the disk")
+    command.add_argument("script", help="the script to run")
+    command.add_argument("args", nargs="...", help="its arguments")
+
+
+def _add_looking(commands):
+    command = _command(commands, "ls", "ls", "list the tensors of a capture")
+    command.add_argument("capture", metavar="CAPTURE")
+    command.add_argument("pattern", nargs="?", metavar="PATTERN", help="a part of a name, or a pattern with * and ?")
+    command.add_argument("--modules", action="store_true", help="list modules and their calls instead")
+    _add_json(command)
+    command = _command(commands, "show", "show", "show one tensor, or the calls of one module")
+    command.add_argument("capture", metavar="CAPTURE")
+    command.add_argument("name", metavar="NAME", help="of a tensor or of a module")
+    command.add_argument("-n", "--count", type=int, default=8, metavar="N", help="how many values to print (default: 8)")
+    _add_json(command)
+    command = _command(commands, "config", "config", "show what this installation computes with")
+    _add_json(command)
+
+
+def _add_judging(commands):
+    def add_common(command):
+        command.add_argument("--tol", default="auto", metavar="T", help="the tolerance (default: auto)")
+        command.add_argument("--html", metavar="FILE", help="write the report as one HTML file")
+        command.add_argument("--all", action="store_true", help="print every tensor, not only the summary and what differs")
+        _add_json(command)
+
+    command = _command(commands, "check", "check", "re-run every captured module in C and compare")
+    command.add_argument("capture", metavar="CAPTURE")
+    command.add_argument("--provider", default="auto", metavar="P", help="what multiplies matrices (default: auto)")
+    command.add_argument("--include", metavar="RE", help="only modules whose name matches")
+    add_common(command)
+    command = _command(commands, "compare", "compare", "compare a port's outputs with a capture")
+    command.add_argument("reference", metavar="REF", help="a capture")
+    command.add_argument("port", metavar="PORT", help="a capture, or a folder or file of tensors")
+    command.add_argument("--require-coverage", action="store_true", help="fail if the port lacks any tensor of the capture")
+    add_common(command)
+
+
+def _add_keeping(commands):
+    command = _command(commands, "export", "export", "write all tensors of a capture into one file")
+    command.add_argument("capture", metavar="CAPTURE")
+    command.add_argument("file", metavar="FILE", help="ends with .safetensors, .npz or .pt")
+    command = _command(commands, "verify", "verify", "read every tensor of a capture and compare it with its checksum")
+    command.add_argument("capture", metavar="CAPTURE")
+    _add_json(command)
+    command = _command(commands, "repair", "repair", "make an unfinished capture a finished one")
+    command.add_argument("capture", metavar="CAPTURE")
+    _add_json(command)
+    command = _command(commands, "demo", "demo", "capture two real models, check every module in C, find three planted faults")
+    command.add_argument("--output", default="out/demo", metavar="DIR", help="where captures and reports go (default: out/demo)")
