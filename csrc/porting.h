@@ -165,7 +165,8 @@ PORT_API void port_writer_free(port_writer *writer);
 
 /* What one pass over two tensors measures. `e` is the expected value, `a` the actual one; error is |a - e|.
  * Sums run in float64. Elements where either side is NaN or infinite are counted first and take part in
- * num_unequal and max_ulp only; the error fields speak of the finite pairs. */
+ * num_unequal, max_ulp and ulp_histogram only; the error fields speak of the finite pairs.
+ * Complex elements count as their two parts. The ulp of integers and booleans is their distance. */
 typedef struct port_metrics {
     int64_t num_elems;
     int64_t num_unequal;      /* bits differ, not counting NaN against NaN and -0 against 0 */
@@ -178,6 +179,7 @@ typedef struct port_metrics {
     int64_t max_rel_idx, num_rel_inf;
     uint64_t max_ulp;         /* distance in representable values of the dtype; UINT64_MAX for NaN against a number */
     int64_t max_ulp_idx;
+    double mean_error;        /* mean of a - e, with its sign: an offset shows here */
     double mean_signed_ulp;   /* of finite pairs; not 0 means a biased rounding point */
     int64_t ulp_histogram[PORT_ULP_BUCKETS];
     double max_err_scale;     /* max |a - e| / (u * s), u = unit roundoff of the accumulator; -1 if no scale was given */

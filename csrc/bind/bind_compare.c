@@ -1,10 +1,163 @@
-/* bind_compare.c -- Python types and functions of this area (see _core.pyi). */
+/* bind_compare.c -- compare(expected, actual, scale, unit_roundoff): port_compare on arrays (see _core.pyi). */
 #include "bind.h"
+
+#define GIL_FREE_BYTES 65536
+
+static int
+set_item(PyObject *dict, const char *key, PyObject *value)
+{
+    if (value == NULL) {
+        return -1;
+    }
+    int result = PyDict_SetItemString(dict, key, value);
+    Py_DECREF(value);
+    return result;
+}
+
+static PyObject *
+histogram_list(const int64_t *counts)
+{
+    PyObject *list = PyList_New(PORT_ULP_BUCKETS);
+    for (Py_ssize_t i = 0; list != NULL && i < PORT_ULP_BUCKETS; i++) {
+        PyObject *count = PyLong_FromLongLong(counts[i]);
+        if (count == NULL) {
+            Py_CLEAR(list);
+        } else {
+            PyList_SET_ITEM(list, i, count);
+        }
+    }
+    return list;
+}
+
+static int
+fill_counts(PyObject *dict, const port_metrics *m)
+{
+    const struct {
+        const char *key;
+        int64_t value;
+    } rows[] = {
+        {"num_elems", m->num_elems},
+        {"num_unequal", m->num_unequal},
+        {"num_nan_expected", m->num_nan_expected},
+        {"num_nan_actual", m->num_nan_actual},
+        {"num_nan_mismatch", m->num_nan_mismatch},
+        {"num_inf_expected", m->num_inf_expected},
+        {"num_inf_actual", m->num_inf_actual},
+        {"num_inf_mismatch", m->num_inf_mismatch},
+        {"first_nonfinite_mismatch", m->first_nonfinite_mismatch},
+        {"max_abs_idx", m->max_abs_idx},
+        {"max_rel_idx", m->max_rel_idx},
+        {"num_rel_inf", m->num_rel_inf},
+        {"max_ulp_idx", m->max_ulp_idx},
+        {"max_err_scale_idx", m->max_err_scale_idx},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (set_item(dict, rows[i].key, PyLong_FromLongLong(rows[i].value)) < 0) {
+            return -1;
+        }
+    }
+    return set_item(dict, "max_ulp", PyLong_FromUnsignedLongLong(m->max_ulp));
+}
+
+static int
+fill_numbers(PyObject *dict, const port_metrics *m)
+{
+    const struct {
+        const char *key;
+        double value;
+    } rows[] = {
+        {"max_abs", m->max_abs},
+        {"mean_abs", m->mean_abs},
+        {"p99_abs", m->p99_abs},
+        {"p999_abs", m->p999_abs},
+        {"max_rel", m->max_rel},
+        {"mean_rel", m->mean_rel},
+        {"mean_error", m->mean_error},
+        {"mean_signed_ulp", m->mean_signed_ulp},
+        {"max_err_scale", m->max_err_scale},
+        {"sum_sq_error", m->sum_sq_error},
+        {"sum_sq_expected", m->sum_sq_expected},
+        {"sum_sq_actual", m->sum_sq_actual},
+        {"sqnr_db", m->sqnr_db},
+        {"nmse", m->nmse},
+        {"cosine", m->cosine},
+        {"pcc", m->pcc},
+        {"min_expected", m->min_expected},
+        {"max_expected", m->max_expected},
+        {"min_actual", m->min_actual},
+        {"max_actual", m->max_actual},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (set_item(dict, rows[i].key, PyFloat_FromDouble(rows[i].value)) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+read_scale(core_state *state, PyObject *scale, port_view *view, port_compare_options *options)
+{
+    if (scale == NULL || scale == Py_None) {
+        return 0;
+    }
+    if (bind_is_array(scale)) {
+        options->scale = view;
+        return bind_view_from_array(state, scale, view);
+    }
+    options->scale_scalar = PyFloat_AsDouble(scale);
+    return options->scale_scalar == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+compare(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"expected", "actual", "scale", "unit_roundoff", NULL};
+    core_state *state = bind_state(module);
+    PyObject *expected, *actual, *scale = NULL;
+    port_compare_options options = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|Od:compare", names, &expected, &actual, &scale,
+                                     &options.unit_roundoff)) {
+        return NULL;
+    }
+    port_view view_e, view_a, view_s;
+    if (bind_view_from_array(state, expected, &view_e) < 0 || bind_view_from_array(state, actual, &view_a) < 0 ||
+        read_scale(state, scale, &view_s, &options) < 0) {
+        return NULL;
+    }
+    port_metrics m;
+    port_error err;
+    port_status status;
+    if ((uint64_t)port_view_elems(&view_e) * port_dtype_size(view_e.dtype) >= GIL_FREE_BYTES) {
+        Py_BEGIN_ALLOW_THREADS
+        status = port_compare(&view_e, &view_a, &options, &m, &err);
+        Py_END_ALLOW_THREADS
+    } else {
+        status = port_compare(&view_e, &view_a, &options, &m, &err);
+    }
+    if (status != PORT_OK) {
+        return bind_raise(state, &err, NULL);
+    }
+    PyObject *dict = PyDict_New();
+    if (dict == NULL || fill_counts(dict, &m) < 0 || fill_numbers(dict, &m) < 0 ||
+        set_item(dict, "ulp_histogram", histogram_list(m.ulp_histogram)) < 0) {
+        Py_XDECREF(dict);
+        return NULL;
+    }
+    return dict;
+}
+
+PyDoc_STRVAR(compare_doc, "compare(expected, actual, scale=None, unit_roundoff=0.0)\n--\n\n"
+             "Measure two arrays of the same shape in one pass; port_metrics as a dict. Indices are flat, row-major.");
+
+static PyMethodDef compare_methods[] = {
+    {"compare", (PyCFunction)(void (*)(void))compare, METH_VARARGS | METH_KEYWORDS, compare_doc},
+    {NULL, NULL, 0, NULL},
+};
 
 int
 bind_compare_init(PyObject *module, core_state *state)
 {
-    (void)module;
     (void)state;
-    return 0;
+    return PyModule_AddFunctions(module, compare_methods);
 }
