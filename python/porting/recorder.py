@@ -1,0 +1,738 @@
+"""Notes the ATen ops that a model executes, as the programs of docs/PROGRAM.md.
+
+`Recorder` is a dispatch mode. It sees every op after autograd and autocast have acted, writes down its name, its arguments and
+which values it made, runs it, and hands its result on untouched. Values are numbered by the identity of the tensor object;
+only weak references are held, so nothing lives longer than it would have.
+
+What it does not do: it stores no intermediate tensors (the capture has the modules' inputs and outputs), it runs no torch op,
+and it never raises into the model: a call that cannot be recorded becomes a program with a `reason` and no modules.
+It does not see what happens outside the dispatcher: `Tensor.numpy()` sharing memory, `Tensor.data =`, `tolist()`.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import weakref
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+FORMAT = {"format": "porting.program", "version": 1}
+
+_DTYPES = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.uint16: "U16", torch.int32: "I32",
+    torch.uint32: "U32", torch.int64: "I64", torch.uint64: "U64", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.float32: "F32", torch.float64: "F64", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+}  # fmt: skip
+_MEMORY_FORMATS = {
+    torch.contiguous_format: "contiguous", torch.channels_last: "channels_last",
+    torch.preserve_format: "preserve", torch.channels_last_3d: "channels_last_3d",
+}  # fmt: skip
+_PLAIN = frozenset((int, bool, str, type(None)))
+_TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
+_OUTSIDE = -1  # "made at op" of a value that no op made
+
+# Ops whose result decides what the model does next; a program with one of them stands only for calls that were recorded.
+_DATA_DEPENDENT = frozenset(
+    ("nonzero", "unique", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "bincount", "argwhere", "equal",
+     "repeat_interleave")
+)  # fmt: skip
+# Shares memory with its argument although its schema does not say so.
+_UNDECLARED_VIEWS = frozenset(("aten._unsafe_view.default",))
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return _DTYPES.get(dtype) or str(dtype).removeprefix("torch.")
+
+
+# ---------------------------------------------------------------- patterns
+
+
+class Pattern:
+    """What makes two calls of a root module alike. Equal patterns have equal keys; the symbols' values are not part of it."""
+
+    __slots__ = ("key", "symbols")
+
+    def __init__(self, key: Hashable, symbols: tuple[int, ...] = ()) -> None:
+        self.key = key
+        self.symbols = symbols
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pattern) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"Pattern(symbols={self.symbols})"
+
+
+def _as_pattern(pattern: Hashable) -> Pattern | None:
+    return pattern if isinstance(pattern, Pattern) or pattern is None else Pattern(pattern)
+
+
+_CACHE_LEAF = re.compile(r"(?:^|\.)\d+\.(?:key|value)$")
+
+
+def _normal(value: Any, lengths: dict[int, tuple[str, int]]) -> Hashable:
+    """A hashable form of nested plain data in which integers that count the cache are symbols."""
+    if isinstance(value, dict):
+        return ("dict", tuple((str(k), _normal(v, lengths)) for k, v in value.items()))
+    if isinstance(value, (list, tuple)):
+        return (type(value).__name__, tuple(_normal(v, lengths) for v in value))
+    if type(value) is int:
+        return lengths.get(value, value)
+    if isinstance(value, (bool, float, str, bytes, type(None))):
+        return (type(value).__name__, repr(value))
+    return (type(value).__name__, re.sub(r"0x[0-9a-fA-F]+", "", repr(value)))
+
+
+def pattern_of(root_leaves: Iterable[tuple[str, torch.Tensor]], non_tensor_args: Any = None) -> Pattern:
+    """The pattern of a root call: two calls with equal patterns are expected to execute the same ops.
+
+    Parameters
+    ----------
+    root_leaves : (leaf path, tensor) of the call's inputs. Cache leaves end in `<layer>.key` or `<layer>.value`.
+    non_tensor_args : everything else that tells calls apart: nested dicts, lists and plain values, for instance the name of
+        the root, its training flag and the structure tree of its arguments.
+
+    Shapes, strides, dtypes and the autograd, inference and autocast state count. If the call has a non-empty cache, the cached
+    length `kv` (second last dimension of the first cache leaf) is a symbol: so are the same dimension of every cache leaf
+    and the last dimensions of other leaves that are `kv` or `kv` + new tokens.
+    """
+    leaves = list(root_leaves)
+    kv = 0
+    new: set[int] = set()
+    for path, tensor in leaves:
+        if not _CACHE_LEAF.search(path):
+            if tensor.dim() >= 2:
+                new.add(tensor.shape[1])
+        elif not kv and tensor.dim() >= 3:
+            kv = tensor.shape[-2]
+    lengths: dict[int, tuple[str, int]] = {kv: ("kv", 0), **{kv + n: ("kv", n) for n in new}} if kv else {}
+    described = []
+    for path, tensor in leaves:
+        shape: list[Hashable] = list(tensor.shape)
+        if kv and shape:
+            cache = _CACHE_LEAF.search(path) is not None and len(shape) >= 3
+            place = -2 if cache else -1
+            shape[place] = lengths.get(tensor.shape[place], shape[place])
+        strides = "contiguous" if tensor.is_contiguous() else ("strided" if kv else tensor.stride())
+        described.append((path, _dtype_name(tensor.dtype), str(tensor.device), tuple(shape), strides))
+    state = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
+    return Pattern((tuple(described), _normal(non_tensor_args, lengths), state), (kv,) if kv else ())
+
+
+# ---------------------------------------------------------------- what is known about an op
+
+
+class _Op:
+    """One overload: how it is named and which of its arguments it changes or aliases."""
+
+    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent")
+
+    def __init__(self, func: Any) -> None:
+        self.name = str(func)
+        self.skip = False
+        self.composite = False
+        self.writes: tuple[int | str, ...] = ()
+        self.view_of: int | None = None
+        self.data_dependent = False
+        schema = getattr(func, "_schema", None)
+        if schema is None:  # a higher-order operator
+            self.name = f"higher_order.{getattr(func, '_name', self.name)}"
+            return
+        self.skip = schema.name.startswith("profiler::")
+        self.data_dependent = schema.name.removeprefix("aten::") in _DATA_DEPENDENT
+        has = torch._C._dispatch_has_kernel_for_dispatch_key
+        full = func.name()
+        self.composite = has(full, "CompositeImplicitAutograd") and not has(full, "CPU") and not has(full, "CUDA")
+        writes: list[int | str] = []
+        for i, argument in enumerate(schema.arguments):
+            alias = argument.alias_info
+            if alias is None:
+                continue
+            if alias.is_write:
+                writes.append(argument.name if argument.kwarg_only else i)
+            elif self.view_of is None and any(r.alias_info is not None for r in schema.returns):
+                self.view_of = i
+        self.writes = tuple(writes)
+        if self.name in _UNDECLARED_VIEWS:
+            self.view_of = 0
+
+
+# ---------------------------------------------------------------- one root call
+
+
+class _Interval:
+    """A module call that has begun: what it was given, and how it got the values that it did not make."""
+
+    __slots__ = ("name", "call", "begin", "inputs", "leaves", "sources", "captured", "reason", "seen")
+
+    def __init__(self, name: str, call: int, begin: int) -> None:
+        self.name = name
+        self.call = call
+        self.begin = begin
+        self.inputs: dict[str, int] = {}
+        self.leaves: set[int] = set()
+        self.sources: set[int] = set()  # outside values that it has used
+        self.captured: dict[int, str] = {}
+        self.reason: str | None = None
+        self.seen: set[int] = set()  # values for which this and all outer intervals are settled
+
+
+class _Recording:
+    """The program of one root call while it is being made."""
+
+    def __init__(self, root: str, call: int, pattern: Pattern | None) -> None:
+        self.root = root
+        self.call = call
+        self.pattern = pattern
+        self.ids: dict[int, tuple[int, weakref.ref]] = {}
+        self.values: list[list[Any]] = []
+        self.references: list[dict[str, int]] = []
+        self.made: list[int] = []
+        self.base: list[int] = []  # a value that shares its memory: the first known
+        self.weak: list[weakref.ref] = []
+        self.storages: dict[int, int] = {}
+        self.changes: dict[int, tuple[int, int]] = {}  # base -> (number of in-place ops, the last one)
+        self.ops: list[list[Any]] = []
+        self.parameters: dict[int, str] = {}
+        self.constants: dict[int, tuple[str, int]] = {}  # value -> (name, number of changes when it was stored)
+        self.stored: dict[tuple[int, int], str] = {}  # (value, number of changes) -> name
+        self.modules: list[dict[str, Any]] = []
+        self.stack: list[_Interval] = [_Interval("", 0, 0)]
+        self.begin = 0
+        self.seen = self.stack[0].seen
+        self.data_dependent = False
+        self.reason: str | None = None
+        self.depth = 0  # root calls inside this one
+
+
+class Recorder(TorchDispatchMode):
+    """Records root calls: `begin` ... (`enter`, ops, `exit`)* ... `end`. `begin` switches it on and `end` or `abandon` off.
+
+    Parameters
+    ----------
+    store_constant : stores a tensor in the capture and returns its name. Equal tensors should give equal names: calls whose
+        constants have different names are not taken for the same program.
+    parameter_name : the path of a parameter or buffer, else None.
+    """
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would import the whole compiler at the first op
+
+    def __init__(
+        self,
+        store_constant: Callable[[torch.Tensor], str],
+        parameter_name: Callable[[torch.Tensor], str | None],
+    ) -> None:
+        super().__init__()
+        self._store_constant = store_constant
+        self._parameter_name = parameter_name
+        self._known_ops: dict[Any, _Op] = {}
+        self._encodings: dict[Any, Any] = {}
+        self._recording: _Recording | None = None
+        self._active = False
+        self._programs: list[dict[str, Any]] = []
+        self._patterns: dict[Hashable, _Shared] = {}
+        self._parameter_versions: dict[str, int] = {}
+
+    # ------------------------------------------------------------ root calls
+
+    def wants(self, pattern: Hashable) -> bool:
+        """Whether a call of this pattern (`pattern_of`; None: never shared) has to be recorded."""
+        shared = self._patterns.get(_as_pattern(pattern))
+        return shared is None or shared.wants
+
+    def begin(self, root: str, call: int, pattern: Hashable = None) -> bool:
+        """Start of a root call. Switches recording on and returns True; or, if the pattern's program is complete, lets that
+        program stand for this call too and returns False (`end` may be called all the same). A root call inside
+        a root call is part of the outer one."""
+        if self._recording is not None:
+            self._recording.depth += 1
+            return True
+        key = _as_pattern(pattern)
+        if key is not None and not self.wants(key):
+            self._patterns[key].attach(call, key)
+            return False
+        self._recording = _Recording(root, call, key)
+        self._switch_on()
+        return True
+
+    def end(self) -> None:
+        """End of a root call: its program is kept."""
+        recording = self._recording
+        if recording is None:
+            return
+        if recording.depth:
+            recording.depth -= 1
+            return
+        self._switch_off()
+        self._recording = None
+        program = _finish(recording)
+        pattern = recording.pattern
+        if pattern is None:
+            self._programs.append(program)
+            return
+        shared = self._patterns.get(pattern)
+        if shared is None:
+            shared = self._patterns[pattern] = _Shared()
+        kept = shared.add(program, recording.data_dependent)
+        if kept is not None:
+            self._programs.append(kept)
+
+    def abandon(self) -> None:
+        """The root call ended with an exception: the modules that had returned before it keep their programs."""
+        recording = self._recording
+        if recording is None:
+            return
+        if recording.depth:
+            recording.depth -= 1
+            return
+        self._switch_off()
+        self._recording = None
+        if recording.modules:
+            self._programs.append(_finish(recording))
+
+    def programs(self) -> list[dict[str, Any]]:
+        """The programs so far, in the form of docs/PROGRAM.md, in the order of their first calls."""
+        return list(self._programs)
+
+    def __enter__(self) -> Recorder:
+        return self  # begin() has switched it on
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def _switch_on(self) -> None:
+        super().__enter__()
+        self._active = True
+
+    def _switch_off(self) -> None:
+        if not self._active:
+            return
+        self._active = False
+        above = []  # modes that the model entered and did not leave
+        while torch._C._len_torch_dispatch_stack() and torch.utils._python_dispatch._get_current_dispatch_mode() is not self:
+            above.append(torch.utils._python_dispatch._pop_mode())
+        super().__exit__(None, None, None)
+        for mode in reversed(above):
+            torch.utils._python_dispatch._push_mode(mode)
+
+    def _fail(self, recording: _Recording, reason: str) -> None:
+        if recording.reason is None:
+            recording.reason = reason
+
+    # ------------------------------------------------------------ module boundaries
+
+    def enter(self, module: str, call: int, leaves: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Call number `call` of `module` begins with these input tensors (leaf path, tensor)."""
+        recording = self._recording
+        if recording is None:
+            return
+        interval = _Interval(module, call, len(recording.ops))
+        try:
+            for path, tensor in leaves:
+                value = self._find(recording, tensor)
+                if value is None:
+                    value = self._add_value(recording, tensor, _OUTSIDE, None)
+                interval.inputs[path] = value
+            interval.leaves.update(interval.inputs.values())
+        except Exception as error:
+            self._fail(recording, f"{module}: inputs not recorded: {error}")
+        recording.stack.append(interval)
+        recording.begin = interval.begin
+        recording.seen = interval.seen
+
+    def exit(self, module: str, call: int, leaves: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """That call returned these tensors. Calls inside it that never returned (an exception that the model caught) are left out."""
+        recording = self._recording
+        if recording is None:
+            return
+        stack = recording.stack
+        depth = len(stack) - 1
+        while depth > 0 and (stack[depth].name != module or stack[depth].call != call):
+            depth -= 1
+        if depth == 0:
+            return
+        del stack[depth + 1 :]
+        interval = stack[-1]
+        recording.begin, recording.seen = interval.begin, interval.seen
+        outputs = {}
+        try:
+            for path, tensor in leaves:
+                # A tensor that no op made and that is nobody's parameter came from outside the dispatcher: left out.
+                if self._find(recording, tensor) is not None or self._parameter_name(tensor) is not None:
+                    outputs[path] = self._use(recording, tensor)["v"]
+        except Exception as error:
+            self._fail(recording, f"{module}: outputs not recorded: {error}")
+        stack.pop()
+        recording.begin, recording.seen = stack[-1].begin, stack[-1].seen
+        entry: dict[str, Any] = {
+            "name": module, "call": call, "begin": interval.begin, "end": len(recording.ops),
+            "inputs": interval.inputs, "outputs": outputs,
+        }  # fmt: skip
+        if interval.captured:
+            entry["captured"] = {str(v): name for v, name in interval.captured.items()}
+        if interval.reason:
+            entry["reason"] = interval.reason
+        recording.modules.append(entry)
+
+    # ------------------------------------------------------------ ops
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        op = self._known_ops.get(func)
+        if op is None:
+            op = self._known_ops[func] = _Op(func)
+        if op.composite:
+            # Only inference mode lets a composite op come here. Its own C++ kernel is run with this mode still on.
+            with _Again(self):
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
+        recording = self._recording
+        if recording is None or recording.reason is not None or op.skip:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        try:
+            encoded = [self._encode(recording, a) for a in args]
+            named = {k: self._encode(recording, a) for k, a in kwargs.items()} if kwargs else {}
+            if op.writes:
+                self._note_changes(recording, op, args, kwargs or {})
+        except Exception as error:
+            self._fail(recording, f"{op.name}: arguments not recorded: {error}")
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if recording.reason is None:
+            try:
+                self._add_op(recording, op, encoded, named, args, result)
+            except Exception as error:
+                self._fail(recording, f"{op.name}: results not recorded: {error}")
+        return result
+
+    def _add_op(self, recording: _Recording, op: _Op, encoded: list, named: dict, args: Any, result: Any) -> None:
+        number = len(recording.ops)
+        base = None
+        if op.view_of is not None and op.view_of < len(encoded):
+            reference = encoded[op.view_of]
+            if type(reference) is dict and "v" in reference:
+                base = recording.base[reference["v"]]
+        if isinstance(result, torch.Tensor):
+            value = self._find(recording, result)
+            if value is None:
+                value = self._add_value(recording, result, number, base)
+            elif not op.writes and recording.references[value] in encoded:
+                return  # it returned its argument itself (lift_fresh)
+            recording.ops.append([op.name, encoded, named, [value]])
+            return
+        outputs: list[int | None] = []
+        scalars: list[Any] = []
+        for item in _flatten_result(result):
+            if isinstance(item, torch.Tensor):
+                value = self._find(recording, item)
+                outputs.append(self._add_value(recording, item, number, base) if value is None else value)
+            elif item is None:
+                outputs.append(None)
+            else:
+                outputs.append(None)
+                scalars.append(self._encode(recording, item))
+        entry = [op.name, encoded, named, outputs]
+        if scalars and all(v is None for v in outputs):
+            entry[3] = []
+            entry.append(scalars[0] if len(scalars) == 1 else {"list": scalars})
+        elif outputs == [None]:
+            entry[3] = []  # the op returns nothing
+        if op.data_dependent:
+            recording.data_dependent = True
+        recording.ops.append(entry)
+
+    # ------------------------------------------------------------ arguments
+
+    def _encode(self, recording: _Recording, a: Any) -> Any:
+        kind = type(a)
+        if kind in _PLAIN:
+            return a
+        if kind in _TENSORS or isinstance(a, torch.Tensor):
+            return self._use(recording, a)
+        if kind is float:
+            return a if a - a == 0.0 else {"float": "nan" if a != a else "inf" if a > 0 else "-inf"}
+        if kind is list or kind is tuple or isinstance(a, (list, tuple)):
+            return {"list": [x if type(x) in _PLAIN else self._encode(recording, x) for x in a]}
+        try:
+            return self._encodings[a]
+        except (KeyError, TypeError):
+            pass
+        encoded = _encode_other(a)
+        if isinstance(a, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
+            self._encodings[a] = encoded
+        return encoded
+
+    def _find(self, recording: _Recording, tensor: torch.Tensor) -> int | None:
+        known = recording.ids.get(id(tensor))
+        return known[0] if known is not None and known[1]() is tensor else None
+
+    def _use(self, recording: _Recording, tensor: torch.Tensor) -> dict[str, int]:
+        known = recording.ids.get(id(tensor))
+        if known is not None and known[1]() is tensor:
+            value = known[0]
+        else:
+            value = self._add_value(recording, tensor, _OUTSIDE, None)
+        if recording.made[value] < recording.begin and value not in recording.seen:
+            self._reach(recording, value, tensor)
+        return recording.references[value]
+
+    def _add_value(self, recording: _Recording, tensor: torch.Tensor, made: int, base: int | None) -> int:
+        value = len(recording.values)
+        # Strides are noted for strided tensors alone; others have no kernels, and their ops are reported by name.
+        strides = list(tensor.stride()) if tensor.layout is torch.strided else []
+        recording.values.append([_dtype_name(tensor.dtype), list(tensor.shape), strides, tensor.storage_offset() if strides else 0])
+        recording.references.append({"v": value})
+        recording.made.append(made)
+        reference = weakref.ref(tensor)
+        recording.weak.append(reference)
+        recording.ids[id(tensor)] = (value, reference)
+        if made == _OUTSIDE and tensor.layout is torch.strided:
+            base = recording.storages.setdefault(tensor.untyped_storage()._cdata, value)
+            name = self._current_parameter_name(tensor)
+            if name is not None:
+                recording.parameters[value] = name
+        recording.base.append(value if base is None else base)
+        return value
+
+    def _current_parameter_name(self, tensor: torch.Tensor) -> str | None:
+        """The parameter's name, unless it has been changed in place since it was first used (its stored value is another)."""
+        name = self._parameter_name(tensor)
+        if name is not None and not tensor.is_inference():
+            version = tensor._version
+            if self._parameter_versions.setdefault(name, version) != version:
+                return None
+        return name
+
+    # ------------------------------------------------------------ values from outside an interval
+
+    def _reach(self, recording: _Recording, value: int, tensor: torch.Tensor) -> None:
+        """Settles for every open interval how it gets a value that it did not make and uses now for the first time."""
+        recording.seen.add(value)
+        made = recording.made[value]
+        base = recording.base[value]
+        count, last = recording.changes.get(base, (0, _OUTSIDE))
+        for interval in reversed(recording.stack):
+            if made >= interval.begin or value in interval.sources or interval is recording.stack[0]:
+                break
+            interval.sources.add(value)
+            if last >= interval.begin:
+                interval.reason = "a tensor is changed in place and then used through another view of the same memory"
+            elif value in interval.leaves or (value in recording.parameters and not count):
+                continue
+            elif made == _OUTSIDE:
+                self._settle_constant(recording, interval, value, tensor, count)
+            else:
+                interval.captured[value] = self._store(recording, value, tensor, count)
+
+    def _settle_constant(self, recording: _Recording, interval: _Interval, value: int, tensor: torch.Tensor, count: int) -> None:
+        constant = recording.constants.get(value)
+        name = self._store(recording, value, tensor, count)
+        if constant is None and value not in recording.parameters:
+            recording.constants[value] = (name, count)
+        elif constant is None or constant[1] != count:
+            interval.captured[value] = name
+
+    def _store(self, recording: _Recording, value: int, tensor: torch.Tensor, count: int) -> str:
+        name = recording.stored.get((value, count))
+        if name is None:
+            with _disable_current_modes():
+                name = recording.stored[value, count] = self._store_constant(tensor)
+        return name
+
+    def _note_changes(self, recording: _Recording, op: _Op, args: Any, kwargs: dict[str, Any]) -> None:
+        """Before an op that changes arguments: parameters are stored as they still are, and intervals that would see the
+        change through a second view that they were fed separately are marked."""
+        for place in op.writes:
+            tensors = kwargs.get(place) if isinstance(place, str) else args[place] if place < len(args) else None
+            for tensor in tensors if isinstance(tensors, (list, tuple)) else (tensors,):
+                if not isinstance(tensor, torch.Tensor):
+                    continue
+                value = self._use(recording, tensor)["v"]
+                base = recording.base[value]
+                count, _ = recording.changes.get(base, (0, _OUTSIDE))
+                if not count:
+                    self._keep_parameters(recording, base)
+                for interval in recording.stack[1:]:
+                    if sum(recording.base[v] == base for v in interval.sources) > 1:
+                        interval.reason = "a tensor is changed in place that is also used through another view from outside"
+                recording.changes[base] = (count + 1, len(recording.ops))
+
+    def _keep_parameters(self, recording: _Recording, base: int) -> None:
+        for value in [v for v in recording.parameters if recording.base[v] == base and v not in recording.constants]:
+            tensor = recording.weak[value]()
+            if tensor is not None:
+                recording.constants[value] = (self._store(recording, value, tensor, 0), 0)
+
+
+class _Again:
+    """Puts the mode back on the stack while a composite op runs its parts."""
+
+    __slots__ = ("mode",)
+
+    def __init__(self, mode: TorchDispatchMode) -> None:
+        self.mode = mode
+
+    def __enter__(self) -> None:
+        torch._C._push_on_torch_dispatch_stack(self.mode)
+
+    def __exit__(self, *exc: object) -> None:
+        torch._C._pop_torch_dispatch_stack(None)
+
+
+def _flatten_result(result: Any) -> Iterable[Any]:
+    if isinstance(result, (list, tuple)):
+        for item in result:
+            yield from _flatten_result(item)
+    else:
+        yield result
+
+
+def _encode_other(a: Any) -> Any:
+    if isinstance(a, torch.dtype):
+        return {"dtype": _dtype_name(a)}
+    if isinstance(a, torch.device):
+        return {"device": str(a)}
+    if isinstance(a, torch.layout):
+        return {"layout": str(a).removeprefix("torch.")}
+    if isinstance(a, torch.memory_format):
+        return {"memory_format": _MEMORY_FORMATS[a]}
+    if isinstance(a, complex):
+        return {"complex": [repr(a.real), repr(a.imag)]}
+    if isinstance(a, (int, float)):  # subclasses, for instance enums
+        return int(a) if isinstance(a, int) else float(a)
+    return {"opaque": type(a).__name__}
+
+
+# ---------------------------------------------------------------- finished programs
+
+
+def _finish(recording: _Recording) -> dict[str, Any]:
+    symbols = list(recording.pattern.symbols) if recording.pattern is not None else []
+    program: dict[str, Any] = {
+        "root": recording.root, "calls": [recording.call], "symbols": ["kv"] * len(symbols), "recorded_symbols": symbols,
+        "call_symbols": {str(recording.call): symbols} if symbols else {},
+    }  # fmt: skip
+    if recording.reason is not None:
+        return {**program, "reason": recording.reason, "values": [], "ops": [], "parameters": {}, "constants": {}, "modules": []}
+    program["values"] = recording.values
+    program["ops"] = recording.ops
+    # A parameter that the call changes is fed as it was before: from the constants.
+    program["parameters"] = {str(v): name for v, name in recording.parameters.items() if v not in recording.constants}
+    program["constants"] = {str(v): name for v, (name, _) in recording.constants.items()}
+    program["modules"] = sorted(recording.modules, key=lambda m: (m["begin"], -m["end"]))
+    return program
+
+
+class _Shared:
+    """The recordings of one pattern, and whether one of them may stand for all further calls."""
+
+    def __init__(self) -> None:
+        self.wants = True
+        self.program: dict[str, Any] | None = None
+        self.separate = False
+
+    def attach(self, call: int, pattern: Pattern) -> None:
+        assert self.program is not None
+        self.program["calls"].append(call)
+        if pattern.symbols:
+            self.program["call_symbols"][str(call)] = list(pattern.symbols)
+
+    def add(self, program: dict[str, Any], data_dependent: bool) -> dict[str, Any] | None:
+        """Takes a recorded program; returns it if it stays a program of its own."""
+        if self.separate:
+            return program
+        if self.program is None:
+            self.program = program
+            if "reason" in program:
+                self.wants = False
+            elif data_dependent:
+                self.separate = True
+            else:
+                self.wants = bool(program["symbols"] or program["constants"] or _has_results(program)
+                                  or any("captured" in m for m in program["modules"]))  # fmt: skip
+            return program
+        first = self.program
+        merged = _merge(first, program)
+        if merged is None:
+            self.separate = True
+            return program
+        first["ops"] = merged
+        first["calls"] += program["calls"]
+        first["call_symbols"].update(program["call_symbols"])
+        # The same length twice says nothing about how the integers grow.
+        self.wants = bool(program["symbols"]) and first["recorded_symbols"] == program["recorded_symbols"]
+        return None
+
+
+def _has_results(program: dict[str, Any]) -> bool:
+    return any(len(op) > 4 for op in program["ops"])
+
+
+class _Differ(Exception):
+    pass
+
+
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> list | None:
+    """The ops of both recordings with symbols for the integers that differ; None if anything else differs."""
+    if "reason" in first or "reason" in second:
+        return None
+    if first["parameters"] != second["parameters"] or first["constants"] != second["constants"]:
+        return None
+    if len(first["ops"]) != len(second["ops"]) or len(first["modules"]) != len(second["modules"]):
+        return None
+    for a, b in zip(first["modules"], second["modules"]):
+        if {k: v for k, v in a.items() if k != "call"} != {k: v for k, v in b.items() if k != "call"}:
+            return None
+    if [(v[0], len(v[1])) for v in first["values"]] != [(v[0], len(v[1])) for v in second["values"]]:
+        return None
+    lengths = (first["recorded_symbols"], second["recorded_symbols"])
+    try:
+        return [_merge_op(a, b, lengths) for a, b in zip(first["ops"], second["ops"])]
+    except _Differ:
+        return None
+
+
+def _merge_op(a: list, b: list, lengths: tuple[list[int], list[int]]) -> list:
+    if a[0] != b[0] or a[3] != b[3] or len(a) != len(b):
+        raise _Differ
+    return [a[0], _merge_value(a[1], b[1], lengths), _merge_value(a[2], b[2], lengths), a[3],
+            *(_merge_value(x, y, lengths) for x, y in zip(a[4:], b[4:]))]  # fmt: skip
+
+
+def _merge_value(a: Any, b: Any, lengths: tuple[list[int], list[int]]) -> Any:
+    if type(a) is not type(b):
+        raise _Differ
+    if isinstance(a, list):
+        if len(a) != len(b):
+            raise _Differ
+        return [_merge_value(x, y, lengths) for x, y in zip(a, b)]
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            raise _Differ
+        if a.keys() == {"list"} or not a.keys() & {"v", "sym"}:
+            return {k: _merge_value(x, b[k], lengths) for k, x in a.items()}
+    if type(a) is int and a != b:
+        return _fit(a, b, lengths)
+    if repr(a) != repr(b):  # 0.0 and -0.0 differ
+        raise _Differ
+    return copy.copy(a)
+
+
+def _fit(a: int, b: int, lengths: tuple[list[int], list[int]]) -> dict[str, Any]:
+    """The line through both points, as {"sym": [offset, [[factor, "kv"]]]}."""
+    if len(lengths[0]) != 1 or lengths[0] == lengths[1]:
+        raise _Differ
+    x, y = lengths[0][0], lengths[1][0]
+    factor, rest = divmod(b - a, y - x)
+    if rest:
+        raise _Differ
+    return {"sym": [a - factor * x, [[factor, "kv"]]]}
