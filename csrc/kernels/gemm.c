@@ -327,7 +327,9 @@ bmm_run(const port_kernel_call *call, way how)
 static void
 gemm_run_blas(const port_kernel_call *call)
 {
+    int restore = port_provider_use_threads(call->provider, call->profile->num_threads);
     gemm_run(call, WAY_BLAS);
+    port_provider_restore_threads(call->provider, restore);
 }
 
 static void
@@ -345,7 +347,9 @@ gemm_run_ref(const port_kernel_call *call)
 static void
 bmm_run_blas(const port_kernel_call *call)
 {
+    int restore = port_provider_use_threads(call->provider, call->profile->num_threads);
     bmm_run(call, WAY_BLAS);
+    port_provider_restore_threads(call->provider, restore);
 }
 
 static void

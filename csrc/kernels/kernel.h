@@ -39,6 +39,8 @@ typedef struct port_provider {
     void (*dgemm_batch)(const char *transa, const char *transb, const int *m, const int *n, const int *k, const double *alpha,
                         const void **a, const int *lda, const void **b, const int *ldb, const double *beta, void **c,
                         const int *ldc, const int *num_groups, const int *group_size);
+    /* Threads that the functions may use when the calling thread calls them; returns the former value, 0: as the process. */
+    int (*set_num_threads_local)(int num_threads);
 } port_provider;
 
 /* How the reference ran: what decides its bits besides the inputs (docs/NUMERICS.md). */

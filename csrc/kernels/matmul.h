@@ -51,6 +51,23 @@ bool port_blas_gemm(const port_provider *provider, port_dtype dtype, port_blas_c
 bool port_blas_gemm_batch(const port_provider *provider, port_dtype dtype, port_blas_call call, int64_t count,
                           int64_t a_step, int64_t b_step, int64_t c_step, void *pointers);
 
+/* Lets the provider's functions use num_threads threads when called by this thread, until restore is given what this
+ * returned. The bits of a product may depend on it. Does nothing for a provider that has no setting of the thread's own:
+ * a process-wide one is never touched. */
+static inline int
+port_provider_use_threads(const port_provider *provider, int32_t num_threads)
+{
+    return provider->set_num_threads_local != NULL && num_threads > 0 ? provider->set_num_threads_local(num_threads) : -1;
+}
+
+static inline void
+port_provider_restore_threads(const port_provider *provider, int restore)
+{
+    if (restore >= 0) {
+        provider->set_num_threads_local(restore);
+    }
+}
+
 static inline float
 port_load_f32(const void *data, port_dtype dtype, int64_t i)
 {

@@ -53,6 +53,7 @@ static const struct {
     {"vms_sin", offsetof(port_provider, vms_sin)},   {"vms_cos", offsetof(port_provider, vms_cos)},
     {"vms_sqrt", offsetof(port_provider, vms_sqrt)}, {"sgemm_batch", offsetof(port_provider, sgemm_batch)},
     {"dgemm_batch", offsetof(port_provider, dgemm_batch)},
+    {"set_num_threads_local", offsetof(port_provider, set_num_threads_local)},
 };
 
 static pthread_mutex_t torch_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -81,5 +82,5 @@ port_provider_torch_set(const char *name, void *address, port_error *err)
         }
     }
     return port_fail(err, PORT_E_NAME, "the torch provider has no function %s; it has sgemm, dgemm, sgemm_batch, dgemm_batch "
-                     "and vms_exp, log, tanh, erf, sin, cos, sqrt", name);
+                     "set_num_threads_local and vms_exp, log, tanh, erf, sin, cos, sqrt", name);
 }
