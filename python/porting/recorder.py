@@ -81,6 +81,8 @@ _CACHE_LEAF = re.compile(r"(?:^|\.)\d+\.(?:key|value)$")
 def _normal(value: Any, lengths: dict[int, tuple[str, int]]) -> Hashable:
     """A hashable form of nested plain data in which integers that count the cache are symbols."""
     if isinstance(value, dict):
+        if value.keys() == {"$"}:  # a leaf of a structure tree, by its place
+            return ("$", value["$"])
         return ("dict", tuple((str(k), _normal(v, lengths)) for k, v in value.items()))
     if isinstance(value, (list, tuple)):
         return (type(value).__name__, tuple(_normal(v, lengths) for v in value))

@@ -1,0 +1,423 @@
+"""Recorded programs (docs/PROGRAM.md): which ops a captured module call executed, and running them in C.
+
+It does not judge: `check` compares what `run_call` returns with what the capture holds. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core
+from ._core import FormatError, PortingError, UnsupportedError
+
+if TYPE_CHECKING:
+    from .capture import Call, Capture
+
+__all__ = ["Interval", "NoProgramError", "Program", "RunResult", "kind_of", "load", "run_call"]
+
+
+class NoProgramError(PortingError):
+    """A captured call cannot be run: nothing was recorded for it, or what was recorded cannot be run alone. The text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """The ops [begin, end) that one call of a module executed. `inputs`, `outputs`: leaf path to value number; `captured`:
+    value number to the tensor's name in the capture; `reason`: why it cannot be run alone, or None."""
+
+    name: str
+    call: int
+    begin: int
+    end: int
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+    captured: dict[int, str]
+    reason: str | None
+
+
+class Program:
+    """One entry of program.json: what some calls of a root module executed.
+
+    Attributes
+    ----------
+    root, calls : name of the root module and the numbers of its calls.
+    values : list of [dtype name, shape, strides, storage offset].
+    ops : list of [name, args, kwargs, outputs(, result)].
+    intervals : the module calls, outer ones before inner ones.
+    parameters, constants : value number to name.
+    reason : why nothing was recorded, or None.
+    """
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        try:
+            self.root = str(entry["root"])
+            self.calls = [int(c) for c in entry["calls"]]
+            self.values: list[Any] = list(entry["values"])
+            self.ops: list[Any] = list(entry["ops"])
+            self.parameters = {int(v): str(n) for v, n in entry["parameters"].items()}
+            self.constants = {int(v): str(n) for v, n in entry["constants"].items()}
+            self.symbols = [str(s) for s in entry.get("symbols", ())]
+            self.call_symbols = {int(c): [int(x) for x in s] for c, s in entry.get("call_symbols", {}).items()}
+            self.reason: str | None = entry.get("reason")
+            self.intervals = [_interval(m, len(self.ops), len(self.values)) for m in entry["modules"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"program.json: a program is malformed: {type(error).__name__}: {error}") from error
+        self._entry = entry
+        self._core: _core.Program | None = None
+        self._by_module: dict[str, list[Interval]] = {}
+        for interval in sorted(self.intervals, key=lambda i: i.call):
+            self._by_module.setdefault(interval.name, []).append(interval)
+
+    def __repr__(self) -> str:
+        return f"<Program of {self.root or 'the root'}: {len(self.calls)} calls, {len(self.ops)} ops, {len(self.intervals)} module calls>"
+
+    @property
+    def core(self) -> _core.Program:
+        """The parsed program of the C core; FormatError if it refuses the text."""
+        if self._core is None:
+            self._core = _core.Program(json.dumps(self._entry).encode())
+        return self._core
+
+    def of_module(self, name: str) -> list[Interval]:
+        """The intervals of one module in the order of its calls."""
+        return self._by_module.get(name, [])
+
+    def op_names(self, interval: Interval) -> list[str]:
+        return [str(op[0]) for op in self.ops[interval.begin : interval.end]]
+
+    def external(self, interval: Interval) -> list[int]:
+        """The values that the interval's ops use before they make them, in the order of use."""
+        made: set[int] = set()
+        found: dict[int, None] = {}
+        for op in self.ops[interval.begin : interval.end]:
+            for value in _values_in((op[1], op[2])):
+                if value not in made:
+                    found[value] = None
+            made.update(v for v in op[3] if isinstance(v, int) and v not in found)
+        return list(found)
+
+
+def _interval(entry: Mapping[str, Any], num_ops: int, num_values: int) -> Interval:
+    inputs = {str(p): int(v) for p, v in entry["inputs"].items()}
+    outputs = {str(p): int(v) for p, v in entry["outputs"].items()}
+    captured = {int(v): str(n) for v, n in entry.get("captured", {}).items()}
+    begin, end = int(entry["begin"]), int(entry["end"])
+    if not 0 <= begin <= end <= num_ops:
+        raise ValueError(f"module {entry['name']!r}: ops [{begin}, {end}) of {num_ops}")
+    for value in (*inputs.values(), *outputs.values(), *captured):
+        if not 0 <= value < num_values:
+            raise ValueError(f"module {entry['name']!r}: value {value} of {num_values}")
+    return Interval(str(entry["name"]), int(entry["call"]), begin, end, inputs, outputs, captured, entry.get("reason"))
+
+
+def _values_in(argument: Any) -> Iterator[int]:
+    if isinstance(argument, Mapping):
+        if "v" in argument:
+            yield argument["v"]
+        else:
+            for inner in argument.values():
+                yield from _values_in(inner)
+    elif isinstance(argument, (list, tuple)):
+        for inner in argument:
+            yield from _values_in(inner)
+
+
+def load(path: str | os.PathLike[str]) -> list[Program]:
+    """The programs of a program.json; an empty list if there is no such file. FormatError if it is not one."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return []
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{os.fspath(path)}: not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != "porting.program":
+        raise FormatError(f"{os.fspath(path)}: not a file of recorded programs")
+    if document.get("version") != 1:
+        raise FormatError(f"{os.fspath(path)}: version {document.get('version')!r}; this porting reads version 1")
+    programs = document.get("programs")
+    if not isinstance(programs, list) or not all(isinstance(p, dict) for p in programs):
+        raise FormatError(f"{os.fspath(path)}: 'programs' is not a list of objects")
+    return [Program(p) for p in programs]
+
+
+# ---------------------------------------------------------------- running a captured call
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a module call computed in C.
+
+    Attributes
+    ----------
+    outputs : leaf path to array, for each captured output leaf that the program makes.
+    missing : leaf path to the reason, for the captured output leaves that it does not make.
+    values : the extra values asked for, by number, as they stand after the call.
+    ops : names of the ops in order.
+    program, interval, provider : what was run, and with which provider of matrix products.
+    """
+
+    outputs: dict[str, np.ndarray]
+    missing: dict[str, str]
+    values: dict[int, np.ndarray]
+    ops: list[str]
+    program: Program
+    interval: Interval
+    provider: str
+
+
+def _label(call: Call) -> str:
+    return f"{call.module or 'the root'}{f'@{call.number}' if call.number else ''}"
+
+
+def find_interval(capture: Capture, call: Call) -> tuple[Program, Interval, int]:
+    """The program of a captured call, its interval there and the number of the root call that it belongs to.
+
+    Raises NoProgramError if nothing usable was recorded for the call.
+    """
+    reasons: list[str] = []
+    for program in capture.programs:
+        root_call = _root_call(capture, program, call)
+        if root_call is None:
+            continue
+        if program.reason:
+            reasons.append(program.reason)
+            continue
+        intervals = program.of_module(call.module)
+        if root_call == program.calls[0]:
+            found = [i for i in intervals if i.call == call.number]
+        else:
+            # Call numbers are those of the recorded call; the order within the root call is the same.
+            mates = [c.number for c in capture.calls(call.module) if c.step == call.step]
+            if len(mates) != len(intervals):
+                if intervals:
+                    reasons.append(f"{len(mates)} calls in step {call.step}, {len(intervals)} in the program that stands for it")
+                continue
+            found = [intervals[sorted(mates).index(call.number)]]
+        if found:
+            if found[0].reason:
+                raise NoProgramError(f"{_label(call)}: {found[0].reason}")
+            return program, found[0], root_call
+    if not capture.programs:
+        reasons.append("the capture holds no programs (it was made with program=False, or it is unfinished)")
+    raise NoProgramError(f"{_label(call)}: {'; '.join(reasons) or f'no program was recorded for it in step {call.step}'}")
+
+
+def _root_call(capture: Capture, program: Program, call: Call) -> int | None:
+    """Number of the root call of this program that `call` is part of."""
+    steps = _steps(capture, program.root)
+    for number in program.calls:
+        if steps.get(number, number) == call.step and (call.module != program.root or call.number == number):
+            return number
+    return None
+
+
+def _steps(capture: Capture, root: str) -> dict[int, int]:
+    """Call number to step of a root; empty if the root itself was not captured (then both are equal)."""
+    try:
+        return {c.number: c.step for c in capture.calls(root)}
+    except KeyError:
+        return {}
+
+
+def run_call(
+    capture: Capture,
+    call: Call,
+    *,
+    provider: str = "auto",
+    variant: str | None = None,
+    fetch: Iterable[int] = (),
+) -> RunResult:
+    """Run the program of one captured module call in C, on its captured inputs.
+
+    Parameters
+    ----------
+    capture, call : an opened capture and one of its calls.
+    provider : where matrix products come from: ``"auto"``, ``"reference"``, ``"openblas"``, ``"torch"``.
+    variant : kernel variant, None for the best of this machine.
+    fetch : further values of the program to return.
+
+    Raises
+    ------
+    UnsupportedError : ops without a kernel, by name.
+    NoProgramError : nothing was recorded for the call, or it cannot be run alone; with the reason.
+    """
+    program, interval, root_call = find_interval(capture, call)
+    core = program.core
+    without_kernel = core.missing(interval.begin, interval.end)
+    if without_kernel:
+        raise UnsupportedError(f"{_label(call)}: no kernel for {', '.join(sorted(set(without_kernel)))}")
+    external = program.external(interval)
+    used = set(external)
+    for op in program.ops[interval.begin : interval.end]:
+        used.update(v for v in op[3] if isinstance(v, int))
+    feeds = {value: _source(capture, call, program, interval, value) for value in external}
+
+    missing: dict[str, str] = {}
+    given: dict[str, np.ndarray] = {}
+    wanted: dict[str, int] = {}
+    for path in call.outputs:
+        value = interval.outputs.get(path)
+        if value is None:
+            missing[path] = "no recorded op made it"
+        elif value in used:
+            wanted[path] = value
+        else:
+            given[path] = _source(capture, call, program, interval, value)
+    if missing and not wanted and not given:
+        raise NoProgramError(f"{_label(call)}: no recorded op made its outputs {', '.join(missing)}")
+
+    symbols = program.call_symbols.get(root_call, [])
+    results = [] if root_call == program.calls[0] else list(_python_results(program, interval, symbols))
+    extra = list(fetch)
+    fetches = [*wanted.values(), *extra, *(value for value, _, _, _ in results)]
+    fetch_at = [*[-1] * (len(wanted) + len(extra)), *(op for _, op, _, _ in results)]
+    arrays: Sequence[np.ndarray] = []
+    if fetches:
+        arrays = core.run(interval.begin, interval.end, feeds, fetches, fetch_at=fetch_at, provider=provider, variant=variant,
+                          symbols=symbols, **_profile(capture.environment))  # fmt: skip
+    for array, (_, op, name, expected) in zip(arrays[len(wanted) + len(extra) :], results):
+        if array.reshape(-1)[0].item() != expected:
+            raise NoProgramError(
+                f"{_label(call)}: the program that stands for this call asked {name} (op {op}) and got {expected!r}; here the answer"
+                f" is {array.reshape(-1)[0].item()!r}. Capture with program='all'"
+            )
+    made = dict(zip(wanted, arrays))
+    outputs = {path: made[path] if path in made else given[path] for path in call.outputs if path not in missing}
+    values = dict(zip(extra, arrays[len(wanted) : len(wanted) + len(extra)]))
+    return RunResult(outputs, missing, values, program.op_names(interval), program, interval, provider)
+
+
+def _python_results(program: Program, interval: Interval, symbols: Sequence[int]) -> Iterator[tuple[int, int, str, Any]]:
+    """(value, op number, op name, recorded answer) of the ops that read a number out of a tensor."""
+    for number in range(interval.begin, interval.end):
+        op = program.ops[number]
+        if len(op) > 4 and op[0] == "aten._local_scalar_dense.default":
+            answer = op[4]
+            if isinstance(answer, Mapping):
+                if "sym" not in answer:
+                    continue  # inf or nan
+                names = dict(zip(program.symbols, symbols))
+                answer = answer["sym"][0] + sum(factor * names[name] for factor, name in answer["sym"][1])
+            yield op[1][0]["v"], number, op[0], answer
+
+
+def _profile(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The kernels that the captured run used, from its environment."""
+    torch_state = environment.get("torch")
+    state = {**environment, **(torch_state if isinstance(torch_state, Mapping) else {})}
+    capability = state.get("capability")
+    threads = state.get("num_threads")
+    mkldnn = state.get("mkldnn", state.get("mkldnn_enabled", True)) and state.get("mkldnn_available", True)
+    return {
+        "capability": capability if isinstance(capability, str) else "default",
+        "num_threads": threads if isinstance(threads, int) and threads > 0 else 1,
+        "mkldnn": bool(mkldnn),
+    }
+
+
+def _source(capture: Capture, call: Call, program: Program, interval: Interval, value: int) -> np.ndarray:
+    """A value that the interval's ops did not make: leaf of the call's inputs, captured tensor, constant or parameter."""
+    for path, number in interval.inputs.items():
+        if number == value and path in call.inputs:
+            return _with_strides(call.inputs[path], capture, call.full_name("in", path))
+    leaves = [path for path, number in interval.inputs.items() if number == value]
+    if leaves:
+        raise NoProgramError(f"{_label(call)}: its input {leaves[0]} is not in the capture")
+    name = interval.captured.get(value) or program.constants.get(value)
+    try:
+        if name is not None:
+            return _with_strides(capture[name], capture, name)
+        name = program.parameters.get(value)
+        if name is None:
+            raise NoProgramError(f"{_label(call)}: value {value} of its program has no source")
+        return _with_strides(capture.parameters[name], capture, f"param:{name}")
+    except KeyError:
+        raise NoProgramError(f"{_label(call)}: it uses {name}, which is not in the capture") from None
+
+
+def _with_strides(array: np.ndarray, capture: Capture, name: str) -> np.ndarray:
+    """The array laid out as the run had it: the order in which memory is walked can decide the bits."""
+    try:
+        info = capture.info(name)
+    except KeyError:
+        return array
+    return lay_out(array, info[2] if isinstance(info, tuple) else info.strides)
+
+
+def lay_out(array: np.ndarray, strides: Sequence[int]) -> np.ndarray:
+    """A copy of the array with these strides (in elements; 0 for dimensions of size 1), or the array itself if it has them already
+    or if they would need far more memory than its elements do."""
+    if array.size == 0 or len(strides) != array.ndim:
+        return array
+    item = array.dtype.itemsize
+    if all(n == 1 or s * item == own for n, s, own in zip(array.shape, strides, array.strides)):
+        return array
+    span = 1 + sum((n - 1) * s for n, s in zip(array.shape, strides))
+    if min(strides) < 0 or span > 4 * array.size + 1024:
+        return array
+    memory = np.zeros(span, array.dtype)
+    view = np.lib.stride_tricks.as_strided(memory, array.shape, [s * item for s in strides])
+    view[...] = array
+    return view
+
+
+# ---------------------------------------------------------------- what a module computes
+
+_MOVES = frozenset(
+    "view _unsafe_view reshape _reshape_alias t transpose permute unsqueeze squeeze expand slice select split split_with_sizes chunk unbind"
+    " cat stack alias detach clone copy_ contiguous as_strided _to_copy lift_fresh empty empty_like zeros ones full zeros_like"
+    " ones_like new_empty new_zeros new_ones full_like arange narrow repeat diagonal flip roll index_copy_ constant_pad_nd"
+    " index_select gather".split()
+)
+_MATMULS = frozenset("addmm mm bmm baddbmm linear matmul mv addmv dot convolution mkldnn_linear mkldnn_rnn_layer".split())
+_ACTIVATIONS = frozenset(
+    "gelu silu relu tanh sigmoid leaky_relu elu selu softplus mish hardswish hardsigmoid hardtanh clamp clamp_min relu_ silu_"
+    " erf log_sigmoid_forward _prelu_kernel threshold glu".split()
+)
+_POINTWISE = frozenset("add add_ mul mul_ div div_ sub sub_ pow neg rsub".split())
+
+
+def kind_of(program: Program, interval: Interval, class_name: str = "") -> str:
+    """What a module call computes, from its ops: linear, embedding, layer_norm, rms_norm, activation, attention, softmax, move
+    or composite. The class's name only separates attention from larger modules that contain it."""
+    ops = [_base(name) for name in program.op_names(interval)]
+    work = [op for op in ops if op not in _MOVES]
+    if not work:
+        return "move"
+    kinds = set(work)
+    matmuls = [op for op in work if op in _MATMULS]
+    fused = any("scaled_dot_product" in op for op in work)
+    softmax = bool(kinds & {"_softmax", "_safe_softmax"})
+    activations = kinds & _ACTIVATIONS
+    if (fused or (softmax and len(matmuls) >= 2)) and (not activations or "attention" in class_name.lower()):
+        return "attention"
+    if len(matmuls) == 1 and kinds <= _MATMULS | {"add", "add_"}:
+        return "linear"
+    if not matmuls and not fused:
+        if kinds == {"embedding"}:
+            return "embedding"
+        if kinds == {"native_layer_norm"}:
+            return "layer_norm"
+        if kinds & {"_fused_rms_norm", "rms_norm"} or ("mean" in kinds and kinds & {"rsqrt", "sqrt"} and kinds & {"pow", "mul"}
+                                                      and not kinds & {"embedding"} and work.count("mean") == 1):  # fmt: skip
+            return "rms_norm"
+        if softmax and len(kinds) == 1:
+            return "softmax"
+        if activations and kinds <= _ACTIVATIONS | _POINTWISE:
+            return "activation"
+    return "composite"
+
+
+def _base(name: str) -> str:
+    """"addmm" of "aten.addmm.default"."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else name
