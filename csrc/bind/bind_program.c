@@ -1,10 +1,8 @@
 /* bind_program.c -- Python types and functions of this area (see _core.pyi). */
-#include "bind.h"
+#include "bind_program.h"
 
 int
 bind_program_init(PyObject *module, core_state *state)
 {
-    (void)module;
-    (void)state;
-    return 0;
+    return bind_op_init(module, state);
 }

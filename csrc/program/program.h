@@ -31,6 +31,7 @@ typedef struct port_run_options {
     const char *variant; /* kernel variant, NULL: best */
     int64_t num_symbols; /* values of the program's symbols (docs/PROGRAM.md), in order */
     const int64_t *symbols;
+    bool check_strides; /* also refuse an output whose strides are not the recorded ones (tests) */
 } port_run_options;
 
 typedef struct port_result {
@@ -47,5 +48,62 @@ typedef struct port_result {
 port_status port_program_run(const port_program *program, int64_t begin, int64_t end, const port_feed *feeds,
                              size_t num_feeds, const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches,
                              const port_run_options *options, port_result *results, port_error *err);
+
+/* ------------------------------------------------------------------ one op, without a program */
+
+typedef enum port_arg_kind {
+    PORT_ARG_NONE = 0,
+    PORT_ARG_TENSOR, /* i: place in the tensors given */
+    PORT_ARG_INT,
+    PORT_ARG_FLOAT,
+    PORT_ARG_BOOL,
+    PORT_ARG_STRING,        /* text */
+    PORT_ARG_LIST,          /* i items */
+    PORT_ARG_DTYPE,         /* i: port_dtype */
+    PORT_ARG_DEVICE,        /* text */
+    PORT_ARG_LAYOUT,        /* text */
+    PORT_ARG_MEMORY_FORMAT, /* i: port_memory_format */
+    PORT_ARG_SYM            /* i + sum of items, which are pairs of INT: factor, number of the symbol; num_items counts both */
+} port_arg_kind;
+
+typedef enum port_memory_format {
+    PORT_FORMAT_CONTIGUOUS = 0,
+    PORT_FORMAT_PRESERVE,
+    PORT_FORMAT_CHANNELS_LAST,
+    PORT_FORMAT_CHANNELS_LAST_3D
+} port_memory_format;
+
+typedef struct port_arg {
+    port_arg_kind kind;
+    int64_t i;
+    double d;                     /* FLOAT; also the value of INT and BOOL */
+    const char *text;
+    const struct port_arg *items; /* LIST, SYM */
+    int64_t num_items;
+} port_arg;
+
+typedef struct port_named_arg {
+    const char *name;
+    port_arg arg;
+} port_named_arg;
+
+typedef struct port_op_inputs {
+    const port_arg *args;
+    size_t num_args;
+    const port_named_arg *named;
+    size_t num_named;
+    const port_view *tensors; /* read only: an in-place op changes a copy, and gives that back */
+    size_t num_tensors;
+} port_op_inputs;
+
+/* Runs the op `name` ("aten.gelu.default"). Out: *results, an array of *num_results (free each memory and the array
+ * with port_results_free). An argument `variant` without a kernel of that name is UNSUPPORTED here.
+ * Returns: as port_program_run; NAME for a name that is no ATen op's. */
+port_status port_op_run(const char *name, const port_op_inputs *inputs, const port_run_options *options,
+                        port_result **results, size_t *num_results, port_error *err);
+void port_results_free(port_result *results, size_t num_results);
+
+/* The i-th op with a handler, "aten.add.Tensor"; false if i is out of range. In-place forms are listed too. */
+bool port_op_known_name(size_t i, char *name, size_t name_bytes);
 
 #endif /* PORT_PROGRAM_H */

@@ -1,0 +1,16 @@
+/* bind_program.h -- shared by the binding files of programs and single ops. */
+#ifndef PORT_BIND_PROGRAM_H
+#define PORT_BIND_PROGRAM_H
+
+#include "../program/program.h"
+#include "bind.h"
+
+/* Options in Python's form; `variant` points into a Python string that the caller keeps. -1 with an exception. */
+int bind_run_options(const char *provider, const char *variant, const char *capability, int num_threads, int mkldnn,
+                     port_run_options *options);
+/* bind_op.c: the functions that need no program. */
+int bind_op_init(PyObject *module, core_state *state);
+
+#define BIND_RELEASE_GIL_BYTES 16384 /* below this a call is shorter than giving the GIL up and back */
+
+#endif /* PORT_BIND_PROGRAM_H */

@@ -1,0 +1,221 @@
+/* call.c -- one op: bind, run, write back in place; and the way in without a program. */
+#include "exec.h"
+
+static bool
+can_cast(port_dtype from, port_dtype to)
+{
+    if (dtype_is_float(from) || from == PORT_C64) {
+        return dtype_is_float(to);
+    }
+    return !dtype_is_integral(from) || to != PORT_BOOL;
+}
+
+/* The one mechanism behind every aten.<op>_: the result goes into the memory of the first argument, which is the result. */
+static port_status
+write_back(op_call *call)
+{
+    const port_tensor *self = arg_tensor(call, 0), *result;
+    if (call->num_out != 1) {
+        return fail_unsupported(call, "it has %zu results, an in-place op has one", call->num_out);
+    }
+    const port_tensor *made = &call->out[0];
+    if (made->ndim != self->ndim || memcmp(made->shape, self->shape, (size_t)self->ndim * sizeof self->shape[0]) != 0) {
+        char a[200], b[200];
+        return fail_op(call, PORT_E_SHAPE, "the result has shape %s, the tensor to change has %s",
+                       shape_text(made->ndim, made->shape, a, sizeof a), shape_text(self->ndim, self->shape, b, sizeof b));
+    }
+    if (!can_cast(made->dtype, self->dtype)) {
+        return fail_op(call, PORT_E_DTYPE, "a result of %s cannot be written into %s", port_dtype_name(made->dtype),
+                       port_dtype_name(self->dtype));
+    }
+    port_status status = tensor_cast(call, made, self->dtype, &result);
+    if (status == PORT_OK) {
+        status = buffer_make_writable(self->buffer, call->err);
+    }
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_view to = tensor_view(self), from = tensor_view(result);
+    if (to.data != from.data) {
+        copy_view(&to, &from);
+    }
+    self->buffer->refs++;
+    buffer_release(call->out[0].buffer);
+    call->out[0] = *self;
+    return PORT_OK;
+}
+
+port_status
+op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named)
+{
+    call->row = op_find(call->name, &call->in_place);
+    if (call->row == NULL) {
+        return port_fail(call->err, PORT_E_UNSUPPORTED, "%s: there is no handler for this op", call->name);
+    }
+    port_status status = bind_args(call, args, num_args, named, num_named);
+    if (status == PORT_OK) {
+        status = call->row->run(call);
+    }
+    if (status == PORT_OK && call->in_place) {
+        status = write_back(call);
+    }
+    return status;
+}
+
+void
+op_call_end(op_call *call)
+{
+    for (size_t k = 0; k < call->num_out; k++) {
+        buffer_release(call->out[k].buffer);
+    }
+    port_free(call->out);
+    call->out = NULL;
+    call->num_out = call->capacity_out = 0;
+    while (call->temps != NULL) {
+        op_temp *next = call->temps->next;
+        buffer_release(call->temps->tensor.buffer);
+        port_free(call->temps);
+        call->temps = next;
+    }
+}
+
+port_status
+options_check(const port_run_options *options, port_error *err)
+{
+    if (options->provider == NULL) {
+        return port_fail(err, PORT_E_VALUE, "no provider was given");
+    }
+    if (options->profile.num_threads < 1) {
+        return port_fail(err, PORT_E_VALUE, "num_threads is %d; expected at least 1", options->profile.num_threads);
+    }
+    if (options->variant == NULL) {
+        return PORT_OK;
+    }
+    for (const port_kernel_row *const *family = port_kernel_families(); *family != NULL; family++) {
+        for (const port_kernel_row *row = *family; row->op != NULL; row++) {
+            if (strcmp(row->variant, options->variant) == 0) {
+                return PORT_OK;
+            }
+        }
+    }
+    return port_fail(err, PORT_E_VALUE, "no kernel has a variant %.100s", options->variant);
+}
+
+port_status
+tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err)
+{
+    int64_t elems;
+    uint64_t bytes;
+    if (view->ndim < 0 || view->ndim > PORT_MAX_NDIM || !port_shape_bytes(view->dtype, view->ndim, view->shape, &elems, &bytes)) {
+        return port_fail(err, PORT_E_VALUE, "a tensor that was given has no possible shape or dtype");
+    }
+    *tensor = (port_tensor){.dtype = view->dtype, .ndim = view->ndim};
+    memcpy(tensor->shape, view->shape, sizeof tensor->shape);
+    memcpy(tensor->strides, view->strides, sizeof tensor->strides);
+    bool borrow = elems > 0 && (uintptr_t)view->data % 64 == 0;
+    int64_t last = 0;
+    for (int32_t d = 0; d < view->ndim; d++) {
+        if (view->shape[d] == 1) {
+            tensor->strides[d] = view->strides[d] < 0 ? 1 : view->strides[d];
+            continue;
+        }
+        borrow = borrow && view->strides[d] >= 0;
+        last += borrow ? (view->shape[d] - 1) * view->strides[d] : 0;
+    }
+    uint64_t extent = ((uint64_t)last + 1) * port_dtype_size(view->dtype);
+    if (!borrow || extent > 2 * bytes + 4096) { /* a thin slice of something large is cheaper to copy than to carry */
+        port_status status = buffer_new(bytes, false, &tensor->buffer, err);
+        if (status == PORT_OK) {
+            port_view_gather(view, tensor->buffer->data);
+            dense_strides(view->ndim, view->shape, tensor->strides);
+        }
+        return status;
+    }
+    port_buffer *buffer = port_calloc(1, sizeof *buffer);
+    if (buffer == NULL) {
+        return port_fail(err, PORT_E_NOMEM, "no memory for a tensor");
+    }
+    *buffer = (port_buffer){.data = view->data, .size_bytes = extent, .refs = 1, .owned = false};
+    tensor->buffer = buffer;
+    return PORT_OK;
+}
+
+port_status
+result_from_tensor(const port_tensor *tensor, port_result *result, port_error *err)
+{
+    int64_t elems;
+    uint64_t bytes;
+    if (!port_shape_bytes(tensor->dtype, tensor->ndim, tensor->shape, &elems, &bytes)) {
+        return port_fail(err, PORT_E_SHAPE, "a result is too large to be copied out");
+    }
+    void *memory = bytes <= PTRDIFF_MAX ? port_alloc_aligned((size_t)bytes) : NULL;
+    if (memory == NULL) {
+        return port_fail(err, PORT_E_NOMEM, "no memory for a result of %llu bytes", (unsigned long long)bytes);
+    }
+    port_view view = tensor_view(tensor);
+    port_view_gather(&view, memory);
+    result->memory = memory;
+    result->view = port_view_contiguous(memory, tensor->dtype, tensor->ndim, tensor->shape);
+    return PORT_OK;
+}
+
+void
+port_results_free(port_result *results, size_t num_results)
+{
+    for (size_t k = 0; results != NULL && k < num_results; k++) {
+        port_free_aligned(results[k].memory);
+    }
+    port_free(results);
+}
+
+static port_status
+take_results(op_call *call, port_result **results, size_t *num_results)
+{
+    if (call->options->variant != NULL && call->kernel_ran && !call->variant_ran) {
+        return fail_unsupported(call, "no kernel that it uses has a variant %.100s", call->options->variant);
+    }
+    port_result *made = port_calloc(call->num_out, sizeof *made);
+    port_status status = made != NULL ? PORT_OK : port_fail(call->err, PORT_E_NOMEM, "no memory for results");
+    for (size_t k = 0; status == PORT_OK && k < call->num_out; k++) {
+        status = result_from_tensor(&call->out[k], &made[k], call->err);
+    }
+    if (status != PORT_OK) {
+        port_results_free(made, call->num_out);
+        return status;
+    }
+    *results = made;
+    *num_results = call->num_out;
+    return PORT_OK;
+}
+
+port_status
+port_op_run(const char *name, const port_op_inputs *inputs, const port_run_options *options, port_result **results,
+            size_t *num_results, port_error *err)
+{
+    op_call call = {.name = name, .options = options, .err = err};
+    port_status status = options_check(options, err);
+    port_tensor *tensors = port_calloc(inputs->num_tensors, sizeof *tensors);
+    port_tensor **values = port_calloc(inputs->num_tensors, sizeof *values);
+    if (status == PORT_OK && (tensors == NULL || values == NULL)) {
+        status = port_fail(err, PORT_E_NOMEM, "no memory for %zu tensors", inputs->num_tensors);
+    }
+    for (size_t k = 0; status == PORT_OK && k < inputs->num_tensors; k++) {
+        status = tensor_from_view(&inputs->tensors[k], &tensors[k], err);
+        values[k] = status == PORT_OK ? &tensors[k] : NULL;
+    }
+    call.values = values;
+    call.num_values = (int64_t)inputs->num_tensors;
+    if (status == PORT_OK) {
+        status = op_call_run(&call, inputs->args, inputs->num_args, inputs->named, inputs->num_named);
+    }
+    if (status == PORT_OK) {
+        status = take_results(&call, results, num_results);
+    }
+    op_call_end(&call);
+    for (size_t k = 0; tensors != NULL && k < inputs->num_tensors; k++) {
+        buffer_release(tensors[k].buffer);
+    }
+    port_free(values);
+    port_free(tensors);
+    return status;
+}

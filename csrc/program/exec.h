@@ -1,0 +1,171 @@
+/* exec.h -- what the executor's files share: tensors on counted buffers, one op's call, the table of ops.
+ * Private to csrc/program/.
+ *
+ * An op's handler reads bound arguments (their types were checked against the row's signature), makes tensors with
+ * tensor_new, launches kernels, and hands results over with emit. It frees nothing: all tensors of a call belong to it.
+ */
+#ifndef PORT_EXEC_H
+#define PORT_EXEC_H
+
+#include "../kernels/kernels.h"
+#include "program.h"
+
+#define OP_MAX_ARGS 12
+#define OP_MAX_OPERANDS 8
+
+typedef struct port_buffer {
+    char *data;
+    uint64_t size_bytes;
+    int64_t refs;
+    bool owned; /* else borrowed from a feed: copied before the first write */
+} port_buffer;
+
+typedef struct port_tensor {
+    port_buffer *buffer;
+    int64_t offset_bytes;
+    port_dtype dtype;
+    int32_t ndim;
+    int64_t shape[PORT_MAX_NDIM];
+    int64_t strides[PORT_MAX_NDIM]; /* elements, >= 0 */
+} port_tensor;
+
+typedef struct op_temp {
+    port_tensor tensor;
+    struct op_temp *next;
+} op_temp;
+
+typedef struct op_row op_row;
+
+typedef struct op_call {
+    const op_row *row;
+    const char *name; /* "aten.add_.Tensor" */
+    bool in_place;
+    int32_t num_args;
+    port_arg args[OP_MAX_ARGS]; /* in the signature's order, defaults filled in */
+    port_tensor *const *values; /* by value number; NULL: not there (yet) */
+    int64_t num_values;
+    const port_run_options *options;
+    op_temp *temps;
+    port_tensor *out; /* hold references to their buffers */
+    size_t num_out, capacity_out;
+    bool kernel_ran, variant_ran;
+    port_error *err;
+} op_call;
+
+/* How an op's output dtype follows from its inputs' common dtype. */
+typedef enum op_mode {
+    MODE_SAME = 0,   /* the common dtype */
+    MODE_FLOAT,      /* integers become F32 */
+    MODE_COMPARE,    /* computed in the common dtype, BOOL comes out */
+    MODE_INTEGRAL,   /* refuses floating dtypes */
+    MODE_KEEP        /* integers pass through unchanged (floor of an integer) */
+} op_mode;
+
+struct op_row {
+    const char *name;      /* "add.Tensor"; without a dot the default overload */
+    const char *signature; /* see args.c */
+    port_status (*run)(op_call *call);
+    const char *kernel; /* for the generic handlers */
+    op_mode mode;
+    int32_t flags;
+};
+#define OP_IN_PLACE 1 /* aten.<op>_ exists: the result is copied into the first argument */
+#define OP_SWAP 2     /* operands change places (rsub) */
+#define OP_NO_BOOL 4  /* torch refuses BOOL */
+
+/* Families, each ended by a row whose name is NULL. */
+extern const op_row op_view_rows[], op_pointwise_rows[], op_create_rows[], op_move_rows[], op_reduce_rows[], op_matmul_rows[],
+    op_index_rows[], op_norm_rows[];
+
+/* ---- registry.c */
+/* The row of "aten.<op>.<overload>", or NULL. *in_place: it is the in-place form. */
+const op_row *op_find(const char *name, bool *in_place);
+
+/* ---- args.c */
+port_status bind_args(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named);
+int64_t eval_int(const op_call *call, const port_arg *arg);
+port_scalar eval_scalar(const op_call *call, const port_arg *arg);
+bool arg_given(const op_call *call, int32_t idx);
+const port_tensor *arg_tensor(const op_call *call, int32_t idx); /* NULL: None */
+const port_tensor *item_tensor(const op_call *call, int32_t idx, int64_t item);
+int64_t arg_int(const op_call *call, int32_t idx);
+int64_t arg_len(const op_call *call, int32_t idx); /* of a list; 1 for a single int in its place */
+int64_t arg_int_at(const op_call *call, int32_t idx, int64_t item);
+bool arg_bool(const op_call *call, int32_t idx);
+double arg_double(const op_call *call, int32_t idx, double if_none);
+port_scalar arg_scalar(const op_call *call, int32_t idx);
+port_dtype arg_dtype(const op_call *call, int32_t idx, port_dtype if_none);
+const char *arg_text(const op_call *call, int32_t idx, const char *if_none);
+/* Wraps a negative dimension; VALUE if it is out of range. A scalar counts as one dimension. */
+port_status wrap_dim(const op_call *call, int64_t dim, int32_t ndim, int32_t *out);
+
+/* ---- tensor.c */
+port_status buffer_new(uint64_t size_bytes, bool zeroed, port_buffer **buffer, port_error *err);
+void buffer_release(port_buffer *buffer);
+port_status buffer_make_writable(port_buffer *buffer, port_error *err);
+port_view tensor_view(const port_tensor *tensor);
+int64_t tensor_elems(const port_tensor *tensor);
+bool tensor_is_contiguous(const port_tensor *tensor);
+bool tensor_is_dense(const port_tensor *tensor); /* torch's non-overlapping and dense */
+bool tensor_in_bounds(const port_tensor *tensor);
+void dense_strides(int32_t ndim, const int64_t *shape, int64_t *strides); /* row-major, as torch counts empty dimensions */
+void preserve_strides(const port_tensor *like, int64_t *strides);         /* memory_format=preserve */
+/* A new tensor of this call, row-major if strides is NULL. Memory is not initialised. */
+port_status tensor_new(op_call *call, port_dtype dtype, int32_t ndim, const int64_t *shape, const int64_t *strides,
+                       port_tensor **out);
+/* A second tensor of this call on the same memory, for a handler to change its shape. */
+port_status tensor_alias(op_call *call, const port_tensor *tensor, port_tensor **out);
+port_status emit(op_call *call, const port_tensor *tensor);
+void copy_view(const port_view *to, const port_view *from); /* same dtype and shape; to does not overlap itself or from */
+/* Row-major copy, or the tensor itself if it is that already. */
+port_status tensor_contiguous(op_call *call, const port_tensor *tensor, const port_tensor **out);
+/* Of another dtype, same shape, strides preserved; or the tensor itself. */
+port_status tensor_cast(op_call *call, const port_tensor *tensor, port_dtype dtype, const port_tensor **out);
+port_status tensor_fill(op_call *call, const port_tensor *tensor, port_scalar value);
+port_status scalar_to_tensor(op_call *call, port_scalar value, port_dtype dtype, const port_tensor **out);
+/* view with stride 0 where the tensor is to be repeated; the shapes must be known to fit. */
+port_view view_broadcast(const port_tensor *tensor, int32_t ndim, const int64_t *shape);
+const char *shape_text(int32_t ndim, const int64_t *shape, char *text, size_t text_bytes);
+port_status fail_unsupported(op_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
+port_status fail_op(op_call *call, port_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- promote.c */
+bool dtype_is_float(port_dtype dtype);
+bool dtype_is_integral(port_dtype dtype); /* without BOOL */
+/* PORT_NUM_DTYPES if torch has no common dtype. */
+port_dtype promote_dtypes(port_dtype a, port_dtype b);
+
+typedef struct op_operand {
+    const port_tensor *tensor; /* NULL: the scalar */
+    port_scalar scalar;
+} op_operand;
+
+/* ATen's result_type over tensors with dimensions, tensors without, and Python scalars. */
+port_dtype result_type(const op_operand *operands, int32_t num_operands);
+/* Broadcast shape and the strides that TensorIterator gives a fresh output. */
+typedef struct op_plan {
+    int32_t ndim;
+    int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
+} op_plan;
+port_status plan_pointwise(op_call *call, const op_operand *operands, int32_t num_operands, op_plan *plan);
+
+/* ---- launch.c */
+bool kernel_exists(const op_call *call, const char *kernel, port_dtype dtype);
+/* Finds the kernel row, checks, gives scratch, runs. in[i] may be NULL. */
+port_status launch(op_call *call, const char *kernel, port_dtype dtype, const port_view *const *in, int32_t num_in,
+                   const port_view *const *out, int32_t num_out, const void *params);
+/* The same for tensors as they are. */
+port_status launch_tensors(op_call *call, const char *kernel, port_dtype dtype, const port_tensor *const *in, int32_t num_in,
+                           const port_tensor *const *out, int32_t num_out, const void *params);
+
+/* ---- call.c */
+/* Binds, runs, and for an in-place op copies the result into the first argument. On success call->out is filled; the
+ * caller gives it back with op_call_end, also after a failure. */
+port_status op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named);
+void op_call_end(op_call *call);
+port_status options_check(const port_run_options *options, port_error *err);
+/* Makes a tensor of a fed view: borrowed if it is 64-byte aligned with strides >= 0, else a row-major copy. */
+port_status tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err);
+port_status result_from_tensor(const port_tensor *tensor, port_result *result, port_error *err);
+
+#endif /* PORT_EXEC_H */

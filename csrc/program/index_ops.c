@@ -1,0 +1,281 @@
+/* index_ops.c -- ops whose elements are chosen by other tensors' values. The kernels check every index. */
+#include "exec.h"
+
+static port_status
+need_index(op_call *call, const port_tensor *index)
+{
+    return index->dtype == PORT_I64 || index->dtype == PORT_I32
+               ? PORT_OK
+               : fail_op(call, PORT_E_DTYPE, "an index must be I64 or I32, got %s", port_dtype_name(index->dtype));
+}
+
+static port_status
+run_embedding(op_call *call)
+{
+    const port_tensor *weight = arg_tensor(call, 0), *indices = arg_tensor(call, 1);
+    int64_t shape[PORT_MAX_NDIM];
+    if (weight->ndim != 2 || indices->ndim == PORT_MAX_NDIM) {
+        return fail_op(call, PORT_E_SHAPE, "expected a weight (V, D), got %d dimensions", weight->ndim);
+    }
+    port_status status = need_index(call, indices);
+    memcpy(shape, indices->shape, sizeof shape);
+    shape[indices->ndim] = weight->shape[1];
+    port_tensor *out;
+    if (status != PORT_OK || (status = tensor_new(call, weight->dtype, indices->ndim + 1, shape, NULL, &out)) != PORT_OK) {
+        return status;
+    }
+    status = launch_tensors(call, "embedding", weight->dtype, (const port_tensor *const[]){weight, indices}, 2,
+                            (const port_tensor *const[]){out}, 1, NULL);
+    return status == PORT_OK ? emit(call, out) : status;
+}
+
+/* gather(self, dim, index), index_select(self, dim, index). */
+static port_status
+run_along_dim(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *index = arg_tensor(call, 2);
+    bool gather = strcmp(call->row->name, "gather") == 0;
+    int32_t d;
+    port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
+    if (status != PORT_OK || (status = need_index(call, index)) != PORT_OK) {
+        return status;
+    }
+    if (x->ndim == 0 || (gather ? index->ndim != x->ndim : index->ndim > 1)) {
+        return fail_unsupported(call, "a tensor of %d dimensions with an index of %d", x->ndim, index->ndim);
+    }
+    int64_t shape[PORT_MAX_NDIM];
+    memcpy(shape, gather ? index->shape : x->shape, sizeof shape);
+    port_tensor *flat;
+    status = tensor_alias(call, index, &flat);
+    if (!gather && status == PORT_OK) {
+        flat->shape[0] = index->ndim == 0 ? 1 : flat->shape[0];
+        flat->strides[0] = index->ndim == 0 ? 1 : flat->strides[0];
+        flat->ndim = 1;
+        shape[d] = flat->shape[0];
+    }
+    for (int32_t k = 0; gather && status == PORT_OK && k < x->ndim; k++) {
+        if (k != d && index->shape[k] > x->shape[k]) {
+            return fail_op(call, PORT_E_SHAPE, "the index is larger than the tensor in dimension %d", k);
+        }
+    }
+    port_tensor *out;
+    port_dim_params params = {d};
+    if (status != PORT_OK || (status = tensor_new(call, x->dtype, x->ndim, shape, NULL, &out)) != PORT_OK) {
+        return status;
+    }
+    status = launch_tensors(call, call->row->kernel, x->dtype, (const port_tensor *const[]){x, flat}, 2,
+                            (const port_tensor *const[]){out}, 1, &params);
+    return status == PORT_OK ? emit(call, out) : status;
+}
+
+static port_status
+run_isin(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *test = arg_tensor(call, 1);
+    op_operand both[2] = {{.tensor = x}, {.tensor = test}};
+    port_dtype dtype = result_type(both, 2);
+    port_isin_params params = {arg_bool(call, 3)};
+    port_tensor *out;
+    if (dtype >= PORT_NUM_DTYPES) {
+        return fail_unsupported(call, "its operands have no common dtype");
+    }
+    port_status status = tensor_cast(call, x, dtype, &x);
+    if (status != PORT_OK || (status = tensor_cast(call, test, dtype, &test)) != PORT_OK ||
+        (status = tensor_new(call, PORT_BOOL, x->ndim, x->shape, NULL, &out)) != PORT_OK) {
+        return status;
+    }
+    status = launch_tensors(call, "isin", dtype, (const port_tensor *const[]){x, test}, 2, (const port_tensor *const[]){out}, 1,
+                            &params);
+    return status == PORT_OK ? emit(call, out) : status;
+}
+
+/* ------------------------------------------------------------------ index.Tensor */
+
+typedef struct index_set {
+    int32_t num, first_dim;
+    int32_t dims[PORT_MAX_NDIM];
+    const port_tensor *tensors[PORT_MAX_NDIM];
+} index_set;
+
+/* A mask over dimensions [d, d + mask.ndim) becomes one index tensor for each of them: the places where it is true. */
+static port_status
+expand_mask(op_call *call, const port_tensor *mask, int32_t d, index_set *set)
+{
+    const port_tensor *x = arg_tensor(call, 0), *dense;
+    for (int32_t k = 0; k < mask->ndim; k++) {
+        if (d + k >= x->ndim || mask->shape[k] != x->shape[d + k]) {
+            return fail_op(call, PORT_E_SHAPE, "a mask does not have the shape of the dimensions it indexes");
+        }
+    }
+    port_status status = tensor_contiguous(call, mask, &dense);
+    if (status != PORT_OK) {
+        return status;
+    }
+    const char *bits = tensor_view(dense).data;
+    int64_t elems = tensor_elems(dense), count = 0;
+    for (int64_t i = 0; i < elems; i++) {
+        count += bits[i] != 0;
+    }
+    for (int32_t k = 0; k < mask->ndim; k++) {
+        port_tensor *places;
+        status = tensor_new(call, PORT_I64, 1, &count, NULL, &places);
+        if (status != PORT_OK) {
+            return status;
+        }
+        int64_t *to = (int64_t *)(void *)places->buffer->data;
+        for (int64_t i = 0; i < elems; i++) {
+            if (bits[i] != 0) {
+                *to++ = i / dense->strides[k] % (mask->shape[k] > 0 ? mask->shape[k] : 1);
+            }
+        }
+        set->dims[set->num] = d + k;
+        set->tensors[set->num++] = places;
+    }
+    return PORT_OK;
+}
+
+static port_status
+read_indices(op_call *call, index_set *set)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    int32_t d = 0;
+    for (int64_t k = 0; k < arg_len(call, 1); k++) {
+        const port_tensor *t = item_tensor(call, 1, k);
+        bool mask = t != NULL && (t->dtype == PORT_BOOL || t->dtype == PORT_U8);
+        int32_t takes = mask ? t->ndim : 1;
+        if (d + takes > x->ndim || (mask && t->ndim == 0)) {
+            return fail_unsupported(call, "more indices than the tensor's %d dimensions, or a mask without dimensions", x->ndim);
+        }
+        port_status status = PORT_OK;
+        if (mask) {
+            status = expand_mask(call, t, d, set);
+        } else if (t != NULL && (status = need_index(call, t)) == PORT_OK) {
+            set->dims[set->num] = d;
+            set->tensors[set->num++] = t;
+        }
+        if (status != PORT_OK) {
+            return status;
+        }
+        d += takes;
+    }
+    bool adjacent = true;
+    for (int32_t k = 1; k < set->num; k++) {
+        adjacent = adjacent && set->dims[k] == set->dims[k - 1] + 1;
+    }
+    set->first_dim = adjacent && set->num > 0 ? set->dims[0] : 0;
+    return set->num > 0 ? PORT_OK : fail_unsupported(call, "no index tensor");
+}
+
+/* The result's shape: x's free dimensions with the indices' common shape at first_dim. Fills the seen operands for the
+ * strides: x with stride 0 at the indices' shape, the indices with stride 0 at the free dimensions. */
+static port_status
+index_shape(op_call *call, const index_set *set, const op_plan *common, op_plan *plan, port_tensor *seen)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    int32_t n = 0, free_dims = x->ndim - set->num;
+    if (free_dims + common->ndim > PORT_MAX_NDIM) {
+        return fail_op(call, PORT_E_SHAPE, "the result would have too many dimensions");
+    }
+    memset(seen, 0, sizeof *seen);
+    for (int32_t d = 0, k = 0; d <= x->ndim; d++) {
+        if (n == set->first_dim && plan->ndim == 0) {
+            plan->ndim = -1; /* the indices' shape was put in */
+            for (int32_t i = 0; i < common->ndim; i++, n++) {
+                plan->shape[n] = common->shape[i];
+                seen->shape[n] = 1;
+            }
+        }
+        if (d == x->ndim) {
+            break;
+        }
+        if (k < set->num && set->dims[k] == d) {
+            k++;
+            continue;
+        }
+        plan->shape[n] = x->shape[d];
+        seen->shape[n] = x->shape[d];
+        seen->strides[n++] = x->strides[d];
+    }
+    plan->ndim = n;
+    seen->ndim = n;
+    seen->buffer = x->buffer;
+    seen->dtype = x->dtype;
+    return PORT_OK;
+}
+
+static port_status
+run_index(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    index_set set = {0};
+    op_operand operands[PORT_MAX_NDIM + 1] = {{0}};
+    op_plan common, plan = {0};
+    port_tensor seen, placed[PORT_MAX_NDIM];
+    port_status status = read_indices(call, &set);
+    if (status == PORT_OK && set.num > OP_MAX_OPERANDS - 1) {
+        return fail_unsupported(call, "%d indices", set.num);
+    }
+    for (int32_t k = 0; k < set.num; k++) {
+        operands[k].tensor = set.tensors[k];
+    }
+    if (status != PORT_OK || (status = plan_pointwise(call, operands, set.num, &common)) != PORT_OK ||
+        (status = index_shape(call, &set, &common, &plan, &seen)) != PORT_OK) {
+        return status;
+    }
+    port_view views[PORT_KERNEL_MAX_IN];
+    const port_view *in[PORT_KERNEL_MAX_IN] = {&views[0]};
+    port_index_params params = {.num_indices = set.num, .first_dim = set.first_dim};
+    views[0] = tensor_view(x);
+    operands[0].tensor = &seen;
+    int32_t behind = plan.ndim - set.first_dim - common.ndim;
+    for (int32_t k = 0; k < set.num; k++) {
+        const port_tensor *t = set.tensors[k];
+        views[1 + k] = view_broadcast(t, common.ndim, common.shape);
+        in[1 + k] = &views[1 + k];
+        params.dims[k] = set.dims[k];
+        placed[k] = *t; /* with dimensions of size 1 for the free dimensions behind it */
+        placed[k].ndim = t->ndim + behind;
+        for (int32_t d = t->ndim; d < placed[k].ndim; d++) {
+            placed[k].shape[d] = 1;
+            placed[k].strides[d] = 0;
+        }
+        operands[1 + k].tensor = &placed[k];
+    }
+    op_plan strided;
+    port_tensor *out;
+    status = plan_pointwise(call, operands, set.num + 1, &strided);
+    if (status != PORT_OK ||
+        (status = tensor_new(call, x->dtype, plan.ndim, plan.shape, strided.strides, &out)) != PORT_OK) {
+        return status;
+    }
+    port_view y = tensor_view(out);
+    status = launch(call, "index", x->dtype, in, set.num + 1, (const port_view *const[]){&y}, 1, &params);
+    return status == PORT_OK ? emit(call, out) : status;
+}
+
+static port_status
+run_local_scalar(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    port_tensor *out;
+    if (tensor_elems(x) != 1) {
+        return fail_op(call, PORT_E_SHAPE, "expected one element, got %lld", (long long)tensor_elems(x));
+    }
+    port_status status = tensor_alias(call, x, &out);
+    if (status == PORT_OK) {
+        out->ndim = 0;
+        status = emit(call, out);
+    }
+    return status;
+}
+
+const op_row op_index_rows[] = {
+    {"embedding", "T weight, T indices, I padding_idx=-1, B scale_grad_by_freq=False, B sparse=False", run_embedding, "embedding", 0, 0},
+    {"gather", "T self, I dim, T index, *, B sparse_grad=False", run_along_dim, "gather", 0, 0},
+    {"index_select", "T self, I dim, T index", run_along_dim, "index_select", 0, 0},
+    {"isin.Tensor_Tensor", "T elements, T test_elements, *, B assume_unique=False, B invert=False", run_isin, "isin", 0, 0},
+    {"index.Tensor", "T self, O indices", run_index, "index", 0, 0},
+    {"_unsafe_index.Tensor", "T self, O indices", run_index, "index", 0, 0},
+    {"_local_scalar_dense", "T self", run_local_scalar, NULL, 0, 0},
+    {.name = NULL},
+};

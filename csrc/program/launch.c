@@ -1,0 +1,84 @@
+/* launch.c -- from an op to a kernel row: choice of the variant, check, scratch. */
+#include "exec.h"
+
+static const port_kernel_row *
+find_row(const op_call *call, const char *kernel, port_dtype dtype, bool *is_variant)
+{
+    const char *variant = call->options->variant;
+    const port_kernel_row *row = variant != NULL ? port_kernel_find(kernel, dtype, variant) : NULL;
+    *is_variant = row != NULL;
+    if (row == NULL) {
+        row = port_kernel_find(kernel, dtype, variant != NULL ? "ref" : NULL);
+    }
+    return row;
+}
+
+bool
+kernel_exists(const op_call *call, const char *kernel, port_dtype dtype)
+{
+    bool is_variant;
+    return find_row(call, kernel, dtype, &is_variant) != NULL;
+}
+
+port_status
+launch(op_call *call, const char *kernel, port_dtype dtype, const port_view *const *in, int32_t num_in,
+       const port_view *const *out, int32_t num_out, const void *params)
+{
+    bool is_variant;
+    const port_kernel_row *row = find_row(call, kernel, dtype, &is_variant);
+    if (row == NULL) {
+        return fail_unsupported(call, "there is no kernel %s for %s", kernel, port_dtype_name(dtype));
+    }
+    if (num_in > PORT_KERNEL_MAX_IN || num_out > PORT_KERNEL_MAX_OUT) {
+        return fail_unsupported(call, "%d inputs are more than the kernel %s takes", num_in, kernel);
+    }
+    port_kernel_call k = {.num_in = num_in, .num_out = num_out, .params = params, .provider = call->options->provider,
+                          .profile = &call->options->profile};
+    for (int32_t i = 0; i < num_in; i++) {
+        k.in[i] = in[i];
+    }
+    for (int32_t i = 0; i < num_out; i++) {
+        k.out[i] = out[i];
+    }
+    port_status status = PORT_OK;
+    if (row->check != NULL) {
+        port_error inner = {.message = ""};
+        status = row->check(&k, &inner);
+        if (status != PORT_OK) {
+            return fail_op(call, status, "%s", inner.message);
+        }
+    }
+    size_t scratch_bytes = row->scratch_bytes != NULL ? row->scratch_bytes(&k) : 0;
+    if (scratch_bytes > 0) {
+        k.scratch = port_alloc_aligned(scratch_bytes);
+        if (k.scratch == NULL) {
+            return port_fail(call->err, PORT_E_NOMEM, "%s: no memory for %zu bytes of scratch", call->name, scratch_bytes);
+        }
+    }
+    row->run(&k);
+    port_free_aligned(k.scratch);
+    call->kernel_ran = true;
+    call->variant_ran = call->variant_ran || is_variant;
+    return PORT_OK;
+}
+
+port_status
+launch_tensors(op_call *call, const char *kernel, port_dtype dtype, const port_tensor *const *in, int32_t num_in,
+               const port_tensor *const *out, int32_t num_out, const void *params)
+{
+    port_view views[PORT_KERNEL_MAX_IN + PORT_KERNEL_MAX_OUT];
+    const port_view *ins[PORT_KERNEL_MAX_IN], *outs[PORT_KERNEL_MAX_OUT];
+    if (num_in > PORT_KERNEL_MAX_IN || num_out > PORT_KERNEL_MAX_OUT) {
+        return fail_unsupported(call, "%d inputs are more than the kernel %s takes", num_in, kernel);
+    }
+    for (int32_t i = 0; i < num_in + num_out; i++) {
+        const port_tensor *t = i < num_in ? in[i] : out[i - num_in];
+        const port_view **slot = i < num_in ? &ins[i] : &outs[i - num_in];
+        *slot = NULL;
+        if (t != NULL) {
+            views[i] = tensor_view(t);
+            *slot = &views[i];
+        }
+    }
+    return launch(call, kernel, dtype, ins, num_in, outs, num_out, params);
+}

@@ -1,0 +1,187 @@
+/* matmul_ops.c -- matrix products and attention. */
+#include "exec.h"
+
+static port_status
+need_same_dtype(op_call *call, const port_tensor *a, const port_tensor *b)
+{
+    return b == NULL || a->dtype == b->dtype
+               ? PORT_OK
+               : fail_op(call, PORT_E_DTYPE, "operands of %s and %s", port_dtype_name(a->dtype), port_dtype_name(b->dtype));
+}
+
+static bool
+broadcasts_to(const port_tensor *t, int32_t ndim, const int64_t *shape)
+{
+    if (t->ndim > ndim) {
+        return false;
+    }
+    for (int32_t d = 0; d < t->ndim; d++) {
+        int64_t to = shape[ndim - t->ndim + d];
+        if (t->shape[d] != to && t->shape[d] != 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* y = beta * c + alpha * a @ b for two matrices (gemm) or two stacks of them (bmm); c may be NULL. */
+static port_status
+product(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double beta, double alpha,
+        int32_t ndim, port_tensor **out)
+{
+    port_status status = need_same_dtype(call, a, b);
+    if (status != PORT_OK || (status = need_same_dtype(call, a, c)) != PORT_OK) {
+        return status;
+    }
+    char left[200], right[200];
+    if (a->ndim != ndim || b->ndim != ndim || a->shape[ndim - 1] != b->shape[ndim - 2] ||
+        (ndim == 3 && a->shape[0] != b->shape[0])) {
+        return fail_op(call, PORT_E_SHAPE, "shapes %s and %s do not multiply", shape_text(a->ndim, a->shape, left, sizeof left),
+                       shape_text(b->ndim, b->shape, right, sizeof right));
+    }
+    int64_t shape[3];
+    memcpy(shape, a->shape, sizeof shape);
+    shape[ndim - 1] = b->shape[ndim - 1];
+    if (c != NULL && !broadcasts_to(c, ndim, shape)) {
+        return fail_op(call, PORT_E_SHAPE, "a tensor of shape %s cannot be added to a product of shape %s",
+                       shape_text(c->ndim, c->shape, left, sizeof left), shape_text(ndim, shape, right, sizeof right));
+    }
+    status = tensor_new(call, a->dtype, ndim, shape, NULL, out);
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_view views[3] = {tensor_view(a), tensor_view(b)}, y = tensor_view(*out);
+    const port_view *in[3] = {&views[0], &views[1], NULL};
+    if (c != NULL) {
+        views[2] = view_broadcast(c, ndim, shape);
+        in[2] = &views[2];
+    }
+    port_gemm_params params = {alpha, beta};
+    return launch(call, ndim == 2 ? "gemm" : "bmm", a->dtype, in, 3, (const port_view *const[]){&y}, 1, &params);
+}
+
+static port_status
+emit_product(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double beta, double alpha,
+             int32_t ndim)
+{
+    port_tensor *out;
+    port_status status = product(call, c, a, b, beta, alpha, ndim, &out);
+    return status == PORT_OK ? emit(call, out) : status;
+}
+
+static port_status
+run_mm(op_call *call)
+{
+    return emit_product(call, NULL, arg_tensor(call, 0), arg_tensor(call, 1), 0.0, 1.0, strcmp(call->row->name, "bmm") == 0 ? 3 : 2);
+}
+
+/* addmm, baddbmm; in place they write to self, which is also the third operand. */
+static port_status
+run_addmm(op_call *call)
+{
+    const port_tensor *c = arg_tensor(call, 0);
+    double beta = arg_scalar(call, 3).d, alpha = arg_scalar(call, 4).d;
+    bool stack = strcmp(call->row->name, "baddbmm") == 0;
+    return emit_product(call, beta != 0.0 ? c : NULL, arg_tensor(call, 1), arg_tensor(call, 2), beta, alpha, stack ? 3 : 2);
+}
+
+static port_status
+as_matrix(op_call *call, const port_tensor *t, int32_t ndim, const int64_t *shape, port_tensor **out)
+{
+    const port_tensor *dense;
+    port_status status = tensor_contiguous(call, t, &dense);
+    if (status == PORT_OK) {
+        status = tensor_alias(call, dense, out);
+    }
+    if (status == PORT_OK) {
+        (*out)->ndim = ndim;
+        memcpy((*out)->shape, shape, (size_t)ndim * sizeof *shape);
+        dense_strides(ndim, shape, (*out)->strides);
+    }
+    return status;
+}
+
+static port_status
+run_linear(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *w = arg_tensor(call, 1), *bias = arg_tensor(call, 2);
+    if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1]) {
+        return fail_op(call, PORT_E_SHAPE, "expected an input (..., K) and a weight (N, K)");
+    }
+    int64_t k = w->shape[1], rows = 1;
+    for (int32_t d = 0; d < x->ndim - 1; d++) {
+        rows *= x->shape[d];
+    }
+    port_tensor *a, *b, *y;
+    port_status status = as_matrix(call, x, 2, (const int64_t[]){rows, k}, &a);
+    if (status != PORT_OK || (status = tensor_alias(call, w, &b)) != PORT_OK) {
+        return status;
+    }
+    b->shape[0] = k;
+    b->shape[1] = w->shape[0];
+    b->strides[0] = w->strides[1];
+    b->strides[1] = w->strides[0];
+    status = product(call, bias, a, b, bias != NULL ? 1.0 : 0.0, 1.0, 2, &y);
+    if (status != PORT_OK) {
+        return status;
+    }
+    y->ndim = x->ndim;
+    memcpy(y->shape, x->shape, sizeof y->shape);
+    y->shape[x->ndim - 1] = w->shape[0];
+    dense_strides(y->ndim, y->shape, y->strides);
+    return emit(call, y);
+}
+
+/* The scores' mask must broadcast to (B, H, T, S); attention without dropout only. Out (B, H, T, D) lies as (B, T, H, D). */
+static port_status
+run_flash(op_call *call)
+{
+    const port_tensor *q = arg_tensor(call, 0), *k = arg_tensor(call, 1), *v = arg_tensor(call, 2), *mask = arg_tensor(call, 5);
+    if (arg_double(call, 3, 0.0) != 0.0) {
+        return fail_unsupported(call, "dropout");
+    }
+    port_status status = need_same_dtype(call, q, k);
+    if (status != PORT_OK || (status = need_same_dtype(call, q, v)) != PORT_OK) {
+        return status;
+    }
+    if (q->ndim != 4 || k->ndim != 4 || v->ndim != 4 || k->shape[0] != q->shape[0] || v->shape[0] != q->shape[0] ||
+        k->shape[3] != q->shape[3] || v->shape[3] != q->shape[3] || k->shape[1] != v->shape[1] || k->shape[2] != v->shape[2] ||
+        k->shape[1] < 1 || q->shape[1] % k->shape[1] != 0) {
+        return fail_op(call, PORT_E_SHAPE, "expected q (B, H, T, D), k and v (B, G, S, D) with H a multiple of G");
+    }
+    int64_t B = q->shape[0], H = q->shape[1], T = q->shape[2], D = q->shape[3], S = k->shape[2];
+    port_tensor *y, *lse;
+    if ((status = tensor_new(call, q->dtype, 4, q->shape, (const int64_t[]){T * H * D, D, H * D, 1}, &y)) != PORT_OK ||
+        (status = tensor_new(call, q->dtype == PORT_F64 ? PORT_F64 : PORT_F32, 3, q->shape, (const int64_t[]){T * H, 1, H}, &lse)) !=
+            PORT_OK) {
+        return status;
+    }
+    const int64_t scores[4] = {B, H, T, S};
+    if (mask != NULL && !broadcasts_to(mask, 4, scores)) {
+        return fail_op(call, PORT_E_SHAPE, "the mask does not broadcast to (%lld, %lld, %lld, %lld)", (long long)B, (long long)H,
+                       (long long)T, (long long)S);
+    }
+    port_view in[4] = {tensor_view(q), tensor_view(k), tensor_view(v)}, out[2] = {tensor_view(y), tensor_view(lse)};
+    if (mask != NULL) {
+        in[3] = view_broadcast(mask, 4, scores);
+    }
+    port_sdpa_params params = {arg_bool(call, 4), 0.0};
+    params.scale = arg_double(call, 6, 1.0 / __builtin_sqrt((double)(D > 0 ? D : 1)));
+    status = launch(call, "sdpa_flash", q->dtype, (const port_view *const[]){&in[0], &in[1], &in[2], mask != NULL ? &in[3] : NULL},
+                    4, (const port_view *const[]){&out[0], &out[1]}, 2, &params);
+    if (status == PORT_OK) {
+        status = emit(call, y);
+    }
+    return status == PORT_OK ? emit(call, lse) : status;
+}
+
+const op_row op_matmul_rows[] = {
+    {"mm", "T self, T mat2", run_mm, "gemm", 0, 0},
+    {"bmm", "T self, T mat2", run_mm, "bmm", 0, 0},
+    {"addmm", "T self, T mat1, T mat2, *, S beta=1, S alpha=1", run_addmm, "gemm", 0, OP_IN_PLACE},
+    {"baddbmm", "T self, T batch1, T batch2, *, S beta=1, S alpha=1", run_addmm, "bmm", 0, OP_IN_PLACE},
+    {"linear", "T input, T weight, T? bias=None", run_linear, "gemm", 0, 0},
+    {"_scaled_dot_product_flash_attention_for_cpu",
+     "T query, T key, T value, F dropout_p=0., B is_causal=False, *, T? attn_mask=None, F? scale=None", run_flash, "sdpa_flash", 0, 0},
+    {.name = NULL},
+};

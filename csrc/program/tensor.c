@@ -1,0 +1,378 @@
+/* tensor.c -- tensors on counted buffers: sizes, strides, copies. */
+#include "exec.h"
+
+port_status
+buffer_new(uint64_t size_bytes, bool zeroed, port_buffer **buffer, port_error *err)
+{
+    port_buffer *b = port_calloc(1, sizeof *b);
+    if (b != NULL) {
+        b->data = size_bytes <= PTRDIFF_MAX ? port_alloc_aligned((size_t)size_bytes) : NULL;
+    }
+    if (b == NULL || b->data == NULL) {
+        port_free(b);
+        return port_fail(err, PORT_E_NOMEM, "no memory for a tensor of %llu bytes", (unsigned long long)size_bytes);
+    }
+    if (zeroed) {
+        memset(b->data, 0, (size_t)size_bytes);
+    }
+    b->size_bytes = size_bytes;
+    b->refs = 1;
+    b->owned = true;
+    *buffer = b;
+    return PORT_OK;
+}
+
+void
+buffer_release(port_buffer *buffer)
+{
+    if (buffer != NULL && --buffer->refs == 0) {
+        if (buffer->owned) {
+            port_free_aligned(buffer->data);
+        }
+        port_free(buffer);
+    }
+}
+
+port_status
+buffer_make_writable(port_buffer *buffer, port_error *err)
+{
+    if (buffer->owned) {
+        return PORT_OK;
+    }
+    char *copy = port_alloc_aligned((size_t)buffer->size_bytes);
+    if (copy == NULL) {
+        return port_fail(err, PORT_E_NOMEM, "no memory for a tensor of %llu bytes", (unsigned long long)buffer->size_bytes);
+    }
+    memcpy(copy, buffer->data, (size_t)buffer->size_bytes);
+    buffer->data = copy;
+    buffer->owned = true;
+    return PORT_OK;
+}
+
+port_view
+tensor_view(const port_tensor *tensor)
+{
+    port_view view = {.data = tensor->buffer->data + tensor->offset_bytes, .dtype = tensor->dtype, .ndim = tensor->ndim};
+    memcpy(view.shape, tensor->shape, sizeof view.shape);
+    memcpy(view.strides, tensor->strides, sizeof view.strides);
+    return view;
+}
+
+int64_t
+tensor_elems(const port_tensor *tensor)
+{
+    int64_t elems = 1;
+    for (int32_t d = 0; d < tensor->ndim; d++) {
+        elems *= tensor->shape[d];
+    }
+    return elems;
+}
+
+bool
+tensor_is_contiguous(const port_tensor *tensor)
+{
+    port_view view = tensor_view(tensor);
+    return port_view_is_contiguous(&view);
+}
+
+bool
+tensor_is_dense(const port_tensor *tensor)
+{
+    if (tensor_is_contiguous(tensor)) {
+        return true;
+    }
+    bool taken[PORT_MAX_NDIM] = {false};
+    int64_t expected = 1;
+    for (int32_t k = 0; k < tensor->ndim; k++) {
+        int32_t best = -1;
+        for (int32_t d = 0; d < tensor->ndim; d++) {
+            if (!taken[d] && tensor->shape[d] >= 2 && (best < 0 || tensor->strides[d] < tensor->strides[best])) {
+                best = d;
+            }
+        }
+        if (best < 0) {
+            return true;
+        }
+        if (tensor->strides[best] != expected) {
+            return false;
+        }
+        taken[best] = true;
+        expected *= tensor->shape[best];
+    }
+    return true;
+}
+
+bool
+tensor_in_bounds(const port_tensor *tensor)
+{
+    int64_t last = 0;
+    bool empty = false;
+    for (int32_t d = 0; d < tensor->ndim; d++) {
+        int64_t reach;
+        if (tensor->shape[d] < 0 || tensor->strides[d] < 0) {
+            return false;
+        }
+        empty = empty || tensor->shape[d] == 0;
+        if (tensor->shape[d] > 0 && (__builtin_mul_overflow(tensor->shape[d] - 1, tensor->strides[d], &reach) ||
+                                     __builtin_add_overflow(last, reach, &last))) {
+            return false;
+        }
+    }
+    int64_t end;
+    if (tensor->offset_bytes < 0 || (uint64_t)tensor->offset_bytes > tensor->buffer->size_bytes) {
+        return false;
+    }
+    if (empty) {
+        return true;
+    }
+    int64_t size = (int64_t)port_dtype_size(tensor->dtype);
+    return !__builtin_add_overflow(last, 1, &last) && !__builtin_mul_overflow(last, size, &last) &&
+           !__builtin_add_overflow(last, tensor->offset_bytes, &end) && (uint64_t)end <= tensor->buffer->size_bytes;
+}
+
+void
+dense_strides(int32_t ndim, const int64_t *shape, int64_t *strides)
+{
+    int64_t stride = 1;
+    for (int32_t d = ndim - 1; d >= 0; d--) {
+        strides[d] = stride;
+        stride *= shape[d] > 1 ? shape[d] : 1;
+    }
+}
+
+port_status
+tensor_new(op_call *call, port_dtype dtype, int32_t ndim, const int64_t *shape, const int64_t *strides, port_tensor **out)
+{
+    int64_t elems;
+    uint64_t bytes;
+    char text[256];
+    if (ndim > PORT_MAX_NDIM || !port_shape_bytes(dtype, ndim, shape, &elems, &bytes)) {
+        return fail_op(call, PORT_E_SHAPE, "a tensor of shape %s cannot be",
+                       shape_text(ndim < PORT_MAX_NDIM ? ndim : PORT_MAX_NDIM, shape, text, sizeof text));
+    }
+    port_tensor t = {.dtype = dtype, .ndim = ndim};
+    if (ndim > 0) {
+        memcpy(t.shape, shape, (size_t)ndim * sizeof *shape);
+    }
+    if (strides != NULL) {
+        memcpy(t.strides, strides, (size_t)ndim * sizeof *strides);
+    } else {
+        dense_strides(ndim, shape, t.strides);
+    }
+    port_buffer *buffer = NULL;
+    op_temp *temp = NULL;
+    port_status status = buffer_new(bytes, false, &buffer, call->err);
+    if (status == PORT_OK) {
+        t.buffer = buffer;
+        temp = port_alloc(sizeof *temp);
+        status = temp != NULL ? PORT_OK : port_fail(call->err, PORT_E_NOMEM, "no memory for a tensor");
+    }
+    if (status == PORT_OK && !tensor_in_bounds(&t)) {
+        status = fail_op(call, PORT_E_SHAPE, "strides of a new tensor reach outside of it");
+    }
+    if (status != PORT_OK) {
+        buffer_release(buffer);
+        port_free(temp);
+        return status;
+    }
+    *temp = (op_temp){t, call->temps};
+    call->temps = temp;
+    *out = &temp->tensor;
+    return PORT_OK;
+}
+
+port_status
+tensor_alias(op_call *call, const port_tensor *tensor, port_tensor **out)
+{
+    op_temp *temp = port_alloc(sizeof *temp);
+    if (temp == NULL) {
+        return port_fail(call->err, PORT_E_NOMEM, "no memory for a tensor");
+    }
+    *temp = (op_temp){*tensor, call->temps};
+    temp->tensor.buffer->refs++;
+    call->temps = temp;
+    *out = &temp->tensor;
+    return PORT_OK;
+}
+
+port_status
+emit(op_call *call, const port_tensor *tensor)
+{
+    if (!tensor_in_bounds(tensor)) {
+        return fail_op(call, PORT_E_SHAPE, "its result would reach outside its memory");
+    }
+    if (call->num_out == call->capacity_out) {
+        size_t capacity = call->capacity_out > 0 ? 2 * call->capacity_out : 4;
+        port_tensor *grown = port_realloc(call->out, capacity * sizeof *grown);
+        if (grown == NULL) {
+            return port_fail(call->err, PORT_E_NOMEM, "no memory for %zu results", capacity);
+        }
+        call->out = grown;
+        call->capacity_out = capacity;
+    }
+    tensor->buffer->refs++;
+    call->out[call->num_out++] = *tensor;
+    return PORT_OK;
+}
+
+/* Moves `elems` elements of size_bytes with strides in bytes. */
+static void
+copy_run(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t elems, size_t size_bytes)
+{
+    if (to_step == (int64_t)size_bytes && from_step == to_step) {
+        memcpy(to, from, (size_t)elems * size_bytes);
+        return;
+    }
+    for (int64_t i = 0; i < elems; i++) {
+        switch (size_bytes) {
+        case 1: *to = *from; break;
+        case 2: memcpy(to, from, 2); break;
+        case 4: memcpy(to, from, 4); break;
+        default: memcpy(to, from, 8);
+        }
+        to += to_step;
+        from += from_step;
+    }
+}
+
+void
+copy_view(const port_view *to, const port_view *from)
+{
+    int64_t elems = port_view_elems(to);
+    if (elems == 0) {
+        return;
+    }
+    size_t size = port_dtype_size(to->dtype);
+    if (port_view_is_contiguous(to) && port_view_is_contiguous(from)) {
+        memcpy(to->data, from->data, (size_t)elems * size);
+        return;
+    }
+    int64_t step = (int64_t)size, index[PORT_MAX_NDIM] = {0};
+    int32_t last = to->ndim - 1; /* not contiguous, hence at least one dimension */
+    int64_t run = to->shape[last];
+    char *write = to->data;
+    const char *read = from->data;
+    for (int64_t done = 0; done < elems; done += run) {
+        copy_run(write, to->strides[last] * step, read, from->strides[last] * step, run, size);
+        for (int32_t d = last - 1; d >= 0; d--) {
+            write += to->strides[d] * step;
+            read += from->strides[d] * step;
+            if (++index[d] < to->shape[d]) {
+                break;
+            }
+            write -= to->strides[d] * to->shape[d] * step;
+            read -= from->strides[d] * from->shape[d] * step;
+            index[d] = 0;
+        }
+    }
+}
+
+port_status
+tensor_contiguous(op_call *call, const port_tensor *tensor, const port_tensor **out)
+{
+    *out = tensor;
+    if (tensor_is_contiguous(tensor)) {
+        return PORT_OK;
+    }
+    port_tensor *copy;
+    port_status status = tensor_new(call, tensor->dtype, tensor->ndim, tensor->shape, NULL, &copy);
+    if (status == PORT_OK) {
+        port_view to = tensor_view(copy), from = tensor_view(tensor);
+        copy_view(&to, &from);
+        *out = copy;
+    }
+    return status;
+}
+
+port_status
+tensor_cast(op_call *call, const port_tensor *tensor, port_dtype dtype, const port_tensor **out)
+{
+    *out = tensor;
+    if (tensor->dtype == dtype) {
+        return PORT_OK;
+    }
+    int64_t strides[PORT_MAX_NDIM];
+    preserve_strides(tensor, strides);
+    port_tensor *made;
+    port_status status = tensor_new(call, dtype, tensor->ndim, tensor->shape, strides, &made);
+    if (status == PORT_OK) {
+        status = launch_tensors(call, "cast", tensor->dtype, &tensor, 1, (const port_tensor *const[]){made}, 1, NULL);
+        *out = made;
+    }
+    return status;
+}
+
+port_status
+tensor_fill(op_call *call, const port_tensor *tensor, port_scalar value)
+{
+    port_fill_params params = {value};
+    return launch_tensors(call, "fill", tensor->dtype, NULL, 0, &tensor, 1, &params);
+}
+
+port_status
+scalar_to_tensor(op_call *call, port_scalar value, port_dtype dtype, const port_tensor **out)
+{
+    port_tensor *made;
+    port_status status = tensor_new(call, dtype, 0, NULL, NULL, &made);
+    if (status == PORT_OK) {
+        status = tensor_fill(call, made, value);
+        *out = made;
+    }
+    return status;
+}
+
+port_view
+view_broadcast(const port_tensor *tensor, int32_t ndim, const int64_t *shape)
+{
+    port_view view = {.data = tensor->buffer->data + tensor->offset_bytes, .dtype = tensor->dtype, .ndim = ndim};
+    int32_t lead = ndim - tensor->ndim;
+    for (int32_t d = 0; d < ndim; d++) {
+        view.shape[d] = shape[d];
+        bool repeated = d < lead || (tensor->shape[d - lead] == 1 && shape[d] != 1);
+        view.strides[d] = repeated ? 0 : tensor->strides[d - lead];
+    }
+    return view;
+}
+
+const char *
+shape_text(int32_t ndim, const int64_t *shape, char *text, size_t text_bytes)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int32_t d = 0; d < ndim && used < text_bytes; d++) {
+        int n = snprintf(text + used, text_bytes - used, "%s%lld", d > 0 ? ", " : "(", (long long)shape[d]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    if (used < text_bytes) {
+        snprintf(text + used, text_bytes - used, ndim > 0 ? ")" : "()");
+    }
+    return text;
+}
+
+static port_status
+fail_with(op_call *call, port_status status, const char *format, va_list args)
+{
+    char text[512];
+    vsnprintf(text, sizeof text, format, args);
+    return port_fail(call->err, status, "%s: %s", call->name, text);
+}
+
+port_status
+fail_op(op_call *call, port_status status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    status = fail_with(call, status, format, args);
+    va_end(args);
+    return status;
+}
+
+port_status
+fail_unsupported(op_call *call, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    port_status status = fail_with(call, PORT_E_UNSUPPORTED, format, args);
+    va_end(args);
+    return status;
+}
