@@ -1,0 +1,182 @@
+"""Constants of the program: eps, scales, exponents, bounds, offsets."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from .case import Case, Draft, Op
+from .hypothesis import Hypothesis, edited, generator
+
+EPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 0.0)
+ACTIVATIONS = ("gelu", "silu", "relu", "tanh", "sigmoid")
+EPS_ARGUMENT = {"native_layer_norm": 4, "native_group_norm": 7, "native_batch_norm": 7, "_native_batch_norm_legit_no_training": 6}
+
+
+def is_number(arg: Any) -> bool:
+    return isinstance(arg, (int, float)) and not isinstance(arg, bool)
+
+
+def show(x: float) -> str:
+    return f"{x:.6g}"
+
+
+def set_arg(case: Case, index: int, place: int, value: Any, cause: str, detail: str) -> Hypothesis:
+    """The hypothesis that argument `place` of op `index` is `value`."""
+
+    def change(draft: Draft) -> None:
+        args = draft.ops[index].args
+        args.extend([0.0] * (place + 1 - len(args)))
+        args[place] = value
+
+    return edited(case, cause, detail, change)
+
+
+def is_eps(case: Case, index: int, op: Op) -> bool:
+    """An added constant that is small and is followed by a root or a division."""
+    if op.base != "add" or len(op.args) < 2 or not is_number(op.args[1]) or not 0 <= op.args[1] < 0.1:
+        return False
+    users = [case.ops[i] for i in case.users(op.outputs[0])]
+    return any(u.base in ("rsqrt", "sqrt", "div", "pow", "reciprocal", "log") for u in users)
+
+
+@generator
+def eps(case: Case) -> Iterator[Hypothesis]:
+    """The usual values of eps, and eps outside of the root."""
+    for i, op in enumerate(case.ops):
+        place = EPS_ARGUMENT.get(op.base, 1 if is_eps(case, i, op) else None)
+        if place is None or place >= len(op.args):
+            continue
+        old = float(op.args[place])
+        for new in EPS:
+            if not math.isclose(new, old, rel_tol=1e-3):
+                yield set_arg(case, i, place, new, "eps", f"port behaves as eps={show(new)}, reference has {show(old)}")
+        if op.base == "add":
+            yield from eps_outside(case, i, op, old)
+
+
+def eps_outside(case: Case, index: int, op: Op, old: float) -> Iterator[Hypothesis]:
+    """1/(sqrt(v) + eps) where the reference has 1/sqrt(v + eps)."""
+    user = next((i for i in case.users(op.outputs[0]) if case.ops[i].base == "rsqrt"), None)
+    if user is None:
+        return
+
+    def change(draft: Draft) -> None:
+        out, source = op.outputs[0], op.args[0]
+        made = case.ops[user].outputs[0]
+        root = draft.insert(index, "aten.sqrt.default", [source], {}, out)
+        draft.ops[index + 1].args[0] = {"v": root}
+        draft.ops[user + 1] = Op("aten.reciprocal.default", [{"v": out}], {}, [made])
+
+    yield edited(case, "eps-outside-root", f"port adds eps={show(old)} after the square root, reference before it", change)
+
+
+@generator
+def scales(case: Case) -> Iterator[Hypothesis]:
+    """Factors: missing, doubled, halved, their square, root and reciprocal; also the scale of attention."""
+    for i, op in enumerate(case.ops):
+        if op.base in ("mul", "div") and len(op.args) > 1 and is_number(op.args[1]) and case.is_floating(op.outputs[0]):
+            for label, new in factor_variants(float(op.args[1])):
+                yield set_arg(case, i, 1, new, "scale", f"port {'multiplies' if op.base == 'mul' else 'divides'} by {show(new)} ({label}), reference by {show(float(op.args[1]))}")
+        if "scaled_dot_product" in op.base:
+            yield from attention_scale(case, i, op)
+        if op.base in ("addmm", "baddbmm") and op.kwargs:
+            yield edited(case, "scale", "port leaves out alpha and beta of the product", lambda d, i=i: d.ops[i].kwargs.clear())
+
+
+def factor_variants(old: float) -> Iterator[tuple[str, float]]:
+    """The usual ways to get a factor wrong."""
+    rows = [("factor missing", 1.0), ("doubled", 2 * old), ("halved", old / 2), ("squared", old * old), ("negated", -old)]
+    if old > 0:
+        rows.append(("square root", math.sqrt(old)))
+    if old != 0:
+        rows.append(("reciprocal", 1 / old))
+    if old > 0:
+        rows.append(("1/sqrt", 1 / math.sqrt(old)))
+    seen = {old}
+    for label, new in rows:
+        if not any(math.isclose(new, s, rel_tol=1e-9) for s in seen):
+            seen.add(new)
+            yield label, new
+
+
+def attention_scale(case: Case, index: int, op: Op) -> Iterator[Hypothesis]:
+    head = case.values[op.inputs[0]][1][-1]
+    heads = case.values[op.inputs[0]][1][1]
+    old = float(op.kwargs["scale"]) if is_number(op.kwargs.get("scale")) else 1 / math.sqrt(head)
+    rows = list(factor_variants(old)) + [("1/head size", 1 / head), ("1/sqrt(hidden size)", 1 / math.sqrt(head * heads))]
+    for label, new in rows:
+        def change(draft: Draft, new: float = new) -> None:
+            draft.ops[index].kwargs["scale"] = new
+
+        if not math.isclose(new, old, rel_tol=1e-9):
+            yield edited(case, "attention-scale", f"port scales q.k by {show(new)} ({label}), reference by {show(old)}", change)
+
+
+@generator
+def added(case: Case) -> Iterator[Hypothesis]:
+    """Added constants: missing, off by one, other sign; exponents."""
+    for i, op in enumerate(case.ops):
+        if op.base in ("add", "sub", "rsub") and len(op.args) > 1 and is_number(op.args[1]) and not is_eps(case, i, op):
+            old = op.args[1]
+            for new in (0, -old, old + 1, old - 1):
+                if new != old:
+                    yield set_arg(case, i, 1, type(old)(new), "offset", f"port adds {show(new)}, reference {show(old)} ({op.base})")
+        if op.base == "pow" and len(op.args) > 1 and is_number(op.args[1]):
+            for new in (1.0, 2.0, 3.0, 0.5):
+                if new != op.args[1]:
+                    yield set_arg(case, i, 1, new, "exponent", f"port raises to the power {show(new)}, reference to {show(op.args[1])}")
+        if op.base in ("clamp", "clamp_min", "clamp_max", "hardtanh"):
+            yield edited(case, "clamp-missing", f"port does not clamp ({op.base})", lambda d, i=i, op=op: d.drop(i, op.inputs[0]))
+
+
+@generator
+def activation(case: Case) -> Iterator[Hypothesis]:
+    """Another activation of the family in the place of the recorded one."""
+    for i, op in enumerate(case.ops):
+        if op.base not in ACTIVATIONS:
+            continue
+        old = activation_name(op)
+        for new, make in ACTIVATION_EDITS.items():
+            if new != old:
+                yield edited(case, "activation", f"port computes {new}, reference {old}", lambda d, i=i, make=make: make(d, i))
+        if op.base in ("tanh", "sigmoid", "relu"):
+            yield edited(case, "op-missing", f"port leaves out {old}", lambda d, i=i, op=op: d.drop(i, op.inputs[0]))
+
+
+def activation_name(op: Op) -> str:
+    if op.base == "gelu":
+        return "tanh GELU" if op.kwargs.get("approximate") == "tanh" else "erf GELU"
+    return {"silu": "SiLU", "relu": "ReLU"}.get(op.base, op.base)
+
+
+def unary(name: str, **kwargs: Any) -> Any:
+    def change(draft: Draft, index: int) -> None:
+        op = draft.ops[index]
+        draft.ops[index] = Op(name, op.args[:1], kwargs, op.outputs)
+
+    return change
+
+
+def gated_sigmoid(factor: float) -> Any:
+    """x * sigmoid(factor * x): quick GELU, and SiLU with another slope."""
+
+    def change(draft: Draft, index: int) -> None:
+        op = draft.ops[index]
+        x, made = op.args[0], op.outputs[0]
+        scaled = draft.insert(index, "aten.mul.Tensor", [x, factor], {}, made)
+        gate = draft.insert(index + 1, "aten.sigmoid.default", [{"v": scaled}], {}, made)
+        draft.ops[index + 2] = Op("aten.mul.Tensor", [x, {"v": gate}], {}, op.outputs)
+
+    return change
+
+
+ACTIVATION_EDITS = {
+    "erf GELU": unary("aten.gelu.default"),
+    "tanh GELU": unary("aten.gelu.default", approximate="tanh"),
+    "quick GELU": gated_sigmoid(1.702),
+    "SiLU": unary("aten.silu.default"),
+    "ReLU": unary("aten.relu.default"),
+    "tanh": unary("aten.tanh.default"),
+    "sigmoid": unary("aten.sigmoid.default"),
+}

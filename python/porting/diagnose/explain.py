@@ -1,0 +1,144 @@
+"""`porting.explain`: from a captured module call, or a torch module with inputs, to a `Case` and its `Diagnosis`."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import program as programs
+from .._core import PortingError, ShapeError
+from . import Diagnosis, diagnose
+from .case import Case, Op
+
+if TYPE_CHECKING:
+    from ..capture import Call, Capture
+
+
+def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture | None = None, call: int = 0) -> Diagnosis:
+    """Why a port of one module differs from the reference.
+
+    Parameters
+    ----------
+    reference : a captured module's name (then `capture` is needed), a captured `Call`, or a torch module (then `inputs` is needed:
+        a tuple of positional arguments or a dict of keyword arguments).
+    actual : what the port returned for the same inputs: an array (the module's only output), a sequence in the order of the module's
+        outputs, or a dict of leaf path to array. Torch tensors are taken too.
+    inputs : for a torch module: its inputs. For a captured module: dict of leaf path to array with the inputs that the port really got,
+        if they are not the captured ones.
+    capture : the capture that `reference` names a module of.
+    call : number of the call.
+
+    Raises
+    ------
+    UnsupportedError, NoProgramError : the module's program cannot be run.
+    ShapeError : an output has another shape than the reference's; the sentence names both.
+    """
+    if isinstance(reference, str):
+        if capture is None:
+            raise ValueError(f"explain({reference!r}, ...): a module's name needs capture=")
+        found = next((c for c in capture.calls(reference) if c.number == call), None)
+        if found is None:
+            raise PortingError(f"{reference} has no call {call} in the capture")
+        return diagnose(case_of_call(capture, found, actual, inputs))
+    if hasattr(reference, "outputs") and hasattr(reference, "module") and capture is not None:
+        return diagnose(case_of_call(capture, reference, actual, inputs))
+    if callable(reference) and inputs is not None:
+        return explain_module(reference, actual, inputs)
+    raise TypeError(f"explain: reference is a captured module's name with capture=, or a torch module with inputs=; got {type(reference).__name__}")
+
+
+def explain_module(module: Any, actual: Any, inputs: Any) -> Diagnosis:
+    """Captures one run of the module and diagnoses against it."""
+    from ..hooks import ActivationCollector
+
+    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
+    _, capture = ActivationCollector(module, program="all", weights=True)(*args, **kwargs)
+    try:
+        return diagnose(case_of_call(capture, capture.calls(capture.root)[0], actual, None))
+    finally:
+        capture.close()
+
+
+def as_array(value: Any) -> np.ndarray:
+    """NumPy's view of an array or tensor; half types of torch widened exactly."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        return value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
+    return np.asarray(value)
+
+
+def actual_leaves(actual: Any, call: Call) -> dict[str, np.ndarray]:
+    """The port's outputs by the leaf paths of the captured call."""
+    paths = list(call.outputs)
+    if isinstance(actual, Mapping):
+        leaves = {str(k): as_array(v) for k, v in actual.items()}
+        unknown = [k for k in leaves if k not in paths]
+        if unknown:
+            raise PortingError(f"{call.module}: no output {unknown[0]!r}; the captured outputs are {', '.join(paths)}")
+    else:
+        given = list(actual) if isinstance(actual, (list, tuple)) else [actual]
+        if len(given) > len(paths):
+            raise PortingError(f"{call.module}: {len(given)} outputs given, {len(paths)} captured")
+        leaves = {p: as_array(v) for p, v in zip(paths, given, strict=False)}
+    for path, array in leaves.items():
+        if array.shape != call.outputs[path].shape:
+            raise ShapeError(f"{call.full_name('out', path)}: expected shape {call.outputs[path].shape}, got {array.shape}")
+    return leaves
+
+
+def resolve(arg: Any, names: Mapping[str, int]) -> Any:
+    """A symbolic integer as the number it is in this call."""
+    if isinstance(arg, dict):
+        if "sym" in arg:
+            return arg["sym"][0] + sum(factor * names[name] for factor, name in arg["sym"][1])
+        return {k: resolve(v, names) for k, v in arg.items()}
+    return [resolve(a, names) for a in arg] if isinstance(arg, list) else arg
+
+
+def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str, Any] | None) -> Case:
+    """The program of the call with its feeds; the port's own inputs replace the captured ones where given."""
+    program, interval, root_call = programs.find_interval(capture, call)
+    missing = program.core.missing(interval.begin, interval.end)
+    if missing:
+        raise programs.UnsupportedError(f"{call.module}: no kernel for {', '.join(sorted(set(missing)))}")
+    symbols = dict(zip(program.symbols, program.call_symbols.get(root_call, []), strict=False))
+    external = program.external(interval)
+    leaves = {v: f"in.{p}" for p, v in interval.inputs.items() if v in external}
+    outputs = {p: v for p, v in interval.outputs.items() if p in call.outputs}
+    feeds = {v: programs._source(capture, call, program, interval, v) for v in {*external, *(v for v in outputs.values() if v in interval.inputs.values())}}
+    for path, value in (inputs or {}).items():
+        number = interval.inputs.get(path)
+        if number in feeds:
+            feeds[number] = as_array(value)
+    return Case(
+        module=call.module or "the root",
+        values=resolve(program.values, symbols),
+        ops=[Op.from_json(resolve(op, symbols)) for op in program.ops[interval.begin : interval.end]],
+        feeds=feeds,
+        parameters={v: n for v, n in program.parameters.items() if v in external and v not in leaves},
+        outputs=outputs,
+        expected=dict(call.outputs),
+        actual={p: a for p, a in actual_leaves(actual, call).items() if p in outputs},
+        profile={"provider": "auto", **programs._profile(capture.environment)},
+        neighbours=capture.parameters,
+        others=lambda: other_tensors(capture, call),
+        leaves=leaves,
+    )
+
+
+def other_tensors(capture: Capture, call: Call) -> dict[str, np.ndarray]:
+    """Captured floating tensors of the same step, for 'the output is some other tensor'."""
+    found: dict[str, np.ndarray] = {}
+    for other in capture.call_list:
+        if other.step != call.step:
+            continue
+        for phase, leaves in (("in", other.inputs), ("out", other.outputs)):
+            if other is call and phase == "out":
+                continue
+            for path, array in leaves.items():
+                if array.dtype == np.float32:
+                    found[other.full_name(phase, path)] = array
+    return found

@@ -1,0 +1,96 @@
+"""What can be said of the output alone: scaled, moved, permuted, partly wrong, some other tensor."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .case import Case
+from .hypothesis import Hypothesis, generator, transformed
+
+
+@generator
+def simple(case: Case) -> Iterator[Hypothesis]:
+    """Zero, negated, another factor or offset fitted from the data, neighbouring positions."""
+    yield transformed(case, "output-zero", "port returns zeros", np.zeros_like)
+    yield transformed(case, "output-negated", "port returns the negative", np.negative)
+    leaf, e, a = main_output(case)
+    if leaf is None or e.size < 2:
+        return
+    ee = float(np.vdot(e, e))
+    if ee > 0:
+        factor = float(np.vdot(e, a)) / ee
+        yield transformed(case, "output-scaled", f"port's output is {factor:.6g} times the reference's", lambda y: y * np.float32(factor))
+    offset = float((a - e).mean())
+    yield transformed(case, "output-offset", f"port's output is the reference's plus {offset:.6g}", lambda y: y + np.float32(offset))
+    for axis in range(e.ndim):
+        if e.shape[axis] > 1:
+            for by in (1, -1):
+                yield transformed(case, "output-moved", f"port's output is moved by {by:+d} along axis {axis}", lambda y, s=by, x=axis: np.roll(y, s, axis=x) if y.ndim > x else y)
+
+
+def main_output(case: Case) -> tuple[str | None, np.ndarray, np.ndarray]:
+    """The largest floating output: its leaf, reference and actual in float64."""
+    best: tuple[str | None, np.ndarray, np.ndarray] = (None, np.zeros(0), np.zeros(0))
+    for leaf, e in case.reference().items():
+        a = case.actual[leaf]
+        if e.shape == a.shape and e.size > best[1].size and np.issubdtype(e.dtype, np.floating):
+            best = (leaf, e.astype(np.float64), a.astype(np.float64))
+    return best
+
+
+@generator
+def permuted(case: Case) -> Iterator[Hypothesis]:
+    """A permutation along one axis that makes the slices match, found by their nearest neighbours."""
+    leaf, e, a = main_output(case)
+    if leaf is None:
+        return
+    for axis in range(e.ndim):
+        n = e.shape[axis]
+        if not 1 < n <= 4096:
+            continue
+        x = np.moveaxis(e, axis, 0).reshape(n, -1)
+        y = np.moveaxis(a, axis, 0).reshape(n, -1)
+        cost = (y * y).sum(1)[:, None] - 2 * y @ x.T + (x * x).sum(1)[None, :]
+        order = cost.argmin(axis=1)
+        if len(set(order.tolist())) == n and (order != np.arange(n)).any():
+            moved = int((order != np.arange(n)).sum())
+            yield transformed(
+                case, "output-permuted", f"port's output has {moved} of {n} slices of axis {axis} in another order: {summary(order)}",
+                lambda v, o=order, x=axis: np.take(v, o, axis=x) if v.ndim > x and v.shape[x] == len(o) else v,
+            )  # fmt: skip
+
+
+def summary(order: np.ndarray) -> str:
+    shown = ", ".join(map(str, order[:8].tolist()))
+    return f"[{shown}{', ...' if len(order) > 8 else ''}]"
+
+
+@generator
+def axes_exchanged(case: Case) -> Iterator[Hypothesis]:
+    """Two axes of equal length exchanged, or the data of the transposed array under the same shape."""
+    leaf, e, _ = main_output(case)
+    if leaf is None:
+        return
+    for i in range(e.ndim):
+        for j in range(i + 1, e.ndim):
+            if e.shape[i] == e.shape[j] > 1:
+                yield transformed(case, "axes-exchanged", f"port's output has axes {i} and {j} exchanged", lambda y, i=i, j=j: y.swapaxes(i, j) if y.ndim > j else y)
+            elif e.shape[i] > 1 and e.shape[j] > 1:
+                yield transformed(
+                    case, "axes-exchanged", f"port wrote axes {i} and {j} in the other order under the same shape",
+                    lambda y, i=i, j=j: np.ascontiguousarray(y.swapaxes(i, j)).reshape(y.shape) if y.ndim > j else y,
+                )  # fmt: skip
+
+
+@generator
+def another_tensor(case: Case) -> Iterator[Hypothesis]:
+    """The output is some other tensor of the capture: an input returned unchanged, a neighbour's output."""
+    leaf, e, a = main_output(case)
+    if leaf is None:
+        return
+    shape = case.actual[leaf].shape
+    probe = np.unravel_index(int(np.argmax(np.abs(a))), shape) if a.size else ()
+    for name, array in case.others().items():
+        if array.shape == shape and array.size and np.isclose(float(array[probe]), float(a[probe]), rtol=1e-4) and not np.array_equal(array, case.expected[leaf]):
+            yield Hypothesis("other-tensor", f"port's output is the reference's {name}", lambda leaf=leaf, x=array: {**case.reference(), leaf: x})

@@ -1,0 +1,187 @@
+"""The program's structure: an op left out, another in its place, operands in the other order, another axis."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .case import VIEWS, Case, Draft, Op
+from .constants import is_number
+from .hypothesis import Hypothesis, edited, generator
+
+OTHER_OP = {
+    "add": ("sub", "mul"), "sub": ("add",), "mul": ("add",), "div": ("mul",), "cos": ("sin",), "sin": ("cos",), "amax": ("amin",), "maximum": ("minimum",),
+    "minimum": ("maximum",), "bitwise_and": ("bitwise_or",), "bitwise_or": ("bitwise_and",), "ge": ("gt",), "gt": ("ge",), "le": ("lt",), "lt": ("le",),
+}  # fmt: skip
+
+
+def same_meta(case: Case, a: int, b: int) -> bool:
+    return case.values[a][0] == case.values[b][0] and case.values[a][1] == case.values[b][1]
+
+
+def where(case: Case, op: Op) -> str:
+    """How a sentence names an op: with the shape it makes."""
+    return f"{op.base} {'x'.join(map(str, case.values[op.outputs[0]][1])) or 'scalar'}"
+
+
+@generator
+def left_out(case: Case) -> Iterator[Hypothesis]:
+    """An op whose result has the shape of one of its inputs is missing: a residual, a bias, a negation, a norm, a cast."""
+    for i, op in enumerate(case.ops):
+        if len([v for v in op.outputs if v is not None]) < 1 or op.outputs[0] is None or op.base in VIEWS:
+            continue
+        for v in dict.fromkeys(op.inputs):
+            if v == op.outputs[0] or not same_meta(case, v, op.outputs[0]):
+                continue
+            if op.base == "add" and len(op.inputs) == 2:
+                lost = next((u for u in op.inputs if u != v), v)
+                yield edited(case, "addend-missing", f"port leaves out the addend {name_of(case, lost)} ({where(case, op)})", lambda d, i=i, v=v: d.drop(i, v))
+            else:
+                yield edited(case, "op-missing", f"port leaves out {where(case, op)}", lambda d, i=i, v=v: d.drop(i, v))
+        if op.base == "addmm":
+            yield edited(case, "bias-missing", f"port leaves out the bias {name_of(case, op.inputs[0])}", lambda d, i=i: drop_bias(d, i))
+            yield edited(case, "bias-doubled", f"port adds the bias {name_of(case, op.inputs[0])} twice", lambda d, i=i: d.ops[i].kwargs.update(beta=2))
+
+
+def drop_bias(draft: Draft, index: int) -> None:
+    op = draft.ops[index]
+    draft.ops[index] = Op("aten.mm.default", op.args[1:3], {}, op.outputs)
+
+
+def name_of(case: Case, value: int) -> str:
+    """A parameter's or input's name, or the op that made the value."""
+    value = case.source(value)
+    if value in case.parameters:
+        return case.parameters[value]
+    if value in case.leaves:
+        return case.leaves[value]
+    made = case.producers.get(value)
+    return f"from {case.ops[made].base}" if made is not None else f"value {value}"
+
+
+@generator
+def other_op(case: Case) -> Iterator[Hypothesis]:
+    """Another op in its place; operands exchanged; an addend doubled."""
+    for i, op in enumerate(case.ops):
+        for other in OTHER_OP.get(op.base, ()):
+            name = op.name.replace(f"aten.{op.base}.", f"aten.{other}.")
+            if len(op.args) > 1 and is_number(op.args[1]):
+                continue  # constants.py
+            yield edited(case, "op-other", f"port computes {other} where the reference has {where(case, op)}", lambda d, i=i, n=name: setattr(d.ops[i], "name", n))
+        if op.base in ("sub", "div") and len(op.inputs) == 2 and same_meta(case, *op.inputs):
+            yield edited(case, "operands-exchanged", f"port exchanges the operands of {where(case, op)}", lambda d, i=i: d.ops[i].args.reverse())
+        if op.base == "add" and len(op.inputs) == 2:
+            for place in (0, 1):
+                lost = op.inputs[place]
+                detail = f"port adds {name_of(case, lost)} twice ({where(case, op)})"
+                yield edited(case, "addend-doubled", detail, lambda d, i=i, p=place: double(d, i, p))
+
+
+def double(draft: Draft, index: int, place: int) -> None:
+    op = draft.ops[index]
+    twice = draft.insert(index, "aten.mul.Tensor", [op.args[place], 2.0], {}, op.args[place]["v"])
+    op.args[place] = {"v": twice}
+
+
+@generator
+def order(case: Case) -> Iterator[Hypothesis]:
+    """Two neighbouring ops that could stand in the other order: a scale before or after an addition, a norm's weight before or after a cast."""
+    for i, (first, second) in enumerate(zip(case.ops, case.ops[1:], strict=False)):
+        unary = len(first.inputs) >= 1 and len(second.inputs) >= 1 and first.outputs[:1] == second.inputs[:1]
+        if not unary or first.base in VIEWS or second.base in VIEWS or len(first.outputs) != 1 or len(second.outputs) != 1:
+            continue
+        if first.base == second.base or not same_meta(case, first.inputs[0], second.outputs[0]) or not same_meta(case, first.inputs[0], first.outputs[0]):
+            continue
+        if len(case.users(first.outputs[0])) != 1:
+            continue
+
+        def change(draft: Draft, i: int = i) -> None:
+            a, b = draft.ops[i], draft.ops[i + 1]
+            source, end = a.args[0], b.outputs[0]
+            middle = a.outputs[0]
+            a.args[0], b.args[0] = {"v": middle}, source
+            a.outputs, b.outputs = [end], [middle]
+            draft.ops[i], draft.ops[i + 1] = b, a
+
+        yield edited(case, "op-order", f"port computes {second.base} before {first.base}, reference after", change)
+
+
+@generator
+def axis(case: Case) -> Iterator[Hypothesis]:
+    """A reduction or softmax over another axis; concatenation in the other order; mean for sum."""
+    for i, op in enumerate(case.ops):
+        if op.base in ("_softmax", "_log_softmax", "cumsum") and is_number(op.args[1]):
+            shape = case.values[op.outputs[0]][1]
+            for dim in range(len(shape)):
+                if dim != op.args[1] % len(shape) and shape[dim] > 1:
+                    yield edited(case, "axis", f"port computes {op.base} over dimension {dim}, reference over {op.args[1]}", lambda d, i=i, dim=dim: set_dim(d, i, dim))
+        if op.base == "mean" and case.is_floating(op.outputs[0]):
+            yield edited(case, "sum-for-mean", "port sums where the reference takes the mean", lambda d, i=i: setattr(d.ops[i], "name", "aten.sum.dim_IntList"))
+        if op.base == "cat" and len(op.inputs) == 2 and same_meta(case, *op.inputs):
+            yield edited(case, "cat-order", f"port concatenates in the other order ({where(case, op)})", lambda d, i=i: d.ops[i].args[0]["list"].reverse())
+
+
+def set_dim(draft: Draft, index: int, dim: int) -> None:
+    draft.ops[index].args[1] = dim
+
+
+@generator
+def norm_kind(case: Case) -> Iterator[Hypothesis]:
+    """LayerNorm for RMSNorm and back; mean not subtracted; unbiased variance; weight or bias ignored; weight of 1 + w."""
+    for i, op in enumerate(case.ops):
+        if op.base == "native_layer_norm":
+            yield from layer_norm_variants(case, i, op)
+    for i, op in enumerate(case.ops):
+        if op.base == "mul" and len(op.inputs) == 2:
+            for place, v in enumerate(op.inputs):
+                if v in case.parameters and len(case.values[v][1]) == 1:
+                    other = op.inputs[1 - place]
+                    yield edited(case, "weight-ignored", f"port does not multiply by {case.parameters[v]}", lambda d, i=i, o=other: d.drop(i, o))
+                    yield edited(case, "weight-plus-one", f"port multiplies by 1 + {case.parameters[v]}", lambda d, i=i, p=place: plus_one(d, i, p))
+
+
+def plus_one(draft: Draft, index: int, place: int) -> None:
+    op = draft.ops[index]
+    more = draft.insert(index, "aten.add.Tensor", [op.args[place], 1.0], {}, op.args[place]["v"])
+    op.args[place] = {"v": more}
+
+
+def layer_norm_variants(case: Case, index: int, op: Op) -> Iterator[Hypothesis]:
+    if op.args[2] is not None:
+        yield edited(case, "weight-ignored", "port ignores the norm's weight", lambda d: d.ops[index].args.__setitem__(2, None))
+    if op.args[3] is not None:
+        yield edited(case, "bias-missing", "port ignores the norm's bias", lambda d: d.ops[index].args.__setitem__(3, None))
+    if len(op.args[1] if isinstance(op.args[1], list) else op.args[1]["list"]) == 1:
+        yield edited(case, "mean-not-subtracted", "port divides by the root mean square, without subtracting the mean", lambda d: as_rms(d, index))
+        n = case.values[op.inputs[0]][1][-1]
+        yield edited(case, "variance-unbiased", f"port divides the variance by {n - 1}, reference by {n}", lambda d: unbiased(d, index, n))
+
+
+def as_rms(draft: Draft, index: int) -> None:
+    """y = x * rsqrt(mean(x^2) + eps) * weight + bias."""
+    op = draft.ops[index]
+    x, out, row = op.args[0], op.outputs[0], draft.values[op.outputs[0]][1]
+    square = draft.insert(index, "aten.mul.Tensor", [x, x], {}, out)
+    mean = draft.new_value(out, shape=[*row[:-1], 1])
+    draft.ops.insert(index + 1, Op("aten.mean.dim", [{"v": square}, {"list": [-1]}, True], {}, [mean]))
+    moved = draft.insert(index + 2, "aten.add.Tensor", [{"v": mean}, op.args[4]], {}, mean)
+    scale = draft.insert(index + 3, "aten.rsqrt.default", [{"v": moved}], {}, mean)
+    value = draft.insert(index + 4, "aten.mul.Tensor", [x, {"v": scale}], {}, out)
+    index += 5
+    for place, name in ((2, "aten.mul.Tensor"), (3, "aten.add.Tensor")):
+        if op.args[place] is not None:
+            value = draft.insert(index, name, [{"v": value}, op.args[place]], {}, out)
+            index += 1
+    draft.drop(index, value)
+
+
+def unbiased(draft: Draft, index: int, n: int) -> None:
+    """sqrt((n-1)/n) of the normalised value: exact but for eps, which is small beside the variance."""
+    op = draft.ops[index]
+    bias, op.args[3] = op.args[3], None
+    out = op.outputs[0]
+    inner = draft.new_value(out)
+    op.outputs = [inner, *op.outputs[1:]]
+    draft.ops.insert(index + 1, Op("aten.mul.Tensor", [{"v": inner}, ((n - 1) / n) ** 0.5], {}, [out]))
+    if bias is not None:
+        scaled = draft.new_value(out)
+        draft.ops[index + 1].outputs = [scaled]
+        draft.ops.insert(index + 2, Op("aten.add.Tensor", [{"v": scaled}, bias], {}, [out]))

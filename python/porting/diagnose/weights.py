@@ -1,0 +1,101 @@
+"""Weights: transposed, permuted, exchanged, a neighbouring layer's, dropped or doubled."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from .case import Case
+from .hypothesis import Hypothesis, generator, overridden
+
+
+def simple(case: Case, cause: str, detail: str, value: int, change) -> Hypothesis:
+    return overridden(case, cause, detail, lambda: {value: np.ascontiguousarray(change(case.feeds[value]))})
+
+
+@generator
+def one_weight(case: Case) -> Iterator[Hypothesis]:
+    """One parameter transposed, zero, doubled, or with its rows, columns or heads in another order."""
+    if case.in_place:
+        return
+    for v, name in case.parameters.items():
+        if not case.is_floating(v):
+            continue
+        shape = case.values[v][1]
+        if len(shape) == 2 and shape[0] == shape[1]:
+            yield simple(case, "weight-transposed", f"port has {name} transposed", v, lambda w: w.T)
+        if len(shape) == 2 and shape[0] != shape[1]:
+            yield simple(case, "weight-reshaped", f"port reads {name} column by column as if it were row by row", v, lambda w: w.T.reshape(w.shape))
+        if len(shape) == 1:
+            yield simple(case, "bias-missing" if name.endswith("bias") else "weight-ignored", f"port has zeros for {name}", v, np.zeros_like)
+            yield simple(case, "bias-doubled" if name.endswith("bias") else "weight-doubled", f"port has twice {name}", v, lambda w: 2 * w)
+            yield simple(case, "weight-sign", f"port has {name} negated", v, lambda w: -w)
+        if len(shape) >= 1 and shape[0] > 1:
+            yield simple(case, "rows-permuted", f"port has the rows of {name} in reverse order", v, lambda w: w[::-1])
+            for shift in (1, -1):
+                yield simple(case, "rows-permuted", f"port has the rows of {name} moved by {shift}", v, lambda w, s=shift: np.roll(w, s, axis=0))
+        yield from head_orders(case, v, name)
+
+
+def head_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
+    """Rows of a projection regrouped: (heads, 2, half) for (heads, half, 2), as converters between rope layouts do."""
+    shape = case.values[value][1]
+    for head in (8, 16, 32, 64, 80, 96, 128):
+        if len(shape) == 2 and shape[0] % head == 0 and shape[0] >= head:
+            h = shape[0] // head
+            yield simple(
+                case, "rows-permuted", f"port has the rows of {name} in interleaved rotary order (heads of {head})", value,
+                lambda w, h=h, head=head: w.reshape(h, 2, head // 2, -1).swapaxes(1, 2).reshape(w.shape),
+            )  # fmt: skip
+            yield simple(
+                case, "rows-permuted", f"port has the rows of {name} in half-split rotary order (heads of {head})", value,
+                lambda w, h=h, head=head: w.reshape(h, head // 2, 2, -1).swapaxes(1, 2).reshape(w.shape),
+            )  # fmt: skip
+            if h > 1:
+                yield simple(
+                    case, "rows-permuted", f"port has the heads of {name} within the dimensions (heads of {head})", value,
+                    lambda w, h=h, head=head: w.reshape(h, head, -1).swapaxes(0, 1).reshape(w.shape),
+                )  # fmt: skip
+
+
+@generator
+def exchanged(case: Case) -> Iterator[Hypothesis]:
+    """Two parameters of equal shape exchanged (gate and up, q and k), or one used for both."""
+    if case.in_place:
+        return
+    items = [(v, n) for v, n in case.parameters.items() if case.is_floating(v)]
+    for i, (a, a_name) in enumerate(items):
+        for b, b_name in items[i + 1 :]:
+            if case.values[a][1] != case.values[b][1]:
+                continue
+            yield overridden(case, "weights-exchanged", f"port has {a_name} and {b_name} exchanged", lambda a=a, b=b: {a: case.feeds[b], b: case.feeds[a]})
+            yield overridden(case, "wrong-weight", f"port has {b_name} in the place of {a_name}", lambda a=a, b=b: {a: case.feeds[b]})
+            yield overridden(case, "wrong-weight", f"port has {a_name} in the place of {b_name}", lambda a=a, b=b: {b: case.feeds[a]})
+
+
+@generator
+def wrong_layer(case: Case) -> Iterator[Hypothesis]:
+    """A parameter, or all of the module's parameters, of a neighbouring layer."""
+    if case.in_place:
+        return
+    for step in (-1, 1):
+        together: dict[int, str] = {}
+        for v, name in case.parameters.items():
+            other = neighbour(name, step)
+            if other is None or other not in case.neighbours or case.neighbours[other].shape != tuple(case.values[v][1]):
+                continue
+            together[v] = other
+            yield overridden(case, "wrong-layer", f"port has {other} in the place of {name}", lambda v=v, o=other: {v: case.neighbours[o]})
+        if len(together) > 1:
+            yield overridden(
+                case, "wrong-layer", f"port has the weights of {', '.join(together.values())}", lambda t=together: {v: case.neighbours[o] for v, o in t.items()}
+            )
+
+
+def neighbour(name: str, step: int) -> str | None:
+    """`layers.3.fc.weight` -> `layers.4.fc.weight`."""
+    match = re.search(r"\.(\d+)\.", name)
+    if match is None or int(match[1]) + step < 0:
+        return None
+    return f"{name[: match.start(1)]}{int(match[1]) + step}{name[match.end(1) :]}"
