@@ -1,0 +1,200 @@
+"""Where the C kernels get matrix products and vector math from.
+
+A provider is a set of functions: ``reference`` (own loops, always there), ``openblas`` (built in unless PORTING_BLAS=none) and
+``torch``: the functions that an installed PyTorch uses itself, called by address from its library, so that what they
+compute has the same bits as PyTorch's own result. ``auto`` takes torch if it was loaded, else openblas, else reference.
+
+This module finds the library and the functions; it does not import torch and does not change any process-wide setting.
+"""
+import ctypes
+import importlib.util
+import math
+import os
+import struct
+import sys
+from dataclasses import dataclass
+
+from . import _core
+
+# VML's high accuracy, flush-denormals-off and ignore-errors modes, as PyTorch passes them.
+VMS_MODE = 0x2 | 0x140000 | 0x100
+
+_VECTOR_MATH = {
+    "vms_exp": ("vmsExp", math.exp), "vms_log": ("vmsLn", math.log), "vms_tanh": ("vmsTanh", math.tanh),
+    "vms_erf": ("vmsErf", math.erf), "vms_sin": ("vmsSin", math.sin), "vms_cos": ("vmsCos", math.cos),
+    "vms_sqrt": ("vmsSqrt", math.sqrt),
+}
+_SYMBOLS = {
+    "sgemm": "sgemm_", "dgemm": "dgemm_", "sgemm_batch": "sgemm_batch_", "dgemm_batch": "dgemm_batch_",
+    "set_num_threads_local": "MKL_Set_Num_Threads_Local", **{name: symbol for name, (symbol, _) in _VECTOR_MATH.items()},
+}
+_loaded = None  # the TorchProvider of this process; its library must stay loaded, since C keeps the addresses
+
+
+@dataclass(frozen=True)
+class TorchProvider:
+    """What `load_torch_provider` found: the library's path, the functions in use, and the reason for each that is not."""
+
+    path: str
+    functions: tuple[str, ...]
+    missing: dict[str, str]
+    library: ctypes.CDLL
+
+    def __str__(self):
+        text = f"torch provider from {self.path}: {', '.join(self.functions)}"
+        return text + "".join(f"; no {name} ({reason})" for name, reason in self.missing.items())
+
+
+def torch_library_path():
+    """Path of the libtorch_cpu of this interpreter's torch (of the imported one if it is imported), or None."""
+    module = sys.modules.get("torch")
+    try:
+        spec = getattr(module, "__spec__", None) or importlib.util.find_spec("torch")
+    except (ImportError, ValueError):
+        return None
+    origin = getattr(module, "__file__", None) or getattr(spec, "origin", None)
+    if origin is None:
+        return None
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        path = os.path.join(os.path.dirname(origin), "lib", name)
+        if os.path.exists(path):
+            return path
+    return None
+
+
+def load_torch_provider(path=None):
+    """Make PyTorch's own matrix products and vector math available to the kernels, without importing torch.
+
+    Parameters
+    ----------
+    path : str, optional
+        The library to use instead of the installed torch's libtorch_cpu.
+
+    Returns
+    -------
+    TorchProvider
+        Path, functions in use, and for each function that is not in use the reason. Each function was called once with a
+        known answer before it was taken.
+
+    Raises
+    ------
+    UnsupportedError
+        No torch is installed, its library cannot be loaded, or it has no usable matrix product.
+    """
+    global _loaded
+    path = torch_library_path() if path is None else os.fspath(path)
+    if path is None:
+        raise _core.UnsupportedError("the torch provider needs an installed PyTorch with lib/libtorch_cpu.so; none was found")
+    if _loaded is not None and os.path.realpath(_loaded.path) == os.path.realpath(path):
+        return _loaded
+    try:
+        library = ctypes.CDLL(path)
+    except OSError as error:
+        raise _core.UnsupportedError(f"the torch provider's library cannot be loaded: {error}") from None
+    addresses, missing = {}, {}
+    for name, symbol in _SYMBOLS.items():
+        function = getattr(library, symbol, None)
+        if function is None:
+            missing[name] = f"the library has no function {symbol}"
+        elif not _gives_known_answer(name, function):
+            missing[name] = f"{symbol} gave a wrong answer to a known question"
+        else:
+            addresses[name] = ctypes.cast(function, ctypes.c_void_p).value
+    if "sgemm" not in addresses:
+        raise _core.UnsupportedError(f"{path} cannot be the torch provider: {missing['sgemm']}")
+    for name, address in addresses.items():
+        _core.set_torch_provider(name, address)
+    _loaded = TorchProvider(path, tuple(addresses), missing, library)
+    return _loaded
+
+
+def show_config():
+    """What this build and this process can use: the C core's facts, the torch provider's, and what "auto" chooses.
+
+    Returns
+    -------
+    dict
+        `_core.show_config()` with ``auto`` (a provider's name), ``torch library`` (path or None), ``torch functions`` (in use)
+        and ``torch missing`` (function: reason).
+    """
+    facts = dict(_core.show_config())
+    available = list(_core.providers())
+    facts["providers"] = available
+    facts["auto"] = next(name for name in ("torch", "openblas", "reference") if name in available)
+    facts["torch library"] = _loaded.path if _loaded is not None else torch_library_path()
+    facts["torch functions"] = list(_loaded.functions) if _loaded is not None else []
+    facts["torch missing"] = dict(_loaded.missing) if _loaded is not None else {}
+    return facts
+
+
+# ---------------------------------------------------------------- known answers
+
+
+def _gives_known_answer(name, function):
+    if name in _VECTOR_MATH:
+        return _vector_math_is_right(function, _VECTOR_MATH[name][1])
+    if name == "set_num_threads_local":
+        return _thread_setting_is_right(function)
+    real = ctypes.c_float if name.startswith("s") else ctypes.c_double
+    return _batch_is_right(function, real) if name.endswith("_batch") else _product_is_right(function, real)
+
+
+# Column-major a (2, 3), b (3, 2) and start c (2, 2); c = 2 a b + 3 c in whole numbers, so that every order of summation
+# agrees. The fifth element of c must stay.
+_A = [1, 4, 2, 5, 3, 6]
+_B = [7, 9, 11, 8, 10, 12]
+_C = [1, 2, 3, 4, 99]
+_EXPECTED = [119, 284, 137, 320, 99]
+
+
+def _sizes():
+    return [ctypes.byref(ctypes.c_int(value)) for value in (2, 2, 3)], ctypes.byref(ctypes.c_int(2)), \
+        ctypes.byref(ctypes.c_int(3))
+
+
+def _product_is_right(function, real):
+    function.restype, function.argtypes = None, None
+    (m, n, k), two, three = _sizes()
+    a, b, c = (real * 6)(*_A), (real * 6)(*_B), (real * 5)(*_C)
+    function(b"n", b"n", m, n, k, ctypes.byref(real(2)), a, two, b, three, ctypes.byref(real(3)), c, two)
+    if list(c) != _EXPECTED:
+        return False
+    transposed = (real * 6)(*(_A[row + 2 * column] for row in range(2) for column in range(3)))
+    c = (real * 5)(*_C)
+    function(b"t", b"n", m, n, k, ctypes.byref(real(2)), transposed, three, b, three, ctypes.byref(real(3)), c, two)
+    return list(c) == _EXPECTED
+
+
+def _batch_is_right(function, real):
+    function.restype, function.argtypes = None, None
+    (m, n, k), two, three = _sizes()
+    a, b = (real * 6)(*_A), (real * 6)(*_B)
+    results = [(real * 5)(*_C), (real * 5)(*_C)]
+    pointers = ctypes.c_void_p * 2
+    at = ctypes.addressof
+    function(b"n", b"n", m, n, k, ctypes.byref(real(2)), pointers(at(a), at(a)), two, pointers(at(b), at(b)), three,
+             ctypes.byref(real(3)), pointers(*map(at, results)), two, ctypes.byref(ctypes.c_int(1)), two)
+    return all(list(c) == _EXPECTED for c in results)
+
+
+def _vector_math_is_right(function, exact):
+    function.restype = None
+    function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_longlong]
+    values = [0.25, 0.5, 1.0, 1.75, 2.5]
+    answers = (ctypes.c_float * 6)(*[-7.0] * 6)
+    function(5, (ctypes.c_float * 5)(*values), answers, VMS_MODE)
+    if answers[5] != -7.0:
+        return False
+    return all(abs(got - exact(value)) <= 2 * _ulp_f32(exact(value)) for value, got in zip(values, answers))
+
+
+def _ulp_f32(value):
+    """Distance from |value| (as f32) to the next larger f32."""
+    bits = struct.unpack("<I", struct.pack("<f", abs(value)))[0]
+    return struct.unpack("<f", struct.pack("<I", bits + 1))[0] - struct.unpack("<f", struct.pack("<I", bits))[0]
+
+
+def _thread_setting_is_right(function):
+    function.restype, function.argtypes = ctypes.c_int, [ctypes.c_int]
+    before = function(1)
+    return function(before) == 1
