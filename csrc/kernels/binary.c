@@ -1,6 +1,465 @@
-/* binary.c -- see kernels.h. */
-#include "kernels.h"
+/* binary.c -- elementwise functions of two tensors, where, clamp: y[i] = f(a[i], b[i]).
+ *
+ * Operands are broadcast by stride 0 and have one dtype. Records as in unary.c: f32 (also bf16, f16: computed in f32,
+ * rounded once), f64, i64. Comparisons compute 0 or 1 in the operands' type and are stored as BOOL.
+ * Formulas: PyTorch's BinaryOpsKernel (BSD-3-Clause; restated), see docs/NUMERICS.md. */
+#include "loops.h"
+#include "vecmath.h"
+
+typedef struct binary_context {
+    const port_kernel_call *call;
+    const struct binary_op *op;
+    port_compute compute;
+    double alpha;
+    int64_t alpha_int;
+} binary_context;
+
+typedef struct binary_op {
+    void (*f32)(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y);
+    void (*f64)(const binary_context *context, int64_t n, const double *a, const double *b, double *y);
+    void (*i64)(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y);
+} binary_op;
+
+/* ---------------------------------------------------------------- the loop */
+
+typedef struct binary_row {
+    const char *a, *b;
+    char *y;
+    int64_t a_stride, b_stride, y_stride;
+} binary_row;
+
+static binary_row
+row_advance(binary_row row, int64_t n)
+{
+    row.a += n * row.a_stride;
+    row.b += n * row.b_stride;
+    row.y += n * row.y_stride;
+    return row;
+}
+
+static void
+binary_row_f32(const binary_context *context, bool is_vector, binary_row row, int64_t n)
+{
+    port_dtype from = context->call->in[0]->dtype, to = context->call->out[0]->dtype;
+    bool direct = from == PORT_F32 && to == PORT_F32 && row.y_stride == 4;
+    float in_a[PORT_BLOCK], in_b[PORT_BLOCK], out[PORT_BLOCK];
+    bool a_direct = direct && row.a_stride == 4, b_direct = direct && row.b_stride == 4;
+    if (a_direct && b_direct) {
+        context->op->f32(context, is_vector, n, (const float *)(const void *)row.a, (const float *)(const void *)row.b,
+                         (float *)(void *)row.y);
+        return;
+    }
+    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
+        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+        binary_row at = row_advance(row, i);
+        if (!a_direct && (i == 0 || row.a_stride != 0)) {
+            port_load_f32(from, at.a, at.a_stride, m, in_a);
+        }
+        if (!b_direct && (i == 0 || row.b_stride != 0)) {
+            port_load_f32(from, at.b, at.b_stride, m, in_b);
+        }
+        const float *a = a_direct ? (const float *)(const void *)at.a : in_a;
+        const float *b = b_direct ? (const float *)(const void *)at.b : in_b;
+        context->op->f32(context, is_vector, m, a, b, direct ? (float *)(void *)at.y : out);
+        if (!direct) {
+            port_store_f32(to, out, m, at.y, at.y_stride);
+        }
+    }
+}
+
+static void
+binary_row_wide(const binary_context *context, binary_row row, int64_t n)
+{
+    port_dtype from = context->call->in[0]->dtype, to = context->call->out[0]->dtype;
+    union {
+        double f64[PORT_BLOCK];
+        int64_t i64[PORT_BLOCK];
+    } a, b, y;
+    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
+        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+        binary_row at = row_advance(row, i);
+        if (context->compute == PORT_COMPUTE_F64) {
+            port_load_f64(from, at.a, at.a_stride, m, a.f64);
+            port_load_f64(from, at.b, at.b_stride, m, b.f64);
+            context->op->f64(context, m, a.f64, b.f64, y.f64);
+            port_store_f64(to, y.f64, m, at.y, at.y_stride);
+        } else {
+            port_load_i64(from, at.a, at.a_stride, m, a.i64);
+            port_load_i64(from, at.b, at.b_stride, m, b.i64);
+            context->op->i64(context, m, a.i64, b.i64, y.i64);
+            port_store_i64(to, y.i64, m, at.y, at.y_stride);
+        }
+    }
+}
+
+/* The reference's vector loop wants contiguous operands, one of which may be a broadcast scalar. */
+static void
+binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const binary_context *context = opaque;
+    int64_t in_bytes = (int64_t)port_dtype_size(context->call->in[0]->dtype);
+    bool y_dense = strides[0] == (int64_t)port_dtype_size(context->call->out[0]->dtype);
+    bool a_dense = strides[1] == in_bytes, b_dense = strides[2] == in_bytes;
+    bool vector = y_dense && ((a_dense && b_dense) || (a_dense && strides[2] == 0) || (b_dense && strides[1] == 0));
+    int64_t step = 2 * port_profile_lanes(context->call->profile, context->call->in[0]->dtype);
+    int64_t bulk = vector ? size0 - size0 % step : 0;
+    for (int64_t r = 0; r < size1; r++) {
+        binary_row row = {data[1] + r * strides[4], data[2] + r * strides[5], data[0] + r * strides[3],
+                          strides[1],               strides[2],               strides[0]};
+        if (context->compute != PORT_COMPUTE_F32) {
+            binary_row_wide(context, row, size0);
+            continue;
+        }
+        if (bulk > 0) {
+            binary_row_f32(context, true, row, bulk);
+        }
+        if (bulk < size0) {
+            binary_row_f32(context, false, row_advance(row, bulk), size0 - bulk);
+        }
+    }
+}
+
+static void
+binary_run(const port_kernel_call *call, const binary_op *op)
+{
+    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1};
+    const port_binary_params *params = call->params;
+    if (params != NULL && params->alpha.kind != PORT_SCALAR_NONE) {
+        context.alpha = params->alpha.d;
+        context.alpha_int = params->alpha.i;
+    }
+    const port_view *operands[3] = {call->out[0], call->in[0], call->in[1]};
+    port_iter iter = port_iter_elementwise(3, operands);
+    port_iter_for_each(&iter, call->profile->num_threads, binary_loop, &context);
+}
+
+static port_status
+binary_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = port_check_same_shape("binary op", call, 2, err);
+    if (status == PORT_OK && call->in[0]->dtype != call->in[1]->dtype) {
+        return port_fail(err, PORT_E_DTYPE, "binary op: operands are %s and %s, expected one dtype",
+                         port_dtype_name(call->in[0]->dtype), port_dtype_name(call->in[1]->dtype));
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- functions of two elements */
+
+#define OP(type, suffix, name, expression)                                                                           \
+    static void name##_##suffix(const binary_context *context, int64_t n, const type *a, const type *b, type *y)     \
+    {                                                                                                                \
+        (void)context;                                                                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            type u = a[i], v = b[i];                                                                                 \
+            y[i] = (type)(expression);                                                                               \
+        }                                                                                                            \
+    }
+#define OP_F32(name, expression)                                                                                     \
+    static void name##_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, \
+                           float *y)                                                                                 \
+    {                                                                                                                \
+        (void)context, (void)is_vector;                                                                              \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            float u = a[i], v = b[i];                                                                                \
+            y[i] = (float)(expression);                                                                              \
+        }                                                                                                            \
+    }
+#define OP_ALL(name, expression)                                                                                     \
+    OP_F32(name, expression)                                                                                         \
+    OP(double, f64, name, expression)                                                                                \
+    OP(int64_t, i64, name, expression)
+
+/* a + alpha * b: one fma with avx2 and up; alpha 1 and -1 round alike either way. */
+static void
+add_scaled_f32(const binary_context *context, float alpha, int64_t n, const float *a, const float *b, float *y)
+{
+    if (alpha == 1.0f) {
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = a[i] + b[i];
+        }
+    } else if (context->call->profile->capability != PORT_CAP_DEFAULT) {
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = fmaf(b[i], alpha, a[i]);
+        }
+    } else {
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = a[i] + alpha * b[i];
+        }
+    }
+}
+
+static void
+add_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
+{
+    (void)is_vector;
+    add_scaled_f32(context, (float)context->alpha, n, a, b, y);
+}
+
+static void
+sub_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
+{
+    (void)is_vector;
+    add_scaled_f32(context, -(float)context->alpha, n, a, b, y);
+}
+
+static void
+add_scaled_f64(const binary_context *context, double alpha, int64_t n, const double *a, const double *b, double *y)
+{
+    bool fused = context->call->profile->capability != PORT_CAP_DEFAULT;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = fused ? fma(b[i], alpha, a[i]) : a[i] + alpha * b[i];
+    }
+}
+
+static void
+add_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
+{
+    add_scaled_f64(context, context->alpha, n, a, b, y);
+}
+
+static void
+sub_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
+{
+    add_scaled_f64(context, -context->alpha, n, a, b, y);
+}
+
+/* Unsigned arithmetic wraps, and its low bits are right for every narrower type. */
+OP(int64_t, i64, add, (uint64_t)u + (uint64_t)context->alpha_int * (uint64_t)v)
+OP(int64_t, i64, sub, (uint64_t)u - (uint64_t)context->alpha_int * (uint64_t)v)
+OP_F32(mul, u *v)
+OP(double, f64, mul, u *v)
+OP(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
+OP_F32(div, u / v)
+OP(double, f64, div, u / v)
+OP_ALL(maximum, u != u || v != v ? u + v : (u > v ? u : v))
+OP_ALL(minimum, u != u || v != v ? u + v : (u < v ? u : v))
+OP_ALL(eq, u == v)
+OP_ALL(ne, u != v)
+OP_ALL(lt, u < v)
+OP_ALL(le, u <= v)
+OP_ALL(gt, u > v)
+OP_ALL(ge, u >= v)
+OP_ALL(logical_and, u != 0 && v != 0)
+OP_ALL(logical_or, u != 0 || v != 0)
+OP(int64_t, i64, bitwise_and, u &v)
+OP(int64_t, i64, bitwise_or, u | v)
+OP(int64_t, i64, bitwise_xor, u ^ v)
+
+/* Python's modulo: the sign of the divisor. */
+static void
+remainder_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
+{
+    (void)context, (void)is_vector;
+    for (int64_t i = 0; i < n; i++) {
+        float rest = fmodf(a[i], b[i]);
+        y[i] = rest != 0.0f && (b[i] < 0.0f) != (rest < 0.0f) ? rest + b[i] : rest;
+    }
+}
+
+static void
+remainder_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
+{
+    (void)context;
+    for (int64_t i = 0; i < n; i++) {
+        double rest = fmod(a[i], b[i]);
+        y[i] = rest != 0.0 && (b[i] < 0.0) != (rest < 0.0) ? rest + b[i] : rest;
+    }
+}
+
+static void
+remainder_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y)
+{
+    (void)context;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rest = b[i] == -1 ? 0 : a[i] % b[i]; /* INT64_MIN % -1 traps; a zero divisor is refused by the check */
+        y[i] = rest != 0 && (b[i] < 0) != (rest < 0) ? rest + b[i] : rest;
+    }
+}
+
+static void
+pow_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
+{
+    bool vector = is_vector && context->call->profile->capability != PORT_CAP_DEFAULT;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = vector ? port_pow_u10(a[i], b[i]) : powf(a[i], b[i]);
+    }
+}
+
+OP(double, f64, pow, pow(u, v))
+
+/* A negative exponent gives what torch gives: 1 and -1 keep their powers, everything else is 0. */
+static void
+pow_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y)
+{
+    (void)context;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = port_int_pow(a[i], b[i]);
+    }
+}
+
+/* An integer divisor of 0 has no answer, as in torch. */
+static bool
+zero_divisor(const port_view *b)
+{
+    int64_t place[PORT_MAX_NDIM] = {0};
+    int64_t n = port_view_elems(b);
+    for (int64_t i = 0; i < n; i++) {
+        const char *at = b->data;
+        int64_t value;
+        for (int32_t d = 0; d < b->ndim; d++) {
+            at += place[d] * b->strides[d] * (int64_t)port_dtype_size(b->dtype);
+        }
+        port_load_i64(b->dtype, at, 0, 1, &value);
+        if (value == 0) {
+            return true;
+        }
+        for (int32_t d = b->ndim - 1; d >= 0 && ++place[d] == b->shape[d]; d--) {
+            place[d] = 0;
+        }
+    }
+    return false;
+}
+
+static port_status
+remainder_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = binary_check(call, err);
+    if (status == PORT_OK && !port_dtype_is_float(call->in[1]->dtype) && zero_divisor(call->in[1])) {
+        return port_fail(err, PORT_E_VALUE, "remainder: an integer divisor is 0");
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- where */
+
+static void
+where_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    size_t bytes = *(const size_t *)opaque;
+    for (int64_t r = 0; r < size1; r++) {
+        char *y = data[0] + r * strides[4];
+        const char *condition = data[1] + r * strides[5], *a = data[2] + r * strides[6], *b = data[3] + r * strides[7];
+        for (int64_t i = 0; i < size0; i++) {
+            char value[8];
+            memcpy(value, *condition != 0 ? a : b, bytes);
+            memcpy(y, value, bytes);
+            y += strides[0], condition += strides[1], a += strides[2], b += strides[3];
+        }
+    }
+}
+
+static port_status
+where_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = port_check_same_shape("where", call, 3, err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_dtype dtype = call->out[0]->dtype;
+    if (call->in[0]->dtype != PORT_BOOL || call->in[1]->dtype != dtype || call->in[2]->dtype != dtype) {
+        return port_fail(err, PORT_E_DTYPE, "where: expected BOOL, %s, %s, got %s, %s, %s", port_dtype_name(dtype),
+                         port_dtype_name(dtype), port_dtype_name(call->in[0]->dtype), port_dtype_name(call->in[1]->dtype),
+                         port_dtype_name(call->in[2]->dtype));
+    }
+    return PORT_OK;
+}
+
+static void
+where_run(const port_kernel_call *call)
+{
+    const port_view *operands[4] = {call->out[0], call->in[0], call->in[1], call->in[2]};
+    port_iter iter = port_iter_elementwise(4, operands);
+    size_t bytes = port_dtype_size(call->out[0]->dtype);
+    port_iter_for_each(&iter, 1, where_loop, &bytes);
+}
+
+/* ---------------------------------------------------------------- rows */
+
+#define RUN(name, f32, f64, i64)                                                                                     \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const binary_op op = {f32, f64, i64};                                                                 \
+        binary_run(call, &op);                                                                                       \
+    }
+#define RUN_ALL(name) RUN(name, name##_f32, name##_f64, name##_i64)
+
+RUN_ALL(add)
+RUN_ALL(sub)
+RUN_ALL(mul)
+RUN(div, div_f32, div_f64, NULL)
+RUN_ALL(pow)
+RUN_ALL(maximum)
+RUN_ALL(minimum)
+RUN_ALL(remainder)
+RUN_ALL(eq)
+RUN_ALL(ne)
+RUN_ALL(lt)
+RUN_ALL(le)
+RUN_ALL(gt)
+RUN_ALL(ge)
+RUN_ALL(logical_and)
+RUN_ALL(logical_or)
+RUN(bitwise_and, NULL, NULL, bitwise_and_i64)
+RUN(bitwise_or, NULL, NULL, bitwise_or_i64)
+RUN(bitwise_xor, NULL, NULL, bitwise_xor_i64)
+
+#define FLOATS(name) PORT_FLOAT_ROWS(#name, "ref", 0, binary_check, name##_run)
+#define INTS(name) PORT_INT_ROWS(#name, "ref", 0, binary_check, name##_run)
+#define BOOLS(name) PORT_BOOL_ROW(#name, "ref", 0, binary_check, name##_run)
 
 const port_kernel_row port_binary_rows[] = {
+    FLOATS(add),
+    INTS(add),
+    BOOLS(add),
+    FLOATS(sub),
+    INTS(sub),
+    FLOATS(mul),
+    INTS(mul),
+    BOOLS(mul),
+    FLOATS(div),
+    FLOATS(pow),
+    INTS(pow),
+    FLOATS(maximum),
+    INTS(maximum),
+    BOOLS(maximum),
+    FLOATS(minimum),
+    INTS(minimum),
+    BOOLS(minimum),
+    PORT_FLOAT_ROWS("remainder", "ref", 0, remainder_check, remainder_run),
+    PORT_INT_ROWS("remainder", "ref", 0, remainder_check, remainder_run),
+    INTS(bitwise_and),
+    BOOLS(bitwise_and),
+    INTS(bitwise_or),
+    BOOLS(bitwise_or),
+    INTS(bitwise_xor),
+    BOOLS(bitwise_xor),
+    FLOATS(logical_and),
+    INTS(logical_and),
+    BOOLS(logical_and),
+    FLOATS(logical_or),
+    INTS(logical_or),
+    BOOLS(logical_or),
+    FLOATS(eq),
+    INTS(eq),
+    BOOLS(eq),
+    FLOATS(ne),
+    INTS(ne),
+    BOOLS(ne),
+    FLOATS(lt),
+    INTS(lt),
+    BOOLS(lt),
+    FLOATS(le),
+    INTS(le),
+    BOOLS(le),
+    FLOATS(gt),
+    INTS(gt),
+    BOOLS(gt),
+    FLOATS(ge),
+    INTS(ge),
+    BOOLS(ge),
+    PORT_FLOAT_ROWS("where", "ref", 0, where_check, where_run),
+    PORT_INT_ROWS("where", "ref", 0, where_check, where_run),
+    PORT_BOOL_ROW("where", "ref", 0, where_check, where_run),
     {.op = NULL},
 };

@@ -1,6 +1,177 @@
-/* cast.c -- see kernels.h. */
-#include "kernels.h"
+/* cast.c -- conversion between dtypes, fill, arange.
+ *
+ * cast: torch's conversion. Float to a narrower float rounds to nearest even (e4m3fn saturates); float64 to a half goes
+ * through f32, as torch's does. Float to an integer truncates; anything to BOOL is "not 0". */
+#include "loops.h"
+
+/* ---------------------------------------------------------------- cast */
+
+static void
+cast_row(port_dtype from, const char *x, int64_t x_stride, port_dtype to, char *y, int64_t y_stride, int64_t n)
+{
+    bool to_int = port_compute_of(to) == PORT_COMPUTE_I64 && to != PORT_BOOL;
+    union {
+        float f32[PORT_BLOCK];
+        double f64[PORT_BLOCK];
+        int64_t i64[PORT_BLOCK];
+    } block;
+    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
+        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+        const char *source = x + i * x_stride;
+        char *target = y + i * y_stride;
+        if (to_int || port_compute_of(from) == PORT_COMPUTE_I64) {
+            port_load_i64(from, source, x_stride, m, block.i64);
+            port_store_i64(to, block.i64, m, target, y_stride);
+        } else if (from == PORT_F64) {
+            port_load_f64(from, source, x_stride, m, block.f64);
+            port_store_f64(to, block.f64, m, target, y_stride);
+        } else {
+            port_load_f32(from, source, x_stride, m, block.f32);
+            port_store_f32(to, block.f32, m, target, y_stride);
+        }
+    }
+}
+
+static void
+copy_row(size_t bytes, const char *x, int64_t x_stride, char *y, int64_t y_stride, int64_t n)
+{
+    if (x_stride == (int64_t)bytes && y_stride == (int64_t)bytes) {
+        memmove(y, x, (size_t)n * bytes);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(y + i * y_stride, x + i * x_stride, bytes);
+    }
+}
+
+static void
+cast_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const port_kernel_call *call = opaque;
+    port_dtype from = call->in[0]->dtype, to = call->out[0]->dtype;
+    for (int64_t r = 0; r < size1; r++) {
+        char *y = data[0] + r * strides[2];
+        const char *x = data[1] + r * strides[3];
+        if (from == to) {
+            copy_row(port_dtype_size(from), x, strides[1], y, strides[0], size0);
+        } else {
+            cast_row(from, x, strides[1], to, y, strides[0], size0);
+        }
+    }
+}
+
+static port_status
+cast_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = port_check_same_shape("cast", call, 1, err);
+    port_dtype from = status == PORT_OK ? call->in[0]->dtype : PORT_F32, to = status == PORT_OK ? call->out[0]->dtype : PORT_F32;
+    bool odd = from == PORT_C64 || from == PORT_U16 || from == PORT_U32 || from == PORT_U64 || to == PORT_C64 ||
+               to == PORT_U16 || to == PORT_U32 || to == PORT_U64;
+    if (status == PORT_OK && odd && from != to) {
+        return port_fail(err, PORT_E_UNSUPPORTED, "cast: no conversion from %s to %s", port_dtype_name(from), port_dtype_name(to));
+    }
+    return status;
+}
+
+static void
+cast_run(const port_kernel_call *call)
+{
+    const port_view *operands[2] = {call->out[0], call->in[0]};
+    port_iter iter = port_iter_elementwise(2, operands);
+    port_kernel_call copy = *call;
+    port_iter_for_each(&iter, 1, cast_loop, &copy);
+}
+
+/* ---------------------------------------------------------------- fill */
+
+static void
+fill_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const port_kernel_call *call = opaque;
+    port_scalar value = ((const port_fill_params *)call->params)->value;
+    port_dtype dtype = call->out[0]->dtype;
+    size_t bytes = port_dtype_size(dtype);
+    char element[8] = {0};
+    if (value.kind != PORT_SCALAR_FLOAT && port_compute_of(dtype) == PORT_COMPUTE_I64) {
+        port_store_i64(dtype, &value.i, 1, element, 0);
+    } else if (port_compute_of(dtype) == PORT_COMPUTE_I64 && dtype != PORT_BOOL) {
+        int64_t whole;
+        port_load_i64(PORT_F64, (const char *)&value.d, 0, 1, &whole);
+        port_store_i64(dtype, &whole, 1, element, 0);
+    } else {
+        port_store_f64(dtype, &value.d, 1, element, 0);
+    }
+    for (int64_t r = 0; r < size1; r++) {
+        char *y = data[0] + r * strides[1];
+        for (int64_t i = 0; i < size0; i++) {
+            memcpy(y + i * strides[0], element, bytes);
+        }
+    }
+}
+
+static port_status
+fill_check(const port_kernel_call *call, port_error *err)
+{
+    if (call->num_out < 1 || call->out[0] == NULL || call->params == NULL) {
+        return port_fail(err, PORT_E_VALUE, "fill: expected 1 output and a value");
+    }
+    return PORT_OK;
+}
+
+static void
+fill_run(const port_kernel_call *call)
+{
+    const port_view *operands[1] = {call->out[0]};
+    port_iter iter = port_iter_elementwise(1, operands);
+    port_kernel_call copy = *call;
+    port_iter_for_each(&iter, 1, fill_loop, &copy);
+}
+
+/* ---------------------------------------------------------------- arange */
+
+static port_status
+arange_check(const port_kernel_call *call, port_error *err)
+{
+    if (call->num_out < 1 || call->out[0] == NULL || call->params == NULL) {
+        return port_fail(err, PORT_E_VALUE, "arange: expected 1 output, start and step");
+    }
+    if (call->out[0]->ndim != 1) {
+        return port_fail(err, PORT_E_SHAPE, "arange: the output has %d dimensions, expected 1", call->out[0]->ndim);
+    }
+    return PORT_OK;
+}
+
+/* start + step * i: in 64-bit integers or, for floats, in double for every float dtype. */
+static void
+arange_run(const port_kernel_call *call)
+{
+    const port_arange_params *params = call->params;
+    const port_view *y = call->out[0];
+    int64_t bytes = (int64_t)port_dtype_size(y->dtype);
+    for (int64_t i = 0; i < y->shape[0]; i++) {
+        char *to = (char *)y->data + i * y->strides[0] * bytes;
+        if (port_compute_of(y->dtype) == PORT_COMPUTE_I64) {
+            int64_t value = (int64_t)((uint64_t)params->start.i + (uint64_t)params->step.i * (uint64_t)i);
+            port_store_i64(y->dtype, &value, 1, to, 0);
+        } else {
+            double value = params->start.d + params->step.d * (double)i;
+            port_store_f64(y->dtype, &value, 1, to, 0);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- rows */
+
+#define EVERY_DTYPE(name)                                                                                            \
+    PORT_FLOAT_ROWS(#name, "ref", 0, name##_check, name##_run), PORT_INT_ROWS(#name, "ref", 0, name##_check, name##_run), \
+        PORT_BOOL_ROW(#name, "ref", 0, name##_check, name##_run),                                                    \
+        PORT_ROW(#name, PORT_F8_E4M3, "ref", 0, name##_check, name##_run),                                           \
+        PORT_ROW(#name, PORT_F8_E5M2, "ref", 0, name##_check, name##_run)
 
 const port_kernel_row port_cast_rows[] = {
+    EVERY_DTYPE(cast),
+    EVERY_DTYPE(fill),
+    PORT_FLOAT_ROWS("arange", "ref", 0, arange_check, arange_run),
+    PORT_INT_ROWS("arange", "ref", 0, arange_check, arange_run),
     {.op = NULL},
 };

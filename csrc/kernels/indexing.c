@@ -1,6 +1,361 @@
-/* indexing.c -- see kernels.h. */
-#include "kernels.h"
+/* indexing.c -- embedding, index, gather, index_select, isin: they move elements and never round.
+ *
+ * Every index is checked before anything is read (negative ones count from the end where torch lets them). */
+#include "loops.h"
+
+/* ---------------------------------------------------------------- places */
+
+/* Turns a flat row-major number into the offset of that element in bytes. */
+static int64_t
+offset_of(const port_view *view, int64_t flat)
+{
+    int64_t offset = 0;
+    for (int32_t d = view->ndim - 1; d >= 0; d--) {
+        offset += flat % view->shape[d] * view->strides[d];
+        flat /= view->shape[d];
+    }
+    return offset * (int64_t)port_dtype_size(view->dtype);
+}
+
+static int64_t
+index_at(const port_view *indices, int64_t flat)
+{
+    int64_t value;
+    port_load_i64(indices->dtype, (const char *)indices->data + offset_of(indices, flat), 0, 1, &value);
+    return value;
+}
+
+static port_status
+check_indices(const char *op, const port_view *indices, int64_t size, bool negative_allowed, port_error *err)
+{
+    if (indices->dtype != PORT_I64 && indices->dtype != PORT_I32) {
+        return port_fail(err, PORT_E_DTYPE, "%s: the indices are %s, expected I64 or I32", op, port_dtype_name(indices->dtype));
+    }
+    int64_t n = port_view_elems(indices), least = negative_allowed ? -size : 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t value = index_at(indices, i);
+        if (value < least || value >= size) {
+            return port_fail(err, PORT_E_VALUE, "%s: index %lld at place %lld is outside of %lld..%lld", op, (long long)value,
+                             (long long)i, (long long)least, (long long)(size - 1));
+        }
+    }
+    return PORT_OK;
+}
+
+static port_status
+check_operands(const char *op, const port_kernel_call *call, int32_t num_in, bool has_params, port_error *err)
+{
+    bool there = call->num_in >= num_in && call->num_out >= 1 && call->out[0] != NULL && (!has_params || call->params != NULL);
+    for (int32_t k = 0; there && k < num_in; k++) {
+        there = call->in[k] != NULL;
+    }
+    if (!there) {
+        return port_fail(err, PORT_E_VALUE, "%s: expected %d tensors, an output%s", op, num_in, has_params ? " and parameters" : "");
+    }
+    return PORT_OK;
+}
+
+static port_status
+check_dtype(const char *op, const port_view *x, const port_view *y, port_error *err)
+{
+    if (x->dtype != y->dtype) {
+        return port_fail(err, PORT_E_DTYPE, "%s: the output is %s, the input %s", op, port_dtype_name(y->dtype),
+                         port_dtype_name(x->dtype));
+    }
+    return PORT_OK;
+}
+
+/* ---------------------------------------------------------------- embedding */
+
+static port_status
+embedding_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = check_operands("embedding", call, 2, false, err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    const port_view *weight = call->in[0], *indices = call->in[1], *y = call->out[0];
+    bool fits = weight->ndim == 2 && y->ndim == indices->ndim + 1 && y->shape[y->ndim - 1] == weight->shape[1];
+    for (int32_t d = 0; fits && d < indices->ndim; d++) {
+        fits = y->shape[d] == indices->shape[d];
+    }
+    if (!fits) {
+        return port_fail(err, PORT_E_SHAPE, "embedding: expected a weight (V, D) and an output (indices.shape, D)");
+    }
+    status = check_dtype("embedding", weight, y, err);
+    return status != PORT_OK ? status : check_indices("embedding", indices, weight->shape[0], false, err);
+}
+
+static void
+embedding_run(const port_kernel_call *call)
+{
+    const port_view *weight = call->in[0], *indices = call->in[1], *y = call->out[0];
+    int64_t n = port_view_elems(indices), D = weight->shape[1];
+    int64_t bytes = (int64_t)port_dtype_size(weight->dtype);
+    port_view places = *y; /* the output without its last dimension */
+    places.ndim = indices->ndim;
+    int64_t from_stride = weight->strides[1] * bytes, to_stride = y->strides[y->ndim - 1] * bytes;
+    for (int64_t i = 0; i < n; i++) {
+        const char *from = (const char *)weight->data + index_at(indices, i) * weight->strides[0] * bytes;
+        char *to = (char *)y->data + offset_of(&places, i);
+        if (from_stride == bytes && to_stride == bytes) {
+            memcpy(to, from, (size_t)(D * bytes));
+            continue;
+        }
+        for (int64_t j = 0; j < D; j++) {
+            memcpy(to + j * to_stride, from + j * from_stride, (size_t)bytes);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- index */
+
+static bool
+is_indexed(const port_index_params *params, int32_t dim)
+{
+    for (int32_t k = 0; k < params->num_indices; k++) {
+        if (params->dims[k] == dim) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The shape that x[...] has: the indexed dimensions replaced by the indices' shape at first_dim. */
+static bool
+index_shape_fits(const port_kernel_call *call)
+{
+    const port_index_params *params = call->params;
+    const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
+    int32_t kept = 0, at = 0;
+    for (int32_t d = 0; d < x->ndim; d++) {
+        kept += is_indexed(params, d) ? 0 : 1;
+    }
+    if (y->ndim != kept + indices->ndim || params->first_dim < 0 || params->first_dim > kept) {
+        return false;
+    }
+    for (int32_t d = 0; d < indices->ndim; d++) {
+        if (y->shape[params->first_dim + d] != indices->shape[d]) {
+            return false;
+        }
+    }
+    for (int32_t d = 0; d < x->ndim; d++) {
+        if (is_indexed(params, d)) {
+            continue;
+        }
+        at += at == params->first_dim ? indices->ndim : 0;
+        if (y->shape[at] != x->shape[d]) {
+            return false;
+        }
+        at++;
+    }
+    return true;
+}
+
+static port_status
+index_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = check_operands("index", call, 2, true, err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    const port_index_params *params = call->params;
+    const port_view *x = call->in[0], *first = call->in[1];
+    if (params->num_indices < 1 || params->num_indices > call->num_in - 1) {
+        return port_fail(err, PORT_E_VALUE, "index: %d indices for %d tensors", params->num_indices, call->num_in - 1);
+    }
+    for (int32_t k = 0; k < params->num_indices; k++) {
+        const port_view *indices = call->in[k + 1];
+        bool same = indices != NULL && indices->ndim == first->ndim && params->dims[k] >= 0 && params->dims[k] < x->ndim;
+        for (int32_t d = 0; same && d < first->ndim; d++) {
+            same = indices->shape[d] == first->shape[d];
+        }
+        if (!same) {
+            return port_fail(err, PORT_E_SHAPE, "index: index tensor %d does not fit dimension %d or the first index's shape", k,
+                             params->dims[k]);
+        }
+        status = check_indices("index", indices, x->shape[params->dims[k]], true, err);
+        if (status != PORT_OK) {
+            return status;
+        }
+    }
+    if (!index_shape_fits(call)) {
+        return port_fail(err, PORT_E_SHAPE, "index: the output does not have the shape that the indices give");
+    }
+    return check_dtype("index", x, call->out[0], err);
+}
+
+static void
+index_run(const port_kernel_call *call)
+{
+    const port_index_params *params = call->params;
+    const port_view *x = call->in[0], *y = call->out[0], *first = call->in[1];
+    port_view kept = *x, kept_out = *y, index_out = *y;
+    kept.ndim = 0, kept_out.ndim = 0, index_out.ndim = first->ndim;
+    for (int32_t d = 0; d < x->ndim; d++) {
+        if (!is_indexed(params, d)) {
+            int32_t out = kept.ndim < params->first_dim ? kept.ndim : kept.ndim + first->ndim;
+            kept.shape[kept.ndim] = kept_out.shape[kept.ndim] = x->shape[d];
+            kept.strides[kept.ndim] = x->strides[d];
+            kept_out.strides[kept.ndim] = y->strides[out];
+            kept.ndim = ++kept_out.ndim;
+        }
+    }
+    for (int32_t d = 0; d < first->ndim; d++) {
+        index_out.shape[d] = first->shape[d];
+        index_out.strides[d] = y->strides[params->first_dim + d];
+    }
+    int64_t n = port_view_elems(first), m = port_view_elems(&kept), bytes = (int64_t)port_dtype_size(x->dtype);
+    for (int64_t i = 0; i < n; i++) {
+        const char *from = x->data;
+        char *to = (char *)y->data + offset_of(&index_out, i);
+        for (int32_t k = 0; k < params->num_indices; k++) {
+            int64_t value = index_at(call->in[k + 1], i), size = x->shape[params->dims[k]];
+            from += (value < 0 ? value + size : value) * x->strides[params->dims[k]] * bytes;
+        }
+        for (int64_t j = 0; j < m; j++) {
+            memcpy(to + offset_of(&kept_out, j), from + offset_of(&kept, j), (size_t)bytes);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- gather, index_select */
+
+static port_status
+gather_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = check_operands("gather", call, 2, true, err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
+    int32_t dim = ((const port_dim_params *)call->params)->dim;
+    bool fits = x->ndim == indices->ndim && y->ndim == indices->ndim && dim >= 0 && dim < (x->ndim > 0 ? x->ndim : 1);
+    for (int32_t d = 0; fits && d < x->ndim; d++) {
+        fits = y->shape[d] == indices->shape[d] && (d == dim || indices->shape[d] <= x->shape[d]);
+    }
+    if (!fits) {
+        return port_fail(err, PORT_E_SHAPE, "gather: the index does not fit x along dimension %d, or the output the index", dim);
+    }
+    status = check_dtype("gather", x, y, err);
+    return status != PORT_OK ? status : check_indices("gather", indices, x->ndim > 0 ? x->shape[dim] : 1, false, err);
+}
+
+static void
+gather_run(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
+    int32_t dim = ((const port_dim_params *)call->params)->dim;
+    int64_t n = port_view_elems(y), bytes = (int64_t)port_dtype_size(x->dtype);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rest = i, from = 0;
+        for (int32_t d = x->ndim - 1; d >= 0; d--) {
+            int64_t place = rest % y->shape[d];
+            rest /= y->shape[d];
+            from += (d == dim ? index_at(indices, i) : place) * x->strides[d] * bytes;
+        }
+        memcpy((char *)y->data + offset_of(y, i), (const char *)x->data + from, (size_t)bytes);
+    }
+}
+
+static port_status
+index_select_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = check_operands("index_select", call, 2, true, err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
+    int32_t dim = ((const port_dim_params *)call->params)->dim;
+    bool fits = indices->ndim == 1 && y->ndim == x->ndim && dim >= 0 && dim < x->ndim;
+    for (int32_t d = 0; fits && d < x->ndim; d++) {
+        fits = y->shape[d] == (d == dim ? indices->shape[0] : x->shape[d]);
+    }
+    if (!fits) {
+        return port_fail(err, PORT_E_SHAPE, "index_select: the output does not have the shape that the index gives along dimension %d",
+                         dim);
+    }
+    status = check_dtype("index_select", x, y, err);
+    return status != PORT_OK ? status : check_indices("index_select", indices, x->shape[dim], false, err);
+}
+
+static void
+index_select_run(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
+    int32_t dim = ((const port_dim_params *)call->params)->dim;
+    int64_t n = port_view_elems(y), bytes = (int64_t)port_dtype_size(x->dtype);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rest = i, from = 0;
+        for (int32_t d = x->ndim - 1; d >= 0; d--) {
+            int64_t place = rest % y->shape[d];
+            rest /= y->shape[d];
+            from += (d == dim ? index_at(indices, place) : place) * x->strides[d] * bytes;
+        }
+        memcpy((char *)y->data + offset_of(y, i), (const char *)x->data + from, (size_t)bytes);
+    }
+}
+
+/* ---------------------------------------------------------------- isin */
+
+static port_status
+isin_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = check_operands("isin", call, 2, true, err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_kernel_call elements = *call;
+    elements.num_in = 1;
+    status = port_check_same_shape("isin", &elements, 1, err);
+    if (status == PORT_OK && (call->in[0]->dtype != call->in[1]->dtype || call->out[0]->dtype != PORT_BOOL)) {
+        return port_fail(err, PORT_E_DTYPE, "isin: expected one dtype and a BOOL output, got %s, %s and %s",
+                         port_dtype_name(call->in[0]->dtype), port_dtype_name(call->in[1]->dtype),
+                         port_dtype_name(call->out[0]->dtype));
+    }
+    return status;
+}
+
+static bool
+same_element(port_dtype dtype, const char *a, const char *b)
+{
+    if (port_dtype_is_float(dtype)) {
+        double u, v;
+        port_load_f64(dtype, a, 0, 1, &u);
+        port_load_f64(dtype, b, 0, 1, &v);
+        return u == v;
+    }
+    return memcmp(a, b, port_dtype_size(dtype)) == 0;
+}
+
+static void
+isin_run(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0], *wanted = call->in[1], *y = call->out[0];
+    bool invert = ((const port_isin_params *)call->params)->invert;
+    int64_t n = port_view_elems(x), m = port_view_elems(wanted);
+    for (int64_t i = 0; i < n; i++) {
+        const char *element = (const char *)x->data + offset_of(x, i);
+        bool found = false;
+        for (int64_t j = 0; j < m && !found; j++) {
+            found = same_element(x->dtype, element, (const char *)wanted->data + offset_of(wanted, j));
+        }
+        *((char *)y->data + offset_of(y, i)) = found != invert;
+    }
+}
+
+/* ---------------------------------------------------------------- rows */
+
+#define EVERY_DTYPE(name)                                                                                            \
+    PORT_FLOAT_ROWS(#name, "ref", 0, name##_check, name##_run), PORT_INT_ROWS(#name, "ref", 0, name##_check, name##_run), \
+        PORT_BOOL_ROW(#name, "ref", 0, name##_check, name##_run)
 
 const port_kernel_row port_indexing_rows[] = {
+    PORT_FLOAT_ROWS("embedding", "ref", 0, embedding_check, embedding_run),
+    EVERY_DTYPE(index),
+    EVERY_DTYPE(gather),
+    EVERY_DTYPE(index_select),
+    PORT_FLOAT_ROWS("isin", "ref", 0, isin_check, isin_run),
+    PORT_INT_ROWS("isin", "ref", 0, isin_check, isin_run),
     {.op = NULL},
 };

@@ -24,6 +24,11 @@ typedef struct port_pow_params {
     port_scalar exponent;
 } port_pow_params;
 
+/* clamp: in (x), out (y) */
+typedef struct port_clamp_params {
+    port_scalar min, max; /* kind NONE: open */
+} port_clamp_params;
+
 /* ---- binary.c: in (a, b), out (y), broadcast, same dtype; y may be a or b.
  * add sub: y = a + alpha * b     mul div pow maximum minimum remainder
  * bitwise_and bitwise_or bitwise_xor logical_and logical_or (BOOL and integers)
@@ -32,11 +37,6 @@ typedef struct port_pow_params {
 typedef struct port_binary_params {
     port_scalar alpha; /* add, sub only */
 } port_binary_params;
-
-/* clamp: in (x), out (y) */
-typedef struct port_clamp_params {
-    port_scalar min, max; /* kind NONE: open */
-} port_clamp_params;
 
 /* ---- cast.c
  * cast: in (x any dtype), out (y any dtype, same shape): torch's conversion; the row is by the dtype of x

@@ -1,6 +1,373 @@
-/* norm.c -- see kernels.h. */
-#include "kernels.h"
+/* norm.c -- layer_norm and rms_norm over the last dimensions.
+ *     layer_norm: y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(var + eps)
+ *     rms_norm:   y = x * rsqrt(mean(x^2) + eps) * weight
+ * x: (rows, cols); weight, bias: cols elements, row-major, or NULL. f32, and bf16 and f16 computed in f32; f64 in double.
+ *
+ * Mean and variance are PyTorch's RowwiseMoments (BSD-3-Clause; restated): Welford in 8 lanes over chunks of 16 vectors, chunks merged as a
+ * binary tree, then the scalar rest, then the lanes one after the other (Chan, Golub, LeVeque 1979). With avx2 and up
+ * the lanes contract a * b + c into fma. */
+#include "sum.h"
+#include "vecmath.h"
+
+#include <math.h>
+
+enum { LANES = 8, CHUNK_VECTORS = 16, MAX_DEPTH = 48 };
+
+typedef struct moments {
+    int64_t count;
+    float mean[LANES], m2[LANES];
+} moments;
+
+PORT_INLINE float
+multiply_add(bool fused, float a, float b, float c)
+{
+    return fused ? fmaf(a, b, c) : a * b + c;
+}
+
+/* into += add, lane by lane. */
+PORT_INLINE void
+merge_moments(bool fused, const moments *add, moments *into)
+{
+    int64_t count = into->count + add->count;
+    float c = count == 0 ? 0.0f : (float)add->count / (float)count;
+    float before = (float)into->count;
+    for (int lane = 0; lane < LANES; lane++) {
+        float delta = add->mean[lane] - into->mean[lane];
+        into->mean[lane] = multiply_add(fused, c, delta, into->mean[lane]);
+        into->m2[lane] += multiply_add(fused, delta * delta * c, before, add->m2[lane]);
+    }
+    into->count = count;
+}
+
+/* Welford over `vectors` vectors from x. */
+PORT_INLINE void
+chunk_moments(bool fused, const float *x, int64_t vectors, moments *chunk)
+{
+    *chunk = (moments){.count = vectors};
+    for (int64_t v = 0; v < vectors; v++, x += LANES) {
+        float weight = 1.0f / (float)(v + 1);
+        for (int lane = 0; lane < LANES; lane++) {
+            float delta = x[lane] - chunk->mean[lane];
+            chunk->mean[lane] = multiply_add(fused, delta, weight, chunk->mean[lane]);
+            chunk->m2[lane] = multiply_add(fused, delta, x[lane] - chunk->mean[lane], chunk->m2[lane]);
+        }
+    }
+}
+
+/* The lanes' moments of a row, merged over its chunks. */
+PORT_INLINE void
+vector_moments(bool fused, const float *x, int64_t vectors, moments *total)
+{
+    int64_t chunks = (vectors + CHUNK_VECTORS - 1) / CHUNK_VECTORS;
+    int32_t depth = 1;
+    while (((int64_t)1 << depth) < chunks) {
+        depth++;
+    }
+    moments stack[MAX_DEPTH] = {{.count = 0}};
+    for (int64_t i = 0; i < chunks; i++) {
+        int64_t rest = vectors - i * CHUNK_VECTORS;
+        moments chunk;
+        chunk_moments(fused, x + i * CHUNK_VECTORS * LANES, rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS, &chunk);
+        merge_moments(fused, &chunk, &stack[0]);
+        for (int32_t level = 1; level < depth && ((i + 1) >> (level - 1) & 1) == 0; level++) {
+            merge_moments(fused, &stack[level - 1], &stack[level]);
+            stack[level - 1] = (moments){.count = 0};
+        }
+    }
+    for (int32_t level = 1; level < depth; level++) {
+        merge_moments(fused, &stack[level], &stack[0]);
+    }
+    *total = stack[0];
+}
+
+/* One row of n elements: mean and (biased) variance. */
+PORT_INLINE void
+row_moments(bool fused, const float *x, int64_t n, float *mean_out, float *var_out)
+{
+    int64_t vectors = n / LANES, count = 0;
+    moments lanes;
+    float mean = 0.0f, m2 = 0.0f;
+    vector_moments(fused, x, vectors, &lanes);
+    for (int64_t i = vectors * LANES; i < n; i++) {
+        float delta = x[i] - mean;
+        count++;
+        mean += delta / (float)count;
+        m2 += delta * (x[i] - mean);
+    }
+    for (int lane = 0; lane < LANES; lane++) {
+        int64_t together = count + vectors;
+        float c = together == 0 ? 0.0f : (float)vectors / (float)together;
+        float delta = lanes.mean[lane] - mean;
+        mean = multiply_add(fused, c, delta, mean);
+        m2 += multiply_add(fused, delta * delta * c, (float)count, lanes.m2[lane]);
+        count = together;
+    }
+    *mean_out = mean;
+    *var_out = m2 / (float)n;
+}
+
+PORT_INLINE void
+row_apply(bool fused, const float *x, int64_t n, float mean, float rstd, const float *weight, const float *bias, float *y)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float scaled = (x[i] - mean) * rstd;
+        float w = weight != NULL ? weight[i] : 1.0f, b = bias != NULL ? bias[i] : 0.0f;
+        y[i] = multiply_add(fused, scaled, w, b);
+    }
+}
+
+/* ---------------------------------------------------------------- two builds of the row, one answer */
+
+typedef void (*norm_row)(const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, float *mean,
+                         float *rstd);
+
+#define LAYER_NORM_ROW(name, fused, attributes)                                                                      \
+    attributes static void name(const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, \
+                                float *mean, float *rstd)                                                            \
+    {                                                                                                                \
+        float var;                                                                                                   \
+        row_moments(fused, x, n, mean, &var);                                                                        \
+        *rstd = 1.0f / sqrtf((var > 0.0f || var != var ? var : 0.0f) + eps);                                         \
+        row_apply(fused, x, n, *mean, *rstd, weight, bias, y);                                                       \
+    }
+LAYER_NORM_ROW(layer_row_plain, false, )
+LAYER_NORM_ROW(layer_row_fused, true, )
+#if defined(__x86_64__)
+LAYER_NORM_ROW(layer_row_plain_avx2, false, __attribute__((target("avx2,fma"))))
+LAYER_NORM_ROW(layer_row_fused_avx2, true, __attribute__((target("avx2,fma"))))
+#else
+#define layer_row_plain_avx2 layer_row_plain
+#define layer_row_fused_avx2 layer_row_fused
+#endif
+
+static void
+layer_row_f64(const double *x, int64_t n, double eps, const double *weight, const double *bias, double *y, double *mean_out,
+              double *rstd_out)
+{
+    double mean = 0.0, m2 = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        double delta = x[i] - mean;
+        mean += delta / (double)(i + 1);
+        m2 += delta * (x[i] - mean);
+    }
+    double rstd = 1.0 / sqrt(m2 / (double)n + eps);
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = (x[i] - mean) * rstd * (weight != NULL ? weight[i] : 1.0) + (bias != NULL ? bias[i] : 0.0);
+    }
+    *mean_out = mean;
+    *rstd_out = rstd;
+}
+
+static void
+rms_row_f32(const float *x, int64_t n, float eps, const float *weight, float *squares, float *y)
+{
+    for (int64_t i = 0; i < n; i++) {
+        squares[i] = x[i] * x[i];
+    }
+    float mean = port_cascade_sum_f32(squares, n) / (float)n;
+    float scale = 1.0f / sqrtf(mean + eps);
+    for (int64_t i = 0; i < n; i++) {
+        float scaled = x[i] * scale;
+        y[i] = weight != NULL ? scaled * weight[i] : scaled;
+    }
+}
+
+static void
+rms_row_f64(const double *x, int64_t n, double eps, const double *weight, double *y)
+{
+    double total = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        total += x[i] * x[i];
+    }
+    double scale = 1.0 / sqrt(total / (double)n + eps);
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = x[i] * scale * (weight != NULL ? weight[i] : 1.0);
+    }
+}
+
+/* ---------------------------------------------------------------- rows of any dtype */
+
+/* The scratch: cols elements each of x, weight, bias, y in the type of computation. */
+static int64_t
+cols_of(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0];
+    int32_t last = ((const port_norm_params *)call->params)->normalized_ndim;
+    int64_t cols = 1;
+    for (int32_t d = x->ndim - last; d < x->ndim; d++) {
+        cols *= x->shape[d];
+    }
+    return cols;
+}
+
+static size_t
+norm_scratch_bytes(const port_kernel_call *call)
+{
+    size_t elem = call->in[0]->dtype == PORT_F64 ? sizeof(double) : sizeof(float);
+    return 4 * ((size_t)cols_of(call) * elem + 64);
+}
+
+typedef struct norm_buffers {
+    void *x, *weight, *bias, *y; /* weight, bias NULL if there is none */
+    int64_t rows, cols;
+} norm_buffers;
+
+/* n contiguous elements of `view` from element `at`, in f32 (f64 for F64); borrowed where nothing is to convert. */
+static void *
+row_of(const port_view *view, int64_t at, int64_t n, void *room)
+{
+    char *from = (char *)view->data + at * (int64_t)port_dtype_size(view->dtype);
+    if (view->dtype == PORT_F32 || view->dtype == PORT_F64) {
+        return from;
+    }
+    port_load_f32(view->dtype, from, (int64_t)port_dtype_size(view->dtype), n, room);
+    return room;
+}
+
+static norm_buffers
+norm_prepare(const port_kernel_call *call, bool has_bias)
+{
+    norm_buffers b = {.cols = cols_of(call)};
+    size_t elem = call->in[0]->dtype == PORT_F64 ? sizeof(double) : sizeof(float);
+    size_t each = (size_t)b.cols * elem + 64;
+    char *room = call->scratch;
+    b.rows = b.cols > 0 ? port_view_elems(call->in[0]) / b.cols : 0;
+    b.x = room;
+    b.y = room + each;
+    b.weight = call->in[1] != NULL ? row_of(call->in[1], 0, b.cols, room + 2 * each) : NULL;
+    b.bias = has_bias && call->in[2] != NULL ? row_of(call->in[2], 0, b.cols, room + 3 * each) : NULL;
+    return b;
+}
+
+static void
+store_statistic(const port_view *out, int64_t row, double value)
+{
+    if (out != NULL) {
+        char *to = (char *)out->data + row * (int64_t)port_dtype_size(out->dtype);
+        port_store_f64(out->dtype, &value, 1, to, 0);
+    }
+}
+
+static void
+layer_norm_any(const port_kernel_call *call, bool simd)
+{
+    const port_norm_params *params = call->params;
+    const port_view *x = call->in[0], *y = call->out[0];
+    const port_view *mean_out = call->num_out > 1 ? call->out[1] : NULL, *rstd_out = call->num_out > 2 ? call->out[2] : NULL;
+    norm_buffers b = norm_prepare(call, true);
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT, wide = x->dtype == PORT_F64;
+    bool direct = wide || x->dtype == PORT_F32;
+    norm_row run = simd ? (fused ? layer_row_fused_avx2 : layer_row_plain_avx2) : (fused ? layer_row_fused : layer_row_plain);
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
+    for (int64_t r = 0; r < b.rows; r++) {
+        char *to = (char *)y->data + r * b.cols * bytes;
+        void *from = row_of(x, r * b.cols, b.cols, b.x);
+        float mean = 0.0f, rstd = 0.0f;
+        double mean_wide = 0.0, rstd_wide = 0.0;
+        if (wide) {
+            layer_row_f64(from, b.cols, params->eps, b.weight, b.bias, (double *)(void *)to, &mean_wide, &rstd_wide);
+        } else {
+            run(from, b.cols, (float)params->eps, b.weight, b.bias, direct ? (float *)(void *)to : b.y, &mean, &rstd);
+            mean_wide = (double)mean, rstd_wide = (double)rstd;
+        }
+        if (!direct) {
+            port_store_f32(y->dtype, b.y, b.cols, to, bytes);
+        }
+        store_statistic(mean_out, r, mean_wide);
+        store_statistic(rstd_out, r, rstd_wide);
+    }
+}
+
+static void
+layer_norm_run(const port_kernel_call *call)
+{
+    layer_norm_any(call, false);
+}
+
+static void
+layer_norm_run_avx2(const port_kernel_call *call)
+{
+    layer_norm_any(call, true);
+}
+
+static void
+rms_norm_run(const port_kernel_call *call)
+{
+    const port_norm_params *params = call->params;
+    const port_view *x = call->in[0], *y = call->out[0];
+    norm_buffers b = norm_prepare(call, false);
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
+    bool direct = x->dtype == PORT_F32;
+    size_t each = (size_t)b.cols * sizeof(float) + 64;
+    for (int64_t r = 0; r < b.rows; r++) {
+        char *to = (char *)y->data + r * b.cols * bytes;
+        void *from = row_of(x, r * b.cols, b.cols, b.x);
+        if (x->dtype == PORT_F64) {
+            rms_row_f64(from, b.cols, params->eps, b.weight, (double *)(void *)to);
+            continue;
+        }
+        float *squares = (float *)(void *)((char *)call->scratch + 3 * each);
+        rms_row_f32(from, b.cols, (float)params->eps, b.weight, squares, direct ? (float *)(void *)to : b.y);
+        if (!direct) {
+            port_store_f32(y->dtype, b.y, b.cols, to, bytes);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- checks and rows */
+
+static port_status
+norm_check_operand(const port_kernel_call *call, int32_t k, const char *what, port_error *err)
+{
+    const port_view *view = k < call->num_in ? call->in[k] : NULL;
+    if (view == NULL) {
+        return PORT_OK;
+    }
+    if (view->dtype != call->in[0]->dtype) {
+        return port_fail(err, PORT_E_DTYPE, "norm: the %s is %s, x is %s", what, port_dtype_name(view->dtype),
+                         port_dtype_name(call->in[0]->dtype));
+    }
+    if (port_view_elems(view) != cols_of(call) || !port_view_is_contiguous(view)) {
+        return port_fail(err, PORT_E_SHAPE, "norm: the %s has %lld elements, expected %lld, row-major", what,
+                         (long long)port_view_elems(view), (long long)cols_of(call));
+    }
+    return PORT_OK;
+}
+
+static port_status
+norm_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = port_check_same_shape("norm", call, 1, err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    const port_norm_params *params = call->params;
+    const port_view *x = call->in[0], *y = call->out[0];
+    if (params == NULL || params->normalized_ndim < 1 || params->normalized_ndim > x->ndim) {
+        return port_fail(err, PORT_E_VALUE, "norm: %d normalized dimensions of %d",
+                         params == NULL ? 0 : params->normalized_ndim, x->ndim);
+    }
+    if (x->dtype != y->dtype || !port_view_is_contiguous(x) || !port_view_is_contiguous(y)) {
+        return port_fail(err, PORT_E_SHAPE, "norm: expected x and y row-major and of one dtype");
+    }
+    status = norm_check_operand(call, 1, "weight", err);
+    return status != PORT_OK ? status : norm_check_operand(call, 2, "bias", err);
+}
+
+#define NORM_ROW(name, type, variant_name, level, runner)                                                            \
+    {.op = name, .dtype = type, .variant = variant_name, .cpu_level = level, .check = norm_check,                    \
+     .scratch_bytes = norm_scratch_bytes, .run = runner}
+#define NORM_ROWS(name, runner)                                                                                      \
+    NORM_ROW(name, PORT_F32, "ref", 0, runner), NORM_ROW(name, PORT_F64, "ref", 0, runner),                          \
+        NORM_ROW(name, PORT_BF16, "ref", 0, runner), NORM_ROW(name, PORT_F16, "ref", 0, runner)
 
 const port_kernel_row port_norm_rows[] = {
+    NORM_ROWS("layer_norm", layer_norm_run),
+    NORM_ROWS("rms_norm", rms_norm_run),
+#if defined(__x86_64__)
+    NORM_ROW("layer_norm", PORT_F32, "avx2", 1, layer_norm_run_avx2),
+    NORM_ROW("layer_norm", PORT_BF16, "avx2", 1, layer_norm_run_avx2),
+    NORM_ROW("layer_norm", PORT_F16, "avx2", 1, layer_norm_run_avx2),
+#endif
     {.op = NULL},
 };

@@ -1,6 +1,391 @@
-/* reduce.c -- see kernels.h. */
-#include "kernels.h"
+/* reduce.c -- reductions over any set of dimensions: prod amax amin any all argmax argmin var, and cumsum. (sum, mean: sum.c)
+ *
+ * Each is a fold over the reduced elements of one output in row-major order, in float64 (exact for comparisons, and
+ * more than enough for var) or in 64-bit integers. A NaN wins amax, amin, argmax and argmin, as in torch; ties go to the first. */
+#include "sum.h"
+
+#include <math.h>
+
+typedef struct fold_state {
+    double value, mean, m2;
+    int64_t whole, count, best_idx;
+    bool seen;
+} fold_state;
+
+typedef struct reduce_op {
+    void (*f64)(fold_state *state, int64_t n, const double *x);
+    void (*i64)(fold_state *state, int64_t n, const int64_t *x);
+    void (*finish)(const fold_state *state, const port_kernel_call *call, char *out);
+} reduce_op;
+
+/* ---------------------------------------------------------------- walking */
+
+typedef struct walk {
+    int32_t ndim;
+    int64_t shape[PORT_MAX_NDIM], in_strides[PORT_MAX_NDIM], out_strides[PORT_MAX_NDIM]; /* bytes */
+    int64_t elems;
+} walk;
+
+/* The dimensions of x whose bit in `dims` equals `reduced`. */
+static walk
+walk_dims(const port_view *x, const port_view *y, uint32_t dims, bool reduced)
+{
+    walk w = {.ndim = 0, .elems = 1};
+    for (int32_t d = 0; d < x->ndim; d++) {
+        if (((dims >> d & 1u) != 0) == reduced) {
+            w.shape[w.ndim] = x->shape[d];
+            w.in_strides[w.ndim] = x->strides[d] * (int64_t)port_dtype_size(x->dtype);
+            w.out_strides[w.ndim] = y->strides[d] * (int64_t)port_dtype_size(y->dtype);
+            w.elems *= x->shape[d];
+            w.ndim++;
+        }
+    }
+    return w;
+}
+
+static void
+walk_offsets(const walk *w, int64_t flat, int64_t *in, int64_t *out)
+{
+    *in = 0, *out = 0;
+    for (int32_t d = w->ndim - 1; d >= 0; d--) {
+        int64_t place = flat % w->shape[d];
+        flat /= w->shape[d];
+        *in += place * w->in_strides[d];
+        *out += place * w->out_strides[d];
+    }
+}
+
+static void
+fold_run_of_elements(const reduce_op *op, fold_state *state, port_dtype dtype, const char *x, int64_t stride, int64_t n)
+{
+    union {
+        double f64[PORT_BLOCK];
+        int64_t i64[PORT_BLOCK];
+    } block;
+    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
+        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+        if (port_compute_of(dtype) == PORT_COMPUTE_I64) {
+            port_load_i64(dtype, x + i * stride, stride, m, block.i64);
+            op->i64(state, m, block.i64);
+        } else {
+            port_load_f64(dtype, x + i * stride, stride, m, block.f64);
+            op->f64(state, m, block.f64);
+        }
+        state->count += m;
+    }
+}
+
+static void
+reduce_run(const port_kernel_call *call, const reduce_op *op)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    uint32_t dims = ((const port_reduce_params *)call->params)->dims;
+    walk kept = walk_dims(x, y, dims, false), reduced = walk_dims(x, y, dims, true);
+    int64_t inner = reduced.ndim > 0 ? reduced.shape[reduced.ndim - 1] : 1;
+    int64_t inner_stride = reduced.ndim > 0 ? reduced.in_strides[reduced.ndim - 1] : 0;
+    for (int64_t j = 0; j < kept.elems; j++) {
+        fold_state state = {.best_idx = 0};
+        int64_t in, out, ignored, offset;
+        walk_offsets(&kept, j, &in, &out);
+        for (int64_t i = 0; i < reduced.elems; i += inner) {
+            walk_offsets(&reduced, i, &offset, &ignored);
+            fold_run_of_elements(op, &state, x->dtype, (const char *)x->data + in + offset, inner_stride, inner);
+        }
+        op->finish(&state, call, (char *)y->data + out);
+    }
+}
+
+/* ---------------------------------------------------------------- folds */
+
+static void
+store_value(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    if (port_compute_of(call->in[0]->dtype) == PORT_COMPUTE_I64) {
+        port_store_i64(call->out[0]->dtype, &state->whole, 1, out, 0);
+    } else {
+        port_store_f64(call->out[0]->dtype, &state->value, 1, out, 0);
+    }
+}
+
+/* The product starts from 1: that of no elements is 1. */
+static void
+prod_f64(fold_state *state, int64_t n, const double *x)
+{
+    state->value = state->count == 0 ? 1.0 : state->value;
+    for (int64_t i = 0; i < n; i++) {
+        state->value *= x[i];
+    }
+}
+
+static void
+prod_i64(fold_state *state, int64_t n, const int64_t *x)
+{
+    state->whole = state->count == 0 ? 1 : state->whole;
+    for (int64_t i = 0; i < n; i++) {
+        state->whole = (int64_t)((uint64_t)state->whole * (uint64_t)x[i]);
+    }
+}
+
+static void
+prod_finish(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    fold_state result = *state;
+    if (state->count == 0) {
+        result.value = 1.0;
+        result.whole = 1;
+    }
+    store_value(&result, call, out);
+}
+
+/* BEST(name, type, better): keeps the first element that is better than all before it, and where it stood. */
+#define BEST(name, type, suffix, field, better)                                                                      \
+    static void name##_##suffix(fold_state *state, int64_t n, const type *x)                                         \
+    {                                                                                                                \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            type v = x[i], best = state->field;                                                                      \
+            if (!state->seen || (better)) {                                                                          \
+                state->field = v;                                                                                    \
+                state->best_idx = state->count + i;                                                                  \
+                state->seen = true;                                                                                  \
+            }                                                                                                        \
+        }                                                                                                            \
+    }
+BEST(max, double, f64, value, best == best && (v > best || v != v))
+BEST(max, int64_t, i64, whole, v > best)
+BEST(min, double, f64, value, best == best && (v < best || v != v))
+BEST(min, int64_t, i64, whole, v < best)
+
+static void
+store_best_idx(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    (void)call;
+    memcpy(out, &state->best_idx, sizeof(state->best_idx));
+}
+
+/* any: seen a value that is not 0. all: not seen a 0. `whole` counts what was looked for. */
+static void
+any_f64(fold_state *state, int64_t n, const double *x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        state->whole += x[i] != 0.0;
+    }
+}
+
+static void
+any_i64(fold_state *state, int64_t n, const int64_t *x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        state->whole += x[i] != 0;
+    }
+}
+
+static void
+any_finish(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    (void)call;
+    *out = state->whole > 0;
+}
+
+static void
+all_finish(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    (void)call;
+    *out = state->whole == state->count;
+}
+
+/* Welford's update, in double as the reference does it. */
+static void
+var_f64(fold_state *state, int64_t n, const double *x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double delta = x[i] - state->mean;
+        state->mean += delta / (double)(state->count + i + 1);
+        state->m2 += delta * (x[i] - state->mean);
+    }
+}
+
+static void
+var_finish(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    double divisor = (double)state->count - ((const port_reduce_params *)call->params)->correction;
+    double value = state->m2 / (divisor > 0.0 ? divisor : 0.0);
+    port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
+}
+
+/* ---------------------------------------------------------------- cumsum */
+
+/* Running sums along one dimension: of f32 in double, of half floats in f32, of integers in 64 bits. */
+static void
+cumsum_line(port_dtype from, const char *x, int64_t x_stride, port_dtype to, char *y, int64_t y_stride, int64_t n)
+{
+    double wide = 0.0;
+    float narrow = 0.0f;
+    uint64_t whole = 0;
+    for (int64_t i = 0; i < n; i++, x += x_stride, y += y_stride) {
+        if (port_compute_of(from) == PORT_COMPUTE_I64) {
+            int64_t value;
+            port_load_i64(from, x, 0, 1, &value);
+            whole += (uint64_t)value;
+            value = (int64_t)whole;
+            port_store_i64(to, &value, 1, y, 0);
+        } else if (from == PORT_F32 || from == PORT_F64) {
+            double value;
+            port_load_f64(from, x, 0, 1, &value);
+            wide += value;
+            port_store_f64(to, &wide, 1, y, 0);
+        } else {
+            float value;
+            port_load_f32(from, x, 0, 1, &value);
+            narrow += value;
+            port_store_f32(to, &narrow, 1, y, 0);
+        }
+    }
+}
+
+static void
+cumsum_run(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    uint32_t dims = ((const port_reduce_params *)call->params)->dims;
+    walk kept = walk_dims(x, y, dims, false), line = walk_dims(x, y, dims, true);
+    for (int64_t j = 0; j < kept.elems; j++) {
+        int64_t in, out;
+        walk_offsets(&kept, j, &in, &out);
+        cumsum_line(x->dtype, (const char *)x->data + in, line.in_strides[0], y->dtype, (char *)y->data + out,
+                    line.out_strides[0], line.elems);
+    }
+}
+
+/* A number has no dimension to run along: it is its own sum. */
+static void
+cumsum_run_any(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    if (x->ndim == 0) {
+        cumsum_line(x->dtype, x->data, 0, y->dtype, y->data, 0, 1);
+        return;
+    }
+    cumsum_run(call);
+}
+
+/* ---------------------------------------------------------------- checks */
+
+static port_status
+reduce_check(const port_kernel_call *call, port_error *err)
+{
+    if (call->num_in < 1 || call->num_out < 1 || call->in[0] == NULL || call->out[0] == NULL || call->params == NULL) {
+        return port_fail(err, PORT_E_VALUE, "reduction: expected an input, an output and the dimensions");
+    }
+    const port_view *x = call->in[0], *y = call->out[0];
+    uint32_t dims = ((const port_reduce_params *)call->params)->dims;
+    if (x->ndim != y->ndim) {
+        return port_fail(err, PORT_E_SHAPE, "reduction: the output has %d dimensions, the input %d", y->ndim, x->ndim);
+    }
+    for (int32_t d = 0; d < x->ndim; d++) {
+        int64_t expected = (dims >> d & 1u) != 0 ? 1 : x->shape[d];
+        if (y->shape[d] != expected) {
+            return port_fail(err, PORT_E_SHAPE, "reduction: the output has size %lld at dimension %d, expected %lld",
+                             (long long)y->shape[d], d, (long long)expected);
+        }
+    }
+    return PORT_OK;
+}
+
+/* The largest of nothing does not exist. */
+static port_status
+best_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = reduce_check(call, err);
+    if (status == PORT_OK && port_view_elems(call->in[0]) == 0 && port_view_elems(call->out[0]) > 0) {
+        return port_fail(err, PORT_E_VALUE, "reduction: a maximum or minimum over no elements has no value");
+    }
+    return status;
+}
+
+static port_status
+sum_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = reduce_check(call, err);
+    if (status == PORT_OK && !port_dtype_is_float(call->in[0]->dtype) && call->out[0]->dtype != PORT_I64) {
+        return port_fail(err, PORT_E_DTYPE, "sum: integers sum to I64, the output is %s",
+                         port_dtype_name(call->out[0]->dtype));
+    }
+    if (status == PORT_OK && port_dtype_is_float(call->in[0]->dtype) && call->out[0]->dtype != call->in[0]->dtype) {
+        return port_fail(err, PORT_E_DTYPE, "sum: the output is %s, the input %s", port_dtype_name(call->out[0]->dtype),
+                         port_dtype_name(call->in[0]->dtype));
+    }
+    return status;
+}
+
+static port_status
+index_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = best_check(call, err);
+    if (status == PORT_OK && call->out[0]->dtype != PORT_I64) {
+        return port_fail(err, PORT_E_DTYPE, "argmax, argmin: the output is %s, expected I64",
+                         port_dtype_name(call->out[0]->dtype));
+    }
+    return status;
+}
+
+static port_status
+cumsum_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = port_check_same_shape("cumsum", call, 1, err);
+    if (status == PORT_OK && call->params == NULL) {
+        return port_fail(err, PORT_E_VALUE, "cumsum: the dimension is missing");
+    }
+    uint32_t dims = status == PORT_OK ? ((const port_reduce_params *)call->params)->dims : 1;
+    bool fits = status != PORT_OK || call->in[0]->ndim == 0 ||
+                (dims != 0 && (dims & (dims - 1)) == 0 && dims >> call->in[0]->ndim == 0);
+    if (!fits) {
+        return port_fail(err, PORT_E_VALUE, "cumsum: expected one dimension of %d", call->in[0]->ndim);
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- rows */
+
+#define RUN(name, f64, i64, finish)                                                                                  \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const reduce_op op = {f64, i64, finish};                                                              \
+        reduce_run(call, &op);                                                                                       \
+    }
+RUN(prod, prod_f64, prod_i64, prod_finish)
+RUN(amax, max_f64, max_i64, store_value)
+RUN(amin, min_f64, min_i64, store_value)
+RUN(argmax, max_f64, max_i64, store_best_idx)
+RUN(argmin, min_f64, min_i64, store_best_idx)
+RUN(any, any_f64, any_i64, any_finish)
+RUN(all, any_f64, any_i64, all_finish)
+RUN(var, var_f64, NULL, var_finish)
+
+#define EVERY_DTYPE(name, check)                                                                                     \
+    PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run), PORT_INT_ROWS(#name, "ref", 0, check, name##_run),          \
+        PORT_BOOL_ROW(#name, "ref", 0, check, name##_run)
+#define MEAN_ROW(type)                                                                                               \
+    {.op = "mean", .dtype = type, .variant = "ref", .check = sum_check, .scratch_bytes = port_mean_scratch_bytes,    \
+     .run = port_mean_run}
 
 const port_kernel_row port_reduce_rows[] = {
+    PORT_FLOAT_ROWS("sum", "ref", 0, sum_check, port_sum_run),
+    PORT_INT_ROWS("sum", "ref", 0, sum_check, port_sum_run),
+    PORT_BOOL_ROW("sum", "ref", 0, sum_check, port_sum_run),
+    MEAN_ROW(PORT_F32),
+    MEAN_ROW(PORT_F64),
+    MEAN_ROW(PORT_BF16),
+    MEAN_ROW(PORT_F16),
+    EVERY_DTYPE(prod, reduce_check),
+    EVERY_DTYPE(amax, best_check),
+    EVERY_DTYPE(amin, best_check),
+    EVERY_DTYPE(argmax, index_check),
+    EVERY_DTYPE(argmin, index_check),
+    EVERY_DTYPE(any, reduce_check),
+    EVERY_DTYPE(all, reduce_check),
+    PORT_FLOAT_ROWS("var", "ref", 0, reduce_check, var_run),
+    PORT_FLOAT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
+    PORT_INT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
+    PORT_BOOL_ROW("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
     {.op = NULL},
 };

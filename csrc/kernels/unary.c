@@ -1,6 +1,587 @@
-/* unary.c -- see kernels.h. */
-#include "kernels.h"
+/* unary.c -- elementwise functions of one tensor: y[i] = f(x[i]).
+ *
+ * Each op is a record of up to three functions over rows of n elements: f32 (also bf16 and f16, converted
+ * before and rounded once after), f64 and i64 (BOOL and all integers). The f32 function is told whether the reference is in its vector loop or in
+ * the scalar rest of it: the two use different exponentials.
+ *
+ * Which formula PyTorch uses where (BSD-3-Clause; restated): docs/NUMERICS.md. Source of the vector functions: vecmath.h. */
+#include "loops.h"
+#include "vecmath.h"
+
+typedef struct unary_context {
+    const port_kernel_call *call;
+    const struct unary_op *op;
+    bool simd;             /* this CPU may run the avx2 forms: same bits, faster */
+    port_compute compute;
+} unary_context;
+
+typedef void (*unary_f32)(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y);
+typedef void (*unary_f64)(const unary_context *context, int64_t n, const double *x, double *y);
+typedef void (*unary_i64)(const unary_context *context, int64_t n, const int64_t *x, int64_t *y);
+
+typedef struct unary_op {
+    unary_f32 f32;
+    unary_f64 f64;
+    unary_i64 i64;
+} unary_op;
+
+/* ---------------------------------------------------------------- the loop */
+
+static void
+unary_row_f32(const unary_context *context, bool is_vector, const char *x, int64_t x_stride, char *y, int64_t y_stride, int64_t n)
+{
+    port_dtype from = context->call->in[0]->dtype, to = context->call->out[0]->dtype;
+    bool direct = from == PORT_F32 && to == PORT_F32 && x_stride == 4 && y_stride == 4;
+    if (direct) {
+        context->op->f32(context, is_vector, n, (const float *)(const void *)x, (float *)(void *)y);
+        return;
+    }
+    float in[PORT_BLOCK], out[PORT_BLOCK];
+    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
+        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+        port_load_f32(from, x + i * x_stride, x_stride, m, in);
+        context->op->f32(context, is_vector, m, in, out);
+        port_store_f32(to, out, m, y + i * y_stride, y_stride);
+    }
+}
+
+static void
+unary_row_wide(const unary_context *context, const char *x, int64_t x_stride, char *y, int64_t y_stride, int64_t n)
+{
+    port_dtype from = context->call->in[0]->dtype, to = context->call->out[0]->dtype;
+    union {
+        double f64[PORT_BLOCK];
+        int64_t i64[PORT_BLOCK];
+    } in, out;
+    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
+        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+        if (context->compute == PORT_COMPUTE_F64) {
+            port_load_f64(from, x + i * x_stride, x_stride, m, in.f64);
+            context->op->f64(context, m, in.f64, out.f64);
+            port_store_f64(to, out.f64, m, y + i * y_stride, y_stride);
+        } else {
+            port_load_i64(from, x + i * x_stride, x_stride, m, in.i64);
+            context->op->i64(context, m, in.i64, out.i64);
+            port_store_i64(to, out.i64, m, y + i * y_stride, y_stride);
+        }
+    }
+}
+
+/* The reference takes two vectors at a time from a contiguous row and computes what is left one by one. */
+static void
+unary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const unary_context *context = opaque;
+    const port_view *x = context->call->in[0];
+    int64_t step = 2 * port_profile_lanes(context->call->profile, x->dtype);
+    bool contiguous = strides[0] == (int64_t)port_dtype_size(context->call->out[0]->dtype) &&
+                      strides[1] == (int64_t)port_dtype_size(x->dtype);
+    int64_t bulk = contiguous ? size0 - size0 % step : 0;
+    for (int64_t row = 0; row < size1; row++) {
+        char *to = data[0] + row * strides[2];
+        const char *from = data[1] + row * strides[3];
+        if (context->compute != PORT_COMPUTE_F32) {
+            unary_row_wide(context, from, strides[1], to, strides[0], size0);
+            continue;
+        }
+        if (bulk > 0) {
+            unary_row_f32(context, true, from, strides[1], to, strides[0], bulk);
+        }
+        if (bulk < size0) {
+            unary_row_f32(context, false, from + bulk * strides[1], strides[1], to + bulk * strides[0], strides[0],
+                          size0 - bulk);
+        }
+    }
+}
+
+static void
+unary_run(const port_kernel_call *call, const unary_op *op, bool simd)
+{
+    unary_context context = {call, op, simd, port_compute_of(call->in[0]->dtype)};
+    const port_view *operands[2] = {call->out[0], call->in[0]};
+    port_iter iter = port_iter_elementwise(2, operands);
+    port_iter_for_each(&iter, call->profile->num_threads, unary_loop, &context);
+}
+
+static port_status
+unary_check(const port_kernel_call *call, port_error *err)
+{
+    return port_check_same_shape("unary op", call, 1, err);
+}
+
+/* ---------------------------------------------------------------- functions of one element */
+
+/* SIMPLE(name, expression in v): the same formula for f32 and f64; f is the suffix for libm's names. */
+#define F32_OP(name, expression)                                                                                     \
+    static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
+    {                                                                                                                \
+        (void)context, (void)is_vector;                                                                              \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            float v = x[i];                                                                                          \
+            y[i] = (expression);                                                                                     \
+        }                                                                                                            \
+    }
+#define F64_OP(name, expression)                                                                                     \
+    static void name##_f64(const unary_context *context, int64_t n, const double *x, double *y)                      \
+    {                                                                                                                \
+        (void)context;                                                                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            double v = x[i];                                                                                         \
+            y[i] = (expression);                                                                                     \
+        }                                                                                                            \
+    }
+#define I64_OP(name, expression)                                                                                     \
+    static void name##_i64(const unary_context *context, int64_t n, const int64_t *x, int64_t *y)                    \
+    {                                                                                                                \
+        (void)context;                                                                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            int64_t v = x[i];                                                                                        \
+            y[i] = (expression);                                                                                     \
+        }                                                                                                            \
+    }
+
+F32_OP(neg, -v)
+F64_OP(neg, -v)
+I64_OP(neg, (int64_t)(0 - (uint64_t)v))
+F32_OP(abs, fabsf(v))
+F64_OP(abs, fabs(v))
+I64_OP(abs, v < 0 ? (int64_t)(0 - (uint64_t)v) : v)
+F32_OP(relu, v != v || v > 0.0f ? v : 0.0f)
+F64_OP(relu, v != v || v > 0.0 ? v : 0.0)
+I64_OP(relu, v > 0 ? v : 0)
+F32_OP(rsqrt, 1.0f / sqrtf(v))
+F64_OP(rsqrt, 1.0 / sqrt(v))
+F32_OP(reciprocal, 1.0f / v)
+F64_OP(reciprocal, 1.0 / v)
+F32_OP(floor, floorf(v))
+F64_OP(floor, floor(v))
+I64_OP(floor, v)
+F32_OP(ceil, ceilf(v))
+F64_OP(ceil, ceil(v))
+I64_OP(ceil, v)
+F32_OP(round, rintf(v))
+F64_OP(round, rint(v))
+I64_OP(round, v)
+F32_OP(sign, (float)(v > 0.0f) - (float)(v < 0.0f))
+F64_OP(sign, (double)(v > 0.0) - (double)(v < 0.0))
+I64_OP(sign, (v > 0) - (v < 0))
+F32_OP(square, v *v)
+F64_OP(square, v *v)
+I64_OP(square, (int64_t)((uint64_t)v * (uint64_t)v))
+F32_OP(logical_not, v == 0.0f ? 1.0f : 0.0f)
+F64_OP(logical_not, v == 0.0 ? 1.0 : 0.0)
+I64_OP(logical_not, v == 0)
+
+static void
+bitwise_not_i64(const unary_context *context, int64_t n, const int64_t *x, int64_t *y)
+{
+    bool is_bool = context->call->in[0]->dtype == PORT_BOOL;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = is_bool ? x[i] == 0 : ~x[i];
+    }
+}
+
+/* ---------------------------------------------------------------- exp, log, ... */
+
+PORT_DEFINE_MAP(exp_map, port_exp_u10)
+PORT_DEFINE_MAP(log_map, port_log_u10)
+PORT_DEFINE_MAP(tanh_map, port_tanh_u10)
+
+/* What MKL computes for torch.exp and the like: its own bits with high accuracy; without it `fallback`, within 1 ulp. */
+#define VML_OP(name, fallback)                                                                                       \
+    static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
+    {                                                                                                                \
+        (void)is_vector;                                                                                             \
+        if (vml_applies(context) && context->call->provider->vms_##name != NULL) {                                   \
+            vml(context->call->provider->vms_##name, n, x, y);                                                       \
+            return;                                                                                                  \
+        }                                                                                                            \
+        fallback;                                                                                                    \
+    }
+
+/* For half floats the reference converts and calls its vector functions, not MKL. */
+static bool
+vml_applies(const unary_context *context)
+{
+    return context->call->provider != NULL && context->call->in[0]->dtype == PORT_F32;
+}
+
+static void
+vml(void (*function)(int, const float *, float *, long long), int64_t n, const float *x, float *y)
+{
+    const long long high_accuracy = 0x2 | 0x140000 | 0x100; /* VML_HA, denormals kept, errors ignored: as ATen calls it */
+    for (int64_t i = 0; i < n; i += 1 << 30) {
+        int64_t m = n - i < 1 << 30 ? n - i : 1 << 30;
+        function((int)m, x + i, y + i, high_accuracy);
+    }
+}
+
+#define LIBM_LOOP(function)                                                                                          \
+    for (int64_t i = 0; i < n; i++) {                                                                                \
+        y[i] = function(x[i]);                                                                                       \
+    }
+
+VML_OP(exp, PORT_PICK_MAP(exp_map, context->simd)(n, x, y))
+VML_OP(log, PORT_PICK_MAP(log_map, context->simd)(n, x, y))
+VML_OP(tanh, PORT_PICK_MAP(tanh_map, context->simd)(n, x, y))
+VML_OP(sin, LIBM_LOOP(sinf))
+VML_OP(cos, LIBM_LOOP(cosf))
+VML_OP(sqrt, LIBM_LOOP(sqrtf))
+VML_OP(erf, LIBM_LOOP(erff))
+F64_OP(exp, exp(v))
+F64_OP(log, log(v))
+F64_OP(tanh, tanh(v))
+F64_OP(sin, sin(v))
+F64_OP(cos, cos(v))
+F64_OP(sqrt, sqrt(v))
+F64_OP(erf, erf(v))
+
+/* ---------------------------------------------------------------- activations */
+
+PORT_INLINE float
+sigmoid_u10(float v)
+{
+    return 1.0f / (1.0f + port_exp_u10(0.0f - v));
+}
+
+PORT_INLINE float
+silu_u10(float v)
+{
+    return v / (1.0f + port_exp_u10(0.0f - v));
+}
+
+PORT_INLINE float
+gelu_erf_as(float v)
+{
+    return v * 0.5f * (1.0f + port_erf_as(v * 0.70710678118654752440f));
+}
+
+#define GELU_BETA ((float)(1.41421356237309504880 * 1.12837916709551257390 * 0.5))
+#define GELU_KAPPA 0.044715f
+
+PORT_INLINE float
+gelu_tanh_u10(float v)
+{
+    float inner = GELU_BETA * fmaf(GELU_KAPPA, v * v * v, v);
+    return 0.5f * v * (1.0f + port_tanh_u10(inner));
+}
+
+PORT_DEFINE_MAP(sigmoid_map, sigmoid_u10)
+PORT_DEFINE_MAP(silu_map, silu_u10)
+PORT_DEFINE_MAP(gelu_erf_map, gelu_erf_as)
+PORT_DEFINE_MAP(gelu_tanh_map, gelu_tanh_u10)
+
+/* True where the reference runs its vector functions: in the vector loop, if it was compiled for avx2 or more. */
+static bool
+has_vector_functions(const unary_context *context, bool is_vector)
+{
+    return is_vector && context->call->profile->capability != PORT_CAP_DEFAULT;
+}
+
+static void
+sigmoid_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    if (has_vector_functions(context, is_vector)) {
+        PORT_PICK_MAP(sigmoid_map, context->simd)(n, x, y);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = 1.0f / (1.0f + expf(-x[i]));
+    }
+}
+
+static void
+silu_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    if (has_vector_functions(context, is_vector)) {
+        PORT_PICK_MAP(silu_map, context->simd)(n, x, y);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = x[i] / (1.0f + expf(-x[i]));
+    }
+}
+
+F64_OP(sigmoid, 1.0 / (1.0 + exp(-v)))
+F64_OP(silu, v / (1.0 + exp(-v)))
+
+static void
+gelu_erf_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    if (has_vector_functions(context, is_vector)) {
+        PORT_PICK_MAP(gelu_erf_map, context->simd)(n, x, y);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = x[i] * 0.5f * (1.0f + erff(x[i] * 0.70710678118654752440f));
+    }
+}
+
+static void
+gelu_tanh_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    if (has_vector_functions(context, is_vector)) {
+        PORT_PICK_MAP(gelu_tanh_map, context->simd)(n, x, y);
+        return;
+    }
+    bool fused = context->call->profile->capability != PORT_CAP_DEFAULT;
+    for (int64_t i = 0; i < n; i++) {
+        float cube = x[i] * x[i] * x[i];
+        float inner = GELU_BETA * (fused ? fmaf(GELU_KAPPA, cube, x[i]) : x[i] + GELU_KAPPA * cube);
+        y[i] = 0.5f * x[i] * (1.0f + tanhf(inner));
+    }
+}
+
+F64_OP(gelu_erf, v * 0.5 * (1.0 + erf(v * 0.70710678118654752440)))
+F64_OP(gelu_tanh, 0.5 * v * (1.0 + tanh(0.79788456080286535588 * (v + 0.044715 * v * v * v))))
+
+static void
+gelu_run(const port_kernel_call *call, bool simd)
+{
+    static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL};
+    const port_gelu_params *params = call->params;
+    unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : &by_erf, simd);
+}
+
+static void
+gelu_run_ref(const port_kernel_call *call)
+{
+    gelu_run(call, false);
+}
+
+static void
+gelu_run_avx2(const port_kernel_call *call)
+{
+    gelu_run(call, true);
+}
+
+/* ---------------------------------------------------------------- pow with a number, clamp */
+
+static void
+pow_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    const port_pow_params *params = context->call->params;
+    float exponent = (float)params->exponent.d;
+    bool vector = has_vector_functions(context, is_vector);
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i];
+        if (exponent == 2.0f) {
+            y[i] = v * v;
+        } else if (exponent == 3.0f) {
+            y[i] = v * v * v;
+        } else if (exponent == -2.0f) {
+            y[i] = 1.0f / (v * v);
+        } else {
+            y[i] = vector ? port_pow_u10(v, exponent) : powf(v, exponent);
+        }
+    }
+}
+
+static void
+pow_f64(const unary_context *context, int64_t n, const double *x, double *y)
+{
+    const port_pow_params *params = context->call->params;
+    double exponent = params->exponent.d;
+    for (int64_t i = 0; i < n; i++) {
+        double v = x[i];
+        if (exponent == 2.0) {
+            y[i] = v * v;
+        } else if (exponent == 3.0) {
+            y[i] = v * v * v;
+        } else {
+            y[i] = exponent == -2.0 ? 1.0 / (v * v) : pow(v, exponent);
+        }
+    }
+}
+
+static void
+pow_i64(const unary_context *context, int64_t n, const int64_t *x, int64_t *y)
+{
+    const port_pow_params *params = context->call->params;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = port_int_pow(x[i], params->exponent.i);
+    }
+}
+
+F32_OP(copy, v)
+F64_OP(copy, v)
+F32_OP(one, v != v ? 1.0f : 1.0f)
+F64_OP(one, v != v ? 1.0 : 1.0)
+
+/* torch rewrites some exponents into other ops before it comes to pow. */
+static void
+pow_scalar_run(const port_kernel_call *call)
+{
+    static const unary_op by_pow = {pow_f32, pow_f64, pow_i64}, by_sqrt = {sqrt_f32, sqrt_f64, pow_i64},
+                          by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64}, by_division = {reciprocal_f32, reciprocal_f64, pow_i64},
+                          by_copy = {copy_f32, copy_f64, pow_i64}, by_one = {one_f32, one_f64, pow_i64};
+    double exponent = ((const port_pow_params *)call->params)->exponent.d;
+    const unary_op *op = &by_pow;
+    op = exponent == 0.5 ? &by_sqrt : op;
+    op = exponent == -0.5 ? &by_rsqrt : op;
+    op = exponent == -1.0 ? &by_division : op;
+    op = exponent == 1.0 ? &by_copy : op;
+    op = exponent == 0.0 ? &by_one : op;
+    unary_run(call, op, false);
+}
+
+static port_status
+pow_scalar_check(const port_kernel_call *call, port_error *err)
+{
+    const port_pow_params *params = call->params;
+    if (params == NULL || params->exponent.kind == PORT_SCALAR_NONE) {
+        return port_fail(err, PORT_E_VALUE, "pow_scalar: the exponent is missing");
+    }
+    if (!port_dtype_is_float(call->in[0]->dtype) && params->exponent.d < 0.0) {
+        return port_fail(err, PORT_E_VALUE, "pow_scalar: integers to negative powers (%g) are not allowed",
+                         params->exponent.d);
+    }
+    return port_check_same_shape("pow_scalar", call, 1, err);
+}
+
+static void
+clamp_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    (void)is_vector;
+    const port_clamp_params *params = context->call->params;
+    float low = params->min.kind == PORT_SCALAR_NONE ? -INFINITY : (float)params->min.d;
+    float high = params->max.kind == PORT_SCALAR_NONE ? INFINITY : (float)params->max.d;
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] < low ? low : x[i];
+        y[i] = v > high ? high : v;
+    }
+}
+
+static void
+clamp_f64(const unary_context *context, int64_t n, const double *x, double *y)
+{
+    const port_clamp_params *params = context->call->params;
+    double low = params->min.kind == PORT_SCALAR_NONE ? -(double)INFINITY : params->min.d;
+    double high = params->max.kind == PORT_SCALAR_NONE ? (double)INFINITY : params->max.d;
+    for (int64_t i = 0; i < n; i++) {
+        double v = x[i] < low ? low : x[i];
+        y[i] = v > high ? high : v;
+    }
+}
+
+static void
+clamp_i64(const unary_context *context, int64_t n, const int64_t *x, int64_t *y)
+{
+    const port_clamp_params *params = context->call->params;
+    int64_t low = params->min.kind == PORT_SCALAR_NONE ? INT64_MIN : params->min.i;
+    int64_t high = params->max.kind == PORT_SCALAR_NONE ? INT64_MAX : params->max.i;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t v = x[i] < low ? low : x[i];
+        y[i] = v > high ? high : v;
+    }
+}
+
+static port_status
+clamp_check(const port_kernel_call *call, port_error *err)
+{
+    if (call->params == NULL) {
+        return port_fail(err, PORT_E_VALUE, "clamp: its bounds are missing");
+    }
+    return port_check_same_shape("clamp", call, 1, err);
+}
+
+/* ---------------------------------------------------------------- rows */
+
+#define RUN(name, f32, f64, i64)                                                                                     \
+    static const unary_op name##_op = {f32, f64, i64};                                                               \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        unary_run(call, &name##_op, false);                                                                          \
+    }
+#define RUN_SIMD(name)                                                                                               \
+    static void name##_run_avx2(const port_kernel_call *call)                                                        \
+    {                                                                                                                \
+        unary_run(call, &name##_op, true);                                                                           \
+    }
+
+RUN(clamp, clamp_f32, clamp_f64, clamp_i64)
+RUN(neg, neg_f32, neg_f64, neg_i64)
+RUN(abs, abs_f32, abs_f64, abs_i64)
+RUN(relu, relu_f32, relu_f64, relu_i64)
+RUN(rsqrt, rsqrt_f32, rsqrt_f64, NULL)
+RUN(reciprocal, reciprocal_f32, reciprocal_f64, NULL)
+RUN(floor, floor_f32, floor_f64, floor_i64)
+RUN(ceil, ceil_f32, ceil_f64, ceil_i64)
+RUN(round, round_f32, round_f64, round_i64)
+RUN(sign, sign_f32, sign_f64, sign_i64)
+RUN(square, square_f32, square_f64, square_i64)
+RUN(logical_not, logical_not_f32, logical_not_f64, logical_not_i64)
+RUN(bitwise_not, NULL, NULL, bitwise_not_i64)
+RUN(sin, sin_f32, sin_f64, NULL)
+RUN(cos, cos_f32, cos_f64, NULL)
+RUN(sqrt, sqrt_f32, sqrt_f64, NULL)
+RUN(erf, erf_f32, erf_f64, NULL)
+RUN(exp, exp_f32, exp_f64, NULL)
+RUN_SIMD(exp)
+RUN(log, log_f32, log_f64, NULL)
+RUN_SIMD(log)
+RUN(tanh, tanh_f32, tanh_f64, NULL)
+RUN_SIMD(tanh)
+RUN(sigmoid, sigmoid_f32, sigmoid_f64, NULL)
+RUN_SIMD(sigmoid)
+RUN(silu, silu_f32, silu_f64, NULL)
+RUN_SIMD(silu)
+
+#define FLOATS(name) PORT_FLOAT_ROWS(#name, "ref", 0, unary_check, name##_run)
+#define INTS(name) PORT_INT_ROWS(#name, "ref", 0, unary_check, name##_run)
+#define SIMD(name)                                                                                                   \
+    PORT_ROW(#name, PORT_F32, "avx2", 1, unary_check, name##_run_avx2),                                              \
+        PORT_ROW(#name, PORT_BF16, "avx2", 1, unary_check, name##_run_avx2),                                         \
+        PORT_ROW(#name, PORT_F16, "avx2", 1, unary_check, name##_run_avx2)
 
 const port_kernel_row port_unary_rows[] = {
+    PORT_FLOAT_ROWS("pow_scalar", "ref", 0, pow_scalar_check, pow_scalar_run),
+    PORT_INT_ROWS("pow_scalar", "ref", 0, pow_scalar_check, pow_scalar_run),
+    PORT_FLOAT_ROWS("clamp", "ref", 0, clamp_check, clamp_run),
+    PORT_INT_ROWS("clamp", "ref", 0, clamp_check, clamp_run),
+    FLOATS(neg),
+    INTS(neg),
+    FLOATS(abs),
+    INTS(abs),
+    FLOATS(relu),
+    INTS(relu),
+    FLOATS(rsqrt),
+    FLOATS(reciprocal),
+    FLOATS(floor),
+    INTS(floor),
+    FLOATS(ceil),
+    INTS(ceil),
+    FLOATS(round),
+    INTS(round),
+    FLOATS(sign),
+    INTS(sign),
+    PORT_BOOL_ROW("sign", "ref", 0, unary_check, sign_run),
+    FLOATS(square),
+    INTS(square),
+    FLOATS(logical_not),
+    INTS(logical_not),
+    PORT_BOOL_ROW("logical_not", "ref", 0, unary_check, logical_not_run),
+    INTS(bitwise_not),
+    PORT_BOOL_ROW("bitwise_not", "ref", 0, unary_check, bitwise_not_run),
+    FLOATS(sin),
+    FLOATS(cos),
+    FLOATS(sqrt),
+    FLOATS(erf),
+    FLOATS(exp),
+    FLOATS(log),
+    FLOATS(tanh),
+    FLOATS(sigmoid),
+    FLOATS(silu),
+    PORT_FLOAT_ROWS("gelu", "ref", 0, unary_check, gelu_run_ref),
+#if PORT_HAVE_AVX2
+    SIMD(exp),
+    SIMD(log),
+    SIMD(tanh),
+    SIMD(sigmoid),
+    SIMD(silu),
+    PORT_ROW("gelu", PORT_F32, "avx2", 1, unary_check, gelu_run_avx2),
+    PORT_ROW("gelu", PORT_BF16, "avx2", 1, unary_check, gelu_run_avx2),
+    PORT_ROW("gelu", PORT_F16, "avx2", 1, unary_check, gelu_run_avx2),
+#endif
     {.op = NULL},
 };

@@ -1,0 +1,252 @@
+/* sum.c -- sum and mean in the order in which PyTorch adds (SumKernel and parallel_reduce, BSD-3-Clause; restated).
+ *     sum: y = sum of x over the reduced dimensions     mean: y = sum / count
+ * f32, bf16 and f16 add in f32, f64 in f64, BOOL and integers in 64-bit integers that wrap.
+ *
+ * Rounding depends on the shape, the strides and, from 32,768 elements on, the threads: one output is cut into one part per thread,
+ * several outputs are dealt to the threads. */
+#include "sum.h"
+
+#include <math.h>
+
+#define CASCADE_REAL float
+#define CASCADE(name) name##_float
+#define CASCADE_LOAD port_load_f32
+#define CASCADE_STORE port_store_f32
+#include "cascade.h"
+
+#define CASCADE_REAL double
+#define CASCADE(name) name##_double
+#define CASCADE_LOAD port_load_f64
+#define CASCADE_STORE port_store_f64
+#include "cascade.h"
+
+typedef struct sum_context {
+    port_dtype in, out;
+    bool pairs;
+} sum_context;
+
+float
+port_cascade_sum_f32(const float *x, int64_t n)
+{
+    if (n < 8) {
+        float total = 0.0f;
+        source_float scalar = {PORT_F32, 1, false, 4};
+        row_sum_float(&scalar, (const char *)x, 4, n, &total);
+        return total;
+    }
+    return inner_sum_float(PORT_F32, (const char *)x, n, false);
+}
+
+static void
+sum_i64(port_dtype dtype, char *out, int64_t out_stride, const char *in, const int64_t *in_strides, int64_t size0, int64_t size1)
+{
+    for (int64_t j = 0; j < size1; j++) {
+        uint64_t total = 0;
+        for (int64_t i = 0; i < size0; i++) {
+            int64_t value;
+            port_load_i64(dtype, in + i * in_strides[0] + j * in_strides[1], 0, 1, &value);
+            total += (uint64_t)value;
+        }
+        int64_t before;
+        memcpy(&before, out + j * out_stride, sizeof(before));
+        before = (int64_t)((uint64_t)before + total);
+        memcpy(out + j * out_stride, &before, sizeof(before));
+    }
+}
+
+static void
+sum_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const sum_context *context = opaque;
+    int64_t in_strides[2] = {strides[1], strides[3]}, out_strides[2] = {strides[0], strides[2]};
+    if (out_strides[0] != 0) { /* the outer dimension is the reduced one, or none is: then rows of one element each */
+        int64_t swap = in_strides[0];
+        in_strides[0] = in_strides[1], in_strides[1] = swap;
+        swap = out_strides[0];
+        out_strides[0] = out_strides[1], out_strides[1] = swap;
+        swap = size0;
+        size0 = size1, size1 = swap;
+    }
+    int64_t rows = out_strides[0] == 0 ? 1 : size0;
+    size0 = out_strides[0] == 0 ? size0 : 1;
+    for (int64_t r = 0; r < rows; r++) {
+        char *out = data[0] + r * out_strides[0];
+        const char *in = data[1] + r * in_strides[0];
+        switch (port_compute_of(context->in)) {
+        case PORT_COMPUTE_F32:
+            reduce_piece_float(context->in, context->pairs, context->out, out, out_strides[1], in, in_strides, size0, size1);
+            break;
+        case PORT_COMPUTE_F64:
+            reduce_piece_double(context->in, false, context->out, out, out_strides[1], in, in_strides, size0, size1);
+            break;
+        default:
+            sum_i64(context->in, out, out_strides[1], in, in_strides, size0, size1);
+            break;
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- threads of the reference */
+
+/* One output: each thread sums its range, then the partial sums are summed by the same rules. */
+static void
+sum_two_pass(port_iter *iter, int32_t num_threads, sum_context *context)
+{
+    char *target = iter->data[0];
+    double partial_store[PORT_SUM_MAX_THREADS];
+    char *partials = (char *)partial_store;
+    int64_t bytes = (int64_t)port_dtype_size(context->out), n = port_iter_elems(iter);
+    memset(partial_store, 0, sizeof(partial_store));
+    port_chunks chunks = port_chunks_of(n, PORT_GRAIN_SIZE, num_threads);
+    for (int64_t c = 0; c < chunks.count; c++) {
+        int64_t end = (c + 1) * chunks.size < n ? (c + 1) * chunks.size : n;
+        iter->data[0] = partials + c * bytes;
+        port_iter_range(iter, c * chunks.size, end, sum_loop, context);
+    }
+    port_dtype in = context->in;
+    context->in = context->out;
+    char *data[2] = {target, partials};
+    int64_t strides[4] = {0, bytes, 0, 0};
+    sum_loop(context, data, strides, num_threads, 1);
+    context->in = in;
+}
+
+/* Several outputs: the outermost kept dimension that feeds all threads, else the largest kept one, is dealt out. */
+static void
+sum_by_dim(const port_iter *iter, int32_t num_threads, sum_context *context)
+{
+    int32_t best = iter->ndim - 1;
+    for (int32_t d = best; d >= 0 && !(iter->strides[d][0] == 0 && iter->shape[d] > 1); d--) {
+        if (iter->shape[d] >= num_threads) {
+            best = d;
+            break;
+        }
+        best = iter->shape[d] > iter->shape[best] ? d : best;
+    }
+    int64_t cols = iter->shape[best], multiple = 128 / iter->elem_bytes[1];
+    bool round = iter->strides[best][1] == iter->elem_bytes[1];
+    port_chunks chunks = port_chunks_of(cols, 1, num_threads);
+    for (int64_t c = 0; c < chunks.count; c++) {
+        int64_t begin = c * chunks.size, end = (c + 1) * chunks.size < cols ? (c + 1) * chunks.size : cols;
+        if (round) {
+            begin -= begin % multiple;
+            end -= end == cols ? 0 : end % multiple;
+        }
+        if (begin == end) {
+            continue;
+        }
+        port_iter part = *iter;
+        for (int32_t k = 0; k < 2; k++) {
+            part.data[k] += begin * part.strides[best][k];
+        }
+        part.shape[best] = end - begin;
+        if (end - begin == 1) {
+            port_iter_merge_dims(&part);
+        }
+        port_iter_range(&part, 0, port_iter_elems(&part), sum_loop, context);
+    }
+}
+
+static void
+sum_into(const port_view *out, const port_view *x, uint32_t dims, int32_t num_threads, bool pairs)
+{
+    sum_context context = {x->dtype, out->dtype, pairs};
+    port_iter iter = port_iter_reduction(out, x, dims);
+    int64_t n = port_iter_elems(&iter);
+    num_threads = num_threads < PORT_SUM_MAX_THREADS ? num_threads : PORT_SUM_MAX_THREADS;
+    if (n == 0) {
+        return;
+    }
+    if (n < PORT_GRAIN_SIZE || num_threads <= 1) {
+        port_iter_range(&iter, 0, n, sum_loop, &context);
+    } else if (port_view_elems(out) == 1) {
+        sum_two_pass(&iter, num_threads, &context);
+    } else {
+        sum_by_dim(&iter, num_threads, &context);
+    }
+}
+
+/* ---------------------------------------------------------------- sum and mean */
+
+static void
+zero_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    size_t bytes = *(const size_t *)opaque;
+    for (int64_t r = 0; r < size1; r++) {
+        for (int64_t i = 0; i < size0; i++) {
+            memset(data[0] + r * strides[1] + i * strides[0], 0, bytes);
+        }
+    }
+}
+
+void
+port_sum_run(const port_kernel_call *call)
+{
+    const port_view *out[1] = {call->out[0]};
+    port_iter iter = port_iter_elementwise(1, out);
+    size_t bytes = port_dtype_size(out[0]->dtype);
+    port_iter_for_each(&iter, 1, zero_loop, &bytes);
+    const port_reduce_params *params = call->params;
+    bool half = call->in[0]->dtype == PORT_BF16 || call->in[0]->dtype == PORT_F16;
+    sum_into(call->out[0], call->in[0], params->dims, call->profile->num_threads, half);
+}
+
+typedef struct mean_context {
+    port_dtype dtype, sum_dtype;
+    double count;
+} mean_context;
+
+/* out = sums / count; the sums of half floats are f32. */
+static void
+divide_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const mean_context *context = opaque;
+    for (int64_t r = 0; r < size1; r++) {
+        for (int64_t i = 0; i < size0; i++) {
+            char *to = data[0] + r * strides[2] + i * strides[0];
+            const char *from = data[1] + r * strides[3] + i * strides[1];
+            if (context->dtype == PORT_F64) {
+                double value;
+                memcpy(&value, from, sizeof(value));
+                value /= context->count;
+                memcpy(to, &value, sizeof(value));
+            } else {
+                float value;
+                memcpy(&value, from, sizeof(value));
+                value /= (float)context->count;
+                port_store_f32(context->dtype, &value, 1, to, 0);
+            }
+        }
+    }
+}
+
+/* Sums of half floats need room in f32. */
+size_t
+port_mean_scratch_bytes(const port_kernel_call *call)
+{
+    bool half = call->in[0]->dtype == PORT_BF16 || call->in[0]->dtype == PORT_F16;
+    return half ? (size_t)port_view_elems(call->out[0]) * sizeof(float) : 0;
+}
+
+void
+port_mean_run(const port_kernel_call *call)
+{
+    const port_reduce_params *params = call->params;
+    const port_view *x = call->in[0], *y = call->out[0];
+    port_view sums = *y;
+    if (x->dtype == PORT_BF16 || x->dtype == PORT_F16) {
+        sums = port_view_contiguous(call->scratch, PORT_F32, y->ndim, y->shape);
+    }
+    const port_view *zeroed[1] = {&sums}, *divided[2] = {y, &sums};
+    size_t bytes = port_dtype_size(sums.dtype);
+    port_iter iter = port_iter_elementwise(1, zeroed);
+    port_iter_for_each(&iter, 1, zero_loop, &bytes);
+    sum_into(&sums, x, params->dims, call->profile->num_threads, false);
+    int64_t count = 1;
+    for (int32_t d = 0; d < x->ndim; d++) {
+        count *= (params->dims >> d & 1u) != 0 ? x->shape[d] : 1;
+    }
+    mean_context context = {x->dtype, sums.dtype, (double)count};
+    iter = port_iter_elementwise(2, divided);
+    port_iter_for_each(&iter, 1, divide_loop, &context);
+}

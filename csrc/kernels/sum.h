@@ -1,0 +1,17 @@
+/* sum.h -- sums in the reference's order, shared by reduce.c and norm.c. Private to csrc/kernels/. */
+#ifndef PORT_SUM_H
+#define PORT_SUM_H
+
+#include "loops.h"
+
+#define PORT_SUM_MAX_THREADS 1024 /* threads of the reference beyond this are taken for this many */
+
+/* The sum of n contiguous elements as one row of an inner reduction. */
+float port_cascade_sum_f32(const float *x, int64_t n);
+
+/* Rows "sum" and "mean" of reduce.c; operands as in kernels.h. */
+void port_sum_run(const port_kernel_call *call);
+void port_mean_run(const port_kernel_call *call);
+size_t port_mean_scratch_bytes(const port_kernel_call *call);
+
+#endif /* PORT_SUM_H */
