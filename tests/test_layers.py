@@ -20,7 +20,7 @@ PYTHON_LAYERS = [
     {"hooks", "program"},
     {"report"},
     {"compare", "check", "port", "testing", "interop"},
-    {"runner", "demo", "cli"},
+    {"runner", "demo", "cli", "__main__"},
 ]
 TORCH_AT_IMPORT = {"hooks", "recorder", "selection", "tensors", "weights"}  # may be loaded only by who asks for them
 TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "environment", "runner", "demo", "testing", "port"}  # to_torch(), running models
