@@ -51,11 +51,12 @@ def _add_capture(commands):
     command = _command(
         commands, "capture", "capture", "run an unmodified Python script and capture every call of every model in it",
         module=".capturing",
-        epilog="Every module that is called from outside of any other module is a root; its tensors are named after its class. "
+        epilog="Every module that is called from outside of any other module is a root with a capture of its own: the first in DIR, "
+               "others beside it, with their class in the name. "
                "The exit code is the script's own.")
     command.add_argument("-o", "--output", metavar="DIR", help="the capture to create (default: SCRIPT without .py, plus .capture)")
-    command.add_argument("--max-layers", type=_positive, metavar="N", help="capture the first N module calls of each step only")
-    command.add_argument("--stop-after-first-step", action="store_true", help="end the script after the first call of the first root")
+    command.add_argument("--max-layers", type=_positive, metavar="N", help="of everything numbered (layers.0, layers.1, ...) only the first N")
+    command.add_argument("--stop-after-first-step", action="store_true", help="end the script when a root is called for the second time")
     command.add_argument("--include", action="append", metavar="RE", help="only modules whose name matches (may be repeated)")
     command.add_argument("--exclude", action="append", metavar="RE", help="no modules whose name matches (may be repeated)")
     command.add_argument("--program", choices=["once", "all", "none"], default="once",

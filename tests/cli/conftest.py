@@ -1,0 +1,53 @@
+"""Runs the command line as a user does: another process, its own folder."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE_PARENT = str(Path(__file__).resolve().parents[2] / "python")
+
+MODEL = """
+import torch
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(8)
+        self.fc = torch.nn.Linear(8, 8)
+    def forward(self, hidden, scale=None):
+        return hidden + torch.tanh(self.fc(self.norm(hidden)))
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([Block(), Block()])
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x, scale=None)
+        return x
+torch.manual_seed(0)
+model = Model().eval()
+"""
+
+
+@pytest.fixture(scope="session")
+def run_porting():
+    """run_porting(*arguments, cwd=...) -> CompletedProcess with text."""
+
+    def run(*arguments, cwd, **kwargs):
+        environment = {**os.environ, "PYTHONPATH": PACKAGE_PARENT, "OMP_NUM_THREADS": "2", "COLUMNS": "100"}
+        command = [sys.executable, "-m", "porting", *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, **kwargs)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def captured(tmp_path_factory, run_porting):
+    """A folder with run.capture: two calls of a model of two blocks, captured from a script."""
+    folder = tmp_path_factory.mktemp("captured")
+    script = MODEL + "with torch.no_grad():\n    for n in (3, 5):\n        model(torch.randn(2, n, 8))\n"
+    (folder / "script.py").write_text(script, encoding="utf-8")
+    done = run_porting("capture", "-o", "run.capture", "script.py", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -1,0 +1,185 @@
+"""The commands that look at captures and judge them: what they print, and their exit codes."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import porting
+from porting.cli import commands
+
+
+def good(done):
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def refused(done, *words):
+    """Exit code 2 and one sentence that holds the words."""
+    assert done.returncode == 2 and done.stdout == "", done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+    return done.stderr
+
+
+def test_ls_lists_names_dtypes_shapes(captured, run_porting):
+    lines = good(run_porting("ls", "run.capture", cwd=captured)).splitlines()
+    capture = porting.open(captured / "run.capture")
+    assert [line.split()[0] for line in lines] == list(capture)
+    line = next(line for line in lines if line.startswith("layers.0.fc.in.0 "))
+    assert line.split(maxsplit=2)[1:] == ["float32", "(2, 3, 8)"]
+    assert [line.split()[0] for line in good(run_porting("ls", "run.capture", "layers.?.norm.out.*", cwd=captured)).splitlines()] == [
+        "layers.0.norm.out.0", "layers.1.norm.out.0"]
+    rows = json.loads(good(run_porting("ls", "run.capture", "norm.out", "--json", cwd=captured)))
+    assert {"name": "layers.1.norm.out.0", "dtype": "float32", "shape": [2, 3, 8], "bytes": 192} in rows and len(rows) == 2
+    modules = good(run_porting("ls", "--modules", "run.capture", cwd=captured))
+    assert "layers.0.fc" in modules and "2 calls" in modules
+
+
+def test_show_tells_a_tensors_facts(captured, run_porting):
+    facts = json.loads(good(run_porting("show", "run.capture", "layers.0.fc.out.0", "-n", "3", "--json", cwd=captured)))
+    array = porting.open(captured / "run.capture")["layers.0.fc.out.0"]
+    assert facts["shape"] == [2, 3, 8] and facts["nan"] == 0
+    assert facts["first"] == array.reshape(-1)[:3].astype(float).tolist()
+    assert facts["mean"] == pytest.approx(array.astype(float).mean()) and facts["max"] == array.max()
+    assert "float32" in good(run_porting("show", "run.capture", "layers.0.fc.out.0", cwd=captured))
+
+
+def test_show_tells_a_modules_calls(captured, run_porting):
+    text = good(run_porting("show", "run.capture", "layers.0", cwd=captured))
+    assert "Block, 2 calls" in text and "hidden" in text and "layers.0@1.out.0" in text
+    facts = json.loads(good(run_porting("show", "run.capture", "layers.0", "--json", cwd=captured)))
+    assert [call["step"] for call in facts["calls"]] == [0, 1]
+    assert facts["calls"][1]["inputs"][0]["shape"] == [2, 5, 8]
+
+
+@pytest.mark.parametrize("array, expected", [
+    (np.array([1.0, np.nan, -np.inf, 0.0], np.float32), {"nan": 1, "inf": 1, "zeros": 1, "min": 0.0, "max": 1.0, "mean": 0.5}),
+    (np.array([[2, -3]], np.int64), {"nan": 0, "inf": 0, "zeros": 0, "min": -3, "max": 2, "first": [2, -3]}),
+    (np.array([True, False]), {"first": [True, False]}),
+    (np.zeros((0, 4), np.float32), {"elements": 0}),
+    (np.float32(7).reshape(()), {"shape": [], "first": [7.0]}),
+])
+def test_facts_of_odd_tensors(array, expected):
+    facts = commands.tensor_facts(array, 4)
+    assert {key: facts[key] for key in expected} == expected
+    json.dumps(facts, allow_nan=False)
+
+
+def test_facts_of_half_floats():
+    import ml_dtypes
+
+    for dtype in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.float16):
+        facts = commands.tensor_facts(np.array([0.5, -2, 0], dtype), 3)
+        assert facts["first"] == [0.5, -2.0, 0.0] and facts["min"] == -2.0 and facts["zeros"] == 1
+
+
+def test_check_passes_a_capture_and_says_so(captured, run_porting, tmp_path):
+    done = run_porting("check", "run.capture", "--html", tmp_path / "r.html", cwd=captured)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    report = json.loads(good(run_porting("check", "run.capture", "--json", "--provider", "reference", "--include", "fc$", cwd=captured)))
+    assert report["passed"] is True and {row["module"] for row in report["rows"]} == {"layers.0.fc", "layers.1.fc"}
+
+
+def test_compare_tells_same_from_different(captured, run_porting, tmp_path):
+    assert run_porting("compare", "run.capture", "run.capture", "--require-coverage", cwd=captured).returncode == 0
+    arrays = dict(porting.open(captured / "run.capture"))
+    np.savez(tmp_path / "same.npz", **arrays)
+    assert run_porting("compare", "run.capture", tmp_path / "same.npz", cwd=captured).returncode == 0
+    wrong = dict(arrays)
+    wrong["layers.1.fc.out.0"] = wrong["layers.1.fc.out.0"] * np.float32(1.01)
+    np.savez(tmp_path / "wrong.npz", **wrong)
+    done = run_porting("compare", "run.capture", tmp_path / "wrong.npz", "--html", tmp_path / "wrong.html", cwd=captured)
+    assert done.returncode == 1 and "layers.1.fc" in done.stdout, done.stdout + done.stderr
+    assert "layers.1.fc.out.0" in (tmp_path / "wrong.html").read_text(encoding="utf-8")
+    np.savez(tmp_path / "part.npz", **{"layers.1.fc.out.0": arrays["layers.1.fc.out.0"]})
+    assert run_porting("compare", "run.capture", tmp_path / "part.npz", cwd=captured).returncode == 0
+    assert run_porting("compare", "run.capture", tmp_path / "part.npz", "--require-coverage", cwd=captured).returncode == 1
+    np.savez(tmp_path / "other.npz", unrelated=np.zeros(3, np.float32))
+    done = run_porting("compare", "run.capture", tmp_path / "other.npz", cwd=captured)
+    assert done.returncode == 2 and "no tensor in common" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["all.npz", "all.safetensors", "all.pt"])
+def test_export_writes_what_others_read(captured, run_porting, tmp_path, name):
+    good(run_porting("export", "run.capture", tmp_path / name, cwd=captured))
+    if name.endswith("npz"):
+        read = dict(np.load(tmp_path / name))
+    elif name.endswith("safetensors"):
+        from safetensors.numpy import load_file
+
+        read = load_file(tmp_path / name)
+    else:
+        import torch
+
+        read = {key: value.numpy() for key, value in torch.load(tmp_path / name).items()}
+    capture = porting.open(captured / "run.capture")
+    assert set(read) == set(capture)
+    assert all(np.array_equal(read[key], capture[key]) for key in read)
+
+
+def test_verify_finds_a_changed_byte(captured, run_porting, tmp_path):
+    good(run_porting("verify", "run.capture", cwd=captured))
+    shutil.copytree(captured / "run.capture", tmp_path / "bad.capture")
+    segment = next((tmp_path / "bad.capture").glob("rank00000/seg-*"))
+    data = bytearray(segment.read_bytes())
+    data[-5] ^= 1
+    segment.write_bytes(data)
+    refused(run_porting("verify", "bad.capture", cwd=tmp_path), "bad.capture")
+
+
+def test_a_capture_that_was_cut_short_is_shown_and_repaired(captured, run_porting, tmp_path):
+    shutil.copytree(captured / "run.capture", tmp_path / "cut.capture")
+    journal = tmp_path / "cut.capture/rank00000/journal.bin"
+    journal.write_bytes(journal.read_bytes()[:-40])
+    done = run_porting("ls", "cut.capture", cwd=tmp_path)
+    assert done.returncode == 0 and "not closed in order" in done.stderr and "layers.0.norm.in.0" in done.stdout
+    done = run_porting("repair", "cut.capture", "--json", cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["records"] > 10, done.stderr
+    good(run_porting("ls", "cut.capture", cwd=tmp_path))
+
+
+def test_config_says_what_computes(captured, run_porting):
+    facts = json.loads(good(run_porting("config", "--json", cwd=captured)))
+    assert "reference" in facts["providers"]
+    assert good(run_porting("config", cwd=captured))
+
+
+@pytest.mark.parametrize("command", [["ls"], ["show", "out.0"], ["check"], ["compare"], ["export", "x.npz"], ["verify"], ["repair"]])
+def test_what_is_no_capture_is_refused_in_one_sentence(run_porting, tmp_path, command):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("text", encoding="utf-8")
+    for path in ("missing", "folder", "file"):
+        rest = command[1:] or (["folder"] if command[0] == "compare" else [])
+        refused(run_porting(command[0], path, *rest, cwd=tmp_path), path)
+
+
+def test_an_unknown_name_gets_a_suggestion(captured, run_porting):
+    refused(run_porting("show", "run.capture", "layers.0.fcc.out.0", cwd=captured), "did you mean", "layers.0.fc.out.0")
+    refused(run_porting("ls", "run.capture", "layers.0.nrm.out.0", cwd=captured), "did you mean")
+    refused(run_porting("check", "run.capture", "--include", "attention", cwd=captured), "attention")
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["export", "run.capture", "x.zip"], ".safetensors, .npz, .pt"),
+    (["compare", "run.capture", "missing"], "missing: no such file"),
+    (["check", "run.capture", "--html", "no/such/folder.html"], "its folder does not exist"),
+    (["check", "run.capture", "--tol", "sloppy"], "sloppy"),
+    (["check", "run.capture", "--provider", "abacus"], "abacus"),
+])
+def test_bad_arguments_are_refused_in_one_sentence(captured, run_porting, arguments, words):
+    refused(run_porting(*arguments, cwd=captured), words)
+
+
+def test_debug_shows_where(captured, run_porting):
+    done = run_porting("--debug", "ls", "missing", cwd=captured)
+    assert done.returncode == 2 and "Traceback" in done.stderr
+    done = run_porting("ls", "missing", "--debug", cwd=captured)
+    assert done.returncode == 2 and "Traceback" in done.stderr
+
+
+def test_an_unknown_command_is_trouble(run_porting, tmp_path):
+    done = run_porting("frobnicate", cwd=tmp_path)
+    assert done.returncode == 2 and "invalid choice" in done.stderr
