@@ -5,30 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_model import MODEL
 
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[2] / "python")
-
-MODEL = """
-import torch
-class Block(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm = torch.nn.LayerNorm(8)
-        self.fc = torch.nn.Linear(8, 8)
-    def forward(self, hidden, scale=None):
-        return hidden + torch.tanh(self.fc(self.norm(hidden)))
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.ModuleList([Block(), Block()])
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer(x, scale=None)
-        return x
-torch.manual_seed(0)
-model = Model().eval()
-"""
-
 
 @pytest.fixture(scope="session")
 def run_porting():
@@ -40,7 +19,6 @@ def run_porting():
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, **kwargs)
 
     return run
-
 
 @pytest.fixture(scope="session")
 def captured(tmp_path_factory, run_porting):

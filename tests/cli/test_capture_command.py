@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import MODEL
+from cli_model import MODEL
 
 import porting
 
