@@ -56,7 +56,7 @@ def render(report, *, title=None):
     environment.filters.update(number=format_number, ulp=format_ulp)
     template = environment.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
     return template.render(
-        title=title or "Parity report",
+        title=title or {"check": "Reference, re-run in C", "compare": "Port against reference"}.get(report.what, "Parity report"),
         css=jinja2.utils.markupsafe.Markup(files.joinpath("report.css").read_text(encoding="utf-8")),
         script=jinja2.utils.markupsafe.Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -75,7 +75,7 @@ def render(report, *, title=None):
         events=_tree_events(rows, bands, first_idx),
         plots=_plots(rows, bands, first_idx),
         kinds=sorted({row.kind for row in rows if row.kind}),
-        facts=list(_flatten(report.environment or {})),
+        facts=[("tolerance", report.tolerance), *_flatten(report.environment or {})],
         leaf=_leaf,
     )
 
@@ -84,7 +84,9 @@ def render(report, *, title=None):
 
 
 def _band(row):
-    """The band of a row; "none" for what could not be compared."""
+    """The band of a row: "red" for a wrong shape or dtype, "none" for what was not there to be compared."""
+    if row.status in ("shape", "dtype"):
+        return "red"
     return row.verdict.band if row.status == "compared" and row.verdict is not None else "none"
 
 

@@ -1,0 +1,231 @@
+"""The HTML report: its structure read with html.parser, its look and behaviour in headless Chromium where there is one."""
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from porting import compare as _compare  # noqa: F401  (loads what Report needs)
+from porting.compare import compare_arrays
+from porting.report import Report, Row
+from porting.report.html import format_number, format_ulp, render, write
+
+HOSTILE = ['</script><script>document.title="owned"</script>', '<img src=x onerror="document.title=1">', '"\'><b>bold</b>', "a\u2028b",
+           "{{ 7 * 7 }}", "{% raw %}", "javascript:alert(1)", "&lt;i&gt;", "naïve.模块", "..", "x" * 3000, ".".join("d" * 1 for _ in range(900))]
+
+
+def compared(module, expected, actual, call=0, leaf="out.0", kind="linear"):
+    result = compare_arrays(np.asarray(expected, np.float32), np.asarray(actual, np.float32), kind=kind)
+    at = f"@{call}" if call else ""
+    return Row(name=f"{module}{at}.{leaf}", module=module, call=call, step=call, kind=kind, status="compared", verdict=result.verdict,
+               metrics=result.metrics, reason=result.verdict.reason, shape=np.shape(expected), dtype="float32")
+
+
+def missing(module, status="missing", reason="the port has no such tensor"):
+    return Row(name=f"{module}.out.0", module=module, call=0, step=0, kind="composite", status=status, reason=reason)
+
+
+def sample(num_layers=3, wrong=1):
+    """Layers of three modules; the fc of layer `wrong` is a tenth off, one module is missing."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(num_layers):
+        for part in ("norm", "fc", "act"):
+            x = rng.standard_normal((4, 6)).astype(np.float32)
+            y = x * np.float32(1.1) if (i, part) == (wrong, "fc") else x
+            rows.append(compared(f"layers.{i}.{part}", x, y))
+        rows.append(compared(f"layers.{i}", x, np.nextafter(x, np.float32(9))))
+    rows.append(missing("head"))
+    rows.append(compared("", x, x))
+    return Report(rows=rows, num_calls=len(rows), environment={"torch": "2.13.0", "cpu": {"name": "<b>chip</b>", "levels": ["avx2", "fma"]}},
+                  warnings=["a warning with <i>markup</i>"])
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with attributes, text, and the contents of scripts."""
+
+    VOID = {"meta", "input", "br", "img", "link", "hr"}
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.texts, self.scripts, self.open, self.problems = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        if self.open:
+            self.problems.append(f"not closed: {self.open}")
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID and not self.get_starttag_text().endswith("/>"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> at {self.getpos()}")
+
+    def handle_data(self, data):
+        (self.scripts if self.open and self.open[-1] == "script" else self.texts).append(data)
+
+    def find(self, tag, **wanted):
+        return [a for t, a in self.elements if t == tag and all(k in a and (v is None or v in (a[k] or "").split()) for k, v in wanted.items())]
+
+
+def data_of(page):
+    return json.loads(page.scripts[0])
+
+
+def test_every_row_and_fact_is_there():
+    report = sample()
+    page = Page(render(report, title="A title"))
+    assert page.problems == []
+    lines = [a for a in page.find("div", **{"class": "row"})]
+    assert [a["data-name"] for a in lines] and {a["data-name"] for a in lines} == {row.name for row in report.rows}
+    assert len(lines) == len(report.rows)
+    data = data_of(page)
+    assert [dict(zip(data["columns"], values))["name"] for values in data["rows"]] == [row.name for row in report.rows]
+    assert report.rows[data["first"]] is report.first_divergence and report.first_divergence.name == "layers.1.fc.out.0"
+    assert [a["id"] for a in page.find("div", **{"class": "is-first"})] == [f"r{data['first']}"]
+    text = " ".join(page.texts)
+    for words in ("A title", "failed", "First divergence", "layers.1.fc.out.0", "<b>chip</b>", "avx2, fma", "a warning with <i>markup</i>", "missing"):
+        assert words in text
+    assert [a["title"] for a in page.find("span", **{"class": "name"}) if a["title"].startswith("layers.1") and "out" not in a["title"]] == [
+        "layers.1", "layers.1.norm", "layers.1.fc", "layers.1.act"], "modules stand in order of execution"
+
+
+def test_a_report_without_a_fault_says_so():
+    page = Page(render(sample(wrong=-1)))
+    assert "First divergence" not in " ".join(page.texts) and data_of(page)["first"] is None
+
+
+def test_it_needs_nothing_from_elsewhere():
+    page = Page(render(sample()))
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "img"), tag
+        for name, value in attributes.items():
+            assert name not in ("src", "srcset", "action", "formaction", "background", "poster"), (tag, name)
+            assert not name.startswith("on"), (tag, name)
+            assert name != "href" or value == "#"
+    text = render(sample())
+    assert not re.search(r"(https?:)?//[a-z]|@import|url\(", text, re.I)
+    policy = next(a["content"] for a in page.find("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy and "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_stay_text(name):
+    rows = [compared(name, [1.0, 2.0], [1.0, 2.5], kind=name), missing(name, reason=name)]
+    report = Report(rows=rows, num_calls=1, environment={name: {name: name}}, warnings=[name])
+    good = Page(render(Report(rows=[compared("m", [1.0, 2.0], [1.0, 2.5], kind="k"), missing("m", reason="r")], num_calls=1,
+                              environment={"e": {"e": "e"}}, warnings=["w"]), title="t"))
+    page = Page(render(report, title=name))
+    assert page.problems == [] and len(page.scripts) == len(good.scripts) == 2
+    assert page.scripts[1] == good.scripts[1]
+    extra = {t for t, _ in page.elements} - {t for t, _ in good.elements}
+    assert extra == set(), extra
+    assert name in "".join(page.texts)
+    assert data_of(page)["rows"][0][0] == rows[0].name
+
+
+def test_numbers_that_json_lacks():
+    rows = [compared("nan", [1.0, 2.0, np.inf], [np.nan, 2.0, np.inf]), compared("none", [], []), compared("zero", [0.0], [0.0]),
+            compared("subnormal", [1e-40], [3e-40])]
+    page = Page(render(Report(rows=rows, num_calls=4)))
+    assert page.problems == []
+    rows = [dict(zip(data_of(page)["columns"], values)) for values in data_of(page)["rows"]]
+    assert rows[0]["max_ulp"] == "NaN" and rows[0]["band"] == "red"
+    assert "NaN" in page.texts
+
+
+def test_no_rows_at_all():
+    assert Page(render(Report(rows=[], num_calls=0))).problems == []
+
+
+@pytest.mark.parametrize("value, text", [(None, "–"), (0, "0"), (1234567, "1\u202f234\u202f567"), (0.5, "0.5"), (1e-9, "1e-09"), (math.nan, "nan"),
+                                         (math.inf, "inf"), (3.0, "3")])
+def test_format_number(value, text):
+    assert format_number(value) == text
+
+
+@pytest.mark.parametrize("value, text", [(None, "–"), (2**64 - 1, "NaN"), (12, "12"), (2**40, "1.10e+12")])
+def test_format_ulp(value, text):
+    assert format_ulp(value) == text
+
+
+def test_write_returns_where(tmp_path):
+    path = write(sample(), tmp_path / "r.html")
+    assert path == str(tmp_path / "r.html") and sample().to_html(path) == path
+    with pytest.raises(OSError):
+        write(sample(), tmp_path / "no" / "r.html")
+
+
+def test_a_thousand_modules_are_written_quickly():
+    import time
+
+    report = sample(num_layers=250)
+    start = time.perf_counter()
+    text = render(report)
+    assert time.perf_counter() - start < 2
+    assert len(text) < 3_000_000
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    program = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine: the page's script and its loading time are not tested here")
+
+    def run(path, *options):
+        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *options, path.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_the_script_runs_and_a_thousand_modules_open_in_two_seconds(chromium, tmp_path):
+    sample(num_layers=250).to_html(tmp_path / "big.html")
+    page = Page(chromium(tmp_path / "big.html", "--dump-dom"))
+    root = page.find("html")[0]
+    assert int(root["data-ready"]) < 2000, "milliseconds from navigation to the end of the script"
+    picked = page.find("div", **{"class": "picked"})
+    assert [a["data-name"] for a in picked] == ["layers.1.fc.out.0"]
+    assert page.find("rect"), "the histogram of the first divergence"
+    assert "1\u202f002 tensors" in page.texts
+
+
+def test_search_narrows_the_tree(chromium, tmp_path):
+    text = render(sample(num_layers=20))
+    page = tmp_path / "search.html"
+    probe = ('document.getElementById("search").value = "layers.7.fc"; document.getElementById("kind").dispatchEvent(new Event("change"));'
+             'document.querySelectorAll("svg.plot")[0].dispatchEvent(new MouseEvent("mousemove", {clientX: 100, clientY: 300}));')
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", f"<script>{probe}</script></body>")
+    page.write_text(text, encoding="utf-8")
+    dom = Page(chromium(page, "--dump-dom"))
+    shown = [a["data-name"] for a in dom.find("div", **{"class": "row"}) if "hidden" not in a]
+    assert shown == ["layers.7.fc.out.0"]
+    assert "1 of 82 tensors" in dom.texts
+
+
+def test_a_hostile_page_does_nothing(chromium, tmp_path):
+    rows = [compared(name, [1.0, 2.0], [1.0, 2.5], kind=name) for name in HOSTILE]
+    Report(rows=rows, num_calls=len(rows), environment={HOSTILE[0]: HOSTILE[1]}).to_html(tmp_path / "hostile.html", title="innocent")
+    dom = Page(chromium(tmp_path / "hostile.html", "--dump-dom"))
+    assert "data-ready" in dom.find("html")[0], "the page's own script runs to its end"
+    assert dom.texts[dom.texts.index("innocent")] == "innocent" and "owned" not in [t.strip() for t in dom.texts]
+    assert not dom.find("img") and not dom.find("b", style=None)
+
+
+if __name__ == "__main__":
+    sample(num_layers=int(sys.argv[2]) if len(sys.argv) > 2 else 30).to_html(sys.argv[1])
