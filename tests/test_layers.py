@@ -16,10 +16,11 @@ PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "structure"},
     {"providers", "tolerance", "selection", "tensors", "environment", "weights"},
-    {"recorder", "capture"},
+    {"recorder", "capture", "modules", "export"},
     {"hooks", "program"},
     {"report"},
-    {"compare", "check", "port", "testing", "interop"},
+    {"compare", "port", "diagnose", "interop"},
+    {"check", "testing"},
     {"runner", "demo", "cli", "__main__"},
 ]
 TORCH_AT_IMPORT = {"hooks", "recorder", "selection", "tensors", "weights"}  # may be loaded only by who asks for them

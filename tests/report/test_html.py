@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from porting import compare as _compare  # noqa: F401  (loads what Report needs)
 from porting.compare import compare_arrays
 from porting.report import Report, Row
 from porting.report.html import format_number, format_ulp, render, write
