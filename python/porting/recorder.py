@@ -103,8 +103,8 @@ def pattern_of(root_leaves: Iterable[tuple[str, torch.Tensor]], non_tensor_args:
         the root, its training flag and the structure tree of its arguments.
 
     Shapes, strides, dtypes and the autograd, inference and autocast state count. If the call has a non-empty cache, the cached
-    length `kv` (second last dimension of the first cache leaf) is a symbol: so are the same dimension of every cache leaf
-    and the last dimensions of other leaves that are `kv` or `kv` + new tokens.
+    length `kv` (second last dimension of the first cache leaf) is a symbol: the same dimension of cache leaves and the last
+    dimension of other leaves may be `kv` plus new tokens.
     """
     leaves = list(root_leaves)
     kv = 0
@@ -122,7 +122,8 @@ def pattern_of(root_leaves: Iterable[tuple[str, torch.Tensor]], non_tensor_args:
         if kv and shape:
             cache = _CACHE_LEAF.search(path) is not None and len(shape) >= 3
             place = -2 if cache else -1
-            shape[place] = lengths.get(tensor.shape[place], shape[place])
+            if cache or shape[place] != kv:
+                shape[place] = lengths.get(tensor.shape[place], shape[place])
         strides = "contiguous" if tensor.is_contiguous() else ("strided" if kv else tensor.stride())
         described.append((path, _dtype_name(tensor.dtype), str(tensor.device), tuple(shape), strides))
     state = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
@@ -229,7 +230,11 @@ class Recorder(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # True would import the whole compiler at the first op
+        return False  # True would import the whole compiler at the first op; see _skip_compilation
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True  # compiled parts of a model stay compiled
 
     def __init__(
         self,
@@ -418,6 +423,8 @@ class Recorder(TorchDispatchMode):
 
     def _add_op(self, recording: _Recording, op: _Op, encoded: list, named: dict, args: Any, result: Any) -> None:
         number = len(recording.ops)
+        if op.data_dependent:
+            recording.data_dependent = True
         base = None
         if op.view_of is not None and op.view_of < len(encoded):
             reference = encoded[op.view_of]
@@ -448,8 +455,6 @@ class Recorder(TorchDispatchMode):
             entry.append(scalars[0] if len(scalars) == 1 else {"list": scalars})
         elif outputs == [None]:
             entry[3] = []  # the op returns nothing
-        if op.data_dependent:
-            recording.data_dependent = True
         recording.ops.append(entry)
 
     # ------------------------------------------------------------ arguments
@@ -573,6 +578,19 @@ class Recorder(TorchDispatchMode):
             tensor = recording.weak[value]()
             if tensor is not None:
                 recording.constants[value] = (self._store(recording, value, tensor, 0), 0)
+
+
+def _skip_compilation() -> None:
+    """A compiler that is tracing the model must not trace the recorder. torch's own way imports the whole compiler at the first op."""
+    try:
+        frames = torch._C._dynamo.eval_frame
+        skip = frames._FrameAction.SKIP
+        frames.set_code_exec_strategy(Recorder.__torch_dispatch__.__code__, frames._FrameExecStrategy(skip, skip))
+    except (AttributeError, TypeError):  # another version of torch: programs of compiled models may then have a reason
+        pass
+
+
+_skip_compilation()
 
 
 class _Again:

@@ -35,6 +35,15 @@ def leaves_of(value, path=""):
     return [leaf for k, v in items for leaf in leaves_of(v, f"{path}.{k}" if path else str(k))]
 
 
+def plain_of(value):
+    """What is not a tensor in the arguments, for the pattern."""
+    if isinstance(value, dict):
+        return {k: plain_of(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_of(v) for v in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else type(value).__name__
+
+
 @dataclasses.dataclass
 class CallRecord:
     inputs: dict
@@ -54,7 +63,7 @@ class Harness:
         self.recorder = Recorder(self.store, self.parameter_name) if record else None
         self.share = share
         self.calls: dict[tuple[str, int], CallRecord] = {}
-        self.roots: dict[int, list] = {}
+        self.roots: dict[tuple[str, int], list] = {}  # an outermost call -> the calls inside it, in order
         self.counts: dict[str, int] = {}
         self.handles = []
         self.open = []
@@ -83,15 +92,14 @@ class Harness:
             leaves = leaves_of({**dict(enumerate(args)), **kwargs})
             with self.quiet():
                 self.calls[name, call] = CallRecord({p: t.clone() for p, t in leaves}, {})
+            outermost = not self.open
             self.open.append((name, call))
-            if name == "":
-                self.roots[call] = []
-            self.roots[max(self.roots)].append((name, call))
+            self.roots.setdefault(self.open[0], []).append((name, call))
             if self.recorder is not None:
-                if name == "":
+                if outermost:
                     with self.quiet():
-                        pattern = pattern_of(leaves, "root") if self.share else None
-                    self.recorder.begin("", call, pattern)
+                        pattern = pattern_of(leaves, (name, plain_of(dict(enumerate(args)) | kwargs))) if self.share else None
+                    self.recorder.begin(name, call, pattern)
                 self.recorder.enter(name, call, leaves)
 
         return hook
@@ -104,7 +112,7 @@ class Harness:
             leaves = leaves_of(output)
             if self.recorder is not None:
                 self.recorder.exit(name, call, leaves)
-                if name == "":
+                if not self.open:
                     self.recorder.end()
             with self.quiet():
                 self.calls[name, call].outputs = {p: t.clone() for p, t in leaves}
@@ -120,6 +128,7 @@ class Harness:
     def __exit__(self, kind, *_):
         if kind is not None and self.recorder is not None:
             self.recorder.abandon()
+        self.open.clear()
         for handle in self.handles:
             handle.remove()
 
@@ -178,7 +187,7 @@ def check(harness, *, complete=True):
         assert "reason" not in program, program["reason"]
         for root_call in program["calls"]:
             order: dict[str, list[int]] = {}
-            for name, call in harness.roots[root_call]:
+            for name, call in harness.roots[program["root"], root_call]:
                 order.setdefault(name, []).append(call)
             places: dict[str, int] = {}
             for module in sorted(program["modules"], key=lambda m: m["call"]):
