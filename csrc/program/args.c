@@ -118,13 +118,10 @@ is_list(const op_call *call, const port_arg *arg, char type)
 }
 
 static const char *
-describe(const op_call *call, const port_arg *arg)
+describe(const port_arg *arg)
 {
     static const char *const names[] = {"None", "a tensor", "an int", "a float", "a bool", "a string", "a list",
                                         "a dtype", "a device", "a layout", "a memory format", "an int"};
-    if (arg->kind == PORT_ARG_TENSOR && !is_tensor(call, arg)) {
-        return "a value that nothing has made or fed";
-    }
     return (size_t)arg->kind < sizeof names / sizeof names[0] ? names[arg->kind] : "something unknown";
 }
 
@@ -173,6 +170,20 @@ fits(const op_call *call, const part *p, const port_arg *arg)
     }
 }
 
+/* A value that the program uses before it makes it and that was not fed: the first one's number, or -1. */
+static int64_t
+absent_value(const op_call *call, const port_arg *arg)
+{
+    if (arg->kind == PORT_ARG_TENSOR) {
+        return is_tensor(call, arg) ? -1 : arg->i;
+    }
+    int64_t absent = -1;
+    for (int64_t k = 0; arg->kind == PORT_ARG_LIST && absent < 0 && k < arg->num_items; k++) {
+        absent = absent_value(call, &arg->items[k]);
+    }
+    return absent;
+}
+
 static port_status
 take_named(op_call *call, const part *p, const port_named_arg *named, size_t num_named, port_arg *arg, size_t *used)
 {
@@ -210,9 +221,12 @@ bind_args(op_call *call, const port_arg *args, size_t num_args, const port_named
                 return fail_op(call, PORT_E_VALUE, "argument %s is missing", p.name);
             }
             arg = default_arg(&p);
+        } else if (absent_value(call, &arg) >= 0) {
+            return fail_op(call, PORT_E_VALUE, "argument %s is value %lld, which nothing has made or fed", p.name,
+                           (long long)absent_value(call, &arg));
         } else if (!fits(call, &p, &arg)) {
             return fail_unsupported(call, "argument %s: expected %s%s, got %s", p.name, wanted(p.type),
-                                    p.optional ? " or None" : "", describe(call, &arg));
+                                    p.optional ? " or None" : "", describe(&arg));
         }
         call->args[call->num_args++] = arg;
     }

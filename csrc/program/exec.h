@@ -18,6 +18,7 @@ typedef struct port_buffer {
     uint64_t size_bytes;
     int64_t refs;
     bool owned; /* else borrowed from a feed: copied before the first write */
+    int64_t origin_bytes; /* of a feed: where data lay in its storage when recorded; as_strided counts from the storage */
 } port_buffer;
 
 typedef struct port_tensor {

@@ -63,7 +63,8 @@ typedef enum port_arg_kind {
     PORT_ARG_DEVICE,        /* text */
     PORT_ARG_LAYOUT,        /* text */
     PORT_ARG_MEMORY_FORMAT, /* i: port_memory_format */
-    PORT_ARG_SYM            /* i + sum of items, which are pairs of INT: factor, number of the symbol; num_items counts both */
+    PORT_ARG_SYM,           /* i + sum of items, which are pairs of INT: factor, number of the symbol; num_items counts both */
+    PORT_ARG_OTHER          /* something that no op here takes (a complex number, a foreign dtype) */
 } port_arg_kind;
 
 typedef enum port_memory_format {

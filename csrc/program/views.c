@@ -485,6 +485,9 @@ run_as_strided(op_call *call)
     if (arg_given(call, 3) && __builtin_mul_overflow(arg_int(call, 3), elem, &out->offset_bytes)) {
         return fail_op(call, PORT_E_VALUE, "the offset is too large");
     }
+    if (arg_given(call, 3) && __builtin_sub_overflow(out->offset_bytes, out->buffer->origin_bytes, &out->offset_bytes)) {
+        return fail_op(call, PORT_E_VALUE, "the offset is too large");
+    }
     return emit(call, out); /* which checks the bounds */
 }
 

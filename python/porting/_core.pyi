@@ -64,7 +64,7 @@ class Program:
     def run(self, begin: int, end: int, feeds: Mapping[int, np.ndarray], fetches: Sequence[int], *,
             fetch_at: Sequence[int] | None = None, provider: str = "auto", variant: str | None = None,
             capability: str = "default", num_threads: int = 1, mkldnn: bool = True,
-            symbols: Sequence[int] = ()) -> list[np.ndarray]: ...
+            symbols: Sequence[int] = (), check_strides: bool = False) -> list[np.ndarray]: ...
 
 def call_op(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] = {}, *, provider: str = "auto", variant: str | None = None,
             capability: str = "default", num_threads: int = 1, mkldnn: bool = True) -> Any:

@@ -1,0 +1,41 @@
+/* graph.h -- a parsed program. Private to csrc/program/. Nothing here changes after parsing: runs may go in parallel. */
+#ifndef PORT_GRAPH_H
+#define PORT_GRAPH_H
+
+#include "exec.h"
+
+typedef struct value_info {
+    port_dtype dtype; /* PORT_NUM_DTYPES: one that no kernel knows */
+    int32_t ndim;
+    bool has_strides;       /* false for a tensor that is not strided */
+    const port_arg *shape;  /* ndim, INT or SYM */
+    const port_arg *strides; /* ndim */
+    port_arg offset;
+} value_info;
+
+typedef struct op_info {
+    const char *name;
+    const port_arg *args;
+    size_t num_args;
+    const port_named_arg *named;
+    size_t num_named;
+    const int64_t *outputs; /* value numbers; -1: nothing */
+    size_t num_outputs;
+    port_arg returned; /* kind NONE: no Python value was returned */
+} op_info;
+
+typedef struct arena arena;
+
+struct port_program {
+    arena *memory;
+    int64_t num_values, num_ops, num_symbols;
+    const value_info *values;
+    const op_info *ops;
+    const int64_t *recorded_symbols;
+    bool sym_shapes; /* shapes of values hold symbols: they are right for any symbols, not for the recorded ones only */
+};
+
+/* Calls visit for every tensor argument of the op, also inside lists. */
+void op_for_each_input(const op_info *op, void (*visit)(int64_t value, void *context), void *context);
+
+#endif /* PORT_GRAPH_H */

@@ -1,0 +1,426 @@
+/* run.c -- executes an interval of a program: feeds, ops in order, results, and the memory of values nobody needs any more.
+ *
+ * After every op its results are held against the recorded dtype and shape: a program that was recorded for other sizes
+ * is refused where it first differs, instead of going on with literal sizes that no longer mean anything. */
+#include "graph.h"
+
+#include <math.h>
+
+typedef struct run_state {
+    const port_program *program;
+    const port_run_options *options;
+    int64_t begin, end;
+    bool check_shapes;
+    port_tensor **values;  /* by number; NULL: not there */
+    int64_t *last_use;     /* op after which a value is dead; `end` for one that is fetched */
+    op_call sizes;         /* only to evaluate symbols */
+    port_error *err;
+} run_state;
+
+static void
+drop_value(run_state *run, int64_t v)
+{
+    if (run->values[v] != NULL) {
+        buffer_release(run->values[v]->buffer);
+        port_free(run->values[v]);
+        run->values[v] = NULL;
+    }
+}
+
+static port_status
+set_value(run_state *run, int64_t v, const port_tensor *tensor)
+{
+    port_tensor *copy = port_alloc(sizeof *copy);
+    if (copy == NULL) {
+        return port_fail(run->err, PORT_E_NOMEM, "no memory for a tensor");
+    }
+    tensor->buffer->refs++;
+    drop_value(run, v);
+    *copy = *tensor;
+    run->values[v] = copy;
+    return PORT_OK;
+}
+
+/* ------------------------------------------------------------------ feeds */
+
+static void
+recorded_layout(const run_state *run, const value_info *info, int64_t *shape, int64_t *strides)
+{
+    for (int32_t d = 0; d < info->ndim; d++) {
+        shape[d] = eval_int(&run->sizes, &info->shape[d]);
+        strides[d] = info->has_strides ? eval_int(&run->sizes, &info->strides[d]) : 0;
+    }
+}
+
+static bool
+same_strides(int32_t ndim, const int64_t *shape, const int64_t *a, const int64_t *b)
+{
+    for (int32_t d = 0; d < ndim; d++) {
+        if (shape[d] == 0) {
+            return true;
+        }
+        if (shape[d] != 1 && a[d] != b[d]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Lays the fed elements out as they lay when the program was recorded: kernels and views depend on it. Leaves the tensor
+ * as it is where that is not possible (elements that shared memory then and differ now). */
+static port_status
+lay_out(run_state *run, const port_view *fed, const int64_t *strides, port_tensor *tensor)
+{
+    port_tensor laid = *tensor;
+    uint64_t dense_bytes = (uint64_t)tensor_elems(tensor) * port_dtype_size(tensor->dtype);
+    int64_t last = 0;
+    for (int32_t d = 0; d < laid.ndim; d++) {
+        int64_t reach;
+        if (laid.shape[d] == 0 || strides[d] < 0 || __builtin_mul_overflow(laid.shape[d] - 1, strides[d], &reach) ||
+            __builtin_add_overflow(last, reach, &last)) {
+            return PORT_OK;
+        }
+        laid.strides[d] = strides[d];
+    }
+    uint64_t bytes;
+    if (!port_mul_u64((uint64_t)last + 1, port_dtype_size(laid.dtype), &bytes) || bytes > 4 * dense_bytes + 65536) {
+        return PORT_OK;
+    }
+    port_status status = buffer_new(bytes, true, &laid.buffer, run->err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_view to = tensor_view(&laid);
+    copy_view(&to, fed);
+    bool kept = true;
+    if (bytes < dense_bytes) { /* places that several elements share */
+        char *a = port_alloc((size_t)dense_bytes), *b = port_alloc((size_t)dense_bytes);
+        kept = a != NULL && b != NULL;
+        if (kept) {
+            port_view_gather(fed, a);
+            port_view_gather(&to, b);
+            kept = memcmp(a, b, (size_t)dense_bytes) == 0;
+        }
+        port_free(a);
+        port_free(b);
+    }
+    buffer_release(kept ? tensor->buffer : laid.buffer);
+    if (kept) {
+        *tensor = laid;
+    }
+    return PORT_OK;
+}
+
+static port_status
+check_feed(run_state *run, const port_feed *feed, const int64_t *shape)
+{
+    const value_info *info = &run->program->values[feed->value];
+    char a[200], b[200];
+    if (feed->view.dtype != info->dtype) {
+        return port_fail(run->err, PORT_E_DTYPE, "value %lld was recorded as %s, got %s", (long long)feed->value,
+                         port_dtype_name(info->dtype), port_dtype_name(feed->view.dtype));
+    }
+    bool same = feed->view.ndim == info->ndim;
+    for (int32_t d = 0; same && run->check_shapes && d < info->ndim; d++) {
+        same = feed->view.shape[d] == shape[d];
+    }
+    return same ? PORT_OK
+                : port_fail(run->err, PORT_E_SHAPE, "value %lld was recorded with shape %s, got %s", (long long)feed->value,
+                            shape_text(info->ndim, shape, a, sizeof a),
+                            shape_text(feed->view.ndim, feed->view.shape, b, sizeof b));
+}
+
+static port_status
+take_feed(run_state *run, const port_feed *feed)
+{
+    int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
+    if (feed->value < 0 || feed->value >= run->program->num_values) {
+        return port_fail(run->err, PORT_E_VALUE, "value %lld is fed, the program has %lld values", (long long)feed->value,
+                         (long long)run->program->num_values);
+    }
+    if (run->values[feed->value] != NULL) {
+        return port_fail(run->err, PORT_E_VALUE, "value %lld is fed twice", (long long)feed->value);
+    }
+    const value_info *info = &run->program->values[feed->value];
+    recorded_layout(run, info, shape, strides);
+    port_status status = check_feed(run, feed, shape);
+    port_tensor tensor;
+    if (status != PORT_OK || (status = tensor_from_view(&feed->view, &tensor, run->err)) != PORT_OK) {
+        return status;
+    }
+    bool fits = info->has_strides && memcmp(shape, tensor.shape, (size_t)tensor.ndim * sizeof shape[0]) == 0;
+    if (fits && same_strides(tensor.ndim, shape, strides, tensor.strides)) {
+        for (int32_t d = 0; d < tensor.ndim; d++) { /* strides of dimensions of size 1 are free, and torch looks at them */
+            tensor.strides[d] = strides[d] >= 0 ? strides[d] : tensor.strides[d];
+        }
+    } else if (fits) {
+        status = lay_out(run, &feed->view, strides, &tensor);
+    }
+    int64_t offset = eval_int(&run->sizes, &info->offset), size = (int64_t)port_dtype_size(info->dtype);
+    if (status == PORT_OK && !__builtin_mul_overflow(offset, size, &offset)) {
+        tensor.buffer->origin_bytes = offset;
+    }
+    if (status == PORT_OK) {
+        status = set_value(run, feed->value, &tensor);
+    }
+    buffer_release(tensor.buffer);
+    return status;
+}
+
+/* ------------------------------------------------------------------ ops */
+
+static port_status
+check_output(run_state *run, const op_info *op, int64_t v, const port_tensor *made)
+{
+    const value_info *info = &run->program->values[v];
+    int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
+    char a[200], b[200];
+    if (made->dtype != info->dtype) {
+        return port_fail(run->err, PORT_E_DTYPE, "%s: value %lld was recorded as %s and came out as %s", op->name, (long long)v,
+                         port_dtype_name(info->dtype), port_dtype_name(made->dtype));
+    }
+    recorded_layout(run, info, shape, strides);
+    bool same = made->ndim == info->ndim;
+    for (int32_t d = 0; same && run->check_shapes && d < info->ndim; d++) {
+        same = made->shape[d] == shape[d];
+    }
+    if (!same) {
+        return port_fail(run->err, PORT_E_SHAPE, "%s: value %lld was recorded with shape %s and came out with %s", op->name,
+                         (long long)v, shape_text(info->ndim, shape, a, sizeof a),
+                         shape_text(made->ndim, made->shape, b, sizeof b));
+    }
+    if (run->options->check_strides && run->check_shapes && info->has_strides &&
+        !same_strides(made->ndim, shape, strides, made->strides)) {
+        return port_fail(run->err, PORT_E_SHAPE, "%s: value %lld was recorded with strides %s and came out with %s", op->name,
+                         (long long)v, shape_text(info->ndim, strides, a, sizeof a),
+                         shape_text(made->ndim, made->strides, b, sizeof b));
+    }
+    return PORT_OK;
+}
+
+/* A Python number that the op returned went into the program as a literal: it must still be the same. */
+static port_status
+check_returned(run_state *run, const op_info *op, const op_call *call)
+{
+    if (op->returned.kind == PORT_ARG_NONE || call->num_out != 1) {
+        return PORT_OK;
+    }
+    port_scalar recorded = eval_scalar(&run->sizes, &op->returned);
+    port_view view = tensor_view(&call->out[0]), number;
+    double now = 0.0;
+    bool same;
+    if (view.dtype == PORT_I64 || view.dtype == PORT_BOOL) {
+        int64_t i = view.dtype == PORT_BOOL ? *(const uint8_t *)view.data != 0 : *(const int64_t *)view.data;
+        same = recorded.kind == PORT_SCALAR_FLOAT ? recorded.d == (double)i : recorded.i == i;
+        now = (double)i;
+    } else {
+        port_kernel_call cast = {.num_in = 1, .num_out = 1, .in = {&view}, .out = {&number},
+                                 .provider = run->options->provider, .profile = &run->options->profile};
+        const port_kernel_row *row = port_kernel_find("cast", view.dtype, "ref");
+        number = port_view_contiguous(&now, PORT_F64, 0, NULL);
+        if (row == NULL) {
+            return port_fail(run->err, PORT_E_UNSUPPORTED, "%s: there is no kernel cast for %s", op->name, port_dtype_name(view.dtype));
+        }
+        row->run(&cast);
+        same = now == recorded.d || (now != now && recorded.d != recorded.d) || fabs(now - recorded.d) <= 1e-3 * fabs(recorded.d);
+    }
+    return same ? PORT_OK
+                : port_fail(run->err, PORT_E_VALUE, "%s: it returned %g when the program was recorded and %g now: the program does "
+                            "not stand for these inputs", op->name, recorded.d, now);
+}
+
+static port_status
+take_outputs(run_state *run, const op_info *op, const op_call *call)
+{
+    port_status status = check_returned(run, op, call);
+    if (status != PORT_OK || op->num_outputs == 0) {
+        return status;
+    }
+    if (op->num_outputs != call->num_out) {
+        return port_fail(run->err, PORT_E_VALUE, "%s: the program names %zu results, there are %zu", op->name, op->num_outputs,
+                         call->num_out);
+    }
+    for (size_t k = 0; k < op->num_outputs && status == PORT_OK; k++) {
+        if (op->outputs[k] >= 0) {
+            status = check_output(run, op, op->outputs[k], &call->out[k]);
+            if (status == PORT_OK) {
+                status = set_value(run, op->outputs[k], &call->out[k]);
+            }
+        }
+    }
+    return status;
+}
+
+typedef struct release_context {
+    run_state *run;
+    int64_t op_idx;
+} release_context;
+
+static void
+release_if_dead(int64_t v, void *context)
+{
+    release_context *c = context;
+    if (c->run->last_use[v] <= c->op_idx) {
+        drop_value(c->run, v);
+    }
+}
+
+static port_status
+run_op(run_state *run, int64_t op_idx)
+{
+    const op_info *op = &run->program->ops[op_idx];
+    op_call call = {.name = op->name, .values = run->values, .num_values = run->program->num_values, .options = run->options,
+                    .err = run->err};
+    port_status status = op_call_run(&call, op->args, op->num_args, op->named, op->num_named);
+    if (status == PORT_OK) {
+        status = take_outputs(run, op, &call);
+    }
+    op_call_end(&call);
+    return status;
+}
+
+static void
+release_after(run_state *run, int64_t op_idx)
+{
+    const op_info *op = &run->program->ops[op_idx];
+    release_context context = {run, op_idx};
+    op_for_each_input(op, release_if_dead, &context);
+    for (size_t k = 0; k < op->num_outputs; k++) {
+        if (op->outputs[k] >= 0) {
+            release_if_dead(op->outputs[k], &context);
+        }
+    }
+}
+
+static void
+note_use(int64_t v, void *context)
+{
+    release_context *c = context;
+    c->run->last_use[v] = c->op_idx > c->run->last_use[v] ? c->op_idx : c->run->last_use[v];
+}
+
+static void
+find_last_uses(run_state *run)
+{
+    release_context context = {run, 0};
+    for (context.op_idx = run->begin; context.op_idx < run->end; context.op_idx++) {
+        op_for_each_input(&run->program->ops[context.op_idx], note_use, &context);
+    }
+}
+
+/* ------------------------------------------------------------------ the run */
+
+static port_status
+take_fetches(run_state *run, const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches, int64_t op_idx,
+             port_result *results)
+{
+    for (size_t k = 0; k < num_fetches; k++) {
+        int64_t at = fetch_at != NULL && fetch_at[k] >= 0 ? fetch_at[k] : run->end;
+        if (at != op_idx) {
+            continue;
+        }
+        const port_tensor *tensor = run->values[fetches[k]];
+        if (tensor == NULL) {
+            return port_fail(run->err, PORT_E_VALUE, "value %lld is asked for, but ops %lld to %lld neither make nor get it",
+                             (long long)fetches[k], (long long)run->begin, (long long)run->end);
+        }
+        port_status status = result_from_tensor(tensor, &results[k], run->err);
+        if (status != PORT_OK) {
+            return status;
+        }
+    }
+    return PORT_OK;
+}
+
+static port_status
+check_request(run_state *run, const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches)
+{
+    const port_program *program = run->program;
+    port_status status = options_check(run->options, run->err);
+    if (status != PORT_OK) {
+        return status;
+    }
+    if (run->begin < 0 || run->end < run->begin || run->end > program->num_ops) {
+        return port_fail(run->err, PORT_E_VALUE, "ops %lld to %lld are asked for, the program has %lld", (long long)run->begin,
+                         (long long)run->end, (long long)program->num_ops);
+    }
+    if (run->options->num_symbols != program->num_symbols) {
+        return port_fail(run->err, PORT_E_VALUE, "%lld symbols are given, the program has %lld",
+                         (long long)run->options->num_symbols, (long long)program->num_symbols);
+    }
+    for (size_t k = 0; k < num_fetches; k++) {
+        if (fetches[k] < 0 || fetches[k] >= program->num_values) {
+            return port_fail(run->err, PORT_E_VALUE, "value %lld is asked for, the program has %lld values", (long long)fetches[k],
+                             (long long)program->num_values);
+        }
+        if (fetch_at != NULL && fetch_at[k] >= 0 && (fetch_at[k] < run->begin || fetch_at[k] >= run->end)) {
+            return port_fail(run->err, PORT_E_VALUE, "value %lld is asked for after op %lld, which is not among ops %lld to %lld",
+                             (long long)fetches[k], (long long)fetch_at[k], (long long)run->begin, (long long)run->end);
+        }
+    }
+    return PORT_OK;
+}
+
+static port_status
+run_interval(run_state *run, const port_feed *feeds, size_t num_feeds, const int64_t *fetches, const int64_t *fetch_at,
+             size_t num_fetches, port_result *results)
+{
+    port_status status = PORT_OK;
+    for (size_t k = 0; k < num_feeds && status == PORT_OK; k++) {
+        status = take_feed(run, &feeds[k]);
+    }
+    find_last_uses(run);
+    for (size_t k = 0; k < num_fetches; k++) {
+        int64_t at = fetch_at != NULL && fetch_at[k] >= 0 ? fetch_at[k] : run->end;
+        run->last_use[fetches[k]] = at > run->last_use[fetches[k]] ? at : run->last_use[fetches[k]];
+    }
+    for (int64_t op = run->begin; op < run->end && status == PORT_OK; op++) {
+        status = run_op(run, op);
+        if (status == PORT_OK) {
+            status = take_fetches(run, fetches, fetch_at, num_fetches, op, results);
+        }
+        release_after(run, op);
+    }
+    return status == PORT_OK ? take_fetches(run, fetches, fetch_at, num_fetches, run->end, results) : status;
+}
+
+port_status
+port_program_run(const port_program *program, int64_t begin, int64_t end, const port_feed *feeds, size_t num_feeds,
+                 const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches, const port_run_options *options,
+                 port_result *results, port_error *err)
+{
+    port_run_options opt = *options;
+    if (opt.num_symbols == 0) {
+        opt.num_symbols = program->num_symbols;
+        opt.symbols = program->recorded_symbols;
+    }
+    run_state run = {.program = program, .options = &opt, .begin = begin, .end = end, .err = err, .sizes = {.options = &opt}};
+    memset(results, 0, num_fetches * sizeof *results);
+    port_status status = check_request(&run, fetches, fetch_at, num_fetches);
+    if (status != PORT_OK) {
+        return status;
+    }
+    run.check_shapes = program->sym_shapes || program->num_symbols == 0 ||
+                       memcmp(opt.symbols, program->recorded_symbols, (size_t)program->num_symbols * sizeof *opt.symbols) == 0;
+    run.values = port_calloc((size_t)program->num_values, sizeof *run.values);
+    run.last_use = port_alloc((size_t)program->num_values * sizeof *run.last_use);
+    if (run.values == NULL || run.last_use == NULL) {
+        status = port_fail(err, PORT_E_NOMEM, "no memory for %lld values", (long long)program->num_values);
+    }
+    for (int64_t v = 0; status == PORT_OK && v < program->num_values; v++) {
+        run.last_use[v] = -1;
+    }
+    if (status == PORT_OK) {
+        status = run_interval(&run, feeds, num_feeds, fetches, fetch_at, num_fetches, results);
+    }
+    for (int64_t v = 0; run.values != NULL && v < program->num_values; v++) {
+        drop_value(&run, v);
+    }
+    port_free(run.values);
+    port_free(run.last_use);
+    for (size_t k = 0; status != PORT_OK && k < num_fetches; k++) {
+        port_free_aligned(results[k].memory);
+        results[k] = (port_result){0};
+    }
+    return status;
+}
