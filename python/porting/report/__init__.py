@@ -1,0 +1,188 @@
+"""What a check or a comparison found: rows in order of execution, and the few numbers that people ask for.
+
+A `Row` is one tensor that was compared, or one thing that could not be. A `Report` judges no numbers, it counts what the verdicts say.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..tolerance import Verdict
+
+#: Why a row has no verdict; "compared" rows have one. "empty": the call returned no tensor, so there is nothing to compare.
+STATUSES = ("compared", "missing", "extra", "shape", "dtype", "unsupported", "no program", "failed", "dropped", "empty")
+
+
+@dataclass
+class Row:
+    """One tensor, or one module call that could not be compared.
+
+    name : full name ("model.layers.0.mlp.out.0"); the module's with "@call" where there is no tensor. module, call, step : where.
+    kind : what the module computes (docs/DESIGN.md). status : one of STATUSES. verdict, metrics : of a compared tensor, else None
+    (a row of status "dtype" may have metrics). reason : one sentence; for a compared row the verdict's. shape, dtype : of the reference.
+    """
+
+    name: str
+    module: str
+    call: int
+    step: int | None
+    kind: str
+    status: str
+    verdict: Verdict | None = None
+    metrics: dict[str, Any] | None = None
+    reason: str = ""
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+    @property
+    def band(self) -> str | None:
+        """The verdict's band, None if there is none."""
+        return self.verdict.band if self.verdict is not None else None
+
+    @property
+    def passed(self) -> bool:
+        """True for a compared tensor that its tolerance accepts, and for a call that returned no tensor."""
+        return self.status == "empty" or (self.status == "compared" and self.verdict is not None and self.verdict.passed)
+
+    @property
+    def worst_index(self) -> tuple[int, ...] | None:
+        """Where the greatest absolute error is, as an index into the reference; None if there is no finite pair."""
+        flat = (self.metrics or {}).get("max_abs_idx", -1)
+        if flat < 0 or not self.shape:
+            return None
+        if self.dtype == "complex64":
+            flat //= 2
+        index = []
+        for size in reversed(self.shape):
+            index.append(flat % size)
+            flat //= size
+        return tuple(reversed(index))
+
+
+@dataclass
+class Report:
+    """Rows of a whole model in order of execution.
+
+    rows : list of Row. num_calls : calls of modules in the reference. what : "check" or "compare". missing_fails : whether a tensor that
+    the port does not have, or has too many, fails the report. environment : facts about how it was made. warnings : sentences.
+    """
+
+    rows: Sequence[Row]
+    num_calls: int
+    what: str = "compare"
+    missing_fails: bool = True
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    tolerance: str = "auto"
+    cause: Any = None
+
+    @cached_property
+    def _by_call(self) -> dict[tuple[str, int], list[Row]]:
+        calls: dict[tuple[str, int], list[Row]] = {}
+        for row in self.rows:
+            if row.status != "extra":
+                calls.setdefault((row.module, row.call), []).append(row)
+        return calls
+
+    @cached_property
+    def num_checked(self) -> int:
+        """Module calls of which every output was compared (or that returned no tensor)."""
+        return sum(all(row.status in ("compared", "shape", "dtype", "empty") for row in rows) for rows in self._by_call.values())
+
+    @cached_property
+    def num_exact(self) -> int:
+        """Module calls of which every output is bit-equal; calls without a tensor are not among them."""
+        return sum(all(row.band == "exact" for row in rows) for rows in self._by_call.values())
+
+    @property
+    def num_empty(self) -> int:
+        """Module calls that returned no tensor."""
+        return sum(all(row.status == "empty" for row in rows) for rows in self._by_call.values())
+
+    @cached_property
+    def num_failed(self) -> int:
+        """Module calls with an output that was compared and refused (also: another shape or dtype)."""
+        return sum(any(self._refused(row) for row in rows) for rows in self._by_call.values())
+
+    @property
+    def coverage(self) -> float:
+        """Share of the reference's module calls that were checked, 0 to 1."""
+        return self.num_checked / self.num_calls if self.num_calls else 0.0
+
+    @cached_property
+    def worst_err_scale(self) -> float | None:
+        """The greatest err/(u s) among compared tensors that are not bit-equal, None if there is none."""
+        found = [row.metrics["max_err_scale"] for row in self.rows
+                 if row.status == "compared" and row.metrics and row.band != "exact" and row.metrics["max_err_scale"] >= 0]
+        return max(found, default=None)
+
+    @property
+    def num_compared(self) -> int:
+        """Tensors that were compared."""
+        return sum(row.status == "compared" for row in self.rows)
+
+    def _refused(self, row: Row) -> bool:
+        return row.status in ("shape", "dtype") or (row.status == "compared" and not row.passed)
+
+    @cached_property
+    def passed(self) -> bool:
+        """True if at least one tensor was compared, none was refused, and nothing that had to be there is missing."""
+        if self.num_compared == 0 or any(self._refused(row) for row in self.rows):
+            return False
+        return not self.missing_fails or all(row.passed for row in self.rows)
+
+    @cached_property
+    def first_divergence(self) -> Row | None:
+        """The first row in order of execution that was compared and refused; None if there is none."""
+        return next((row for row in self.rows if self._refused(row)), None)
+
+    @property
+    def last_good(self) -> Row | None:
+        """The last compared row before the first divergence, of another module call, that passed."""
+        first = self.first_divergence
+        good = None
+        for row in self.rows:
+            if row is first:
+                return good
+            if row.status == "compared" and (row.module, row.call) != (first.module if first else None, first.call if first else None):
+                good = row
+        return None
+
+    @property
+    def summary(self) -> str:
+        """One line: calls checked, exact, within bound, failed, not covered, coverage."""
+        from .text import summary
+
+        return summary(self)
+
+    def to_text(self, *, all_rows: bool = False) -> str:
+        """The report for a terminal. all_rows: every tensor in order of execution; otherwise groups and what needs attention."""
+        from .text import render
+
+        return render(self, all_rows=all_rows)
+
+    def to_json(self) -> str:
+        """The report as JSON text (docs/REPORT.md)."""
+        from .jsonout import render
+
+        return render(self)
+
+    def to_html(self, path: str | os.PathLike[str], **options: Any) -> str:
+        """Write the report as one self-contained HTML file; returns its path."""
+        from .html import write
+
+        return write(self, path, **options)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.to_text())}</pre>"
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.summary}>"

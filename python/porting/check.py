@@ -1,0 +1,145 @@
+"""Run every captured module's program in C on the captured inputs, and compare with the captured outputs.
+
+One call at a time: memory stays at what the largest module needs. It says which of porting's own kernels give PyTorch's
+bits on this machine; ports are judged by `compare`.
+"""
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from . import _core
+from ._core import PortingError, UnsupportedError
+from .compare import empty_row, open_reference, class_name_of, compare_arrays, in_order_of_return, module_matches, output_context, row_of
+from .program import NoProgramError, find_interval, kind_of, run_call
+from .report import Report, Row
+from .tolerance import Tolerance, resolve
+
+_CPU_LEVELS = {"default": 0, "avx2": 1, "avx512": 2}
+
+
+def check(capture: Any, *, tol: str | Tolerance = "auto", provider: str = "auto", include: str | Sequence[str] | None = None,
+          progress: Callable[[int, int, str], None] | None = None) -> Report:
+    """Check every module call of a capture.
+
+    Parameters
+    ----------
+    capture : path or Capture
+    tol : preset name or Tolerance
+    provider : where matrix products come from: "auto", "reference", "openblas", "torch"
+    include : shell pattern or patterns of module paths; others are left out of the report and of its coverage
+    progress : called with (calls done, calls in all, module)
+
+    Returns
+    -------
+    Report : one row per output tensor. A call whose program has an op without a kernel is a row "unsupported" that names it; one without
+        a recorded program is "no program"; neither counts as covered. A call that returned no tensor is "empty".
+
+    Raises PortingError or OSError if the capture cannot be opened, or if `include` names no module.
+    """
+    tol = resolve(tol)
+    patterns = [include] if isinstance(include, str) else list(include) if include is not None else None
+    with contextlib.ExitStack() as opened:
+        capture = open_reference(capture, opened)
+        calls = [c for c in in_order_of_return(capture.call_list)
+                 if patterns is None or any(module_matches(c.module, p, capture) for p in patterns)]
+        if patterns is not None and not calls:
+            raise PortingError(f"no captured module matches {', '.join(map(repr, patterns))}")
+        rows: list[Row] = []
+        providers: dict[str, None] = {}
+        for i, call in enumerate(calls):
+            if progress is not None:
+                progress(i, len(calls), call.module)
+            rows.extend(_rows_of(capture, call, tol, provider, providers))
+        if progress is not None:
+            progress(len(calls), len(calls), "")
+        environment = _environment(capture, list(providers))
+        return Report(rows, len(calls), what="check", tolerance=tol.name, environment=environment, warnings=_warnings(capture))
+
+
+def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str, providers: dict[str, None]) -> Iterator[Row]:
+    at = {"module": call.module, "call": call.number, "step": call.step}
+    if not len(call.outputs):
+        yield empty_row(call)
+        return
+    try:
+        result = run_call(capture, call, provider=provider)
+    except UnsupportedError as error:
+        yield from _not_run(call, "unsupported", str(error), _kind(capture, call))
+        return
+    except NoProgramError as error:
+        yield from _not_run(call, "no program", str(error), _kind(capture, call))
+        return
+    except (PortingError, ValueError, MemoryError) as error:
+        yield from _not_run(call, "failed", f"running its program failed: {error}", _kind(capture, call))
+        return
+    providers[result.provider] = None
+    kind = kind_of(result.program, result.interval, class_name_of(capture, call.module))
+    for leaf in call.outputs:
+        name, expected = call.full_name("out", leaf), call.outputs[leaf]
+        if leaf not in result.outputs:
+            yield Row(name, kind=kind, status="no program", reason=result.missing.get(leaf, "no recorded op made it"), shape=expected.shape,
+                      dtype=expected.dtype.name, **at)
+            continue
+        kind, scale, terms = output_context(capture, call, expected, kind)
+        if kind == "composite":
+            terms = len(result.ops)
+        compared = compare_arrays(expected, result.outputs[leaf], tol=tol, kind=kind, scale=scale, terms=terms)
+        yield row_of(compared, name=name, kind=kind, **at)
+
+
+def _kind(capture: Any, call: Any) -> str:
+    """What a call that could not be run computes, "" if nothing was recorded."""
+    try:
+        program, interval, _ = find_interval(capture, call)
+        return kind_of(program, interval, class_name_of(capture, call.module))
+    except PortingError:
+        return ""
+
+
+def _not_run(call: Any, status: str, reason: str, kind: str) -> Iterator[Row]:
+    for leaf in call.outputs:
+        expected = call.outputs[leaf]
+        yield Row(call.full_name("out", leaf), call.module, call.number, call.step, kind, status, reason=reason, shape=expected.shape,
+                  dtype=expected.dtype.name)
+
+
+# ---------------------------------------------------------------- where it ran
+
+
+def _torch_state(capture: Any) -> dict[str, Any]:
+    state = capture.environment.get("torch")
+    return state if isinstance(state, dict) else {}
+
+
+def _environment(capture: Any, providers: list[str]) -> dict[str, Any]:
+    """How the reference ran, and with what the check did."""
+    state = _torch_state(capture)
+    facts: dict[str, Any] = {"reference": str(capture.path), "provider": ", ".join(providers) or "none",
+                             "cpu_level": _core.show_config().get("cpu_level")}
+    if state:
+        mkldnn = "on" if state.get("mkldnn_enabled") else "off"
+        facts["profile"] = (f"torch {state.get('version', '?')}, capability {state.get('capability', '?')},"
+                            f" {state.get('num_threads', '?')} threads, mkldnn {mkldnn}")
+    return facts
+
+
+def _warnings(capture: Any) -> list[str]:
+    """What keeps the check from giving the reference's bits, or from seeing all of it."""
+    found: list[str] = []
+    state = _torch_state(capture)
+    capability = state.get("capability")
+    if not state:
+        found.append("the capture does not say how its torch ran; the profile 'default' with one thread was taken")
+    elif capability not in _CPU_LEVELS:
+        found.append(f"the reference ran with the CPU capability {capability!r}, which no profile imitates; 'default' was taken")
+    elif state.get("flush_denormal"):
+        found.append("the reference flushed subnormal numbers to zero; the kernels do not")
+    if not capture.finished:
+        found.append("the capture was never finished: what came after its last whole record is not checked")
+    dropped = [note for note in capture.notes if isinstance(note, dict) and note.get("kind") == "dropped"]
+    if dropped:
+        first = f"{dropped[0].get('where', '')}: {dropped[0].get('reason', '')}"
+        found.append(f"{len(dropped)} things could not be captured and are not checked, first {first}")
+    return found

@@ -1,0 +1,170 @@
+"""The report for a terminal: a table that stays readable with 10,000 rows, the first divergence, and one line that sums it up."""
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import Report, Row
+
+_SEVERITY = {"exact": 0, "green": 1, "amber": 2, "red": 3}
+_WORDS = {"exact": "bit-exact", "green": "rounding", "amber": "amber", "red": "DIFFERENT"}
+_ULP_NAN = 2**64 - 1
+_MAX_PROBLEMS = 20
+
+
+def summary(report: Report) -> str:
+    """`271 of 271 module calls checked, 250 bit-exact, 21 within bound (worst err/(u s) 3.1), 0 failed; coverage 100 %`"""
+    verb = "checked" if report.what == "check" else "compared"
+    within = report.num_checked - report.num_exact - report.num_failed - report.num_empty
+    worst = "" if report.worst_err_scale is None else f" (worst err/(u s) {report.worst_err_scale:.3g})"
+    failed = report.num_failed
+    parts = [f"{report.num_checked} of {report.num_calls} module calls {verb}", f"{report.num_exact} bit-exact",
+             f"{max(within, 0)} within bound" + (worst if not failed else ""), f"{failed} failed"]
+    if report.num_empty:
+        parts.append(f"{report.num_empty} without a tensor to compare")
+    extra = sum(row.status == "extra" for row in report.rows)
+    if extra:
+        parts.append(f"{extra} tensors that the reference does not have")
+    return ", ".join(parts) + f"; coverage {_percent(report.coverage)}"
+
+
+def _percent(share: float) -> str:
+    """Never "100 %" for less than all, nor "0 %" for more than nothing."""
+    if share in (0.0, 1.0):
+        return f"{100 * share:.0f} %"
+    return f"{min(max(100 * share, 0.1), 99.9):.1f} %"
+
+
+def render(report: Report, *, all_rows: bool = False) -> str:
+    """The whole text. all_rows: one line per tensor; otherwise modules that differ only in their numbers share a line."""
+    lines = _table([_row_cells(row) for row in report.rows]) if all_rows else _table(_group_cells(report.rows))
+    lines += _problems(report)
+    lines += [f"warning: {clean(text)}" for text in report.warnings]
+    facts = report.environment or {}
+    known = [f"{key} {clean(facts[key])}" for key in ("profile", "reference", "provider") if facts.get(key)]
+    if known:
+        lines.append("; ".join(known))
+    lines.append(("passed: " if report.passed else "FAILED: ") + summary(report))
+    if not report.num_compared:
+        lines.append("nothing was compared: the port has no tensor under a name of the reference")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- the table
+
+_HEAD = ("module", "kind", "tensors", "elements", "max ulp", "err/(u s)", "verdict")
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    cells = [_HEAD, *rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(_HEAD))]
+    left = (True, True, False, False, False, False, True)
+    return ["  ".join(c.ljust(w) if to_left else c.rjust(w) for c, w, to_left in zip(row, widths, left)).rstrip() for row in cells] + [""]
+
+
+def _row_cells(row: Row) -> tuple[str, ...]:
+    m = row.metrics or {}
+    return (clean(row.name), clean(row.kind), "1", _count(m.get("num_elems")), _ulp(m.get("max_ulp")), _ratio(m.get("max_err_scale")), _verdict(row))
+
+
+def _verdict(row: Row) -> str:
+    if row.status == "empty":
+        return "no tensor"
+    return _WORDS[row.band] if row.status == "compared" and row.band else row.status
+
+
+def _group_cells(rows: Any) -> list[tuple[str, ...]]:
+    """Modules whose paths differ only in numbers (model.layers.3.mlp, model.layers.4.mlp), and their calls, share a line."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((re.sub(r"(?<![^.])\d+(?![^.])", "*", row.module), row.kind), []).append(row)
+    cells = []
+    for (path, kind), members in groups.items():
+        modules = {row.module for row in members}
+        label = next(iter(modules)) if len(modules) == 1 else path
+        metrics = [row.metrics for row in members if row.status == "compared" and row.metrics]
+        cells.append((clean(label) or "(root)", clean(kind), str(len(members)), _count(sum(m["num_elems"] for m in metrics)),
+                      _ulp(max((m["max_ulp"] for m in metrics), default=None)),
+                      _ratio(max((m["max_err_scale"] for m in metrics), default=None)), _group_verdict(members)))
+    return cells
+
+
+def _group_verdict(members: list[Row]) -> str:
+    counts: dict[str, int] = {}
+    for row in sorted(members, key=lambda r: -_SEVERITY.get(r.band or "", 4)):
+        counts[_verdict(row)] = counts.get(_verdict(row), 0) + 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{n} {word}" for word, n in counts.items())
+
+
+def clean(text: Any) -> str:
+    """Text from a file, without characters that could steer a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
+
+
+def _count(n: int | None) -> str:
+    return "-" if n is None else f"{n:,}"
+
+
+def _ulp(n: int | None) -> str:
+    if n is None:
+        return "-"
+    if n >= _ULP_NAN:
+        return "NaN"
+    return str(n) if n < 10**6 else f"{n:.1e}"
+
+
+def _ratio(x: float | None) -> str:
+    if x is None or x < 0:
+        return "-"
+    return "0" if x == 0 else f"{x:.3g}" if math.isfinite(x) else str(x)
+
+
+# ---------------------------------------------------------------- what needs attention
+
+
+def describe(row: Row) -> list[str]:
+    """A row that needs attention, in two or three lines."""
+    lines = [f"{clean(row.name)} ({clean(row.kind)}): {clean(row.reason or row.status)}"]
+    m = row.metrics
+    if row.status == "compared" and m is not None and row.verdict is not None:
+        where = f" at {row.worst_index}" if row.worst_index is not None else ""
+        lines.append(f"    {m['num_unequal']} of {m['num_elems']} elements differ, greatest absolute error {m['max_abs']:.6g}{where},"
+                     f" relative {m['max_rel']:.3g}, max {_ulp(m['max_ulp'])} ulp, pcc {m['pcc']:.6g}")
+        lines.append(f"    allowed: {row.verdict.allowed}")
+    return lines
+
+
+def _problems(report: Report) -> list[str]:
+    lines: list[str] = []
+    first = report.first_divergence
+    if first is not None:
+        lines += ["first divergence: " + describe(first)[0], *describe(first)[1:]]
+        good = report.last_good
+        if good is not None:
+            lines.append(f"    last good before it: {clean(good.name)}")
+        lines.append("")
+    rest = [row for row in report.rows if row is not first and not row.passed]
+    worst = sorted(rest, key=lambda r: r.status != "compared")
+    shown: dict[tuple[str, str], int] = {}
+    for row in worst:
+        key = (row.status, row.reason) if row.status != "compared" else ("compared", row.name)
+        shown[key] = shown.get(key, 0) + 1
+    done: set[tuple[str, str]] = set()
+    for row in worst:
+        key = (row.status, row.reason) if row.status != "compared" else ("compared", row.name)
+        if key in done:
+            continue
+        if len(done) == _MAX_PROBLEMS:
+            lines.append(f"... and {sum(shown.values()) - sum(shown[k] for k in done)} more")
+            break
+        done.add(key)
+        again = f" (and {shown[key] - 1} more like it)" if shown[key] > 1 else ""
+        word = "different" if row.status == "compared" else row.status
+        lines.append(f"{word}: {clean(row.name)}: {clean(row.reason)}{again}")
+    return lines + [""] if rest else lines

@@ -1,0 +1,475 @@
+"""What a difference between two tensors may be, and why.
+
+A `Tolerance` looks at what the one pass over two tensors measured (`_core.compare`) and gives a `Verdict`. The default, `auto`, allows
+what rounding explains and no more: per element
+
+    c * u * s  +  r * u_out * |e|  +  smallest subnormal
+
+where u is the unit roundoff of the accumulator, u_out that of the stored dtype, r the number of roundings to it in the two
+implementations, c a constant measured for the kind of module, and s the condition scale: how large the terms are that the
+result was made of (for a dot product the sum of |w * x|, not the result itself, which may have cancelled). docs/NUMERICS.md holds the measurements.
+
+Every rule is written as `error <= bound`, so that NaN passes none of them. Nothing here reads captures or runs modules.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BANDS = ("exact", "green", "amber", "red")
+
+#: Unit roundoff by NumPy's dtype name: half the distance from 1 to the next number.
+UNIT_ROUNDOFF = {
+    "float64": 2.0**-53, "float32": 2.0**-24, "complex64": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8,
+    "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3,
+}
+SMALLEST_SUBNORMAL = {
+    "float64": 2.0**-1074, "float32": 2.0**-149, "complex64": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133,
+    "float8_e4m3fn": 2.0**-9, "float8_e5m2": 2.0**-16,
+}
+#: (rtol, atol) as torch.testing.assert_close has them; every other dtype is (0, 0).
+TORCH_TOLERANCES = {
+    "float16": (1e-3, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float32": (1.3e-6, 1e-5), "float64": (1e-7, 1e-7), "complex64": (1.3e-6, 1e-5),
+}
+#: Kinds whose outputs are copies, choices or integers: nothing is rounded, so nothing may differ.
+EXACT_KINDS = frozenset({"embedding", "move", "mask", "integer"})
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The constants of one kind of module in docs/NUMERICS.md, section Tolerance."""
+
+    c: float
+    growth: float  # amber reaches growth * sqrt(terms), where that is more than twice c
+    roundings: int  # to the stored dtype, in both implementations together
+    scale: str
+
+
+_KINDS = {
+    "linear": _Kind(12, 4, 2, "s = sum|w x| + |b|"),
+    "attention": _Kind(16, 4, 8, "s = rms of the row + |e|"),
+    "layer_norm": _Kind(16, 0.5, 4, "s = (|x| + |mean| + std) / std * |weight| + |bias|"),
+    "rms_norm": _Kind(8, 0.5, 4, "s = |e|"),
+    "softmax": _Kind(16, 0.5, 2, "s = p (1 + max - x)"),
+    "activation": _Kind(16, 0, 4, "s = |x| or |e|"),
+    "composite": _Kind(64, 0, 8, "s = rms of the row + |e|"),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a tolerance says of one tensor.
+
+    band : "exact" (bit-equal, but for the sign of zero), "green" (rounding), "amber" (rounding that has grown), "red" (anything else).
+    passed : whether the tolerance accepts it. allowed : what would have been accepted. reason : what was found.
+    """
+
+    band: str
+    passed: bool
+    allowed: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A rule for accepting a difference. Made by the class methods; all of them are values that can be compared and printed.
+
+    Which to take: `auto` if the port computes in the reference's dtype; `exact` if the same bits are promised; `approximate` if
+    it works in half precision or with quantised weights. `allclose`, `ulp` and `pcc` are for people who need those words.
+    """
+
+    name: str
+    rule: str
+    rtol: float | None = None
+    atol: float | None = None
+    limit: float = math.nan
+
+    # ------------------------------------------------------------ the presets
+
+    @classmethod
+    def auto(cls) -> Tolerance:
+        """Green and amber pass: rounding, also where it grew with the square root of the number of terms."""
+        return cls("auto", "bands")
+
+    @classmethod
+    def strict(cls) -> Tolerance:
+        """Only green passes: at most the constant measured for this kind of module."""
+        return cls("strict", "green")
+
+    @classmethod
+    def exact(cls) -> Tolerance:
+        """Every bit, except that 0 and -0 are equal and so are two NaN."""
+        return cls("exact", "exact")
+
+    @classmethod
+    def close(cls) -> Tolerance:
+        """Each element within 1e-4 of its own size plus its row's typical size: other algorithms in f32."""
+        return cls("close", "typical", limit=1e-4)
+
+    @classmethod
+    def approximate(cls) -> Tolerance:
+        """Each element within 2e-2 of its own size plus its row's typical size: half precision, tables, good quantisation."""
+        return cls("approximate", "typical", limit=2e-2)
+
+    @classmethod
+    def allclose(cls, rtol: float | None = None, atol: float | None = None) -> Tolerance:
+        """|a - e| <= atol + rtol * |e|, as numpy and torch say it. Without numbers: torch's for the dtype.
+
+        Raises ValueError if only one is given, or one is negative or NaN.
+        """
+        if (rtol is None) != (atol is None):
+            raise ValueError(f"both rtol and atol must be given or neither, got no {'rtol' if rtol is None else 'atol'}")
+        for name, value in (("rtol", rtol), ("atol", atol)):
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must be a number that is not negative, got {value}")
+        words = "allclose" if rtol is None else f"allclose(rtol={rtol:g}, atol={atol:g})"
+        return cls(words, "allclose", rtol=rtol, atol=atol)
+
+    @classmethod
+    def ulp(cls, n: int) -> Tolerance:
+        """At most n representable values apart. Strict near zero, where a cancelled sum may be thousands of ulp off and right."""
+        if not n >= 0:
+            raise ValueError(f"ulp(n) needs n >= 0, got {n}")
+        return cls(f"ulp({n:g})", "ulp", limit=n)
+
+    @classmethod
+    def pcc(cls, x: float) -> Tolerance:
+        """Pearson correlation of at least x, *and* an error that looks like noise.
+
+        A correlation alone accepts a wrong scale or offset and whatever hides behind a few large elements. So the error must also be
+        small in norm (at most sqrt(2 (1 - x)) of the reference's), in each row and channel, and no scale or offset may explain it.
+        """
+        if not 0 < x < 1:
+            raise ValueError(f"pcc(x) needs 0 < x < 1, got {x}")
+        return cls(f"pcc({x:g})", "pcc", limit=x)
+
+    # ------------------------------------------------------------ what to measure
+
+    def scale_of(self, expected: np.ndarray, *, kind: str, terms: int | None = None,
+                 scale: np.ndarray | float | None = None) -> tuple[np.ndarray | float | None, float]:
+        """(scale, unit roundoff) to hand to `_core.compare`, so that its max_err_scale is what `judge` needs.
+
+        expected : the reference, real. kind : docs/DESIGN.md. terms : K of a dot product, ops of a composite.
+        scale : the condition scale s, if known. Without it the row's rms is taken.
+        """
+        dtype = expected.dtype.name
+        judged_by_bands = self.rule in ("bands", "green")
+        if dtype not in UNIT_ROUNDOFF or expected.size == 0 or self.rule in ("exact", "ulp") or (judged_by_bands and kind in EXACT_KINDS):
+            return None, 0.0
+        if self.rule == "allclose":
+            rtol, atol = self._rtol_atol(dtype)
+            return _finite(atol + rtol * _absolute(expected)), 1.0
+        if self.rule in ("typical", "pcc"):
+            return _finite(_absolute(expected) + typical_size(expected)), 1.0
+        row = _KINDS.get(kind, _KINDS["composite"])
+        c, u = self._constants(kind, dtype, terms)
+        size = _absolute(expected)
+        s = _row_rms(expected) + size if scale is None else np.asarray(scale, np.float64)
+        s = s + (row.roundings * UNIT_ROUNDOFF[dtype] / (c * u)) * size + SMALLEST_SUBNORMAL[dtype] / (c * u)
+        return _finite(np.broadcast_to(s, expected.shape)), u
+
+    def extra_metrics(self, expected: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+        """What only some rules need beside the one pass: for pcc the worst channel's and row's squared error over its squared norm."""
+        if self.rule != "pcc" or expected.dtype.name not in UNIT_ROUNDOFF or expected.ndim < 2 or expected.size == 0:
+            return {}
+        e, a = expected.astype(np.float64), actual.astype(np.float64)
+        e, a = e.reshape(-1, e.shape[-1]), a.reshape(-1, a.shape[-1])
+        worst = 0.0
+        with np.errstate(all="ignore"):
+            square, error = e**2, (a - e) ** 2
+            floor = square[np.isfinite(square)].mean() if np.isfinite(square).any() else 0.0
+            for axis in (0, 1):
+                share = error.mean(axis) / np.maximum(square.mean(axis), 1e-3 * floor)
+                worst = max(worst, float(np.nanmax(share, initial=0.0)))
+        return {"worst_slice_nmse": worst}
+
+    def _rtol_atol(self, dtype: str) -> tuple[float, float]:
+        if self.rtol is None or self.atol is None:
+            return TORCH_TOLERANCES.get(dtype, (0.0, 0.0))
+        return self.rtol, self.atol
+
+    def _constants(self, kind: str, dtype: str, terms: int | None) -> tuple[float, float]:
+        """(c, u): the constant of the kind and the roundoff it multiplies."""
+        u_out = UNIT_ROUNDOFF[dtype]
+        if kind in ("composite", "attention") and u_out > 2.0**-24:
+            return (16.0 if kind == "composite" else 8.0), u_out  # every op inside rounds to the half type
+        c = _KINDS.get(kind, _KINDS["composite"]).c
+        if kind == "composite" and terms is not None and terms > 64:
+            c *= 1.25 ** math.log2(terms / 64)  # the ladder: 1.25 times for each doubling of depth
+        return c, min(u_out, 2.0**-24)
+
+    def _amber(self, kind: str, dtype: str, terms: int | None, c: float) -> float:
+        if kind == "composite" and UNIT_ROUNDOFF[dtype] <= 2.0**-24:
+            return 4 * c
+        grown = _KINDS.get(kind, _KINDS["composite"]).growth * math.sqrt(terms or 0)
+        return max(2 * c, grown if UNIT_ROUNDOFF[dtype] <= 2.0**-24 else 0.0)
+
+    # ------------------------------------------------------------ the verdict
+
+    def judge(self, metrics: dict[str, Any], *, kind: str, dtype: Any, terms: int | None = None, scale: Any = None) -> Verdict:
+        """The verdict on what `_core.compare` measured with the scale of `scale_of`.
+
+        Parameters
+        ----------
+        metrics : dict of `_core.compare`
+        kind : what the module computes; "composite" if nothing closer is known
+        dtype : dtype of the expected array, or its NumPy name
+        terms : terms of a sum (K), or ops of a composite; None if unknown
+        scale : None if the condition scale was not known and the row's rms stood in for it
+        """
+        dtype = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        refused = self._never(metrics)
+        if refused is not None:
+            return refused
+        note = _nan_note(metrics)
+        if metrics["num_unequal"] == 0:
+            words = "bit-equal" if metrics["num_elems"] else "no elements"
+            return Verdict("exact", True, self._allowed(kind, dtype, terms, scale), words + note)
+        if self.rule == "exact" or dtype not in UNIT_ROUNDOFF or (kind in EXACT_KINDS and self.rule in ("bands", "green")):
+            why = "the same bits" if self.rule == "exact" else "the same bits: nothing is rounded here"
+            return Verdict("red", False, why, _unequal(metrics) + note)
+        if metrics["num_elems"] == metrics["num_nan_expected"] + metrics["num_inf_expected"]:
+            return Verdict("red", False, "finite values to compare", "the reference has no finite value" + note)
+        band, found = self._band(metrics, kind, dtype, terms)
+        passed = band in ("exact", "green") or (band == "amber" and self.rule != "green")
+        return Verdict(band, passed, self._allowed(kind, dtype, terms, scale), found + note)
+
+    def _never(self, m: dict[str, Any]) -> Verdict | None:
+        """What no tolerance accepts."""
+        where = f", first at flat index {m['first_nonfinite_mismatch']}"
+        if m["num_nan_mismatch"]:
+            return Verdict("red", False, "NaN only where the reference has NaN", f"{m['num_nan_mismatch']} of {m['num_elems']} elements are"
+                           f" NaN on one side only (reference {m['num_nan_expected']}, port {m['num_nan_actual']}){where}")
+        if m["num_inf_mismatch"]:
+            return Verdict("red", False, "infinity only where the reference has the same", f"{m['num_inf_mismatch']} of {m['num_elems']}"
+                           f" elements are infinite on one side only or of the other sign{where}")
+        if m["num_elems"] and m["num_nan_expected"] == m["num_elems"]:
+            return Verdict("red", False, "numbers to compare", f"all {m['num_elems']} elements are NaN on both sides: this shows nothing")
+        return None
+
+    def _band(self, m: dict[str, Any], kind: str, dtype: str, terms: int | None) -> tuple[str, str]:
+        if self.rule == "ulp":
+            return ("green" if m["max_ulp"] <= self.limit else "red"), f"max {m['max_ulp']} ulp"
+        if self.rule == "pcc":
+            return self._band_pcc(m)
+        ratio = m["max_err_scale"] if m["max_err_scale"] >= 0 else math.nan  # measured without a scale: nothing can pass
+        if self.rule in ("allclose", "typical"):
+            limit = 1.0 if self.rule == "allclose" else self.limit
+            words = f"{ratio:.3g} times the bound" if self.rule == "allclose" else f"max error {ratio:.3g} of the element's and its row's size"
+            return ("green" if ratio <= limit else "red"), words
+        c, _ = self._constants(kind, dtype, terms)
+        amber = self._amber(kind, dtype, terms, c)
+        found = f"max err/(u s) {ratio:.3g}"
+        if dtype not in ("float64", "float32", "complex64"):
+            found += f", {m['num_unequal'] / m['num_elems']:.2%} of the elements moved, mean {m['mean_signed_ulp']:+.2g} ulp"
+        if ratio <= c:
+            return "green", found + ": rounding"
+        if ratio <= amber:
+            return "amber", found + ": rounding that has grown"
+        if kind in ("linear", "attention") and terms and not ratio <= terms:
+            return "red", found + f": no order of summing {terms} terms explains it"
+        return "red", found + ": more than rounding explains"
+
+    def _band_pcc(self, m: dict[str, Any]) -> tuple[str, str]:
+        x, pcc, n = self.limit, m["pcc"], m["num_elems"]
+        allowed = 2 * (1 - x)  # nmse of noise that lowers the correlation to x
+        nmse = m["nmse"]
+        found = f"pcc {pcc:.6g}, relative error {math.sqrt(nmse) if nmse >= 0 else math.nan:.3g}"
+        if not pcc >= x:
+            undefined = " (undefined: a side is constant)" if math.isnan(pcc) else ""
+            return "red", found + undefined
+        if not nmse <= allowed:
+            return "red", found + f": correlated, but {math.sqrt(nmse / allowed):.3g} times the norm of such noise (a scale or an offset?)"
+        if not m.get("worst_slice_nmse", 0.0) <= 4 * allowed:
+            return "red", found + f": one row or channel is off by {math.sqrt(m['worst_slice_nmse']):.3g} of its norm"
+        if not m["max_err_scale"] <= 10 * math.sqrt(allowed):
+            return "red", found + f": one element is off by {m['max_err_scale']:.3g} of its size, hidden by larger ones"
+        if n >= 64 and nmse > 2.0**-40:
+            # the part of the squared error that the best scale, or the mean difference, removes
+            along = (m["sum_sq_actual"] - m["sum_sq_error"] - m["sum_sq_expected"]) / 2
+            scale_share = along * along / (m["sum_sq_expected"] * m["sum_sq_error"])
+            offset_share = n * m["mean_error"] ** 2 / m["sum_sq_error"]
+            for share, word in ((scale_share, "scale"), (offset_share, "offset")):
+                if not share <= 0.5:
+                    return "red", found + f": a wrong {word} explains {share:.0%} of it"
+        return "green", found
+
+    def _allowed(self, kind: str, dtype: str, terms: int | None, scale: Any) -> str:
+        """The sentence that says what this tolerance accepts for such a tensor."""
+        if self.rule == "exact" or dtype not in UNIT_ROUNDOFF or (kind in EXACT_KINDS and self.rule in ("bands", "green")):
+            return "the same bits"
+        if self.rule == "allclose":
+            rtol, atol = self._rtol_atol(dtype)
+            return f"|a - e| <= {atol:g} + {rtol:g} |e|"
+        if self.rule == "ulp":
+            return f"at most {self.limit:g} ulp"
+        if self.rule == "typical":
+            return f"|a - e| <= {self.limit:g} (|e| + typical size of its row)"
+        if self.rule == "pcc":
+            return f"pcc >= {self.limit:g} with an error that is noise"
+        c, u = self._constants(kind, dtype, terms)
+        amber = self._amber(kind, dtype, terms, c)
+        row = _KINDS.get(kind, _KINDS["composite"])
+        of = row.scale if scale is not None or kind in ("composite", "attention") else "s = rms of the row + |e|"
+        most = c if self.rule == "green" else amber
+        reach = f" (K = {terms})" if terms and row.growth else ""
+        return f"err <= {most:.4g} u s{reach}, green to {c:.4g}; u = 2^{math.log2(u):.0f}, {of}"
+
+
+PRESETS = {"auto": Tolerance.auto, "exact": Tolerance.exact, "strict": Tolerance.strict, "close": Tolerance.close,
+           "approximate": Tolerance.approximate, "allclose": Tolerance.allclose}
+
+
+def resolve(tol: str | Tolerance) -> Tolerance:
+    """A Tolerance, or the preset of that name; also "ulp(4)", "pcc(0.999)" and "allclose(1e-3, 1e-5)" as text. Raises ValueError."""
+    if isinstance(tol, Tolerance):
+        return tol
+    if isinstance(tol, str):
+        if tol in PRESETS:
+            return PRESETS[tol]()
+        word, bracket, rest = tol.strip().partition("(")
+        if bracket and rest.endswith(")") and word in ("ulp", "pcc", "allclose"):
+            try:
+                numbers = [float(text.rpartition("=")[2]) for text in rest[:-1].split(",")]
+                return getattr(Tolerance, word)(*numbers)
+            except TypeError:
+                raise ValueError(f"tolerance {tol!r}: wrong number of numbers") from None
+    raise ValueError(f"no tolerance {tol!r}: expected one of {', '.join(PRESETS)}, ulp(N), pcc(X), allclose(RTOL, ATOL) or a Tolerance")
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def _absolute(x: np.ndarray) -> np.ndarray:
+    return np.abs(x.astype(np.float64))
+
+
+def _finite(scale: np.ndarray | float) -> np.ndarray | float:
+    """Scales where the reference is NaN or infinite are never used; `_core.compare` wants numbers all the same."""
+    return np.nan_to_num(scale, nan=0.0, posinf=0.0, copy=False) if isinstance(scale, np.ndarray) and scale.flags.writeable \
+        else np.nan_to_num(scale, nan=0.0, posinf=0.0)
+
+
+def _row_rms(x: np.ndarray) -> np.ndarray:
+    """Root mean square along the last axis, of the finite elements, keeping the axis; shape (..., 1)."""
+    wide = np.atleast_1d(x).astype(np.float64)
+    wide = np.where(np.isfinite(wide), wide, 0.0)
+    rms = np.sqrt(np.mean(wide * wide, axis=-1, keepdims=True))
+    return rms.reshape(()) if x.ndim == 0 else rms
+
+
+def typical_size(x: np.ndarray) -> np.ndarray:
+    """Median of |x| over the elements of each row that are finite and not 0; over the whole tensor if rows are short. Broadcasts to x.
+
+    A median, so that a few large elements do not excuse an error in all the others.
+    """
+    size = _absolute(np.atleast_1d(x))
+    size = np.where(np.isfinite(size) & (size > 0), size, np.nan)
+    if size.shape[-1] < 8:
+        kept = size[~np.isnan(size)]
+        return np.float64(np.median(kept) if kept.size else 0.0)
+    count = (~np.isnan(size)).sum(-1, keepdims=True)
+    ordered = np.sort(size, -1)  # NaN last
+    middle = np.maximum(count - 1, 0) // 2
+    median = np.take_along_axis(ordered, middle, -1)
+    median = np.where(count > 0, median, 0.0)
+    return median.reshape(()) if x.ndim == 0 else median
+
+
+def _nan_note(m: dict[str, Any]) -> str:
+    parts = [f"{m[key]} {word} on both sides" for key, word in (("num_nan_expected", "NaN"), ("num_inf_expected", "infinite")) if m[key]]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _unequal(m: dict[str, Any]) -> str:
+    return f"{m['num_unequal']} of {m['num_elems']} elements differ, max {m['max_ulp']} ulp"
+
+
+# ---------------------------------------------------------------- condition scales
+
+
+def linear_scale(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """sum_k |x[..., k] w[n, k]| + |b[n]|: the size of the terms of F.linear. x (..., K), weight (N, K), bias (N,); f32 sums are enough here."""
+    s = np.matmul(np.abs(x.astype(np.float32)), np.abs(weight.astype(np.float32)).T)
+    return s if bias is None else s + np.abs(bias.astype(np.float32))
+
+
+def layer_norm_scale(x: np.ndarray, weight: np.ndarray | None = None, bias: np.ndarray | None = None, num_axes: int = 1) -> np.ndarray:
+    """(|x| + |mean| + std) / std * |weight| + |bias| over the last num_axes axes of x."""
+    wide = x.astype(np.float64)
+    axes = tuple(range(x.ndim - num_axes, x.ndim))
+    mean, std = wide.mean(axes, keepdims=True), wide.std(axes, keepdims=True)
+    with np.errstate(all="ignore"):
+        s = (np.abs(wide) + np.abs(mean) + std) / std
+    s = np.where(std > 0, s, 1.0)  # a constant row gives the bias
+    s = s if weight is None else s * np.abs(weight.astype(np.float64))
+    return s if bias is None else s + np.abs(bias.astype(np.float64))
+
+
+def softmax_scale(x: np.ndarray, p: np.ndarray, axis: int = -1) -> np.ndarray:
+    """p (1 + max - x): the exponent's own rounding is relative to its argument. x, p: the same shape."""
+    wide = x.astype(np.float64)
+    with np.errstate(all="ignore"):
+        s = p.astype(np.float64) * (1 + wide.max(axis, keepdims=True) - wide)
+    return np.where(np.isfinite(s), s, 0.0)
+
+
+#: Activations whose error is relative to the result; the others' is relative to the argument.
+_RELATIVE_ACTIVATIONS = ("silu", "sigmoid", "tanh", "relu", "swish", "exp", "softplus")
+
+
+def condition_scale(kind: str, expected: np.ndarray, inputs: list[np.ndarray], parameters: dict[str, np.ndarray],
+                    name: str = "") -> tuple[np.ndarray | None, int | None]:
+    """(s, terms) of one output of a module, as far as its inputs and parameters tell; (None, terms) where they do not.
+
+    inputs : arrays in order of place. parameters : by their name in the module ("weight", "bias").
+    name : class or op name, which tells one activation from another.
+    """
+    x = inputs[0] if inputs else None
+    weight, bias = parameters.get("weight"), parameters.get("bias")
+    if x is None or x.dtype.name not in UNIT_ROUNDOFF or x.dtype.kind == "c":
+        return None, None
+    if kind == "linear" and weight is not None and weight.ndim == 2 and x.ndim >= 1:
+        transposed = "conv1d" in name.lower()  # transformers' Conv1D keeps (in, out)
+        if not transposed and x.shape[-1] == weight.shape[1] and expected.shape == (*x.shape[:-1], weight.shape[0]):
+            return linear_scale(x, weight, bias), weight.shape[1]
+        if transposed and x.shape[-1] == weight.shape[0] and expected.shape == (*x.shape[:-1], weight.shape[1]):
+            return linear_scale(x, weight.T, bias), weight.shape[0]
+    if x.shape != expected.shape or x.ndim == 0:
+        return None, None
+    if kind == "rms_norm":
+        return _absolute(expected), x.shape[-1]
+    if kind == "layer_norm":
+        axes = weight.ndim if weight is not None else 1
+        return layer_norm_scale(x, weight, bias, axes), math.prod(x.shape[x.ndim - axes:])
+    if kind == "softmax":
+        return softmax_scale(x, expected), x.shape[-1]
+    if kind == "activation":
+        relative = any(word in name.lower() for word in _RELATIVE_ACTIVATIONS) and "gelu" not in name.lower() and "hard" not in name.lower()
+        return _absolute(expected) + (0.0 if relative else _absolute(x)), None
+    return None, None
+
+
+def classify(class_name: str, parameters: dict[str, np.ndarray]) -> str:
+    """The kind of a module by its class name, where no recorded program says it better."""
+    name = class_name.lower()
+    weight = parameters.get("weight")
+    if weight is not None and weight.ndim == 2 and name in ("linear", "conv1d", "nondynamicallyquantizablelinear"):
+        return "linear"
+    if name == "embedding":
+        return "embedding"
+    if name == "layernorm" and weight is not None:
+        return "layer_norm"
+    if name.endswith("rmsnorm"):
+        return "rms_norm"
+    if name == "softmax":
+        return "softmax"
+    if name in ("identity", "dropout", "flatten", "unflatten"):
+        return "move"
+    if name in ("relu", "gelu", "silu", "sigmoid", "tanh", "softplus", "mish", "elu", "leakyrelu", "hardswish", "hardsigmoid") or name.endswith(
+            ("activation", "geluactivation", "siluactivation")):
+        return "activation"
+    return "composite"
