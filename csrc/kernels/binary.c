@@ -12,6 +12,7 @@ typedef struct binary_context {
     port_compute compute;
     double alpha;
     int64_t alpha_int;
+    bool b_hoisted; /* b is one number for the row: the reference's compiler takes alpha * b out of the scalar rest */
 } binary_context;
 
 typedef struct binary_op {
@@ -96,11 +97,12 @@ binary_row_wide(const binary_context *context, binary_row row, int64_t n)
 static void
 binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
 {
-    const binary_context *context = opaque;
+    binary_context *context = opaque;
     int64_t in_bytes = (int64_t)port_dtype_size(context->call->in[0]->dtype);
     bool y_dense = strides[0] == (int64_t)port_dtype_size(context->call->out[0]->dtype);
     bool a_dense = strides[1] == in_bytes, b_dense = strides[2] == in_bytes;
     bool vector = y_dense && ((a_dense && b_dense) || (a_dense && strides[2] == 0) || (b_dense && strides[1] == 0));
+    context->b_hoisted = vector && !b_dense;
     int64_t step = 2 * port_profile_lanes(context->call->profile, context->call->in[0]->dtype);
     int64_t bulk = vector ? size0 - size0 % step : 0;
     for (int64_t r = 0; r < size1; r++) {
@@ -122,7 +124,7 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
 static void
 binary_run(const port_kernel_call *call, const binary_op *op)
 {
-    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1};
+    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1, false};
     const port_binary_params *params = call->params;
     if (params != NULL && params->alpha.kind != PORT_SCALAR_NONE) {
         context.alpha = params->alpha.d;
@@ -170,15 +172,15 @@ binary_check(const port_kernel_call *call, port_error *err)
     OP(double, f64, name, expression)                                                                                \
     OP(int64_t, i64, name, expression)
 
-/* a + alpha * b: one fma with avx2 and up; alpha 1 and -1 round alike either way. */
+/* a + alpha * b: one fma with avx2 and up, except where alpha * b is computed once for the row. */
 static void
-add_scaled_f32(const binary_context *context, float alpha, int64_t n, const float *a, const float *b, float *y)
+add_scaled_f32(const binary_context *context, bool is_vector, float alpha, int64_t n, const float *a, const float *b, float *y)
 {
     if (alpha == 1.0f) {
         for (int64_t i = 0; i < n; i++) {
             y[i] = a[i] + b[i];
         }
-    } else if (context->call->profile->capability != PORT_CAP_DEFAULT) {
+    } else if (context->call->profile->capability != PORT_CAP_DEFAULT && (is_vector || !context->b_hoisted)) {
         for (int64_t i = 0; i < n; i++) {
             y[i] = fmaf(b[i], alpha, a[i]);
         }
@@ -192,15 +194,13 @@ add_scaled_f32(const binary_context *context, float alpha, int64_t n, const floa
 static void
 add_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
 {
-    (void)is_vector;
-    add_scaled_f32(context, (float)context->alpha, n, a, b, y);
+    add_scaled_f32(context, is_vector, (float)context->alpha, n, a, b, y);
 }
 
 static void
 sub_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
 {
-    (void)is_vector;
-    add_scaled_f32(context, -(float)context->alpha, n, a, b, y);
+    add_scaled_f32(context, is_vector, -(float)context->alpha, n, a, b, y);
 }
 
 static void

@@ -33,8 +33,9 @@ merge_moments(bool fused, const moments *add, moments *into)
     float before = (float)into->count;
     for (int lane = 0; lane < LANES; lane++) {
         float delta = add->mean[lane] - into->mean[lane];
-        into->mean[lane] = multiply_add(fused, c, delta, into->mean[lane]);
-        into->m2[lane] += multiply_add(fused, delta * delta * c, before, add->m2[lane]);
+        float step = c * delta; /* named in the reference's source, which keeps the compiler from fusing it */
+        into->mean[lane] += step;
+        into->m2[lane] = multiply_add(fused, delta * before, step, into->m2[lane] + add->m2[lane]);
     }
     into->count = count;
 }
