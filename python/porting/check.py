@@ -74,7 +74,7 @@ def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str, providers: 
     except (PortingError, ValueError, MemoryError) as error:
         yield from _not_run(call, "failed", f"running its program failed: {error}", _kind(capture, call))
         return
-    providers[result.provider] = None
+    providers[_provider_name(result.provider)] = None
     kind = kind_of(result.program, result.interval, class_name_of(capture, call.module))
     for leaf in call.outputs:
         name, expected = call.full_name("out", leaf), call.outputs[leaf]
@@ -87,6 +87,13 @@ def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str, providers: 
             terms = len(result.ops)
         compared = compare_arrays(expected, result.outputs[leaf], tol=tol, kind=kind, scale=scale, terms=terms)
         yield row_of(compared, name=name, kind=kind, **at)
+
+
+def _provider_name(provider: str) -> str:
+    """What "auto" stands for in this process."""
+    if provider != "auto":
+        return provider
+    return next((name for name in ("torch", "openblas") if name in _core.providers()), "reference")
 
 
 def _kind(capture: Any, call: Any) -> str:

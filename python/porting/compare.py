@@ -83,9 +83,10 @@ def _parts(x: np.ndarray) -> np.ndarray:
     return x if x.dtype != np.complex64 else np.ascontiguousarray(x).reshape(x.shape).view(np.float32).reshape(*x.shape, 2)
 
 
-def row_of(result: Comparison, *, name: str, module: str, call: int, step: int | None, kind: str, note: str = "") -> Row:
+def row_of(result: Comparison, *, name: str, module: str, call: int, step: int | None, kind: str, inputs_differ: bool = False) -> Row:
     """The row of a report for one compared pair."""
-    return Row(name, module, call, step, kind, result.status, result.verdict, result.metrics, result.reason + note, result.shape, result.dtype)
+    reason = result.reason + ("; its inputs differ from the reference's too" if inputs_differ and not result.passed else "")
+    return Row(name, module, call, step, kind, result.status, result.verdict, result.metrics, reason, result.shape, result.dtype, inputs_differ)
 
 
 # ---------------------------------------------------------------- what the reference says of a call
@@ -254,22 +255,22 @@ def _rows_of_names(capture: Any, calls: list[Any], port: Mapping[str, Any], tol:
     for i, call in enumerate(calls):
         if progress is not None:
             progress(i, len(calls), call.module)
-        note, carried = _inputs_of_port(call, port, known, translate, mode)
+        differ, carried = _inputs_of_port(call, port, known, translate, mode)
         if not len(call.outputs):
             yield empty_row(call)
         for leaf in call.outputs:
             name = call.full_name("out", leaf)
             expected = call.outputs[leaf]
             kind, scale, terms = output_context(capture, call, expected)
-            if carried and kind not in EXACT_KINDS:
-                kind, scale, terms = "composite", None, 64 * (i + 1)
+            judged = kind
+            if carried and kind not in EXACT_KINDS:  # the result of all modules before it
+                judged, scale, terms = "composite", None, 64 * (i + 1)
             if translate(name) not in known:
                 yield Row(name, call.module, call.number, call.step, kind, "missing", reason="the port has no tensor of this name",
                           shape=expected.shape, dtype=expected.dtype.name)
                 continue
-            result = compare_arrays(expected, port[translate(name)], tol=tol, kind=kind, scale=scale, terms=terms)
-            yield row_of(result, name=name, module=call.module, call=call.number, step=call.step, kind=kind,
-                         note=note if not result.passed else "")
+            result = compare_arrays(expected, port[translate(name)], tol=tol, kind=judged, scale=scale, terms=terms)
+            yield row_of(result, name=name, module=call.module, call=call.number, step=call.step, kind=kind, inputs_differ=differ)
     taps = set(getattr(capture, "taps", ()))
     for name in given:
         if name not in used and name not in taps:
@@ -286,8 +287,8 @@ def _extra(name: str, taps: set[str]) -> Iterator[Row]:
         yield Row(name, module, call, None, "", "extra", reason="the reference has no tensor of this name")
 
 
-def _inputs_of_port(call: Any, port: Mapping[str, Any], known: set[str], translate: Callable[[str], str], mode: str) -> tuple[str, bool]:
-    """(note, whether the call's inputs carry an error along): what the port says of the inputs it had."""
+def _inputs_of_port(call: Any, port: Mapping[str, Any], known: set[str], translate: Callable[[str], str], mode: str) -> tuple[bool, bool]:
+    """(whether the port's inputs of this call differ, whether they carry an error along)."""
     present = [(leaf, translate(call.full_name("in", leaf))) for leaf in call.inputs]
     present = [(leaf, name) for leaf, name in present if name in known]
     differ = False
@@ -296,8 +297,7 @@ def _inputs_of_port(call: Any, port: Mapping[str, Any], known: set[str], transla
         if e.shape != a.shape or e.dtype != a.dtype or _core.compare(e, a)["num_unequal"]:
             differ = True
             break
-    note = "; its inputs differ from the reference's too" if differ else ""
-    return note, mode == "chained" and (differ or not present)
+    return differ, mode == "chained" and (differ or not present)
 
 
 def empty_row(call: Any) -> Row:

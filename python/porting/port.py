@@ -169,11 +169,26 @@ def _module_arguments(port: Any, places: dict[str, Any], call: Any) -> tuple[lis
             args.append(value)
         elif takes_any and name:
             kwargs[name] = value
-    for name, value in call.arguments.items():
+    arguments = call.arguments
+    for name, value in kwargs.items():
+        if "Cache" in str(getattr(arguments.get(name), "class_name", "")):
+            kwargs[name] = _cache(value)
+    for name, value in arguments.items():
         plain = value is None or isinstance(value, (bool, int, float, str))
         if name not in kwargs and name in parameters and plain and not (args and list(parameters).index(name) < len(args)):
             kwargs[name] = value
     return args, kwargs
+
+
+def _cache(layers: Any) -> Any:
+    """A transformers DynamicCache of captured keys and values: the object itself was not kept, what it held was."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for i, layer in enumerate(layers if isinstance(layers, tuple) else ()):
+        if isinstance(layer, dict) and {"key", "value"} <= layer.keys():
+            cache.update(layer["key"], layer["value"], i)
+    return cache
 
 
 # ---------------------------------------------------------------- files

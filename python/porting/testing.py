@@ -146,12 +146,11 @@ def _mismatch(a: np.ndarray, e: np.ndarray, rtol: float, atol: float, equal_nan:
     exactly = rtol == 0 and atol == 0
     with np.errstate(all="ignore"):
         relative = difference / np.abs(we)
-    skip = close if equal_nan else np.zeros_like(close)
     lines = [f"{'Scalars' if close.ndim == 0 else 'Tensor-likes'} are not {'equal' if exactly else 'close'}!", ""]
     if close.ndim:
         lines.append(f"Mismatched elements: {count} / {total} ({count / total:.1%})")
     for word, values, bound in (("absolute", difference, atol), ("relative", relative, rtol)):
-        value, index = _greatest(np.asarray(values), np.asarray(skip))
+        value, index = _greatest(np.asarray(values), close)
         lines.append(f"Greatest {word} difference: {value} at index {index}" + ("" if exactly else f" (up to {bound} allowed)"))
     nans = [int(np.isnan(x).sum()) for x in (wa, we)]
     if any(nans):

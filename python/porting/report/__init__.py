@@ -22,7 +22,7 @@ class Row:
 
     name : full name ("model.layers.0.mlp.out.0"); the module's with "@call" where there is no tensor. module, call, step : where.
     kind : what the module computes (docs/DESIGN.md). status : one of STATUSES. verdict, metrics : of a compared tensor, else None
-    (a row of status "dtype" may have metrics). reason : one sentence; for a compared row the verdict's. shape, dtype : of the reference.
+    (a row of status "dtype" may have metrics). inputs_differ : the port's own inputs of this call are there and are not the reference's. reason : one sentence; for a compared row the verdict's. shape, dtype : of the reference.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Row:
     reason: str = ""
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
+    inputs_differ: bool = False
 
     @property
     def band(self) -> str | None:

@@ -38,7 +38,8 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "name": row.name, "module": row.module, "call": row.call, "step": row.step, "kind": row.kind, "status": row.status,
         "passed": row.passed, "band": row.band, "allowed": None if verdict is None else verdict.allowed, "reason": row.reason,
-        "shape": plain(row.shape), "dtype": row.dtype, "worst_index": plain(row.worst_index), "metrics": plain(row.metrics),
+        "shape": plain(row.shape), "dtype": row.dtype, "worst_index": plain(row.worst_index),
+        "inputs_differ": row.inputs_differ, "metrics": plain(row.metrics),
     }
 
 

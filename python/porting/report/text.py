@@ -150,21 +150,18 @@ def _problems(report: Report) -> list[str]:
             lines.append(f"    last good before it: {clean(good.name)}")
         lines.append("")
     rest = [row for row in report.rows if row is not first and not row.passed]
-    worst = sorted(rest, key=lambda r: r.status != "compared")
-    shown: dict[tuple[str, str], int] = {}
-    for row in worst:
-        key = (row.status, row.reason) if row.status != "compared" else ("compared", row.name)
-        shown[key] = shown.get(key, 0) + 1
-    done: set[tuple[str, str]] = set()
-    for row in worst:
-        key = (row.status, row.reason) if row.status != "compared" else ("compared", row.name)
-        if key in done:
-            continue
-        if len(done) == _MAX_PROBLEMS:
-            lines.append(f"... and {sum(shown.values()) - sum(shown[k] for k in done)} more")
+    carried = [row for row in rest if row.inputs_differ]
+    if carried and first is not None:
+        lines += [f"{len(carried)} tensors after it differ too, of calls whose inputs differ", ""]
+        rest = [row for row in rest if not row.inputs_differ]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rest, key=lambda r: r.status != "compared"):
+        groups.setdefault((row.status, row.name if row.status == "compared" else row.reason), []).append(row)
+    for done, ((status, _), rows) in enumerate(groups.items()):
+        if done == _MAX_PROBLEMS:
+            lines.append(f"... and {sum(map(len, list(groups.values())[done:]))} more")
             break
-        done.add(key)
-        again = f" (and {shown[key] - 1} more like it)" if shown[key] > 1 else ""
-        word = "different" if row.status == "compared" else row.status
-        lines.append(f"{word}: {clean(row.name)}: {clean(row.reason)}{again}")
-    return lines + [""] if rest else lines
+        again = f" (and {len(rows) - 1} more like it)" if len(rows) > 1 else ""
+        word = "different" if status == "compared" else status
+        lines.append(f"{word}: {clean(rows[0].name)}: {clean(rows[0].reason)}{again}")
+    return lines + [""] if groups else lines
