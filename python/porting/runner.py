@@ -7,13 +7,16 @@ The first root is captured into the directory that was asked for, each further o
 
 What it does not do: follow the script into other processes, and see models that never go through `Module.__call__`.
 """
+import builtins
+import importlib.machinery
+import io
 import os
-import runpy
 import sys
 import threading
 import traceback
 import types
 
+_mains = []
 MAX_ROOTS = 16  # a script that calls more roots is told which were not captured
 
 
@@ -183,24 +186,36 @@ def run_script(script, arguments, path, options):
     except ImportError as error:
         raise ImportError(f"capturing needs torch in this environment: {error}") from error
     watch = Watch(os.path.abspath(path), options)
-    saved = sys.argv, list(sys.path)
+    saved = sys.argv, list(sys.path), sys.modules["__main__"]
     sys.argv = [script, *arguments]
     sys.path[0] = os.path.dirname(os.path.abspath(script))
     error = None
     try:
         with watch:
             try:
-                runpy.run_path(script, run_name="__main__")
+                _run_main(os.path.abspath(script))
                 _join_threads()
             except BaseException as raised:
                 error = raised
     finally:
-        sys.argv, sys.path[:] = saved
+        sys.argv, sys.path[:], sys.modules["__main__"] = saved
     if error is None or isinstance(error, (SystemExit, hooks._StopRun)):
         watch.close()
     else:
         watch.close(error)
     return _exit_code(error, script, hooks._StopRun), watch
+
+
+def _run_main(path):
+    """Runs a file as the module __main__. Unlike runpy.run_path it leaves sys.argv[0] and the module's globals alone."""
+    main = types.ModuleType("__main__")
+    main.__dict__.update(__file__=path, __builtins__=builtins, __cached__=None,
+                         __loader__=importlib.machinery.SourceFileLoader("__main__", path))
+    _mains.append(main)  # what the script left behind (threads, atexit functions) still needs its globals
+    sys.modules["__main__"] = main
+    with io.open_code(path) as file:
+        source = file.read()
+    exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
 
 
 def _join_threads():
@@ -229,7 +244,7 @@ def _exit_code(error, script, stop):
 
 
 def _hide_own_frames(error, done):
-    """Takes the frames of this file and of runpy out of the traceback of an exception and of those behind it."""
+    """Takes the frames of this file out of the traceback of an exception and of those behind it."""
     if error is None or id(error) in done:
         return
     done.add(id(error))
@@ -237,7 +252,7 @@ def _hide_own_frames(error, done):
     step = error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
-        if name != __file__ and name != runpy.__file__ and not name.startswith("<frozen runpy"):
+        if name != __file__:
             kept.append(step)
         step = step.tb_next
     following = None

@@ -19,7 +19,9 @@ def test_names_and_values_are_those_of_the_run(tmp_path, run_porting):
     write(tmp_path, MODEL + """
 import sys
 assert sys.argv == ["script.py", "--size", "3"], sys.argv
-assert __name__ == "__main__" and __file__ == "script.py"
+import os, pickle
+assert __name__ == "__main__" and __file__ == os.path.abspath("script.py") and sys.path[0] == os.getcwd()
+assert type(pickle.loads(pickle.dumps(model))) is Model
 x = torch.randn(2, int(sys.argv[2]), 8)
 with torch.no_grad():
     y = model(x)
