@@ -71,7 +71,7 @@ assert (out == np.arange(9).reshape(3, 3)).all()
 import importlib.resources as r
 print(core.__file__)
 print(*sorted(p.name for p in r.files("porting.report").iterdir()))
-print(*[line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line][:1])
+print(*{line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line and "numpy" not in line})
 """
 
 

@@ -192,7 +192,7 @@ class _Node:
     rows: list = field(default_factory=list)
     counts: dict = field(default_factory=lambda: dict.fromkeys(BANDS, 0))
     kind: str = ""
-    worst: int | None = None  # index of the row that decides how the node looks
+    worst: dict = field(default_factory=dict)  # greatest value below, of each metric that the line shows
     is_open: bool = False
 
 
@@ -202,7 +202,6 @@ def _tree_events(rows, bands, first_idx):
     Flat, so that neither Python nor the template recurses over names that a file chose.
     """
     root = _Node("", "(root)")
-    severity = {"none": 0, "exact": 1, "green": 2, "amber": 3, "red": 4}  # a row without numbers explains nothing
     for i, row in enumerate(rows):
         chain = [root]
         parts = row.module.split(".", _MAX_TREE_DEPTH) if row.module else []
@@ -213,11 +212,12 @@ def _tree_events(rows, bands, first_idx):
             chain.append(node.children[part])
         chain[-1].rows.append(i)
         chain[-1].kind = chain[-1].kind or row.kind or ""
+        shown = [(name, value) for name in ("max_abs", "max_ulp", "max_err_scale") if (value := _metric(row, name)) is not None]
         for node in chain:
             node.counts[bands[i]] += 1
-            rank = (severity[bands[i]], _metric(row, "max_ulp") or 0)
-            if node.worst is None or rank > (severity[bands[node.worst]], _metric(rows[node.worst], "max_ulp") or 0):
-                node.worst = i
+            for name, value in shown:
+                if not node.worst.get(name, -math.inf) >= value:  # NaN is the worst
+                    node.worst[name] = value
             if i == first_idx:
                 node.is_open = True
     tops = [root] if root.rows or not root.children else list(root.children.values())

@@ -31,8 +31,9 @@
   });
 
   // ---- the panel of one tensor
-  function place(index, shape) {
+  function place(index, shape, dtype) {
     if (index === null || index === undefined || index < 0) return "–";
+    if (dtype === "complex64") index = Math.floor(index / 2); // the two halves are counted one by one
     if (!Array.isArray(shape) || shape.length < 2) return "[" + index + "]";
     const at = [];
     for (let d = shape.length - 1; d >= 0; d--) {
@@ -98,10 +99,10 @@
     if (row.ulp_histogram && row.ulp_histogram.length) panel.append(make("h4", {}, "Distance in ulp"), histogram(row.ulp_histogram));
     panel.append(make("h4", {}, "Worst elements"));
     panel.append(table([
-      ["max abs " + show(row.max_abs), place(row.max_abs_idx, row.shape)],
-      ["max ulp " + show(row.max_ulp), place(row.max_ulp_idx, row.shape)],
-      ...(row.max_err_scale >= 0 ? [["err/(u·s) " + show(row.max_err_scale), place(row.max_err_scale_idx, row.shape)]] : []),
-      ...(row.first_nonfinite_mismatch >= 0 ? [["first NaN or Inf that differs", place(row.first_nonfinite_mismatch, row.shape)]] : []),
+      ["max abs " + show(row.max_abs), place(row.max_abs_idx, row.shape, row.dtype)],
+      ["max ulp " + show(row.max_ulp), place(row.max_ulp_idx, row.shape, row.dtype)],
+      ...(row.max_err_scale >= 0 ? [["err/(u·s) " + show(row.max_err_scale), place(row.max_err_scale_idx, row.shape, row.dtype)]] : []),
+      ...(row.first_nonfinite_mismatch >= 0 ? [["first NaN or Inf that differs", place(row.first_nonfinite_mismatch, row.shape, row.dtype)]] : []),
     ]));
     panel.append(make("h4", {}, "Metrics"));
     panel.append(table([
