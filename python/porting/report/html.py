@@ -216,7 +216,7 @@ def _tree_events(rows, bands, first_idx):
         for node in chain:
             node.counts[bands[i]] += 1
             for name, value in shown:
-                if not node.worst.get(name, -math.inf) >= value:  # NaN is the worst
+                if value > node.worst.get(name, -math.inf):
                     node.worst[name] = value
             if i == first_idx:
                 node.is_open = True
