@@ -17,6 +17,8 @@ try:
 except ImportError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 
+import porting
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "porting"
 
@@ -121,7 +123,7 @@ def import_facts(code):
               f"{code}; print(t * 1000); print(*sys.modules)")
     times = []
     for _ in range(5):
-        done = run(sys.executable, "-c", script, env={"PYTHONPATH": str(PACKAGE.parent)})
+        done = run(sys.executable, "-c", script, env={"PYTHONPATH": str(Path(porting.__file__).resolve().parents[1])})
         assert done.returncode == 0, done.stderr
         milliseconds, modules = done.stdout.splitlines()
         times.append(float(milliseconds))

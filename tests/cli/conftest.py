@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from cli_model import MODEL
 
-PACKAGE_PARENT = str(Path(__file__).resolve().parents[2] / "python")
+import porting
+
+PACKAGE_PARENT = str(Path(porting.__file__).resolve().parents[1])  # the package that is tested, installed or not
+
 
 @pytest.fixture(scope="session")
 def run_porting():

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from cli_model import MODEL
 
 import porting
 from porting.cli import commands
@@ -79,7 +80,7 @@ def test_check_passes_a_capture_and_says_so(captured, run_porting, tmp_path):
     done = run_porting("check", "run.capture", "--html", tmp_path / "r.html", cwd=captured)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    report = json.loads(good(run_porting("check", "run.capture", "--json", "--provider", "reference", "--include", "fc$", cwd=captured)))
+    report = json.loads(good(run_porting("check", "run.capture", "--json", "--provider", "reference", "--include", "*.fc", cwd=captured)))
     assert report["passed"] is True and {row["module"] for row in report["rows"]} == {"layers.0.fc", "layers.1.fc"}
 
 
@@ -130,15 +131,24 @@ def test_verify_finds_a_changed_byte(captured, run_porting, tmp_path):
     refused(run_porting("verify", "bad.capture", cwd=tmp_path), "bad.capture")
 
 
-def test_a_capture_that_was_cut_short_is_shown_and_repaired(captured, run_porting, tmp_path):
+def test_a_capture_of_a_process_that_died_is_shown_and_repaired(run_porting, tmp_path):
+    (tmp_path / "dies.py").write_text(MODEL + "import os\nmodel(torch.randn(1, 2, 8))\nmodel(torch.randn(1, 2, 8))\nos._exit(9)\n", encoding="utf-8")
+    assert run_porting("capture", "-o", "run.capture", "dies.py", cwd=tmp_path).returncode == 9
+    done = run_porting("ls", "run.capture", cwd=tmp_path)
+    assert done.returncode == 0 and "not closed in order" in done.stderr and "layers.0.norm.in.0" in done.stdout
+    done = run_porting("repair", "run.capture", "--json", cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["records"] > 10, done.stderr
+    assert "layers.0.norm.in.0" in good(run_porting("ls", "run.capture", cwd=tmp_path))
+
+
+def test_a_finished_capture_that_was_cut_short_is_refused_until_it_is_repaired(captured, run_porting, tmp_path):
     shutil.copytree(captured / "run.capture", tmp_path / "cut.capture")
     journal = tmp_path / "cut.capture/rank00000/journal.bin"
-    journal.write_bytes(journal.read_bytes()[:-40])
-    done = run_porting("ls", "cut.capture", cwd=tmp_path)
-    assert done.returncode == 0 and "not closed in order" in done.stderr and "layers.0.norm.in.0" in done.stdout
-    done = run_porting("repair", "cut.capture", "--json", cwd=tmp_path)
-    assert done.returncode == 0 and json.loads(done.stdout)["records"] > 10, done.stderr
-    good(run_porting("ls", "cut.capture", cwd=tmp_path))
+    journal.write_bytes(journal.read_bytes()[:-500])
+    for command in ("ls", "check", "verify"):
+        refused(run_porting(command, "cut.capture", cwd=tmp_path), "cut.capture")
+    assert "records kept" in good(run_porting("repair", "cut.capture", cwd=tmp_path))
+    assert "layers.0.norm.in.0" in good(run_porting("ls", "cut.capture", cwd=tmp_path))
 
 
 def test_config_says_what_computes(captured, run_porting):

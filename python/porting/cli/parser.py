@@ -93,7 +93,7 @@ def _add_judging(commands):
     command = _command(commands, "check", "check", "re-run every captured module in C and compare")
     command.add_argument("capture", metavar="CAPTURE")
     command.add_argument("--provider", default="auto", metavar="P", help="what multiplies matrices (default: auto)")
-    command.add_argument("--include", metavar="RE", help="only modules whose name matches")
+    command.add_argument("--include", action="append", metavar="PATTERN", help="only modules whose name matches, with * and ? (may be repeated)")
     add_common(command)
     command = _command(commands, "compare", "compare", "compare a port's outputs with a capture")
     command.add_argument("reference", metavar="REF", help="a capture")
