@@ -1,1 +1,81 @@
-"""Find the layer where a port of a PyTorch model goes wrong, and why."""
+"""Find the layer where a port of a PyTorch model goes wrong, and why.
+
+Everything public is here and is loaded when it is first used: `import porting` loads neither torch nor NumPy.
+docs/DESIGN.md says what stands in which module.
+"""
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "ActivationCollector": "hooks",
+    "tap": "hooks",
+    "open": "capture",
+    "Capture": "capture",
+    "check": "check",
+    "compare": "compare",
+    "assert_close": "testing",
+    "test_layer": "testing",
+    "ParityError": "testing",
+    "Tolerance": "tolerance",
+    "Report": "report",
+    "show_config": "providers",
+    "repair": "_core",
+    "verify": "_core",
+    "PortingError": "_core",
+    "FormatError": "_core",
+    "LayerNotFoundError": "_core",
+    "ShapeError": "_core",
+    "DtypeError": "_core",
+    "UnsupportedError": "_core",
+    "ClosedError": "_core",
+}
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from ._core import (
+        ClosedError, DtypeError, FormatError, LayerNotFoundError, PortingError, ShapeError, UnsupportedError, repair, verify,
+    )  # fmt: skip
+    from .capture import Capture, open
+    from .check import check
+    from .compare import compare
+    from .hooks import ActivationCollector, tap
+    from .providers import show_config
+    from .report import Report
+    from .testing import ParityError, assert_close, test_layer
+    from .tolerance import Tolerance
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("porting")
+        except PackageNotFoundError:  # run from its sources
+            return "0+unknown"
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'porting' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"porting.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(types.ModuleType):
+    """Keeps `porting.check` the function: importing the module porting.check would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOME and isinstance(value, types.ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
