@@ -267,7 +267,6 @@ class Capture(Mapping[str, np.ndarray]):
         self.manifest = self._read_manifest()
         self.environment: dict[str, Any] = self.manifest.get("environment", {})
         self._finalizer: weakref.finalize | None = None
-        self._arrays: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
         if not self.finished:
             found = self.recovery or {}
             warnings.warn(
@@ -564,9 +563,9 @@ class Capture(Mapping[str, np.ndarray]):
     @cached_property
     def programs(self) -> list[Program]:
         """The recorded programs; empty if none were recorded."""
-        from .program import read_programs
+        from .program import load
 
-        return read_programs(self)
+        return load(os.path.join(self.path, "program.json"))
 
     def to_torch(self) -> dict[str, torch.Tensor]:
         """Every tensor as a torch tensor, by full name: copies, so that nothing shares memory with the file.

@@ -107,7 +107,7 @@ class _Run:
         self._known: dict[int, tuple[weakref.ref, int, int, int]] = {}
         self._constants: dict[int, str] = {}
         self._parameter_ids: dict[int, str] = {}
-        self._versions: dict[str, int | None] = {}
+        self._marks: dict[str, Any] = {}
         self._taps: dict[str, itertools.count] = {}
         self.recording = False
 
@@ -405,7 +405,8 @@ class _Run:
         keys: dict[int, str] = {}
         ids: dict[str, int] = {}
         for name, tensor, first in named:
-            self._versions[name] = _version(tensor)
+            if first is None:
+                self._marks[name] = self._mark(tensor)
             entry: dict[str, Any] = {"dtype": dtype_name(tensor.dtype), "shape": None, "hash": None, "tensor": None, "same_as": first}
             entries[name] = entry
             try:
@@ -423,10 +424,17 @@ class _Run:
         return {"stored": stored, "checkpoint": None, "entries": entries}
 
     def note_changed_parameters(self) -> None:
-        """Parameters and buffers that the run changed in place: what is stored is how they were before."""
+        """Parameters and buffers that the run changed in place: what is stored is how they were before. Norms change their
+        buffers without counting it as a new version, so buffers are hashed again."""
         for name, tensor, first in self.name_parameters():
-            if first is None and _version(tensor) != self._versions.get(name):
+            if first is None and self._marks.get(name) != self._mark(tensor):
                 self.note("changed", f"param:{name}", "changed in place by the run; stored as it was before")
+
+    def _mark(self, tensor: torch.Tensor) -> Any:
+        """Changes when the tensor's values do, as far as that can be told cheaply."""
+        if isinstance(tensor, torch.nn.Parameter) or not is_direct(tensor):
+            return None if tensor.is_inference() else tensor._version
+        return _hash(tensor)
 
     # -------------------------------------------------------------- what goes wrong
 
@@ -459,11 +467,8 @@ class _Run:
                 return
 
 
-def _version(tensor: torch.Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
-
-
 def _hash(tensor: torch.Tensor) -> str:
+    """Hash of a tensor's row-major bytes, as the store computes it."""
     with torch.no_grad(), torch._C._DisableTorchDispatch():
         data = tensor.detach().contiguous().flatten().view(torch.uint8) if tensor.numel() else torch.empty(0, dtype=torch.uint8)
         return _core.hash128(data.numpy())
@@ -644,7 +649,7 @@ class ActivationCollector:
             if self._owner is not None:
                 self._owner.detach()
                 self._opened.own(os.path.dirname(self._directory))
-        return self._opened or given
+        return given if self._opened is None else self._opened
 
     # -------------------------------------------------------------- beginning and end
 
