@@ -15,16 +15,17 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "structure"},
-    {"providers", "tolerance", "selection", "tensors", "environment", "weights"},
-    {"recorder", "capture", "modules", "export"},
-    {"hooks", "program"},
+    {"providers", "tolerance", "selection", "tensors", "environment"},
+    {"recorder", "modules"},
+    {"program", "capture", "export"},
+    {"hooks"},
     {"report"},
     {"compare", "port", "diagnose", "interop"},
     {"check", "testing"},
     {"runner", "demo", "cli", "__main__"},
 ]
-TORCH_AT_IMPORT = {"hooks", "recorder", "selection", "tensors", "weights"}  # may be loaded only by who asks for them
-TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "environment", "runner", "demo", "testing", "port"}  # to_torch(), running models
+TORCH_AT_IMPORT = {"hooks", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
+TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port"}  # to_torch(), running models
 
 
 def strip_comments(text):

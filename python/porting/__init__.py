@@ -3,6 +3,7 @@
 Everything public is here and is loaded when it is first used: `import porting` loads neither torch nor NumPy.
 docs/DESIGN.md says what stands in which module.
 """
+
 from __future__ import annotations
 
 import importlib

@@ -4,6 +4,7 @@ A `Capture` is a read-only mapping of full names (docs/FORMAT.md section 6) to N
 Beside it stand the calls in the order in which they happened, with arguments and results put together again as Python values,
 the parameters and the recorded programs. It writes nothing and needs no torch (`to_torch` does).
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -70,7 +71,9 @@ class _Structure:
             if not all(isinstance(leaf, str) for leaf in self.leaves) or not isinstance(self.names, dict):
                 raise TypeError
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise FormatError(f"the structure of a call is not of the form of docs/FORMAT.md section 6: {text[:80]}") from None
+            raise FormatError(
+                f"the structure of a call is not of the form of docs/FORMAT.md section 6: {text[:80]}"
+            ) from None
         self.places = {name: place for place, name in self.names.items()}
 
     @cached_property
@@ -219,7 +222,9 @@ class _Parameters(Mapping[str, np.ndarray]):
         if found is None:
             known = self._capture.manifest.get("parameters", {}).get("entries", {})
             if name in known:
-                raise LayerNotFoundError(f"parameter {name} was not stored in {self._capture.path} (collect with weights=True)")
+                raise LayerNotFoundError(
+                    f"parameter {name} was not stored in {self._capture.path} (collect with weights=True)"
+                )
             hint = naming.suggest(name, self._ids)
             raise LayerNotFoundError(f"Parameter not found: {name} ({len(self._ids)} parameters){_did_you_mean(hint)}")
         return self._capture._array(self._ids[found])
@@ -260,7 +265,9 @@ class Capture(Mapping[str, np.ndarray]):
         if not os.path.lexists(self.path):
             raise FileNotFoundError(f"{self.path}: there is no such capture")
         if not os.path.isdir(self.path):
-            raise FormatError(f"{self.path} is not a capture: a capture is a directory with MANIFEST.json and rank00000/journal.bin")
+            raise FormatError(
+                f"{self.path} is not a capture: a capture is a directory with MANIFEST.json and rank00000/journal.bin"
+            )
         self._reader: _core.Reader | None = _core.Reader(self.path)
         self.finished: bool = self._reader.finished
         self.recovery: dict[str, Any] | None = self._reader.recovery
@@ -318,7 +325,9 @@ class Capture(Mapping[str, np.ndarray]):
         self.close()
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"a Capture cannot be pickled: pass its path ({self.path}) and open it there, or use to_torch() or save()")
+        raise TypeError(
+            f"a Capture cannot be pickled: pass its path ({self.path}) and open it there, or use to_torch() or save()"
+        )
 
     # -------------------------------------------------------------- calls
 
@@ -337,7 +346,9 @@ class Capture(Mapping[str, np.ndarray]):
             if form is None:
                 form = self._forms[text] = _Structure(text)
             if len(form.leaves) != len(ids):
-                raise FormatError(f"{self.path}: call {number} of {module or '(root)'} has {len(ids)} tensors for {len(form.leaves)} leaves")
+                raise FormatError(
+                    f"{self.path}: call {number} of {module or '(root)'} has {len(ids)} tensors for {len(form.leaves)} leaves"
+                )
             record = _Record(form, ids)
             if phase == 2:
                 taps.setdefault(module, []).append((number, step, record))

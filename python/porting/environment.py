@@ -2,6 +2,7 @@
 
 Host name, user name and paths are left out on purpose: captures are sent to other people.
 """
+
 from __future__ import annotations
 
 import os
@@ -36,7 +37,13 @@ def known(question: Callable[[], Any]) -> Any:
 def cpu() -> dict[str, Any]:
     """Vendor, model and the instruction-set flags of the first CPU."""
     found: dict[str, Any] = {"architecture": platform.machine(), "cores": os.cpu_count()}
-    wanted = {"vendor_id": "vendor", "model name": "model", "flags": "flags", "Features": "flags", "microcode": "microcode"}
+    wanted = {
+        "vendor_id": "vendor",
+        "model name": "model",
+        "flags": "flags",
+        "Features": "flags",
+        "microcode": "microcode",
+    }
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -75,7 +82,9 @@ def torch_state() -> dict[str, Any]:
         "version": str(torch.__version__),
         "config": torch.__config__.show(),
         "parallel": torch.__config__.parallel_info(),
-        "capability": CAPABILITIES.get(torch.backends.cpu.get_cpu_capability(), torch.backends.cpu.get_cpu_capability().lower()),
+        "capability": CAPABILITIES.get(
+            torch.backends.cpu.get_cpu_capability(), torch.backends.cpu.get_cpu_capability().lower()
+        ),
         "num_threads": torch.get_num_threads(),
         "num_interop_threads": torch.get_num_interop_threads(),
         "mkldnn_available": torch.backends.mkldnn.is_available(),

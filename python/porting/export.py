@@ -1,4 +1,5 @@
 """A capture's tensors as one file: .safetensors, .npz or .pt. Nothing is held in memory but one tensor at a time (.pt: all)."""
+
 from __future__ import annotations
 
 import json

@@ -12,6 +12,7 @@ the tensors later can't reach back. docs/DESIGN.md section 4 has the promises, d
 What it does not do: it sees no tensor that stays inside a module's forward (`tap` names those), and it stores nothing that
 has no dense values in memory (meta, sparse, quantised tensors): these are listed in the capture's notes.
 """
+
 from __future__ import annotations
 
 import contextvars
@@ -90,7 +91,9 @@ class _Frame:
 class _Run:
     """One capture while it is written: the hooks, the writer, the recorder and what they remember."""
 
-    def __init__(self, slots: list[Slot], selection: Selection, writer: _core.Writer, program: str | bool, stop: bool) -> None:
+    def __init__(
+        self, slots: list[Slot], selection: Selection, writer: _core.Writer, program: str | bool, stop: bool
+    ) -> None:
         self.slots = slots
         self.selection = selection
         self.writer = writer
@@ -260,7 +263,9 @@ class _Run:
 
     # -------------------------------------------------------------- storing
 
-    def _form(self, slot: Slot, phase: int, key: Hashable, tokens: tuple[Any, ...], names: list[str] | None = None) -> _Form:
+    def _form(
+        self, slot: Slot, phase: int, key: Hashable, tokens: tuple[Any, ...], names: list[str] | None = None
+    ) -> _Form:
         form = slot.forms[phase].get(key)
         if form is None:
             form = self._make_form(name_prefix(slot.name, 0, "out" if phase else "in"), tokens, names)
@@ -269,8 +274,14 @@ class _Run:
             slot.forms[phase][key] = form
         return form
 
-    def _make_form(self, prefix: str, tokens: tuple[Any, ...], names: list[str] | None = None, lone: str = "0",
-                   without: Mapping[int, str] = {}) -> _Form:
+    def _make_form(
+        self,
+        prefix: str,
+        tokens: tuple[Any, ...],
+        names: list[str] | None = None,
+        lone: str = "0",
+        without: Mapping[int, str] = {},
+    ) -> _Form:
         """The form of tokens; the leaves in `without`, and those that the user's filter excludes, become opaque."""
         paths, tree = structure.tree_of(tokens, lone)
         opaque = {i: "excluded" for i, path in enumerate(paths) if not self.selection.takes_tensor(prefix + path)}
@@ -378,7 +389,9 @@ class _Run:
             walker.walk(value)
             tokens = tuple(walker.tokens)
             form = self._make_form(name if tokens[0] is structure.LEAF else f"{name}.", tokens, lone="")
-            ids, dropped = self._put_leaves(walker, form, name_prefix(name, call, "tap") + ("" if form.paths == [""] else "."))
+            ids, dropped = self._put_leaves(
+                walker, form, name_prefix(name, call, "tap") + ("" if form.paths == [""] else ".")
+            )
             for i, reason in dropped.items():
                 self._note_dropped(name, reason)
             self.writer.call(name, call, step, 2, self._text_without(form, dropped) if dropped else form.text, ids)
@@ -407,7 +420,13 @@ class _Run:
         for name, tensor, first in named:
             if first is None:
                 self._marks[name] = self._mark(tensor)
-            entry: dict[str, Any] = {"dtype": dtype_name(tensor.dtype), "shape": None, "hash": None, "tensor": None, "same_as": first}
+            entry: dict[str, Any] = {
+                "dtype": dtype_name(tensor.dtype),
+                "shape": None,
+                "hash": None,
+                "tensor": None,
+                "same_as": first,
+            }
             entries[name] = entry
             try:
                 values = tensor if is_direct(tensor) else dense(tensor)
@@ -470,7 +489,11 @@ class _Run:
 def _hash(tensor: torch.Tensor) -> str:
     """Hash of a tensor's row-major bytes, as the store computes it."""
     with torch.no_grad(), torch._C._DisableTorchDispatch():
-        data = tensor.detach().contiguous().flatten().view(torch.uint8) if tensor.numel() else torch.empty(0, dtype=torch.uint8)
+        data = (
+            tensor.detach().contiguous().flatten().view(torch.uint8)
+            if tensor.numel()
+            else torch.empty(0, dtype=torch.uint8)
+        )
         return _core.hash128(data.numpy())
 
 
@@ -563,7 +586,9 @@ class ActivationCollector:
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, captures.Capture]:
         """Runs the model. Returns (its output, the capture); the output is None if the run was stopped early."""
         if not callable(self._model):
-            raise TypeError(f"a {type(self._model).__name__} cannot be called: use `with ActivationCollector(...):` and call its modules")
+            raise TypeError(
+                f"a {type(self._model).__name__} cannot be called: use `with ActivationCollector(...):` and call its modules"
+            )
         output = None
         self.__enter__()
         try:
@@ -715,7 +740,9 @@ class ActivationCollector:
         try:
             self.close()
         except Exception as trouble:
-            warnings.warn(f"porting: the capture {run.writer.path} could not be finished: {trouble}", RuntimeWarning, stacklevel=3)
+            warnings.warn(
+                f"porting: the capture {run.writer.path} could not be finished: {trouble}", RuntimeWarning, stacklevel=3
+            )
 
 
 def tap(name: str, value: Any) -> Any:

@@ -1,4 +1,5 @@
 """The modules that a collector hooks: where they are found, how they are named, what the manifest says of them."""
+
 from __future__ import annotations
 
 import inspect
@@ -12,6 +13,7 @@ import torch
 from . import structure
 from .selection import Selection
 from .tensors import is_lazy
+
 
 def find_roots(model: Any, modules: Any) -> dict[str, torch.nn.Module]:
     """The root modules of what the user wants captured, by the prefix of their names ("" for a bare module).
@@ -33,7 +35,9 @@ def find_roots(model: Any, modules: Any) -> dict[str, torch.nn.Module]:
             if given:
                 break
     if not isinstance(given, Mapping) or not all(isinstance(m, torch.nn.Module) for m in given.values()):
-        raise TypeError(f"modules takes a torch.nn.Module or a mapping of names to modules, got {modules if modules is not None else model!r:.100}")
+        raise TypeError(
+            f"modules takes a torch.nn.Module or a mapping of names to modules, got {modules if modules is not None else model!r:.100}"
+        )
     if not given:
         raise TypeError(
             f"no torch.nn.Module found in {type(model).__name__}: pass a module, a pipeline, an object with modules among its "

@@ -3,6 +3,7 @@
 A full name is ``<module>[@<call>].<in|out>.<leaf path>``; a tap's is its own name. Nothing here knows a capture: resolving
 a name against what was captured is `capture.py`.
 """
+
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable

@@ -1,4 +1,5 @@
 """Which modules and tensors a capture takes: include, exclude, blacklist_regexes, max_layers. Knows names only."""
+
 from __future__ import annotations
 
 import re

@@ -4,6 +4,7 @@ A value is walked once, into *tokens*: a flat tuple in which every leaf is the s
 form have equal tokens. The collector walks thousands of values per run and meets few forms; paths and JSON are made
 once per form (`describe`). Nothing here knows torch: `is_leaf` says what a tensor is.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -17,7 +18,11 @@ from typing import Any
 MAX_DEPTH = 32  # deeper than any real value; stops what is unbounded
 MAX_TEXT = 1000  # characters kept of an opaque object's repr
 KEY_VALUE = ("key", "value")
-KEY_VALUE_LAYERS = ("DynamicLayer", "DynamicSlidingWindowLayer", "StaticLayer")  # their other attributes are sizes, flags
+KEY_VALUE_LAYERS = (
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
+    "StaticLayer",
+)  # their other attributes are sizes, flags
 PLAIN = (type(None), bool, int, str, float)
 
 
@@ -138,7 +143,9 @@ class Walker:
 
     def _walk_cache_layer(self, layer: Any) -> None:
         known = type(layer).__name__ in KEY_VALUE_LAYERS
-        fields = {} if known else {name: field for name, field in attributes_of(layer).items() if holds(field, self.is_leaf)}
+        fields = (
+            {} if known else {name: field for name, field in attributes_of(layer).items() if holds(field, self.is_leaf)}
+        )
         fields.pop("keys", None)
         fields.pop("values", None)
         self.tokens += (OBJECT, type(layer).__name__, (*KEY_VALUE, *fields))
@@ -163,7 +170,11 @@ def is_cache(value: Any) -> bool:
     layers = getattr(value, "layers", None)
     if isinstance(layers, list) and all(hasattr(layer, "keys") and hasattr(layer, "values") for layer in layers):
         return not hasattr(value, "forward")
-    return is_cache(getattr(value, "self_attention_cache", None) or 0) if hasattr(value, "cross_attention_cache") else False
+    return (
+        is_cache(getattr(value, "self_attention_cache", None) or 0)
+        if hasattr(value, "cross_attention_cache")
+        else False
+    )
 
 
 def attributes_of(value: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 Imports torch, as only `hooks` and `recorder` do besides.
 """
+
 from __future__ import annotations
 
 from typing import Any

@@ -183,11 +183,11 @@ def test_arrays_outlive_the_capture_and_its_files(path, tmp_path):
 @pytest.mark.parametrize("spoil, error, text", [
     (lambda p: shutil.rmtree(p), FileNotFoundError, "there is no such capture"),
     (lambda p: (shutil.rmtree(p), p.write_text("x")), FormatError, "is not a capture: a capture is a directory"),
-    (lambda p: (shutil.rmtree(p), p.mkdir()), (FormatError, OSError), ""),
+    (lambda p: (shutil.rmtree(p), p.mkdir()), FormatError, "it has no MANIFEST.json"),
     (lambda p: (p / "MANIFEST.json").write_text("{"), FormatError, "MANIFEST.json"),
     (lambda p: (p / "MANIFEST.json").write_text("[]"), FormatError, "MANIFEST.json"),
     (lambda p: (p / "MANIFEST.json").write_text('{"format": "porting.capture", "environment": 3}'), FormatError, "MANIFEST.json"),
-    (lambda p: (p / "rank00000" / "journal.bin").write_bytes(b"PORTJRNL"), FormatError, ""),
+    (lambda p: (p / "rank00000" / "journal.bin").write_bytes(b"PORTJRNL"), FormatError, "journal"),
 ])
 def test_what_is_not_a_capture_is_refused(path, tmp_path, spoil, error, text):
     shutil.copytree(path, target := tmp_path / "spoiled.capture")
@@ -223,12 +223,12 @@ def test_a_capture_of_names_alone(tmp_path):
     """What ports in other languages write."""
     writer = _core.Writer(str(tmp_path / "port.capture"))
     writer.add("layers.0.mlp.out.0", np.arange(3, dtype=np.float32))
-    writer.note("free text")
+    writer.note('{"kind": "warning", "where": "layers.0", "reason": "fast"}')
     writer.close(json.dumps({"format": "porting.capture", "version": 1, "finished": True}))
     acts = porting.open(tmp_path / "port.capture")
     assert list(acts) == ["layers.0.mlp.out.0"] and (acts["layers.0.mlp.out.0"] == [0, 1, 2]).all()
     assert acts.modules == {} and acts.call_list == [] and acts.programs == [] and list(acts.steps) == []
-    assert acts.notes == [{"kind": "text", "where": "", "reason": "free text"}]
+    assert acts.notes == [{"kind": "warning", "where": "layers.0", "reason": "fast"}]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"leaves": ["0"]}', '{"leaves": [0], "tree": {}}', '{"leaves": ["0", "1"], "tree": {}}'])
@@ -240,7 +240,7 @@ def test_a_structure_that_is_wrong_is_refused(tmp_path, text):
         writer.close(json.dumps({"format": "porting.capture", "version": 1, "finished": True}))
         porting.open(tmp_path / "wrong.capture").call_list
     except (FormatError, ValueError) as error:
-        assert "structure" in str(error) or "leaves" in str(error) or "tensors" in str(error)
+        assert any(word in str(error) for word in ("structure", "leaves", "tensors", "not valid JSON"))
     else:
         pytest.fail("it was accepted")
 
