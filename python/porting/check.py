@@ -6,15 +6,19 @@ bits on this machine; ports are judged by `compare`.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from . import _core
 from ._core import PortingError, UnsupportedError
 from .compare import empty_row, open_reference, class_name_of, compare_arrays, in_order_of_return, module_matches, output_context, row_of
-from .program import NoProgramError, find_interval, kind_of, run_call
+from .program import Interval, NoProgramError, Program, RunResult, find_interval, kind_of, run_call
+from .program import _source as source_of
 from .report import Report, Row
-from .tolerance import Tolerance, resolve
+from .tolerance import UNIT_ROUNDOFF, Tolerance, resolve
 
 _CPU_LEVELS = {"default": 0, "avx2": 1, "avx512": 2}
 
@@ -85,8 +89,40 @@ def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str, providers: 
         kind, scale, terms = output_context(capture, call, expected, kind)
         if kind == "composite":
             terms = len(result.ops)
+        elif kind == "linear" and scale is None and expected.dtype.name in UNIT_ROUNDOFF:
+            scale, terms = linear_condition(capture, call, result, leaf, provider)
         compared = compare_arrays(expected, result.outputs[leaf], tol=tol, kind=kind, scale=scale, terms=terms)
         yield row_of(compared, name=name, kind=kind, **at)
+
+
+def linear_condition(capture: Any, call: Any, result: RunResult, leaf: str, provider: str) -> tuple[Any, int | None]:
+    """(s, K) of an output that is linear in its operands, whatever its form: the same program on their absolute values.
+
+    (None, None) if that cannot be computed, and the caller goes by the size of the row.
+    """
+    program, interval = result.program, result.interval
+    try:
+        symbols = program.call_symbols.get(find_interval(capture, call)[2], [])
+        feeds = {value: source_of(capture, call, program, interval, value) for value in program.external(interval)}
+        feeds = {value: np.abs(array) if array.dtype.name in UNIT_ROUNDOFF else array for value, array in feeds.items()}
+        scale, = program.core.run(interval.begin, interval.end, feeds, [interval.outputs[leaf]], provider=provider, symbols=symbols)
+    except (PortingError, ValueError, KeyError, MemoryError):
+        return None, None
+    return np.abs(scale.astype(np.float64)), _dot_length(program, interval)
+
+
+def _dot_length(program: Program, interval: Interval) -> int | None:
+    """K of the interval's matrix product or convolution, by the recorded shapes."""
+    for name, args, *_ in program.ops[interval.begin:interval.end]:
+        op = name.split(".")[1] if name.count(".") else name
+        shapes = [program.values[arg["v"]][1] for arg in args if isinstance(arg, dict) and isinstance(arg.get("v"), int)]
+        if op == "convolution" and len(shapes) > 1 and shapes[1]:
+            return math.prod(shapes[1][1:])
+        if op in ("addmm", "baddbmm", "addmv") and len(shapes) == 3:
+            return shapes[1][-1]
+        if op in ("mm", "bmm", "mv", "dot", "matmul", "linear", "mkldnn_linear") and shapes and shapes[0]:
+            return shapes[0][-1]
+    return None
 
 
 def _provider_name(provider: str) -> str:

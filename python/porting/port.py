@@ -5,6 +5,7 @@ are run here on the captured inputs. This file brings both to NumPy arrays; it c
 """
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
@@ -101,8 +102,13 @@ def _is_numbers(value: Any) -> bool:
 
 def wants_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: this port is given torch tensors instead of NumPy arrays. (A torch.nn.Module always is.)"""
-    function.wants_torch = True  # type: ignore[attr-defined]
-    return function
+
+    @functools.wraps(function)
+    def port(*args: Any) -> Any:
+        return function(*args)
+
+    port.wants_torch = True  # type: ignore[attr-defined]
+    return port
 
 
 def _is_module(port: Any) -> bool:

@@ -164,6 +164,7 @@ class Tolerance:
             return _finite(atol + rtol * _absolute(expected)), 1.0
         if self.rule in ("typical", "pcc"):
             return _finite(_absolute(expected) + typical_size(expected)), 1.0
+        kind = _judged_as(kind, scale)
         row = _KINDS.get(kind, _KINDS["composite"])
         c, u = self._constants(kind, dtype, terms)
         size = _absolute(expected)
@@ -221,6 +222,7 @@ class Tolerance:
         scale : None if the condition scale was not known and the row's rms stood in for it
         """
         dtype = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        kind = _judged_as(kind, scale)
         refused = self._never(metrics)
         if refused is not None:
             return refused
@@ -269,7 +271,7 @@ class Tolerance:
             return "green", found + ": rounding"
         if ratio <= amber:
             return "amber", found + ": rounding that has grown"
-        if kind in ("linear", "attention") and terms and not ratio <= terms:
+        if kind == "linear" and terms and not ratio <= terms:
             return "red", found + f": no order of summing {terms} terms explains it"
         return "red", found + ": more than rounding explains"
 
@@ -317,6 +319,11 @@ class Tolerance:
         most = c if self.rule == "green" else amber
         reach = f" (K = {terms})" if terms and row.growth else ""
         return f"err <= {most:.4g} u s{reach}, green to {c:.4g}; u = 2^{math.log2(u):.0f}, {of}"
+
+
+def _judged_as(kind: str, scale: Any) -> str:
+    """A dot product whose terms are unknown has no scale of its own: its row's rms stands in, with a composite's constants."""
+    return "composite" if kind == "linear" and scale is None else kind
 
 
 PRESETS = {"auto": Tolerance.auto, "exact": Tolerance.exact, "strict": Tolerance.strict, "close": Tolerance.close,

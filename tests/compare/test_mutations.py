@@ -314,3 +314,11 @@ def test_a_measurement_without_scale_never_passes_a_bound():
     e = np.ones(9, F4)
     metrics = _core.compare(e, e + F4(1e-7))
     assert not Tolerance.auto().judge(metrics, kind="linear", dtype="float32", terms=9).passed
+
+
+def test_a_dot_product_of_unknown_terms_is_judged_by_its_row():
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((8, 2048)).astype(F4), rng.standard_normal((32, 2048)).astype(F4)
+    e, a = (x.astype("f8") @ w.T.astype("f8")).astype(F4), np.cumsum(x[:, None] * w[None], -1, dtype=F4)[..., -1]
+    assert compare_arrays(e, a, kind="linear").passed
+    assert not compare_arrays(e, e * F4(1.001), kind="linear").passed
