@@ -23,10 +23,12 @@ class Writer:
         """The same for memory that the caller keeps alive during the call; strides in elements."""
     def add(self, name: str, array: np.ndarray) -> int: """put + name."""
     def name(self, name: str, tensor_id: int) -> None: ...
+    # name: FileExistsError if it was bound before. call: ValueError if the structure's leaves and tensor_ids differ in number, or
+    # if this module, call and phase were written before. note: the text of a JSON object.
     def call(self, module: str, call: int, step: int, phase: int, structure: str, tensor_ids: Sequence[int]) -> None: ...
     def alias(self, alias: str, module: str) -> None: ...
     def note(self, text: str) -> None: ...
-    def set_manifest(self, text: str) -> None: """Replace MANIFEST.json atomically, now."""
+    def set_manifest(self, text: str) -> None: """Replace MANIFEST.json atomically, now ("finished" is written as false until close)."""
     def flush(self) -> None: """Wait until all put so far is in the files; raises what the thread met."""
     def close(self, manifest: str | None = None) -> None: """Seal, index, END, manifest. May be called twice."""
     def abort(self) -> None: """Stop; what is committed stays readable, the capture stays unfinished."""
@@ -47,8 +49,12 @@ class Reader:
     def names(self) -> list[tuple[str, int]]: ...
     def aliases(self) -> list[tuple[str, str]]: ...
     def notes(self) -> list[str]: ...
+    def find(self, name: str) -> np.ndarray:
+        """The tensor with this full name (aliases resolve). Raises LayerNotFoundError with the nearest name."""
+    def full_names(self) -> list[str]: """Every full name (FORMAT.md section 6), in order of writing; the first of equal ones."""
 
-def repair(path: str) -> dict[str, int]: """Makes an unfinished capture a finished one; {"records", "dropped_bytes"}."""
+def repair(path: str) -> dict[str, int]:
+    """Makes an unfinished capture a finished one; {"records", "dropped_bytes"}. Also one whose END record was damaged."""
 def verify(path: str) -> int: """Re-hashes every tensor; raises FormatError naming the first bad one. Returns tensors read."""
 
 def compare(expected: np.ndarray, actual: np.ndarray, scale: np.ndarray | float | None = None,
