@@ -73,6 +73,7 @@ struct op_row {
 #define OP_IN_PLACE 1 /* aten.<op>_ exists: the result is copied into the first argument */
 #define OP_SWAP 2     /* operands change places (rsub) */
 #define OP_NO_BOOL 4  /* torch refuses BOOL */
+#define OP_WRITES 8   /* the row itself is an in-place form whose overload has another name than its functional one */
 
 /* Families, each ended by a row whose name is NULL. */
 extern const op_row op_view_rows[], op_pointwise_rows[], op_create_rows[], op_move_rows[], op_reduce_rows[], op_matmul_rows[],

@@ -132,7 +132,7 @@ run_linear(op_call *call)
     return emit(call, y);
 }
 
-/* The scores' mask must broadcast to (B, H, T, S); attention without dropout only. Out (B, H, T, D) lies as (B, T, H, D). */
+/* The scores' mask must broadcast to (B, H, T, S); attention without dropout only. Out (B, H, T, D) lies as q does. */
 static port_status
 run_flash(op_call *call)
 {
@@ -151,7 +151,9 @@ run_flash(op_call *call)
     }
     int64_t B = q->shape[0], H = q->shape[1], T = q->shape[2], D = q->shape[3], S = k->shape[2];
     port_tensor *y, *lse;
-    if ((status = tensor_new(call, q->dtype, 4, q->shape, (const int64_t[]){T * H * D, D, H * D, 1}, &y)) != PORT_OK ||
+    int64_t strides[PORT_MAX_NDIM];
+    preserve_strides(q, strides);
+    if ((status = tensor_new(call, q->dtype, 4, q->shape, strides, &y)) != PORT_OK ||
         (status = tensor_new(call, q->dtype == PORT_F64 ? PORT_F64 : PORT_F32, 3, q->shape, (const int64_t[]){T * H, 1, H}, &lse)) !=
             PORT_OK) {
         return status;

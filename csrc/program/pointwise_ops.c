@@ -1,7 +1,7 @@
 /* pointwise_ops.c -- ops over elements: promotion, broadcasting, the output's strides; the kernels do the arithmetic.
  *
  * F16 and BF16 go through F32 where there is no kernel of their own: torch computes them so as well (its opmath type)
- * and rounds once at the end, and a Python number is then not rounded to the half type first. */
+ * and rounds once at the end. */
 #include "exec.h"
 
 static op_operand
@@ -70,6 +70,19 @@ common_dtype(op_call *call, const op_operand *operands, int32_t num_operands, po
     return PORT_OK;
 }
 
+/* torch multiplies and divides a half by a number as it is, not rounded to the half first: the number may stand on either
+ * side of a product, but only behind a division. */
+static bool
+keeps_number(const op_call *call, const op_operand *operands, int32_t num_operands, port_dtype dtype)
+{
+    bool product = strcmp(call->row->kernel, "mul") == 0, division = strcmp(call->row->kernel, "div") == 0;
+    if ((dtype != PORT_F16 && dtype != PORT_BF16) || num_operands != 2 || (!product && !division)) {
+        return false;
+    }
+    const port_tensor *a = operands[0].tensor, *b = operands[1].tensor;
+    return b == NULL || b->ndim == 0 || (product && (a == NULL || a->ndim == 0));
+}
+
 static port_status
 run_simple(op_call *call, const op_operand *operands, int32_t num_operands, const void *params)
 {
@@ -80,7 +93,8 @@ run_simple(op_call *call, const op_operand *operands, int32_t num_operands, cons
         status = plan_pointwise(call, operands, num_operands, &plan);
     }
     bool compares = call->row->mode == MODE_COMPARE;
-    return status == PORT_OK ? run_planned(call, call->row->kernel, operands, num_operands, &plan, dtype,
+    port_dtype inner = keeps_number(call, operands, num_operands, dtype) ? PORT_F32 : dtype;
+    return status == PORT_OK ? run_planned(call, call->row->kernel, operands, num_operands, &plan, inner,
                                            compares ? PORT_BOOL : dtype, compares, params)
                              : status;
 }
@@ -276,6 +290,8 @@ const op_row op_pointwise_rows[] = {
     UNARY("ceil", MODE_KEEP), UNARY("round", MODE_KEEP),
     {"gelu", "T self, *, s approximate=none", run_gelu, "gelu", MODE_SAME, OP_IN_PLACE},
     {"pow.Tensor_Scalar", "T self, S exponent", run_pow_scalar, "pow_scalar", MODE_SAME, 0},
+    {"pow_.Scalar", "T self, S exponent", run_pow_scalar, "pow_scalar", MODE_SAME, OP_WRITES},
+    {"pow_.Tensor", "T self, N exponent", run_binary, "pow", MODE_SAME, OP_NO_BOOL | OP_WRITES},
     {"clamp", "T self, S? min=None, S? max=None", run_clamp, "clamp", MODE_SAME, OP_IN_PLACE},
     {"clamp_min", "T self, S min", run_clamp, "clamp", MODE_SAME, OP_IN_PLACE},
     {"clamp_max", "T self, S max", run_clamp, "clamp", MODE_SAME, OP_IN_PLACE},

@@ -40,6 +40,7 @@ op_find(const char *name, bool *in_place)
     size_t op_len = dot != NULL ? (size_t)(dot - op) : strlen(op);
     const char *overload = dot != NULL ? dot + 1 : "default";
     const op_row *row = find_row(op, op_len, overload);
+    *in_place = row != NULL && (row->flags & OP_WRITES) != 0;
     if (row == NULL && op_len > 1 && op[op_len - 1] == '_') {
         row = find_row(op, op_len - 1, overload);
         row = row != NULL && (row->flags & OP_IN_PLACE) != 0 ? row : NULL;

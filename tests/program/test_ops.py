@@ -1,0 +1,153 @@
+"""Every op that the executor knows against torch, over the arguments of op_cases: dtype, shape, strides and values.
+
+Each case runs twice in C: by itself (`call_op`), and as a program of one op whose values carry torch's shapes and strides.
+Values must be equal bit for bit where nothing is computed, else within a few units in the last place: the kernels' own
+tests say how near they are.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from op_cases import CASES
+
+from porting import _core
+
+NAMES = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
+    torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64",
+}  # fmt: skip
+FORMATS = {torch.contiguous_format: "contiguous", torch.preserve_format: "preserve", torch.channels_last: "channels_last"}
+ROUNDING = {torch.float64: 1e-13, torch.float32: 4e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
+# Ops whose every rounding IEEE or torch's documentation fixes: not one bit may differ.
+EXACT = set("""add sub rsub mul div neg abs square sign relu floor ceil round clamp clamp_min clamp_max hardtanh maximum minimum
+    max min amax amin where masked_fill fill full arange reciprocal""".split())
+
+
+def array(t: torch.Tensor) -> np.ndarray:
+    """The tensor's own memory and strides."""
+    t = t.detach()
+    return t.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if t.dtype == torch.bfloat16 else t.numpy()
+
+
+def tensor(a: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if a.dtype == ml_dtypes.bfloat16 else torch.from_numpy(a)
+
+
+def for_call_op(a: Any) -> Any:
+    if isinstance(a, torch.Tensor):
+        return array(a)
+    if isinstance(a, torch.dtype):
+        return {"dtype": NAMES[a]}
+    if isinstance(a, torch.device):
+        return {"device": str(a)}
+    if isinstance(a, torch.memory_format):
+        return {"memory_format": FORMATS[a]}
+    return [for_call_op(x) for x in a] if isinstance(a, list) else a
+
+
+class OneOp:
+    """A program of one op, recorded from its arguments and torch's results."""
+
+    def __init__(self, name: str, args: list, kwargs: dict[str, Any]) -> None:
+        self.name, self.values, self.feeds = name, [], {}
+        self.tensors: list[torch.Tensor] = []
+        self.args = [self.encode(a) for a in args]
+        self.kwargs = {k: self.encode(a) for k, a in kwargs.items()}
+
+    def value(self, t: torch.Tensor) -> int:
+        self.values.append([NAMES[t.dtype], list(t.shape), list(t.stride()), t.storage_offset()])
+        return len(self.values) - 1
+
+    def encode(self, a: Any) -> Any:
+        if isinstance(a, torch.Tensor):
+            v = self.value(a)
+            self.feeds[v] = array(a)
+            return {"v": v}
+        if isinstance(a, list):
+            return {"list": [self.encode(x) for x in a]}
+        if isinstance(a, float) and not np.isfinite(a):
+            return {"float": str(a)}
+        return for_call_op(a)
+
+    def run(self, results: list[torch.Tensor], **options: Any) -> list[np.ndarray]:
+        if self.name.split(".")[1].endswith("_"):
+            outputs = [self.args[0]["v"]]
+        else:
+            outputs = [self.value(r) for r in results]
+        program = {"values": self.values, "ops": [[self.name, self.args, self.kwargs, outputs]]}
+        return _core.Program(json.dumps(program).encode()).run(0, 1, self.feeds, outputs, check_strides=True, **options)
+
+
+def torch_results(name: str, args: list, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    op = reduce(getattr, name.split("."), torch.ops)
+    if name.split(".")[1].endswith("_"):
+        args = [args[0].as_strided(args[0].size(), args[0].stride()).clone(memory_format=torch.preserve_format), *args[1:]]
+    result = op(*args, **kwargs)
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [torch.tensor(result, dtype=args[0].dtype)] if isinstance(result, (bool, int, float)) else list(result)
+
+
+def check(name: str, mine: np.ndarray, theirs: torch.Tensor) -> None:
+    got = tensor(mine)
+    assert got.dtype == theirs.dtype and got.shape == theirs.shape, (name, got.dtype, got.shape, theirs.dtype, theirs.shape)
+    if theirs.dtype.is_floating_point and name.split(".")[1].rstrip("_") not in EXACT:
+        rounding = ROUNDING[theirs.dtype]
+        torch.testing.assert_close(got, theirs, rtol=rounding, atol=rounding, equal_nan=True)
+    else:
+        assert torch.equal(got, theirs), f"{got}\nexpected {theirs}"
+
+
+def fits_in_place(name: str, args: list, kwargs: dict[str, Any]) -> bool:
+    if any(size > 1 and stride == 0 for size, stride in zip(args[0].shape, args[0].stride())):
+        return False
+    try:
+        torch_results(name, args, kwargs)
+    except RuntimeError:
+        return False
+    return True
+
+
+def is_in_place(name: str) -> bool:
+    return name.split(".")[1].endswith("_")
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_op_against_torch(name: str) -> None:
+    done = 0
+    for args, kwargs in CASES[name]:
+        if is_in_place(name) and (not isinstance(args[0], torch.Tensor) or not fits_in_place(name, args, kwargs)):
+            continue
+        before = [a.clone() for a in args if isinstance(a, torch.Tensor)]
+        theirs = torch_results(name, args, kwargs)
+        where = f"{name}{[describe(a) for a in args]}{kwargs}"
+        alone = _core.call_op(name, [for_call_op(a) for a in args], {k: for_call_op(a) for k, a in kwargs.items()})
+        alone = list(alone) if isinstance(alone, tuple) else [alone]
+        for results in (alone, OneOp(name, args, kwargs).run(theirs)):
+            assert len(results) == len(theirs), where
+            for mine, expected in zip(results, theirs):
+                try:
+                    check(name, mine, expected)
+                except AssertionError as error:
+                    raise AssertionError(f"{where}\n{error}") from error
+        for a, b in zip((a for a in args if isinstance(a, torch.Tensor)), before):
+            assert torch.equal(a, b) or a.isnan().any(), f"{where}: an argument was changed"
+        done += 1
+    assert done > 0, f"no case of {name} ran"
+
+
+def describe(a: Any) -> str:
+    return f"{NAMES[a.dtype]}{list(a.shape)}/{list(a.stride())}" if isinstance(a, torch.Tensor) else str(a)
+
+
+def test_every_known_op_has_cases() -> None:
+    known = _core.known_ops()
+    assert len(set(known)) == len(known)
+    assert sorted(CASES) == sorted(known)
