@@ -70,8 +70,8 @@ common_dtype(op_call *call, const op_operand *operands, int32_t num_operands, po
     return PORT_OK;
 }
 
-/* torch multiplies and divides a half by a number as it is, not rounded to the half first: the number may stand on either
- * side of a product, but only behind a division. */
+/* torch multiplies and divides a half by a number or scalar tensor as that is, not rounded to the half first, if it is the
+ * second operand; which it is not in mul_.Scalar, as that changes the operands' places. */
 static bool
 keeps_number(const op_call *call, const op_operand *operands, int32_t num_operands, port_dtype dtype)
 {
@@ -79,8 +79,9 @@ keeps_number(const op_call *call, const op_operand *operands, int32_t num_operan
     if ((dtype != PORT_F16 && dtype != PORT_BF16) || num_operands != 2 || (!product && !division)) {
         return false;
     }
-    const port_tensor *a = operands[0].tensor, *b = operands[1].tensor;
-    return b == NULL || b->ndim == 0 || (product && (a == NULL || a->ndim == 0));
+    const port_tensor *b = operands[1].tensor;
+    bool swapped = product && call->in_place && strcmp(call->row->name, "mul.Scalar") == 0;
+    return (b == NULL || b->ndim == 0) && !swapped;
 }
 
 static port_status

@@ -98,8 +98,8 @@ def torch_results(name: str, args: list, kwargs: dict[str, Any]) -> list[torch.T
 def check(name: str, mine: np.ndarray, theirs: torch.Tensor) -> None:
     got = tensor(mine)
     assert got.dtype == theirs.dtype and got.shape == theirs.shape, (name, got.dtype, got.shape, theirs.dtype, theirs.shape)
-    if theirs.dtype.is_floating_point and name.split(".")[1].rstrip("_") not in EXACT:
-        rounding = ROUNDING[theirs.dtype]
+    if theirs.dtype.is_floating_point:
+        rounding = 0.0 if name.split(".")[1].rstrip("_") in EXACT else ROUNDING[theirs.dtype]
         torch.testing.assert_close(got, theirs, rtol=rounding, atol=rounding, equal_nan=True)
     else:
         assert torch.equal(got, theirs), f"{got}\nexpected {theirs}"
