@@ -241,11 +241,15 @@ def _finish(report, args, nothing):
 
 
 def _require_provider(name):
-    """Refuses a provider that is not there, before every module fails for want of it."""
-    if name == "torch":
+    """Refuses a provider that is not there, before every module fails for want of it. For "auto" torch's is taken if it can be had."""
+    if name in ("auto", "torch"):
         from ..providers import load_torch_provider
 
-        load_torch_provider()
+        try:
+            load_torch_provider()
+        except _core.UnsupportedError:
+            if name == "torch":
+                raise
     if name not in ("auto", *_core.providers()):
         raise PortingError(f"no provider is called {name}; there are auto, {', '.join(_core.providers())}")
 
