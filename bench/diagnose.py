@@ -313,7 +313,7 @@ def attention_fault(cause, change, *families):
 
 attention_fault("mask-absent", lambda f, q, k, v, **kw: f(q, k, v, **{**kw, "is_causal": False}), "llama")
 attention_fault("mask-absent", lambda f, q, k, v, **kw: f(q, k, v, **{**kw, "attn_mask": None}), "bert")
-attention_fault("mask-weak", lambda f, q, k, v, **kw: f(q, k, v, **{**kw, "attn_mask": (kw["attn_mask"] >= 0).float()}), "bert")
+attention_fault("mask-weak", lambda f, q, k, v, **kw: f(q, k, v, **{**kw, "attn_mask": kw["attn_mask"].float()}), "bert")
 attention_fault("gqa-order", lambda f, q, k, v, **kw: f(q, k.repeat(1, q.shape[1] // k.shape[1], 1, 1), v.repeat(1, q.shape[1] // v.shape[1], 1, 1), **{**kw, "enable_gqa": False}), "gqa")
 
 
@@ -331,7 +331,7 @@ def token_types_ignored(model):
     name, module = find(model, ("token_type_embeddings",), 0)
     if module is None:
         return None
-    module.forward = types.MethodType(lambda self, i: torch.nn.functional.embedding(i * 0 + 1, self.weight), module)
+    module.forward = types.MethodType(lambda self, i: torch.nn.functional.embedding(i * 0, self.weight), module)
     return name
 
 
@@ -377,7 +377,8 @@ def tiny(architecture, **options):
         ids = torch.randint(3, 96, (2, 11), generator=torch.Generator().manual_seed(1))
         mask = torch.ones_like(ids)
         mask[1, 8:] = 0
-        return model, {"input_ids": ids, "attention_mask": mask} if architecture in ("bert", "roberta", "distilbert") else {"input_ids": ids}
+        types_ = (torch.arange(11) > 5).long().expand(2, 11) % config.type_vocab_size if architecture in ("bert", "roberta") else None
+        return model, {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_} if types_ is not None else {"input_ids": ids}
 
     return make
 
@@ -387,7 +388,9 @@ SMALL = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, interme
 
 def real_minilm():
     pipe = demo.minilm_pipeline()
-    return pipe.model, dict(pipe.tokenizer(demo.SENTENCES, padding=True, return_tensors="pt"))
+    inputs = dict(pipe.tokenizer(demo.SENTENCES, padding=True, return_tensors="pt"))
+    inputs["token_type_ids"] = (torch.arange(inputs["input_ids"].shape[1]) > 5).long().expand_as(inputs["input_ids"]).contiguous()
+    return pipe.model, inputs
 
 
 def real_smollm2():
@@ -398,7 +401,7 @@ def real_smollm2():
 MODELS = {
     "minilm": (real_minilm, {"bert"}),
     "tiny-bert": (tiny("bert", **SMALL), {"bert"}),
-    "tiny-roberta": (tiny("roberta", **SMALL), {"bert"}),
+    "tiny-roberta": (tiny("roberta", type_vocab_size=2, **SMALL), {"bert"}),
     "tiny-gpt2": (tiny("gpt2", n_embd=64, n_layer=3, n_head=4), {"gpt2"}),
     "tiny-llama": (tiny("llama", num_key_value_heads=2, **SMALL), {"llama", "gqa"}),
     "tiny-qwen2": (tiny("qwen2", num_key_value_heads=2, **SMALL), {"llama", "gqa"}),
@@ -470,7 +473,7 @@ def main():
                 cleans += 1
                 if not report.passed:
                     blamed += 1
-                    print(f"  blamed: {name}: {apply.__name__}: {report.first_divergence.name}", flush=True)
+                    print(f"  blamed: {name}: {apply.__name__}: {report.cause or report.first_divergence or report.summary}", flush=True)
         print(f"{name:<14} {dict(counts)}", flush=True)
         total += counts
     n = sum(total.values())

@@ -84,7 +84,7 @@ def run_all(case: Case, judge: Judge) -> tuple[list[Ranked], list[str]]:
     for make in generators():
         for hypothesis in make(case):
             try:
-                ranked.append(judge.rank(hypothesis, hypothesis.compute()))
+                ranked.append(judge.rank(hypothesis))
             except (PortingError, ValueError) as error:
                 not_run.append(f"{hypothesis.cause}: {hypothesis.detail}: {error}")
     ranked.sort(key=lambda r: (not r.equal, r.residual))

@@ -33,6 +33,18 @@ def value_ids(arg: Any) -> list[int]:
     return []
 
 
+NARROW = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def widened(arg: Any) -> Any:
+    """An argument with float64 in the place of narrower floating dtypes."""
+    if isinstance(arg, dict):
+        if arg.get("dtype") in NARROW:
+            return {"dtype": "F64"}
+        return {k: widened(v) for k, v in arg.items()}
+    return [widened(a) for a in arg] if isinstance(arg, list) else arg
+
+
 @dataclass
 class Op:
     """One recorded op. `args` and `kwargs` are in PROGRAM.md's form."""
@@ -134,7 +146,11 @@ class Case:
 
     # ------------------------------------------------------------ running
 
-    def _run(self, values: list, ops: list[Op], feeds: Mapping[int, Array], wanted: Sequence[int]) -> dict[int, Array]:
+    def _run(self, values: list, ops: list[Op], feeds: Mapping[int, Array], wanted: Sequence[int], wide: bool = False) -> dict[int, Array]:
+        if wide:
+            feeds = {v: a.astype(np.float64) if a.dtype.name in NARROW.values() else a for v, a in feeds.items()}
+            values = [["F64", *v[1:]] if v[0] in NARROW else v for v in values]
+            ops = [Op(op.name, widened(op.args), widened(op.kwargs), op.outputs, op.result) for op in ops]
         made = {v for op in ops for v in op.outputs if v is not None}
         used = {v for op in ops for v in op.inputs} | set(wanted)
         text = json.dumps({"values": values, "ops": [op.to_json() for op in ops]}).encode()
@@ -165,29 +181,20 @@ class Case:
     def golden(self) -> dict[str, Array] | None:
         """The outputs in float64, or None where an op has no float64 kernel."""
         if "golden" not in self._memory:
-            self._memory["golden"] = self._golden()
+            try:
+                self._memory["golden"] = self.run_edited(self.draft(), wide=True)
+            except _core.PortingError:
+                self._memory["golden"] = None
         return self._memory["golden"]
 
-    def _golden(self) -> dict[str, Array] | None:
-        def widen(arg: Any) -> Any:
-            return json.loads(json.dumps(arg).replace('{"dtype": "F32"}', '{"dtype": "F64"}'))
-
-        values = [["F64", *v[1:]] if v[0] in ("F32", "F16", "BF16") else v for v in self.values]
-        ops = [Op(op.name, widen(op.args), widen(op.kwargs), op.outputs, op.result) for op in self.ops]
-        feeds = {v: a.astype(np.float64) if self.is_floating(v) else a for v, a in self.feeds.items()}
-        try:
-            return self._leaves(self._run(values, ops, feeds, sorted(set(self.outputs.values()))))
-        except _core.PortingError:
-            return None
-
-    def run_edited(self, draft: Draft) -> dict[str, Array]:
-        """Outputs of an edited program."""
+    def run_edited(self, draft: Draft, wide: bool = False) -> dict[str, Array]:
+        """Outputs of an edited program; wide: computed in float64."""
         wanted = sorted({draft.outputs[leaf] for leaf in self.actual if leaf in draft.outputs})
-        values = self._run(draft.values, draft.ops, {**self.feeds, **draft.feeds}, wanted)
+        values = self._run(draft.values, draft.ops, {**self.feeds, **draft.feeds}, wanted, wide)
         return {leaf: values[v] for leaf, v in draft.outputs.items() if leaf in self.actual}
 
-    def run_override(self, override: Mapping[int, Array]) -> dict[str, Array]:
-        """Outputs when these values had been others. The ops after each value see the new one."""
+    def run_override(self, override: Mapping[int, Array], wide: bool = False) -> dict[str, Array]:
+        """Outputs when these values had been others. The ops after each value see the new one. wide: those ops in float64."""
         overridden = {v for v in override if v in self.producers}
         first = min((self.producers[v] for v in overridden), default=0) if len(overridden) == len(override) else 0
         ops = []
@@ -200,7 +207,7 @@ class Case:
         made = {v for op in ops for v in op.outputs if v is not None}
         feeds = {v: a for v, a in feeds.items() if v not in made}
         wanted = sorted({v for leaf, v in self.outputs.items() if leaf in self.actual})
-        return self._leaves(self._run(self.values, ops, feeds, wanted))
+        return self._leaves(self._run(self.values, ops, feeds, wanted, wide))
 
     def draft(self) -> Draft:
         return Draft(copy.deepcopy(self.values), copy.deepcopy(self.ops), dict(self.outputs))

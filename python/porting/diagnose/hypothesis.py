@@ -18,11 +18,14 @@ Outputs = dict[str, np.ndarray]
 
 @dataclass
 class Hypothesis:
-    """One single change: a stable cause id, a sentence with the values, and how to compute the outputs under it."""
+    """One single change: a stable cause id, a sentence with the values, and how to compute the outputs under it.
+
+    compute(wide): the outputs; with wide the arithmetic after the change is float64, which shows how large rounding is under this hypothesis.
+    """
 
     cause: str
     detail: str
-    compute: Callable[[], Outputs]
+    compute: Callable[[bool], Outputs]
 
 
 Generator = Callable[[Case], Iterable[Hypothesis]]
@@ -42,23 +45,24 @@ def generators() -> tuple[Generator, ...]:
 def edited(case: Case, cause: str, detail: str, change: Callable[[Draft], Any]) -> Hypothesis:
     """A hypothesis that edits the program: `change` gets a draft."""
 
-    def compute() -> Outputs:
+    def compute(wide: bool) -> Outputs:
         draft = case.draft()
         change(draft)
-        return case.run_edited(draft)
+        return case.run_edited(draft, wide)
 
     return Hypothesis(cause, detail, compute)
 
 
 def overridden(case: Case, cause: str, detail: str, override: Callable[[], Mapping[int, np.ndarray]]) -> Hypothesis:
     """A hypothesis that replaces values: `override` gives the new ones."""
-    return Hypothesis(cause, detail, lambda: case.run_override(override()))
+    return Hypothesis(cause, detail, lambda wide: case.run_override(override(), wide))
 
 
 def transformed(case: Case, cause: str, detail: str, change: Callable[[np.ndarray], np.ndarray]) -> Hypothesis:
     """A hypothesis about the finished outputs: `change` is applied to each floating output."""
 
-    def compute() -> Outputs:
-        return {k: change(v) if np.issubdtype(v.dtype, np.floating) else v for k, v in case.reference().items()}
+    def compute(wide: bool) -> Outputs:
+        outputs = (case.golden() if wide else None) or case.reference()
+        return {k: change(v) if np.issubdtype(v.dtype, np.floating) else v for k, v in outputs.items()}
 
     return Hypothesis(cause, detail, compute)

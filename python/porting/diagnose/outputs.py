@@ -93,4 +93,4 @@ def another_tensor(case: Case) -> Iterator[Hypothesis]:
     probe = np.unravel_index(int(np.argmax(np.abs(a))), shape) if a.size else ()
     for name, array in case.others().items():
         if array.shape == shape and array.size and np.isclose(float(array[probe]), float(a[probe]), rtol=1e-4) and not np.array_equal(array, case.expected[leaf]):
-            yield Hypothesis("other-tensor", f"port's output is the reference's {name}", lambda leaf=leaf, x=array: {**case.reference(), leaf: x})
+            yield Hypothesis("other-tensor", f"port's output is the reference's {name}", lambda wide, leaf=leaf, x=array: {**case.reference(), leaf: x})
