@@ -39,7 +39,7 @@ NARROW = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 def widened(arg: Any) -> Any:
     """An argument with float64 in the place of narrower floating dtypes."""
     if isinstance(arg, dict):
-        if arg.get("dtype") in NARROW:
+        if isinstance(arg.get("dtype"), str) and arg["dtype"] in NARROW:
             return {"dtype": "F64"}
         return {k: widened(v) for k, v in arg.items()}
     return [widened(a) for a in arg] if isinstance(arg, list) else arg
