@@ -1,7 +1,7 @@
 """Which hypothesis explains the port: residuals in units of rounding, and the decision.
 
 The unit is what float32 rounding does to this very module: the greater of u * rms(expected) and the rms distance between the reference and
-its float64 run. A residual is at rounding level if its rms is at most LEVEL units and no element is off by more than PEAK units of its own row.
+its float64 run (4 u * rms where an op has no float64 kernel). A residual is at rounding level if its rms is at most LEVEL units and no element is off by more than PEAK units of its own row.
 """
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Judge:
         for leaf, e in outputs.items():
             e64 = e.astype(np.float64)
             rms = float(np.sqrt(np.mean(np.square(e64)))) if e.size else 0.0
-            noise = 0.0
+            noise = 4 * U * rms if golden is None else 0.0
             if golden is not None and e.size and golden[leaf].shape == e.shape:
                 noise = float(np.sqrt(np.mean(np.square(e64 - golden[leaf]))))
             units[leaf] = max(x for x in (U * rms, noise, 1e-45) if np.isfinite(x))
