@@ -34,6 +34,16 @@ write_manifest(const port_writer *writer, const char *text, size_t size, port_er
     return status;
 }
 
+/* The text at fault is the caller's, not a file's. */
+static port_status
+as_value_error(port_error *err)
+{
+    if (err != NULL) {
+        err->status = PORT_E_VALUE;
+    }
+    return PORT_E_VALUE;
+}
+
 /* Writes the manifest with "finished" set; text NULL: the one that was set last, or a minimal one. Keeps it. */
 static port_status
 put_manifest(port_writer *writer, const char *text, size_t size, bool finished, port_error *err)
@@ -48,10 +58,7 @@ put_manifest(port_writer *writer, const char *text, size_t size, bool finished, 
         size = text != writer->manifest ? size : writer->manifest_bytes;
         status = port_manifest_with_finished(text, size, finished, &out, err);
         if (status == PORT_E_FORMAT || status == PORT_E_VERSION) {
-            status = PORT_E_VALUE; /* the caller's text, not a file's */
-            if (err != NULL) {
-                err->status = status;
-            }
+            status = as_value_error(err);
         }
     }
     if (status == PORT_OK) {
@@ -313,7 +320,11 @@ port_status
 port_writer_finish(port_writer *writer, const char *manifest, size_t size, port_error *err)
 {
     bool closed = true;
-    port_status status = enter_to_close(writer, &closed, err);
+    port_status status = manifest != NULL ? port_manifest_check(manifest, size, NULL, err) : PORT_OK;
+    if (status != PORT_OK) { /* nothing is closed yet: the caller may try again with a better one */
+        return status == PORT_E_NOMEM ? status : as_value_error(err);
+    }
+    status = enter_to_close(writer, &closed, err);
     if (status != PORT_OK) {
         return status;
     }

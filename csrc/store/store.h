@@ -44,7 +44,8 @@ port_status port_writer_note(port_writer *writer, const char *text, size_t size,
 port_status port_writer_set_manifest(port_writer *writer, const char *text, size_t size, port_error *err);
 /* Waits until all that was stored before is in the files. */
 port_status port_writer_flush(port_writer *writer, port_error *err);
-/* port_writer_close with a manifest to write (NULL: the last one set, or a minimal one). */
+/* port_writer_close with a manifest to write (NULL: the last one set, or a minimal one). After VALUE, which says that it is
+ * none, the writer is still open. */
 port_status port_writer_finish(port_writer *writer, const char *manifest, size_t size, port_error *err);
 /* Ends the thread after it has written what waits. The capture stays unfinished. */
 port_status port_writer_abort(port_writer *writer, port_error *err);

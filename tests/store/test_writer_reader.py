@@ -140,6 +140,9 @@ def test_records_come_back_in_order(tmp_path):
             bad()
     writer.set_manifest(json.dumps({"format": "porting.capture", "version": 1, "finished": True, "model": {"x": 1}}))
     assert json.loads((tmp_path / "c/MANIFEST.json").read_text())["finished"] is False
+    with pytest.raises(ValueError, match="manifest"):
+        writer.close('{"format": "something else"}')
+    assert not writer.closed
     writer.close()
     manifest = json.loads((tmp_path / "c/MANIFEST.json").read_text())
     assert manifest["finished"] is True and manifest["model"] == {"x": 1}
@@ -155,6 +158,14 @@ def test_records_come_back_in_order(tmp_path):
         reader.find("m.in.1")
     with pytest.raises(IndexError):
         reader.tensor(2)
+
+
+def test_close_writes_the_manifest_it_is_given(tmp_path):
+    writer = _core.Writer(str(tmp_path / "c"))
+    writer.set_manifest(json.dumps({"format": "porting.capture", "version": 1, "finished": False, "model": {"x": 1}}))
+    writer.close(json.dumps({"format": "porting.capture", "finished": False, "version": 1, "modules": ["größer"]}))
+    manifest = json.loads((tmp_path / "c/MANIFEST.json").read_text())
+    assert manifest == {"format": "porting.capture", "finished": True, "version": 1, "modules": ["größer"]}
 
 
 def test_arrays_outlive_the_reader(tmp_path):
