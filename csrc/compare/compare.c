@@ -255,6 +255,7 @@ walk(compare_state *state, const pair *p, const port_view *expected, const port_
                 return status;
             }
         }
+        compare_raise_floor(state);
         if (same_dtype && memcmp(e, a, (size_t)count * port_dtype_size(p->dtype_e)) == 0) {
             equal_block(state, p, e, base, count);
         } else {
@@ -381,6 +382,7 @@ port_compare(const port_view *expected, const port_view *actual, const port_comp
         state->has_scale = scale != NULL || state->scale_scalar > 0;
         state->unit_roundoff = options != NULL && options->unit_roundoff > 0 ? options->unit_roundoff : 0x1p-24;
         start(metrics, port_view_elems(&e));
+        state->most_above = metrics->num_elems - (int64_t)ceil(0.99 * (double)metrics->num_elems) + 1; /* 1: products round */
         status = walk(state, &p, &e, &a, scale, buffers, err);
         finish(state);
     }

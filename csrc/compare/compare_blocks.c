@@ -98,9 +98,9 @@ count_error(compare_state *state, double error, int64_t index)
         m->max_abs_idx = index;
     }
     if (error > 0) {
-        uint64_t bits;
-        memcpy(&bits, &error, sizeof bits);
-        state->errors[bits >> 48]++;
+        int64_t bucket = compare_bucket(error);
+        state->errors[bucket]++;
+        state->num_above_floor += bucket >= state->floor_bucket;
     }
 }
 
@@ -186,30 +186,38 @@ void
 compare_block_scale(compare_state *state, int64_t base, int64_t count)
 {
     port_metrics *m = state->m;
+    /* Only what comes near the greatest ratio so far is divided; the factor covers the rounding of the product. */
+    double near = m->max_err_scale * state->unit_roundoff * (1 - 0x1p-50);
     for (int64_t i = 0; i < count; i++) {
         double error = state->error[i];
-        if (isnan(error)) {
-            continue;
+        if (!(error >= near * state->scale[i]) || (error == 0 && m->max_err_scale >= 0)) {
+            continue; /* also where the error is no number */
         }
-        double bound = state->unit_roundoff * state->scale[i];
-        double ratio = error == 0 ? 0 : error / bound; /* no scale at all (bound 0) makes any error infinite */
+        double ratio = error == 0 ? 0 : error / (state->unit_roundoff * state->scale[i]); /* no scale: infinite */
         if (!(ratio <= m->max_err_scale)) {
             m->max_err_scale = isnan(ratio) ? (double)INFINITY : ratio; /* an infinite error against an infinite scale */
             m->max_err_scale_idx = base + i;
+            near = m->max_err_scale * state->unit_roundoff * (1 - 0x1p-50);
         }
     }
 }
 
 void
-compare_block_histograms(compare_state *state, int64_t count, bool opposite)
+compare_block_ulps(compare_state *state, int64_t count, bool opposite)
 {
-    for (int64_t i = 0; i < count; i++) {
-        uint64_t bits;
-        memcpy(&bits, &state->error[i], sizeof bits);
-        state->errors[bits >> 48] += bits != 0;
-    }
     for (int64_t i = 0; i < count; i++) {
         int bucket = 32 - __builtin_clz(state->ulp[i] | 1) - (state->ulp[i] == 0);
         state->ulp_lanes[i & 3][opposite && state->opposite[i] ? PORT_DIFFERENT_SIGN : bucket]++;
+    }
+}
+
+/* A percentile is found by walking down from the largest error until more errors lie above than it allows. Buckets below the point
+ * where that is sure to have happened are never reached, so their errors need not be counted. */
+void
+compare_raise_floor(compare_state *state)
+{
+    int64_t top = compare_bucket(state->m->max_abs);
+    while (state->floor_bucket < top && state->num_above_floor - state->errors[state->floor_bucket] > state->most_above) {
+        state->num_above_floor -= state->errors[state->floor_bucket++];
     }
 }

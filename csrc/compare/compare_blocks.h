@@ -17,6 +17,15 @@
 #define PORT_ERROR_BUCKETS 32768 /* an error's float64 exponent and 4 bits of its mantissa: 16 buckets an octave */
 #define PORT_DIFFERENT_SIGN (PORT_ULP_BUCKETS - 1)
 
+/* The bucket of an error that is a number and not negative. */
+static inline int64_t
+compare_bucket(double error)
+{
+    uint64_t bits;
+    memcpy(&bits, &error, sizeof bits);
+    return (int64_t)(bits >> 48);
+}
+
 /* Sums over one block (or the whole tensor, as far as it was seen), of finite pairs. e and a are taken relative to
  * a shift that is an element of the block, so that the second moments lose at most the block's length in accuracy. */
 typedef struct compare_sums {
@@ -31,6 +40,9 @@ typedef struct compare_state {
     double unit_roundoff, scale_scalar;
     bool has_scale;
     int64_t num_finite;           /* pairs with two finite sides */
+    int64_t most_above;           /* no percentile asked for can have more errors above it than this */
+    int64_t floor_bucket;         /* more than most_above errors were counted at or above it: smaller ones decide nothing */
+    int64_t num_above_floor;
     int64_t num_rel;              /* of them, those with e != 0 */
     double sum_rel, sum_signed_ulp;
     double sum_abs, sum_error, sum_product;
@@ -53,8 +65,10 @@ void compare_block_decoded(compare_state *state, int64_t base, int64_t count, bo
 void compare_block_equal(compare_state *state, int64_t base, int64_t count);
 /* max |a-e| / (u s) over state->error, where it is a number. */
 void compare_block_scale(compare_state *state, int64_t base, int64_t count);
-/* Histograms of state->error and state->ulp for finite blocks; opposite: state->opposite has an entry that is not 0. */
-void compare_block_histograms(compare_state *state, int64_t count, bool opposite);
+/* The histogram of state->ulp of a finite block; opposite: state->opposite has an entry that is not 0. */
+void compare_block_ulps(compare_state *state, int64_t count, bool opposite);
+/* Raises floor_bucket as far as the counts allow. Called after a block, so that most errors of the next need not be counted. */
+void compare_raise_floor(compare_state *state);
 
 /* True if this CPU can run the two below. */
 bool compare_have_avx2(void);
