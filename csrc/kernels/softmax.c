@@ -4,7 +4,8 @@
  *
  * Along the last dimension of row-major data: the sum runs in the lanes of one vector, a partial last vector into its
  * first lanes, and the lanes are then added by halves (one after the other without avx2, or if the row is shorter than a
- * vector). Softmax multiplies by 1 / sum. Along another dimension: sequentially, and it divides. */
+ * vector). Softmax multiplies by 1 / sum. Along another dimension: sequentially, and it divides; neighbouring lines are the
+ * lanes of a vector, and the lines that are left over use libm's exp. */
 #include "loops.h"
 #include "vecmath.h"
 
@@ -17,12 +18,13 @@ typedef struct softmax_line {
     int64_t n, x_stride, y_stride; /* strides in bytes */
     int64_t lanes;
     bool is_log, is_last, simd;
+    bool vector_math; /* the vector functions of avx2 and up, not libm's */
 } softmax_line;
 
 static void
 exp_of(const softmax_line *line, int64_t n, float *values)
 {
-    if (line->call->profile->capability != PORT_CAP_DEFAULT) {
+    if (line->vector_math) {
         PORT_PICK_MAP(exp_map, line->simd)(n, values, values);
         return;
     }
@@ -34,7 +36,7 @@ exp_of(const softmax_line *line, int64_t n, float *values)
 static float
 log_of(const softmax_line *line, float sum)
 {
-    return line->call->profile->capability != PORT_CAP_DEFAULT ? port_log_u10(sum) : logf(sum);
+    return line->vector_math ? port_log_u10(sum) : logf(sum);
 }
 
 /* A NaN wins. */
@@ -168,12 +170,35 @@ dim_of(const port_kernel_call *call)
     return ((const port_softmax_params *)call->params)->dim;
 }
 
+/* Whether line i of `lines` is in a vector of neighbours. `inner` lines lie side by side; softmax cuts all lines into the threads'
+ * ranges, log_softmax cuts each row of lines into blocks of 128 KiB. */
+static bool
+is_in_vector(const softmax_line *line, int64_t i, int64_t lines, int64_t inner)
+{
+    int64_t place = i % inner, begin = 0, end = inner;
+    if (line->is_log) {
+        int64_t block = 128 * 1024 / line->n / (int64_t)port_dtype_size(line->call->in[0]->dtype);
+        block = (block > line->lanes ? block : line->lanes) / line->lanes * line->lanes;
+        begin = place / block * block;
+        end = begin + block < inner ? begin + block : inner;
+        return place < end - (end - begin) % line->lanes;
+    }
+    int64_t grain = PORT_GRAIN_SIZE / line->n > 1 ? PORT_GRAIN_SIZE / line->n : 1;
+    port_chunks chunks = port_chunks_of(lines, grain, line->call->profile->num_threads);
+    int64_t row = i - place, chunk = i / chunks.size * chunks.size;
+    begin = chunk > row ? chunk - row : 0;
+    end = chunk + chunks.size < row + inner ? chunk + chunks.size - row : inner;
+    end = end < lines - row ? end : lines - row;
+    return place < end - (end - begin) % line->lanes;
+}
+
 static void
 softmax_any(const port_kernel_call *call, bool is_log, bool simd)
 {
     const port_view *x = call->in[0], *y = call->out[0];
-    int64_t bytes = (int64_t)port_dtype_size(x->dtype), lines = 1;
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype), lines = 1, inner = 1;
     int32_t dim = x->ndim > 0 ? dim_of(call) : 0;
+    bool has_vectors = call->profile->capability != PORT_CAP_DEFAULT;
     softmax_line line = {.call = call, .is_log = is_log, .simd = simd};
     line.lanes = call->profile->capability == PORT_CAP_AVX512 ? 16 : 8;
     line.n = x->ndim > 0 ? x->shape[dim] : 1;
@@ -182,9 +207,11 @@ softmax_any(const port_kernel_call *call, bool is_log, bool simd)
     line.is_last = dim == x->ndim - 1 || x->ndim == 0;
     for (int32_t d = 0; d < x->ndim; d++) {
         lines *= d == dim ? 1 : x->shape[d];
+        inner *= d > dim ? x->shape[d] : 1;
     }
     for (int64_t i = 0; i < lines && line.n > 0; i++) {
         int64_t rest = i;
+        line.vector_math = has_vectors && (line.is_last || is_in_vector(&line, i, lines, inner));
         line.x = x->data, line.y = y->data;
         for (int32_t d = x->ndim - 1; d >= 0; d--) {
             if (d != dim) {

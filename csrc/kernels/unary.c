@@ -357,6 +357,7 @@ gelu_run_avx2(const port_kernel_call *call)
 
 /* ---------------------------------------------------------------- pow with a number, clamp */
 
+/* The reference's scalar rest raises to the exponent as a double. */
 static void
 pow_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
 {
@@ -372,7 +373,7 @@ pow_f32(const unary_context *context, bool is_vector, int64_t n, const float *x,
         } else if (exponent == -2.0f) {
             y[i] = 1.0f / (v * v);
         } else {
-            y[i] = vector ? port_pow_u10(v, exponent) : powf(v, exponent);
+            y[i] = vector ? port_pow_u10(v, exponent) : is_vector ? powf(v, exponent) : (float)pow((double)v, params->exponent.d);
         }
     }
 }

@@ -313,9 +313,11 @@ port_logk(float x)
 PORT_INLINE float
 port_expk(port_df x)
 {
-    float near = port_select(x.hi < -200.0f, -200.0f, x.hi);
-    near = port_select(near > 200.0f, 200.0f, near);
+    float near = port_select(x.hi < -105.0f, -105.0f, x.hi);
+    near = port_select(near > 105.0f, 105.0f, near);
     int32_t q = port_round_to_int((near + x.lo) * PORT_LOG2E_F);
+    const float whole = x.hi;
+    x.hi = near;
     port_df s = port_df_add2_f(x, (float)q * -PORT_LN2_HIGH);
     s = port_df_add2_f(s, (float)q * -PORT_LN2_LOW);
     float s_hi = s.hi + s.lo;
@@ -329,7 +331,8 @@ port_expk(port_df x)
     port_df t = port_df_add(s, port_df_mul_f(port_df_square(s), u));
     t = port_df_add((port_df){1.0f, 0.0f}, t);
     float r = port_scale2(t.hi + t.lo, q);
-    return port_select(x.hi < -104.0f, 0.0f, r);
+    r = port_select(whole > 104.0f, INFINITY, r);
+    return port_select(whole < -104.0f, 0.0f, r);
 }
 
 /* x^y, error below 1 ulp, with C's special cases. */
