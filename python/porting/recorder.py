@@ -34,6 +34,7 @@ _MEMORY_FORMATS = {
 }  # fmt: skip
 _PLAIN = frozenset((int, bool, str, type(None)))
 _TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
+_NO_ARGUMENTS: dict[str, Any] = {}
 _OUTSIDE = -1  # "made at op" of a value that no op made
 
 # Ops whose result decides what the model does next; a program with one of them stands only for calls that were recorded.
@@ -171,6 +172,13 @@ class _Op:
 # ---------------------------------------------------------------- one root call
 
 
+class _Value(int):
+    """The number of a value among the arguments of an op. While a call runs, ops are tuples of plain values and of these: the
+    garbage collector stops looking at such tuples, while it would walk lists and dicts again and again."""
+
+    __slots__ = ()
+
+
 class _Interval:
     """A module call that has begun: what it was given, and how it got the values that it did not make."""
 
@@ -195,15 +203,15 @@ class _Recording:
         self.root = root
         self.call = call
         self.pattern = pattern
-        self.ids: dict[int, tuple[int, weakref.ref]] = {}
-        self.values: list[list[Any]] = []
-        self.references: list[dict[str, int]] = []
+        self.ids: dict[int, int] = {}  # id of a tensor object -> value; only true if `weak` says that it is that object
+        self.values: list[tuple[Any, ...]] = []
+        self.references: list[_Value] = []
         self.made: list[int] = []
         self.base: list[int] = []  # a value that shares its memory: the first known
         self.weak: list[weakref.ref] = []
         self.storages: dict[int, int] = {}
         self.changes: dict[int, tuple[int, int]] = {}  # base -> (number of in-place ops, the last one)
-        self.ops: list[list[Any]] = []
+        self.ops: list[tuple[Any, ...]] = []
         self.parameters: dict[int, str] = {}
         self.constants: dict[int, tuple[str, int]] = {}  # value -> (name, number of changes when it was stored)
         self.stored: dict[tuple[int, int], str] = {}  # (value, number of changes) -> name
@@ -248,7 +256,7 @@ class Recorder(TorchDispatchMode):
         self._encodings: dict[Any, Any] = {}
         self._recording: _Recording | None = None
         self._active = False
-        self._programs: list[dict[str, Any]] = []
+        self._programs: list[Any] = []  # dicts, and recordings that are not in that form yet
         self._patterns: dict[Hashable, _Shared] = {}
         self._parameter_versions: dict[str, int] = {}
 
@@ -282,13 +290,12 @@ class Recorder(TorchDispatchMode):
         if recording.depth:
             recording.depth -= 1
             return
-        self._switch_off()
-        self._recording = None
-        program = _finish(recording)
+        self._stop(recording)
         pattern = recording.pattern
         if pattern is None:
-            self._programs.append(program)
+            self._programs.append(recording)
             return
+        program = _finish(recording)
         shared = self._patterns.get(pattern)
         if shared is None:
             shared = self._patterns[pattern] = _Shared()
@@ -304,13 +311,19 @@ class Recorder(TorchDispatchMode):
         if recording.depth:
             recording.depth -= 1
             return
+        self._stop(recording)
+        if recording.modules:
+            self._programs.append(recording)
+
+    def _stop(self, recording: _Recording) -> None:
         self._switch_off()
         self._recording = None
-        if recording.modules:
-            self._programs.append(_finish(recording))
+        recording.ids.clear()
+        recording.weak.clear()
 
     def programs(self) -> list[dict[str, Any]]:
         """The programs so far, in the form of docs/PROGRAM.md, in the order of their first calls."""
+        self._programs = [_finish(p) if isinstance(p, _Recording) else p for p in self._programs]
         return list(self._programs)
 
     def __enter__(self) -> Recorder:
@@ -378,7 +391,7 @@ class Recorder(TorchDispatchMode):
             for path, tensor in leaves:
                 # A tensor that no op made and that is nobody's parameter came from outside the dispatcher: left out.
                 if self._find(recording, tensor) is not None or self._parameter_name(tensor) is not None:
-                    outputs[path] = self._use(recording, tensor)["v"]
+                    outputs[path] = int(self._use(recording, tensor))
         except Exception as error:
             self._fail(recording, f"{module}: outputs not recorded: {error}")
         stack.pop()
@@ -407,36 +420,50 @@ class Recorder(TorchDispatchMode):
         if recording is None or recording.reason is not None or op.skip:
             return func(*args, **kwargs) if kwargs else func(*args)
         try:
-            encoded = [self._encode(recording, a) for a in args]
-            named = {k: self._encode(recording, a) for k, a in kwargs.items()} if kwargs else {}
+            ids, weak = recording.ids, recording.weak
+            encoded = []
+            for a in args:
+                kind = type(a)
+                if kind in _TENSORS:
+                    value = ids.get(id(a))
+                    if value is None or weak[value]() is not a:
+                        value = self._add_value(recording, a, _OUTSIDE, None)
+                    if recording.made[value] < recording.begin and value not in recording.seen:
+                        self._reach(recording, value, a)
+                    encoded.append(recording.references[value])
+                elif kind in _PLAIN:
+                    encoded.append(a)
+                else:
+                    encoded.append(self._encode(recording, a))
+            named = tuple([(k, self._encode(recording, a)) for k, a in kwargs.items()]) if kwargs else ()
             if op.writes:
-                self._note_changes(recording, op, args, kwargs or {})
+                self._note_changes(recording, op, args, kwargs or _NO_ARGUMENTS)
         except Exception as error:
             self._fail(recording, f"{op.name}: arguments not recorded: {error}")
         result = func(*args, **kwargs) if kwargs else func(*args)
         if recording.reason is None:
             try:
-                self._add_op(recording, op, encoded, named, args, result)
+                self._add_op(recording, op, tuple(encoded), named, result)
             except Exception as error:
                 self._fail(recording, f"{op.name}: results not recorded: {error}")
         return result
 
-    def _add_op(self, recording: _Recording, op: _Op, encoded: list, named: dict, args: Any, result: Any) -> None:
+    def _add_op(self, recording: _Recording, op: _Op, encoded: tuple, named: tuple, result: Any) -> None:
         number = len(recording.ops)
         if op.data_dependent:
             recording.data_dependent = True
         base = None
         if op.view_of is not None and op.view_of < len(encoded):
             reference = encoded[op.view_of]
-            if type(reference) is dict and "v" in reference:
-                base = recording.base[reference["v"]]
+            if type(reference) is _Value:
+                base = recording.base[reference]
         if isinstance(result, torch.Tensor):
             value = self._find(recording, result)
             if value is None:
                 value = self._add_value(recording, result, number, base)
-            elif not op.writes and recording.references[value] in encoded:
+            elif not op.writes and any(e is recording.references[value] for e in encoded):
                 return  # it returned its argument itself (lift_fresh)
-            recording.ops.append([op.name, encoded, named, [value]])
+            recording.ops.append((op.name, encoded, named, (value,)))
             return
         outputs: list[int | None] = []
         scalars: list[Any] = []
@@ -444,18 +471,17 @@ class Recorder(TorchDispatchMode):
             if isinstance(item, torch.Tensor):
                 value = self._find(recording, item)
                 outputs.append(self._add_value(recording, item, number, base) if value is None else value)
-            elif item is None:
-                outputs.append(None)
             else:
                 outputs.append(None)
-                scalars.append(self._encode(recording, item))
-        entry = [op.name, encoded, named, outputs]
-        if scalars and all(v is None for v in outputs):
-            entry[3] = []
-            entry.append(scalars[0] if len(scalars) == 1 else {"list": scalars})
-        elif outputs == [None]:
-            entry[3] = []  # the op returns nothing
-        recording.ops.append(entry)
+                if item is not None:
+                    scalars.append(self._encode(recording, item))
+        if not any(v is not None for v in outputs):
+            outputs = []  # the op returns nothing, or Python values
+        if scalars and not outputs:
+            answer = scalars[0] if len(scalars) == 1 else tuple(scalars)
+            recording.ops.append((op.name, encoded, named, (), answer))
+        else:
+            recording.ops.append((op.name, encoded, named, tuple(outputs)))
 
     # ------------------------------------------------------------ arguments
 
@@ -468,7 +494,7 @@ class Recorder(TorchDispatchMode):
         if kind is float:
             return a if a - a == 0.0 else {"float": "nan" if a != a else "inf" if a > 0 else "-inf"}
         if kind is list or kind is tuple or isinstance(a, (list, tuple)):
-            return {"list": [x if type(x) in _PLAIN else self._encode(recording, x) for x in a]}
+            return tuple([x if type(x) in _PLAIN else self._encode(recording, x) for x in a])
         try:
             return self._encodings[a]
         except (KeyError, TypeError):
@@ -479,14 +505,12 @@ class Recorder(TorchDispatchMode):
         return encoded
 
     def _find(self, recording: _Recording, tensor: torch.Tensor) -> int | None:
-        known = recording.ids.get(id(tensor))
-        return known[0] if known is not None and known[1]() is tensor else None
+        value = recording.ids.get(id(tensor))
+        return value if value is not None and recording.weak[value]() is tensor else None
 
-    def _use(self, recording: _Recording, tensor: torch.Tensor) -> dict[str, int]:
-        known = recording.ids.get(id(tensor))
-        if known is not None and known[1]() is tensor:
-            value = known[0]
-        else:
+    def _use(self, recording: _Recording, tensor: torch.Tensor) -> _Value:
+        value = self._find(recording, tensor)
+        if value is None:
             value = self._add_value(recording, tensor, _OUTSIDE, None)
         if recording.made[value] < recording.begin and value not in recording.seen:
             self._reach(recording, value, tensor)
@@ -494,19 +518,19 @@ class Recorder(TorchDispatchMode):
 
     def _add_value(self, recording: _Recording, tensor: torch.Tensor, made: int, base: int | None) -> int:
         value = len(recording.values)
-        # Strides are noted for strided tensors alone; others have no kernels, and their ops are reported by name.
-        strides = list(tensor.stride()) if tensor.layout is torch.strided else []
-        recording.values.append([_dtype_name(tensor.dtype), list(tensor.shape), strides, tensor.storage_offset() if strides else 0])
-        recording.references.append({"v": value})
+        if tensor.layout is torch.strided:
+            recording.values.append((tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset()))
+            if made == _OUTSIDE:
+                base = recording.storages.setdefault(tensor.untyped_storage()._cdata, value)
+                name = self._current_parameter_name(tensor)
+                if name is not None:
+                    recording.parameters[value] = name
+        else:  # without strides there are no kernels: the ops are reported by name
+            recording.values.append((tensor.dtype, tuple(tensor.shape), (), 0))
+        recording.references.append(_Value(value))
         recording.made.append(made)
-        reference = weakref.ref(tensor)
-        recording.weak.append(reference)
-        recording.ids[id(tensor)] = (value, reference)
-        if made == _OUTSIDE and tensor.layout is torch.strided:
-            base = recording.storages.setdefault(tensor.untyped_storage()._cdata, value)
-            name = self._current_parameter_name(tensor)
-            if name is not None:
-                recording.parameters[value] = name
+        recording.weak.append(weakref.ref(tensor))
+        recording.ids[id(tensor)] = value
         recording.base.append(value if base is None else base)
         return value
 
@@ -563,7 +587,7 @@ class Recorder(TorchDispatchMode):
             for tensor in tensors if isinstance(tensors, (list, tuple)) else (tensors,):
                 if not isinstance(tensor, torch.Tensor):
                     continue
-                value = self._use(recording, tensor)["v"]
+                value = int(self._use(recording, tensor))
                 base = recording.base[value]
                 count, _ = recording.changes.get(base, (0, _OUTSIDE))
                 if not count:
@@ -643,13 +667,25 @@ def _finish(recording: _Recording) -> dict[str, Any]:
     }  # fmt: skip
     if recording.reason is not None:
         return {**program, "reason": recording.reason, "values": [], "ops": [], "parameters": {}, "constants": {}, "modules": []}
-    program["values"] = recording.values
-    program["ops"] = recording.ops
+    program["values"] = [[_dtype_name(d), list(shape), list(strides), offset] for d, shape, strides, offset in recording.values]
+    program["ops"] = [
+        [name, [_to_json(a) for a in args], {k: _to_json(a) for k, a in named}, list(outputs), *(_to_json(a) for a in answer)]
+        for name, args, named, outputs, *answer in recording.ops
+    ]
     # A parameter that the call changes is fed as it was before: from the constants.
     program["parameters"] = {str(v): name for v, name in recording.parameters.items() if v not in recording.constants}
     program["constants"] = {str(v): name for v, (name, _) in recording.constants.items()}
     program["modules"] = sorted(recording.modules, key=lambda m: (m["begin"], -m["end"]))
     return program
+
+
+def _to_json(argument: Any) -> Any:
+    kind = type(argument)
+    if kind is _Value:
+        return {"v": int(argument)}
+    if kind is tuple:
+        return {"list": [_to_json(a) for a in argument]}
+    return argument
 
 
 class _Shared:
