@@ -229,7 +229,11 @@ class _Run:
             return
         leaves = list(zip(form.paths, walker.leaves))
         leaves = [leaf for leaf in leaves if isinstance(leaf[1], torch.Tensor)]
-        if begins_step and not self.recording:
+        if begins_step and self.recording and self.recording_thread == threading.get_ident():
+            recorder.abandon()  # a call outside any step, which ended with an exception
+            self.recording = False
+        # Outside a root call too: generation with an encoder runs the encoder before the model's first step.
+        if not self.recording and (begins_step or len(self._stack()) == 1):
             frame.records = self.recording = True
             self.recording_thread = threading.get_ident()
             described = (slot.name, slot.module.training, form.tree)
