@@ -132,10 +132,12 @@ static bool
 blas_item(const port_provider *provider, const item *p, double alpha, double beta, char *space)
 {
     port_matrix a = p->a, b = p->b;
-    if (!is_row_or_column_major(p->M, p->K, a.row_stride, a.col_stride)) {
+    bool copy_a = !is_row_or_column_major(p->M, p->K, a.row_stride, a.col_stride);
+    bool copy_b = !is_row_or_column_major(p->K, p->N, b.row_stride, b.col_stride);
+    if (copy_a) {
         copy_dense(&a, p->M, p->K, &space);
     }
-    if (!is_row_or_column_major(p->K, p->N, b.row_stride, b.col_stride)) {
+    if (copy_b) {
         copy_dense(&b, p->K, p->N, &space);
     }
     port_blas_call call = {.k = p->K, .alpha = alpha, .beta = beta, .c = p->y};
@@ -147,6 +149,10 @@ blas_item(const port_provider *provider, const item *p, double alpha, double bet
         call.b = b.data;
         blas_layout(a.row_stride, a.col_stride, p->M, &call.trans_a, &call.lda);
         blas_layout(b.row_stride, b.col_stride, p->K, &call.trans_b, &call.ldb);
+        call.trans_a = call.trans_a || copy_a; /* a copy is row-major to ATen, even where it could be either */
+        call.trans_b = call.trans_b || copy_b;
+        call.lda = copy_a ? p->K : call.lda;
+        call.ldb = copy_b ? 1 : call.ldb;
     } else {
         call.m = p->N;
         call.n = p->M;

@@ -244,6 +244,49 @@ run_f32(const port_matmul *p, port_matmul_order order, void *scratch)
     }
 }
 
+/* The library's path for fewer than 4 rows or 12 columns, where b is column-major: 4 lanes along k, multiplied, then added;
+ * a single row first puts its leading terms, 1 to 4 of them, into lane 0, so that a multiple of 4 is left. */
+static float
+dot_lanes(const float *a, const float *b, int64_t K, bool single_row)
+{
+    int64_t k = single_row && K > 0 ? (K - 1) % 4 + 1 : 0;
+    float4 sum = {0};
+    for (int64_t i = 0; i < k; i++) {
+        sum[0] += a[i] * b[i];
+    }
+    for (; k + 4 <= K; k += 4) {
+        float4 x, w;
+        memcpy(&x, a + k, sizeof x);
+        memcpy(&w, b + k, sizeof w);
+        sum += x * w;
+    }
+    float total = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    for (; k < K; k++) {
+        total += a[k] * b[k];
+    }
+    return total;
+}
+
+static bool
+is_small(const port_matmul *p)
+{
+    return (p->M < 4 || p->N < 12) && p->a.dtype == PORT_F32 && p->b.dtype == PORT_F32 && p->y_dtype == PORT_F32;
+}
+
+static void
+run_small_f32(const port_matmul *p)
+{
+    float alpha = (float)p->alpha, beta = (float)p->beta;
+    for (int64_t i = 0; i < p->M; i++) {
+        float *y = (float *)p->y + i * p->y_row_stride;
+        for (int64_t j = 0; j < p->N; j++) {
+            const float *a = (const float *)p->a.data + i * p->a.row_stride;
+            float sum = alpha * dot_lanes(a, (const float *)p->b.data + j * p->b.col_stride, p->K, p->M == 1);
+            y[j] = beta == 0.0f ? sum : beta * y[j] + sum;
+        }
+    }
+}
+
 static void
 pack_panel_f64(const port_matrix *b, int64_t K, int64_t first, int64_t width, double *panel)
 {
@@ -288,6 +331,12 @@ port_matmul_run(const port_matmul *product, port_matmul_order order, void *scrat
 {
     if (product->y_dtype == PORT_F64) {
         run_f64(product, scratch); /* one order only: no claim is made for f64 chains */
+    } else if (order == PORT_MATMUL_CHAIN && is_small(product)) {
+        if (product->a.col_stride == 1 && product->b.row_stride == 1 && product->b.col_stride >= product->K) {
+            run_small_f32(product);
+        } else {
+            run_f32(product, PORT_MATMUL_REF, scratch); /* b row-major: k in order, multiplied, then added */
+        }
     } else {
         run_f32(product, order, scratch);
     }
