@@ -50,7 +50,7 @@ class _Kind:
 
 _KINDS = {
     "linear": _Kind(12, 4, 2, "s = sum|w x| + |b|"),
-    "attention": _Kind(16, 4, 8, "s = rms of the row + |e|"),
+    "attention": _Kind(16, 4, 8, "s = sum p |v| (1 + scale max sum|q k|)"),
     "layer_norm": _Kind(16, 0.5, 4, "s = (|x| + |mean| + std) / std * |weight| + |bias|"),
     "rms_norm": _Kind(8, 0.5, 4, "s = |e|"),
     "softmax": _Kind(16, 0.5, 2, "s = p (1 + max - x)"),
@@ -204,7 +204,7 @@ class Tolerance:
 
     def _amber(self, kind: str, dtype: str, terms: int | None, c: float) -> float:
         if kind == "composite" and UNIT_ROUNDOFF[dtype] <= 2.0**-24:
-            return 4 * c
+            return 8 * c  # what a sum of 4,096 terms inside it may leave beside a smaller result
         grown = _KINDS.get(kind, _KINDS["composite"]).growth * math.sqrt(terms or 0)
         return max(2 * c, grown if UNIT_ROUNDOFF[dtype] <= 2.0**-24 else 0.0)
 
@@ -315,15 +315,18 @@ class Tolerance:
         c, u = self._constants(kind, dtype, terms)
         amber = self._amber(kind, dtype, terms, c)
         row = _KINDS.get(kind, _KINDS["composite"])
-        of = row.scale if scale is not None or kind in ("composite", "attention") else "s = rms of the row + |e|"
+        of = row.scale if scale is not None or kind == "composite" else "s = rms of the row + |e|"
         most = c if self.rule == "green" else amber
         reach = f" (K = {terms})" if terms and row.growth else ""
         return f"err <= {most:.4g} u s{reach}, green to {c:.4g}; u = 2^{math.log2(u):.0f}, {of}"
 
 
 def _judged_as(kind: str, scale: Any) -> str:
-    """A dot product whose terms are unknown has no scale of its own: its row's rms stands in, with a composite's constants."""
-    return "composite" if kind == "linear" and scale is None else kind
+    """A dot product or attention whose terms are unknown has no scale of its own: its row's rms stands in, with a composite's constants.
+
+    (An attention module mostly holds its projections too, and its result is a mean that may be smaller than what was averaged.)
+    """
+    return "composite" if kind in ("linear", "attention") and scale is None else kind
 
 
 PRESETS = {"auto": Tolerance.auto, "exact": Tolerance.exact, "strict": Tolerance.strict, "close": Tolerance.close,
