@@ -32,7 +32,7 @@ import torch
 
 from . import _core, capture as captures, structure
 from .environment import fingerprint
-from .modules import Slot, checkpoint_of, describe_model, describe_module, find_roots, make_slots
+from .modules import Slot, checkpoint_of, describe_model, describe_module, find_roots, is_compiled, make_slots
 from .naming import prefix as name_prefix
 from .recorder import Recorder, pattern_of
 from .selection import Filter, Selection
@@ -118,6 +118,11 @@ class _Run:
 
     def attach(self) -> None:
         for slot in self.slots:
+            if isinstance(slot.module, torch.jit.ScriptModule):
+                self.note("warning", slot.name, "not captured: script modules take no hooks")
+                continue
+            if is_compiled(slot.module):
+                self.note("warning", slot.name, "compiled: the modules inside may not be seen")
             if slot.selected or slot.is_root:
                 self._attach_slot(slot)
 
@@ -176,6 +181,7 @@ class _Run:
             else:
                 step = stack[-1].step if stack else slot.root.num_steps
             frame = _Frame(slot, kwargs, next(slot.calls), step)
+            slot.num_calls = frame.call + 1
             stack.append(frame)
             self._enter(frame, args, kwargs, begins_step)
         except Exception as error:
@@ -237,7 +243,9 @@ class _Run:
             frame.records = self.recording = True
             self.recording_thread = threading.get_ident()
             described = (slot.name, slot.module.training, form.tree)
-            recorder.begin(slot.name, frame.call, pattern_of(leaves, described) if self.share_programs else None)
+            self.recording = recorder.begin(
+                slot.name, frame.call, pattern_of(leaves, described) if self.share_programs else None
+            )
         if self.recording and self.recording_thread == threading.get_ident():
             recorder.enter(slot.name, frame.call, leaves)
 
@@ -602,6 +610,14 @@ class ActivationCollector:
         except BaseException as error:
             self._finish(error)
             raise
+        if not any(slot.num_calls for slot in self._run.slots):
+            self._run.note("warning", "", "no module was called")
+            warnings.warn(
+                "porting: the model returned without calling any of its modules, so that the capture is empty (an iterator "
+                "does its work later: use the with form)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         try:
             self.close()
         except OSError as error:

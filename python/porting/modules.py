@@ -63,6 +63,7 @@ class Slot:
         self.selected = selected
         self.parameters = Parameters(module)
         self.calls = itertools.count()
+        self.num_calls = 0
         self.num_steps = 0  # of a root: how many of its calls have begun that were not inside another root call
         self.forms: tuple[dict[Hashable, Any], dict[Hashable, Any]] = ({}, {})  # of inputs and outputs, by their tokens
 
@@ -79,6 +80,11 @@ def make_slots(roots: Mapping[str, torch.nn.Module], selection: Selection) -> li
     for key, (module, root_id) in owners.items():
         slots[key] = Slot(paths[key], module, slots.get(root_id), selection.takes_module(paths[key]))
     return list(slots.values())
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """True if the modules inside do not run as Python calls, so that their hooks may not be called."""
+    return getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule"
 
 
 class Parameters:

@@ -72,6 +72,8 @@ class Walker:
         if self.is_leaf(value):
             self.tokens.append(LEAF)
             self.leaves.append(value)
+        elif kind is int and not -(2**63) <= value < 2**63:  # the store reads integers of 64 bits
+            self.tokens += (OPAQUE, "int", repr(value))
         elif kind in PLAIN:
             self.tokens += (VALUE, kind, repr(value) if kind is float else value)
         elif id(value) in self._open or len(self._open) >= MAX_DEPTH:
@@ -91,7 +93,7 @@ class Walker:
         elif isinstance(value, Mapping):
             # ModelOutput and its like are mappings with a class of their own; plain dicts and UserDicts are not
             keys = list(value)
-            names = tuple(unique([key if type(key) is str else str(key) for key in keys]))
+            names = tuple(unique([valid_text(str(key)).replace("\0", "?") for key in keys]))
             if dataclasses.is_dataclass(value):
                 self.tokens += (OBJECT, kind.__name__, names)
             else:
@@ -216,6 +218,11 @@ def short_repr(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", text[:MAX_TEXT])
 
 
+def valid_text(text: str) -> str:
+    """The text with half surrogate pairs, which UTF-8 has no bytes for, replaced by "?"."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def unique(names: list[str]) -> list[str]:
     """The names with #2, #3, ... after repeated ones."""
     if len(set(names)) == len(names):
@@ -295,7 +302,7 @@ def to_json(paths: list[str], tree: Any, names: dict[str, str] | None = None) ->
     if names:
         value["names"] = names
     value["tree"] = tree
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return valid_text(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
 
 
 def flatten(value: Any, is_leaf: Callable[[Any], bool], lone: str = "0") -> tuple[list[tuple[str, Any]], Any]:

@@ -27,6 +27,19 @@ def test_reading_a_capture_needs_no_torch():
     assert loaded.strip() == "False"
 
 
+@pytest.mark.parametrize("name", porting.__all__)
+def test_everything_public_is_there(name):
+    value = getattr(porting, name)
+    assert callable(value) and name in dir(porting)
+    assert getattr(porting, name) is value
+
+
+def test_functions_are_not_hidden_by_the_modules_of_the_same_name():
+    code = "import porting, porting.check, porting.compare; from porting.check import check; " \
+           "print(callable(porting.check), callable(porting.compare), porting.check is check)"
+    assert run(code).strip() == "True True True"
+
+
 def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'porting' has no attribute 'nothing'"):
         porting.nothing

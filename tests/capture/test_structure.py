@@ -35,7 +35,7 @@ def there_and_back(value):
     return rebuild(text["tree"], [leaf for _, leaf in leaves])
 
 
-plain = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5)
+plain = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=5)
 values = st.recursive(
     plain | st.builds(Leaf, st.integers()),
     lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -94,9 +94,10 @@ def test_what_holds_no_leaf_is_opaque_and_its_repr_has_no_address():
         def __init__(self):
             self.hidden = 4
 
-    back = there_and_back([Config(), object(), print, int, 3j, Pair])
+    back = there_and_back([Config(), object(), print, int, 3j, Pair, 2**63])
     assert all(isinstance(b, Opaque) for b in back)
     assert "0x" not in repr(back) and back[4].text == "3j" and back[0].class_name == "Config"
+    assert (back[6].class_name, back[6].text) == ("int", "9223372036854775808")
 
 
 def test_objects_with_leaves_in_attributes_and_slots_are_walked():

@@ -103,6 +103,38 @@ def test_a_value_that_contains_itself_is_cut_and_noted():
     assert list(acts.outputs("")) == ["0"] and "contains itself" in acts.notes[0]["reason"]
 
 
+HARD = {
+    "large integer": 2**70,
+    "text with NUL and half a surrogate pair": "\0\ud800x",
+    "keys with NUL and half a surrogate pair": {"\0k": torch.ones(2), "\ud800": torch.zeros(2), "": torch.ones(3)},
+    "deep": [[[[[[[[[[[[[[[[[[[[[[[[[[[torch.ones(2)]]]]]]]]]]]]]]]]]]]]]]]]]]],
+    "long": ["x" * 100000, list(range(5000))],
+}
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_values_that_are_hard_to_write_down_lose_no_tensor(kind):
+    acts = ActivationCollector(Returns(HARD[kind]))(torch.ones(1))[1]
+    assert acts.notes == [] and len(acts.outputs("")) == {"keys with NUL and half a surrogate pair": 3, "deep": 1}.get(kind, 0)
+    acts.call("").result
+
+
+def test_an_output_that_does_its_work_later_is_warned_about():
+    model = Returns(1)
+    with pytest.warns(RuntimeWarning, match="without calling any of its modules"):
+        output, acts = ActivationCollector(lambda: (model() for _ in range(2)), modules=model)()
+    assert len(acts) == 0 and list(output) == [1, 1] and acts.notes[0]["reason"] == "no module was called"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_script_modules_are_noted_as_not_captured():
+    model = torch.nn.Sequential(torch.jit.script(torch.nn.Sequential(torch.nn.Tanh())), torch.nn.Tanh())
+    output, acts = ActivationCollector(model)(torch.ones(3))
+    assert torch.equal(output, torch.ones(3).tanh().tanh()) and same_bits(acts["1.out.0"], output)
+    assert [(n["kind"], n["where"]) for n in acts.notes] == [("warning", "0"), ("warning", "0.0")]
+    assert "script modules take no hooks" in acts.notes[0]["reason"]
+
+
 def test_equal_tensors_are_stored_once_and_changed_ones_again():
     x = torch.randn(50)
     model = torch.nn.Sequential(Returns(x), torch.nn.Identity())
