@@ -148,7 +148,7 @@ result_from_tensor(const port_tensor *tensor, port_result *result, port_error *e
     if (!port_shape_bytes(tensor->dtype, tensor->ndim, tensor->shape, &elems, &bytes)) {
         return port_fail(err, PORT_E_SHAPE, "a result is too large to be copied out");
     }
-    void *memory = bytes <= PTRDIFF_MAX ? port_alloc_aligned((size_t)bytes) : NULL;
+    void *memory = bytes < (uint64_t)1 << 40 ? port_alloc_aligned((size_t)bytes) : NULL;
     if (memory == NULL) {
         return port_fail(err, PORT_E_NOMEM, "no memory for a result of %llu bytes", (unsigned long long)bytes);
     }

@@ -136,7 +136,10 @@ run_arange(op_call *call)
     bool ints = start.kind != PORT_SCALAR_FLOAT && end.kind != PORT_SCALAR_FLOAT && step.kind != PORT_SCALAR_FLOAT;
     port_dtype dtype = arg_dtype(call, numbers, ints ? PORT_I64 : PORT_F32);
     double count;
-    if (dtype == PORT_I64) { /* torch truncates each to the dtype first, but counts integers exactly */
+    bool small = fabs(start.d) < 0x1p62 && fabs(end.d) < 0x1p62 && fabs(step.d) < 0x1p62; /* also false for NaN */
+    if (!small) {
+        count = -1.0;
+    } else if (dtype == PORT_I64) { /* torch truncates each to the dtype first, but counts integers exactly */
         int64_t from = ints ? start.i : (int64_t)start.d, to = ints ? end.i : (int64_t)end.d, by = ints ? step.i : (int64_t)step.d;
         count = by == 0 ? -1.0 : ceil((double)(to - from) / (double)by);
     } else {

@@ -1,12 +1,15 @@
 /* tensor.c -- tensors on counted buffers: sizes, strides, copies. */
 #include "exec.h"
 
+#define MAX_TENSOR_BYTES ((uint64_t)1 << 40) /* a size beyond this is nonsense in a program, and no allocator is asked for it */
+#define MAX_ELEMS ((int64_t)1 << 40)         /* also of an expanded tensor */
+
 port_status
 buffer_new(uint64_t size_bytes, bool zeroed, port_buffer **buffer, port_error *err)
 {
     port_buffer *b = port_calloc(1, sizeof *b);
     if (b != NULL) {
-        b->data = size_bytes <= PTRDIFF_MAX ? port_alloc_aligned((size_t)size_bytes) : NULL;
+        b->data = size_bytes < MAX_TENSOR_BYTES ? port_alloc_aligned((size_t)size_bytes) : NULL;
     }
     if (b == NULL || b->data == NULL) {
         port_free(b);
@@ -105,11 +108,17 @@ tensor_is_dense(const port_tensor *tensor)
 bool
 tensor_in_bounds(const port_tensor *tensor)
 {
-    int64_t last = 0;
+    int64_t last = 0, elems = 1; /* empty dimensions counted as 1 */
     bool empty = false;
     for (int32_t d = 0; d < tensor->ndim; d++) {
+        int64_t size = tensor->shape[d] > 0 ? tensor->shape[d] : 1;
+        if (tensor->shape[d] < 0 || __builtin_mul_overflow(elems, size, &elems) || elems > MAX_ELEMS) {
+            return false;
+        }
+    }
+    for (int32_t d = 0; d < tensor->ndim; d++) {
         int64_t reach;
-        if (tensor->shape[d] < 0 || tensor->strides[d] < 0) {
+        if (tensor->strides[d] < 0 || tensor->strides[d] > INT64_MAX / 64 / elems) { /* so that views need not check products */
             return false;
         }
         empty = empty || tensor->shape[d] == 0;
