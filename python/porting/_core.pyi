@@ -74,10 +74,11 @@ class Program:
 
 def call_op(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] = {}, *, provider: str = "auto", variant: str | None = None,
             capability: str = "default", num_threads: int = 1, mkldnn: bool = True) -> Any:
-    """Run one ATen op ("aten.gelu.default") on arrays and Python scalars; an array, or a tuple of arrays."""
+    """Run one ATen op ("aten.gelu.default") on arrays and Python scalars; an array, or a tuple of arrays.
+    A dtype is {"dtype": "F32"}, likewise device, layout, memory_format. In-place ops return a changed copy."""
 def known_ops() -> list[str]: ...
 def kernel_rows() -> list[tuple[str, str, str, int]]: """(op, dtype, variant, cpu_level)"""
 def providers() -> list[str]: ...
 def set_torch_provider(name: str, address: int) -> None: ...
-def show_config() -> dict[str, Any]: """cpu_level, cpu features, providers, openblas config, compiler, version."""
+def show_config() -> dict[str, Any]: """cpu_level, cpu_features, providers, openblas (its config or None), compiler, compiled_for."""
 def hash128(data: Buffer) -> str: """XXH3-128 as 32 hex digits, as in the journal."""
