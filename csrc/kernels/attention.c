@@ -42,14 +42,14 @@ typedef struct task {
 static port_status
 sdpa_check(const port_kernel_call *call, port_error *err)
 {
-    const port_view *q = call->in[0], *k = call->in[1], *v = call->in[2], *mask = call->in[3], *y = call->out[0],
-                    *lse = call->num_out > 1 ? call->out[1] : NULL;
+    const port_view *q = call->in[0], *k = call->in[1], *v = call->in[2], *mask = call->in[3], *y = call->out[0];
+    const port_view *lse = call->num_out > 1 ? call->out[1] : NULL;
     if (q->ndim != 4 || k->ndim != 4 || v->ndim != 4 || y->ndim != 4) {
         return port_fail(err, PORT_E_SHAPE, "attention: query, key and value must have 4 dimensions, got %d, %d and %d",
                          (int)q->ndim, (int)k->ndim, (int)v->ndim);
     }
-    if (k->shape[0] != q->shape[0] || v->shape[0] != q->shape[0] || k->shape[1] != v->shape[1] || k->shape[2] != v->shape[2] ||
-        k->shape[3] != q->shape[3] || v->shape[3] != q->shape[3]) {
+    if (k->shape[0] != q->shape[0] || v->shape[0] != q->shape[0] || k->shape[1] != v->shape[1] ||
+        k->shape[2] != v->shape[2] || k->shape[3] != q->shape[3] || v->shape[3] != q->shape[3]) {
         return port_fail(err, PORT_E_SHAPE, "attention: query, key and value must agree in batch and head size, and key and "
                          "value in heads and length");
     }
@@ -117,7 +117,9 @@ sdpa_scratch_bytes(const port_kernel_call *call)
 {
     int64_t T = call->in[0]->shape[2], D = call->in[0]->shape[3], S = call->in[1]->shape[2];
     size_t rows = (size_t)query_block_of(T), keys = (size_t)min_i64(KEY_BLOCK, S);
-    return (round_up(thread_elems(rows, keys, (size_t)D) + LINE_ELEMS) + round_up(keys)) * sizeof(float) + port_matmul_scratch_bytes((int64_t)product_terms(D, (int64_t)keys), PORT_F32);
+    size_t elems = round_up(thread_elems(rows, keys, (size_t)D) + LINE_ELEMS) + round_up(keys);
+    return elems * sizeof(float) +
+           port_matmul_scratch_bytes((int64_t)product_terms(D, (int64_t)keys), PORT_F32);
 }
 
 /* ------------------------------------------------------------------ one row of scores */

@@ -25,7 +25,8 @@ at_least_one(int64_t size)
 static bool
 is_row_or_column_major(int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride)
 {
-    return (col_stride == 1 && row_stride >= at_least_one(cols)) || (row_stride == 1 && col_stride >= at_least_one(rows));
+    return (col_stride == 1 && row_stride >= at_least_one(cols)) ||
+           (row_stride == 1 && col_stride >= at_least_one(rows));
 }
 
 /* ------------------------------------------------------------------ check, scratch */
@@ -44,7 +45,8 @@ check_shapes(const char *op, const port_kernel_call *call, int32_t ndim, port_er
                          (long long)a->shape[row], (long long)a->shape[col], (long long)b->shape[row],
                          (long long)b->shape[col]);
     }
-    bool fits = y->shape[row] == a->shape[row] && y->shape[col] == b->shape[col] && (ndim == 2 || y->shape[0] == a->shape[0]);
+    bool fits = y->shape[row] == a->shape[row] && y->shape[col] == b->shape[col];
+    fits = fits && (ndim == 2 || y->shape[0] == a->shape[0]);
     for (int32_t d = 0; c != NULL && d < ndim; d++) {
         fits = fits && c->shape[d] == y->shape[d];
     }
@@ -209,8 +211,10 @@ item_of(const port_kernel_call *call, int64_t batch)
     size_t size_bytes = port_dtype_size(a->dtype);
     int64_t a_step = a->ndim == 3 ? a->strides[0] : 0, b_step = b->ndim == 3 ? b->strides[0] : 0;
     item p = {.dtype = a->dtype, .M = a->shape[row], .K = a->shape[col], .N = b->shape[col]};
-    p.a = (port_matrix){(const char *)a->data + batch * a_step * (int64_t)size_bytes, a->dtype, a->strides[row], a->strides[col]};
-    p.b = (port_matrix){(const char *)b->data + batch * b_step * (int64_t)size_bytes, b->dtype, b->strides[row], b->strides[col]};
+    const char *from_a = (const char *)a->data + batch * a_step * (int64_t)size_bytes;
+    const char *from_b = (const char *)b->data + batch * b_step * (int64_t)size_bytes;
+    p.a = (port_matrix){from_a, a->dtype, a->strides[row], a->strides[col]};
+    p.b = (port_matrix){from_b, b->dtype, b->strides[row], b->strides[col]};
     p.y = (char *)y->data + (size_t)(batch * p.M * p.N) * size_bytes;
     return p;
 }
