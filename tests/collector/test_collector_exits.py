@@ -97,12 +97,12 @@ def test_the_writer_s_oserror_waits_until_the_model_is_done(tmp_path):
     script = """
 import resource, signal, sys, warnings, torch, porting
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
 warnings.simplefilter("ignore")
-model = torch.nn.Sequential(*(torch.nn.Linear(100, 100) for _ in range(40)))
+model = torch.nn.Sequential(*(torch.nn.Linear(100, 100) for _ in range(400)))
 x = torch.randn(50, 100)
 expected = model(x)
-collector = porting.ActivationCollector(model, sys.argv[1], weights=False, budget_bytes=1 << 20)
+collector = porting.ActivationCollector(model, sys.argv[1], weights=False, program=False, budget_bytes=1 << 18)
 try:
     collector(x)
 except OSError as error:
