@@ -99,6 +99,14 @@ def test_every_row_and_fact_is_there():
         "layers.1", "layers.1.norm", "layers.1.fc", "layers.1.act"], "modules stand in order of execution"
 
 
+def test_many_tensors_of_one_module_are_folded():
+    x = np.ones(3, np.float32)
+    rows = [compared("layer", x, x)] + [compared("", x, x if i else x * 2, leaf=f"out.cache.{i}") for i in range(9)]
+    page = Page(render(Report(rows=rows, num_calls=2)))
+    assert page.problems == [] and len(page.find("div", **{"class": "row"})) == 10
+    assert "9 tensors" in page.texts and page.texts.index("9 tensors") < page.texts.index("layer")
+
+
 def test_a_report_without_a_fault_says_so():
     page = Page(render(sample(wrong=-1)))
     assert "First divergence" not in " ".join(page.texts) and data_of(page)["first"] is None

@@ -19,6 +19,7 @@ import jinja2
 
 BANDS = ("exact", "green", "amber", "red", "none")
 BAND_WORDS = {"exact": "bit-exact", "green": "rounding", "amber": "suspicious", "red": "different", "none": "not compared"}
+_MANY_TENSORS = 4  # more of a module with children are folded: the cache of a model hides its layers
 _MAX_TREE_DEPTH = 24  # deeper paths are shown as one label: browsers limit the depth of a page
 _METRICS = ("num_elems", "num_unequal", "max_abs", "mean_abs", "p99_abs", "p999_abs", "max_abs_idx", "max_rel", "mean_rel", "max_ulp",
             "max_ulp_idx", "mean_signed_ulp", "max_err_scale", "max_err_scale_idx", "sqnr_db", "nmse", "cosine", "pcc",
@@ -195,6 +196,15 @@ class _Node:
     worst: dict = field(default_factory=dict)  # greatest value below, of each metric that the line shows
     is_open: bool = False
 
+    def count(self, row, band, is_first):
+        """Takes a row below this node into its summary."""
+        self.counts[band] += 1
+        self.is_open = self.is_open or is_first
+        for name in ("max_abs", "max_ulp", "max_err_scale"):
+            value = _metric(row, name)
+            if value is not None and value > self.worst.get(name, -math.inf):
+                self.worst[name] = value
+
 
 def _tree_events(rows, bands, first_idx):
     """The tree as a flat list ("open", node, depth), ("row", index, depth), ("close", node, depth), in order of execution.
@@ -212,14 +222,8 @@ def _tree_events(rows, bands, first_idx):
             chain.append(node.children[part])
         chain[-1].rows.append(i)
         chain[-1].kind = chain[-1].kind or row.kind or ""
-        shown = [(name, value) for name in ("max_abs", "max_ulp", "max_err_scale") if (value := _metric(row, name)) is not None]
         for node in chain:
-            node.counts[bands[i]] += 1
-            for name, value in shown:
-                if value > node.worst.get(name, -math.inf):
-                    node.worst[name] = value
-            if i == first_idx:
-                node.is_open = True
+            node.count(row, bands[i], i == first_idx)
     tops = [root] if root.rows or not root.children else list(root.children.values())
     events = []
     stack = [("open", node, 0) for node in reversed(tops)]
@@ -230,8 +234,19 @@ def _tree_events(rows, bands, first_idx):
             item.is_open = item.is_open or depth == 0 or (depth < 3 and len(item.children) == 1)
             stack.append(("close", item, depth))
             stack.extend(("open", child, depth + 1) for child in reversed(item.children.values()))
-            stack.extend(("row", i, depth + 1) for i in reversed(item.rows))
+            if item.children and len(item.rows) > _MANY_TENSORS:
+                stack.append(("open", _fold(item, rows, bands, first_idx), depth + 1))
+            else:
+                stack.extend(("row", i, depth + 1) for i in reversed(item.rows))
     return events
+
+
+def _fold(node, rows, bands, first_idx):
+    """A node of the same path that holds the rows of `node` alone."""
+    fold = _Node(node.path, f"{len(node.rows)} tensors", rows=node.rows, kind=node.kind)
+    for i in node.rows:
+        fold.count(rows[i], bands[i], i == first_idx)
+    return fold
 
 
 # ---------------------------------------------------------------- error growth

@@ -20,6 +20,7 @@
     if (value === null || value === undefined) return "–";
     if (typeof value !== "number") return String(value);
     if (Number.isInteger(value) && Math.abs(value) < 1e6) return value.toLocaleString("en-US").replaceAll(",", "\u202f");
+    if (value !== 0 && (Math.abs(value) < 1e-4 || Math.abs(value) >= 1e6)) return value.toExponential(3).replace(/\.?0+e/, "e");
     return String(Number(value.toPrecision(4)));
   }
 
@@ -222,7 +223,8 @@
   }
 
   filter();
-  const worst = rows.findIndex((row) => row.status !== "compared" || !row.passed);
-  if (rows.length) pick(data.first !== null ? data.first : Math.max(worst, 0), false);
+  const ulp = (i) => (rows[i].max_ulp === "NaN" ? Infinity : rows[i].max_ulp || 0);
+  const worst = compared.reduce((best, i) => (best === null || ulp(i) > ulp(best) ? i : best), null);
+  if (rows.length) pick(data.first ?? worst ?? 0, false);
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 })();
