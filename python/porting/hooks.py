@@ -35,7 +35,7 @@ from .environment import fingerprint
 from .modules import Slot, checkpoint_of, describe_model, describe_module, find_roots, is_compiled, make_slots
 from .naming import prefix as name_prefix
 from .recorder import Recorder, pattern_of
-from .selection import Filter, Selection
+from .selection import Filter, Selection, describe
 from .tensors import DTYPE_NUMBERS, DroppedError, dense, dtype_name, is_direct, is_lazy, is_leaf
 
 LEVELS = ("module",)
@@ -579,8 +579,8 @@ class ActivationCollector:
         self._weights = weights
         self._budget_bytes = budget_bytes
         self._options = {
-            "max_layers": max_layers, "stop_after_first_step": self._stop, "include": _describe(include), "exclude": _describe(exclude),
-            "blacklist_regexes": _describe(blacklist_regexes), "level": level, "program": program, "weights": weights,
+            "max_layers": max_layers, "stop_after_first_step": self._stop, "include": describe(include), "exclude": describe(exclude),
+            "blacklist_regexes": describe(blacklist_regexes), "level": level, "program": program, "weights": weights,
             "budget_bytes": budget_bytes,
         }  # fmt: skip
         self._run: _Run | None = None
@@ -785,15 +785,6 @@ def tap(name: str, value: Any) -> Any:
 def _one_of(option: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if not any(value is a or isinstance(value, str) and value == a for a in allowed):
         raise ValueError(f"{option} is {' or '.join(map(repr, allowed))}, got {value!r}")
-
-
-def _describe(rule: Filter) -> Any:
-    """A filter as JSON."""
-    if rule is None:
-        return None
-    if callable(rule):
-        return f"<function {getattr(rule, '__name__', type(rule).__name__)}>"
-    return [getattr(r, "pattern", r) for r in ([rule] if isinstance(rule, str) or hasattr(rule, "pattern") else rule)]
 
 
 def _now() -> str:

@@ -31,6 +31,15 @@ def matcher(rule: Filter, what: str) -> Callable[[str], bool] | None:
     return lambda name: any(p.search(name) for p in patterns)
 
 
+def describe(rule: Filter) -> object:
+    """A filter as JSON."""
+    if rule is None:
+        return None
+    if callable(rule):
+        return f"<function {getattr(rule, '__name__', type(rule).__name__)}>"
+    return [getattr(r, "pattern", r) for r in ([rule] if isinstance(rule, str) or hasattr(rule, "pattern") else rule)]
+
+
 class Selection:
     """The filters of one collector.
 
