@@ -142,7 +142,7 @@ def output_context(capture: Any, call: Any, expected: np.ndarray, kind: str | No
 
 
 def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "isolated", require_coverage: bool = True,
-            progress: Callable[[int, int, str], None] | None = None) -> Report:
+            explain: bool = True, progress: Callable[[int, int, str], None] | None = None) -> Report:
     """Compare a port with a capture of the reference.
 
     Parameters
@@ -153,8 +153,9 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
     tol : preset name or Tolerance
     mode : "isolated": the port had the reference's inputs at every module. "chained": it had its own from the first module on, so
         that errors are carried along and each tensor is judged as the result of all before it, unless its inputs are bit-equal
-    require_coverage : whether what the port lacks, or has too many, fails the report. What must be there: every output in the
+    require_coverage : whether what the port lacks fails the report; what it has too many is a row and fails nothing. What must be there: every output in the
         capture; for callables every output of the modules that the patterns name (a pattern that matches none is missing)
+    explain : whether the first divergence is diagnosed (report.cause; for ports that are captures or files)
     progress : called with (calls done, calls in all, module)
 
     A report passes if at least one tensor was compared, all compared ones pass, and coverage is as required.
@@ -176,8 +177,21 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
             rows = _rows_of_callables(capture, calls, port, tol, progress)
         else:
             rows = _rows_of_names(capture, calls, port, tol, mode, progress)
-        return Report(list(rows), len(calls), what="compare", missing_fails=require_coverage, tolerance=tol.name,
-                      environment=_environment(capture, port, mode))
+        report = Report(list(rows), len(calls), what="compare", missing_fails=require_coverage, tolerance=tol.name,
+                        environment=_environment(capture, port, mode))
+        if explain and not _is_callables(port):
+            report.cause = _cause(capture, port, report)
+        return report
+
+
+def _cause(capture: Any, port: Mapping[str, Any], report: Report) -> Any:
+    """The diagnosis of the first divergence, None if there is none or nothing to diagnose with."""
+    row = report.first_divergence
+    if row is None or row.status != "compared":
+        return None
+    from .diagnose.locate import first_cause
+
+    return first_cause(capture, port, row, match_prefix(capture, port))
 
 
 def open_reference(ref: Any, opened: contextlib.ExitStack) -> Any:
@@ -263,7 +277,8 @@ def _rows_of_names(capture: Any, calls: list[Any], port: Mapping[str, Any], tol:
             expected = call.outputs[leaf]
             kind, scale, terms = output_context(capture, call, expected)
             judged = kind
-            if carried and kind not in EXACT_KINDS:  # the result of all modules before it
+            floating = expected.dtype.kind not in "biu"
+            if carried and (kind not in EXACT_KINDS or (differ and floating)):  # the result of all modules before it
                 judged, scale, terms = "composite", None, 64 * (i + 1)
             if translate(name) not in known:
                 yield Row(name, call.module, call.number, call.step, kind, "missing", reason="the port has no tensor of this name",

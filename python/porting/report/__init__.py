@@ -133,7 +133,7 @@ class Report:
         """True if at least one tensor was compared, none was refused, and nothing that had to be there is missing."""
         if self.num_compared == 0 or any(self._refused(row) for row in self.rows):
             return False
-        return not self.missing_fails or all(row.passed for row in self.rows)
+        return not self.missing_fails or all(row.passed for row in self.rows if row.status != "extra")
 
     @cached_property
     def first_divergence(self) -> Row | None:

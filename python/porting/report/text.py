@@ -52,6 +52,11 @@ def render(report: Report, *, all_rows: bool = False) -> str:
     return "\n".join(lines)
 
 
+def clean_lines(text: str) -> list[str]:
+    """Lines of a text that may hold names from a file, each made safe for a terminal."""
+    return [clean(line) for line in text.splitlines()]
+
+
 # ---------------------------------------------------------------- the table
 
 _HEAD = ("module", "kind", "tensors", "elements", "max ulp", "err/(u s)", "verdict")
@@ -148,6 +153,8 @@ def _problems(report: Report) -> list[str]:
         good = report.last_good
         if good is not None:
             lines.append(f"    last good before it: {clean(good.name)}")
+        if report.cause is not None:
+            lines += ["cause: " + line if i == 0 else line for i, line in enumerate(clean_lines(str(report.cause)))]
         lines.append("")
     rest = [row for row in report.rows if row is not first and not row.passed]
     carried = [row for row in rest if row.inputs_differ]
