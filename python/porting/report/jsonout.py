@@ -27,7 +27,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "num_empty": report.num_empty, "num_compared": report.num_compared, "missing_fails": report.missing_fails,
         "worst_err_scale": plain(report.worst_err_scale),
         "first_divergence": None if first is None else first.name, "last_good": None if good is None else good.name,
-        "cause": None if report.cause is None else report.cause.to_dict(),
+        "cause": None if report.cause is None else plain(report.cause.to_dict()),
         "warnings": [str(text) for text in report.warnings], "environment": plain(report.environment),
         "rows": [_row(row) for row in report.rows],
     }
