@@ -183,8 +183,7 @@ is_in_vector(const softmax_line *line, int64_t i, int64_t lines, int64_t inner)
         end = begin + block < inner ? begin + block : inner;
         return place < end - (end - begin) % line->lanes;
     }
-    int64_t grain = PORT_GRAIN_SIZE / line->n > 1 ? PORT_GRAIN_SIZE / line->n : 1;
-    port_chunks chunks = port_chunks_of(lines, grain, line->call->profile->num_threads);
+    port_chunks chunks = port_chunks_of(lines, 1, line->call->profile->num_threads);
     int64_t row = i - place, chunk = i / chunks.size * chunks.size;
     begin = chunk > row ? chunk - row : 0;
     end = chunk + chunks.size < row + inner ? chunk + chunks.size - row : inner;

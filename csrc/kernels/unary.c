@@ -418,9 +418,11 @@ pow_scalar_run(const port_kernel_call *call)
                           by_copy = {copy_f32, copy_f64, pow_i64}, by_one = {one_f32, one_f64, pow_i64};
     double exponent = ((const port_pow_params *)call->params)->exponent.d;
     const unary_op *op = &by_pow;
-    op = exponent == 0.5 ? &by_sqrt : op;
-    op = exponent == -0.5 ? &by_rsqrt : op;
-    op = exponent == -1.0 ? &by_division : op;
+    if (call->in[0]->dtype != PORT_F16) { /* which torch leaves to pow */
+        op = exponent == 0.5 ? &by_sqrt : op;
+        op = exponent == -0.5 ? &by_rsqrt : op;
+        op = exponent == -1.0 ? &by_division : op;
+    }
     op = exponent == 1.0 ? &by_copy : op;
     op = exponent == 0.0 ? &by_one : op;
     unary_run(call, op, false);

@@ -1,0 +1,117 @@
+"""Every kernel row against torch on the same operands: all bits in float32, booleans and integers, a stated distance elsewhere."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from kernel_cases import CASES, array, layouts, values
+from porting import _core, providers
+
+OTHER_TESTS = {"gemm", "bmm", "sdpa_flash"}
+PROVIDER = "torch" if providers.load_torch_provider() else "reference"
+CAPABILITY = {"DEFAULT": "default", "NO AVX": "default", "AVX2": "avx2", "AVX512": "avx512"}[torch.backends.cpu.get_cpu_capability()]
+NAMES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16", torch.bool: "BOOL", torch.uint8: "U8",
+         torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
+
+
+def reference(aten, arguments, keywords):
+    overload = torch.ops
+    for part in aten.split("."):
+        overload = getattr(overload, part)
+    return overload(*arguments, **keywords)
+
+
+def ours(aten, arguments, keywords, **options):
+    def convert(value):
+        if isinstance(value, torch.Tensor):
+            return array(value)
+        if isinstance(value, torch.dtype):
+            return {"dtype": NAMES[value]}
+        return [convert(v) for v in value] if isinstance(value, list) else value
+
+    return _core.call_op(aten, [convert(a) for a in arguments], {k: convert(v) for k, v in keywords.items()}, provider=PROVIDER,
+                         capability=CAPABILITY, num_threads=torch.get_num_threads(), mkldnn=False, **options)
+
+
+def ordered(tensor):
+    """Integers that count representable values; all NaN are one value and -0 stands next to 0."""
+    if not tensor.dtype.is_floating_point:
+        return tensor.to(torch.int64)
+    size = tensor.element_size()
+    bits = tensor.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]).to(torch.int64)
+    if size == 1:
+        bits = torch.where(bits > 127, bits - 256, bits)
+    least = torch.tensor(-(1 << (8 * size - 1)))
+    result = torch.where(bits < 0, least - 1 - bits, bits)
+    return torch.where(torch.isnan(tensor.double()), torch.tensor(1 << 62), result)
+
+
+def distance(expected, actual, atol=0.0):
+    assert tuple(expected.shape) == tuple(actual.shape)
+    expected = expected.detach().contiguous()
+    actual = np.ascontiguousarray(actual).reshape(tuple(expected.shape))
+    assert array(expected).dtype == actual.dtype, f"expected {array(expected).dtype}, got {actual.dtype}"
+    if actual.dtype.kind == "V" or actual.dtype.name.startswith(("bfloat", "float8")):
+        actual = torch.from_numpy(actual.view(np.int16 if actual.itemsize == 2 else np.uint8).copy()).view(expected.dtype)
+    else:
+        actual = torch.from_numpy(actual.copy())
+    if expected.numel() == 0:
+        return 0
+    apart = (ordered(expected) - ordered(actual)).abs()
+    if atol:
+        apart[(expected.double() - actual.double()).abs() <= atol] = 0
+    return int(apart.max())
+
+
+def rows():
+    return [(op, dtype, variant) for op, dtype, variant, level in _core.kernel_rows() if op not in OTHER_TESTS]
+
+
+def test_every_row_has_a_case():
+    missing = sorted({(op, dtype) for op, dtype, _ in rows() if op not in CASES or dtype not in CASES[op].dtypes})
+    assert not missing
+
+
+def test_every_reference_row_is_there():
+    have = {(op, dtype) for op, dtype, variant in rows() if variant == "ref"}
+    assert have >= {(op, dtype) for op, case in CASES.items() for dtype in case.dtypes}
+
+
+@pytest.mark.parametrize("op,dtype,variant", rows())
+def test_row_against_torch(op, dtype, variant):
+    torch.manual_seed(0)
+    case = CASES[op]
+    allowed = case.ulp.get(dtype, 0)
+    asked = 0
+    with torch.backends.mkldnn.flags(enabled=False):
+        for name, x in layouts(dtype, case.special):
+            x = x.contiguous() if case.row_major else x
+            for arguments, keywords in case.arguments(x):
+                expected = reference(case.aten, arguments, keywords)
+                actual = ours(case.aten, arguments, keywords, variant=variant)
+                pairs = zip(expected, actual) if isinstance(expected, tuple) else [(expected, actual)]
+                for e, a in pairs:
+                    far = distance(e, a, case.atol.get(dtype, 0.0))
+                    assert far <= allowed, f"{op} {dtype} {variant} {name} {arguments[1:]} {keywords}: {far} ulp"
+                    asked += 1
+    assert asked > 0
+
+
+def test_distance_sees_one_bit():
+    x = values((64,), "F32", special=False)
+    y = array(x).copy()
+    assert distance(x, y) == 0
+    y.view(np.int32)[13] += 1
+    assert distance(x, y) == 1
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_float32_under_each_capability(capability):
+    """The reference chooses its code when it starts, so each capability has its own process."""
+    environment = dict(os.environ, ATEN_CPU_CAPABILITY=capability)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "test_row_against_torch and F32"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:]
