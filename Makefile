@@ -20,7 +20,7 @@ ifdef WERROR
 WARNINGS += -Werror
 endif
 
-.PHONY: help demo test lib ctest ext sanitize bench clean
+.PHONY: help demo test lib ctest ext sanitize bench exhaustive clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ sanitize: $(VENV)/.installed ## C tests and binding tests under ASan and UBSan
 	$(MAKE) ext PY=$(VENV)/bin/python BUILD=build/sanitize PKG=build/sanitize/python/porting CFLAGS="$(SANITIZE) -O1"
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	  PYTHONPATH=build/sanitize/python $(VENV)/bin/python -m pytest $(SANITIZED_TESTS) -p no:cacheprovider
+
+exhaustive: $(VENV)/.installed ## every unary kernel on all 2^32 floats against torch (hours)
+	$(VENV)/bin/python tests/kernels/exhaustive.py
 
 clean: ## remove everything that was built, not .venv
 	rm -rf build out python/porting/.libs python/porting/_core*.so

@@ -115,3 +115,11 @@ def test_float32_under_each_capability(capability):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "test_row_against_torch and F32"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("op", ["exp", "log", "tanh", "sin", "cos", "erf", "sqrt", "sigmoid", "silu", "gelu", "gelu tanh"])
+def test_slice_of_all_inputs(op):
+    """A seeded slice of the 2^32 inputs; exhaustive.py does them all."""
+    from exhaustive import unequal
+
+    assert unequal(op, step=40009, start=int(np.random.default_rng(5).integers(40009))) == 0
