@@ -39,8 +39,8 @@ typedef struct task {
 
 /* ------------------------------------------------------------------ check, scratch */
 
-static port_status
-sdpa_check(const port_kernel_call *call, port_error *err)
+port_status
+port_sdpa_check(const port_kernel_call *call, port_error *err)
 {
     const port_view *q = call->in[0], *k = call->in[1], *v = call->in[2], *mask = call->in[3], *y = call->out[0];
     const port_view *lse = call->num_out > 1 ? call->out[1] : NULL;
@@ -66,9 +66,10 @@ sdpa_check(const port_kernel_call *call, port_error *err)
     if (!fits) {
         return port_fail(err, PORT_E_SHAPE, "attention: mask (broadcast), out or log-sum-exp do not have the query's shape");
     }
-    if (k->dtype != q->dtype || v->dtype != q->dtype || y->dtype != q->dtype || (lse != NULL && lse->dtype != PORT_F32)) {
+    if (k->dtype != q->dtype || v->dtype != q->dtype || y->dtype != q->dtype ||
+        (lse != NULL && lse->dtype != PORT_F32 && !(lse->dtype == PORT_F64 && q->dtype == PORT_F64))) {
         return port_fail(err, PORT_E_DTYPE, "attention: query, key, value and out must have one dtype, got %s, %s and %s; "
-                         "log-sum-exp is F32", port_dtype_name(q->dtype), port_dtype_name(k->dtype),
+                         "log-sum-exp is F32 (F64 with an F64 query, too)", port_dtype_name(q->dtype), port_dtype_name(k->dtype),
                          port_dtype_name(v->dtype));
     }
     if (mask != NULL && mask->dtype != q->dtype && mask->dtype != PORT_F32 && mask->dtype != PORT_BOOL) {
@@ -496,10 +497,10 @@ sdpa_run_ref(const port_kernel_call *call)
 }
 
 /* The first of a kind is the one taken when no variant is asked for. */
-#define SDPA_ROWS(T)                                                              \
-    {"sdpa_flash", T, "blas", 0, sdpa_check, sdpa_scratch_bytes, sdpa_run_blas},  \
-    {"sdpa_flash", T, "chain", 0, sdpa_check, sdpa_scratch_bytes, sdpa_run_chain}, \
-    {"sdpa_flash", T, "ref", 0, sdpa_check, sdpa_scratch_bytes, sdpa_run_ref}
+#define SDPA_ROWS(T)                                                                    \
+    {"sdpa_flash", T, "blas", 0, port_sdpa_check, sdpa_scratch_bytes, sdpa_run_blas},   \
+    {"sdpa_flash", T, "chain", 0, port_sdpa_check, sdpa_scratch_bytes, sdpa_run_chain}, \
+    {"sdpa_flash", T, "ref", 0, port_sdpa_check, sdpa_scratch_bytes, sdpa_run_ref}
 
 const port_kernel_row port_attention_rows[] = {
     SDPA_ROWS(PORT_F32), SDPA_ROWS(PORT_BF16), SDPA_ROWS(PORT_F16), {.op = NULL},

@@ -98,15 +98,17 @@ typedef struct port_gemm_params {
     double alpha, beta;
 } port_gemm_params;
 
-/* ---- attention.c: sdpa_flash
+/* ---- attention.c, attention_f64.c: sdpa_flash
  * in (q (B, H, T, D), k (B, G, S, D), v (B, G, S, D), mask or NULL (broadcast to (B, H, T, S), F32 or BOOL)), out (y (B, H, T, D), lse (B, H, T) F32 or NULL)
- * H is a multiple of G (grouped queries: head h uses h / (H / G)). */
+ * H is a multiple of G (grouped queries: head h uses h / (H / G)). With an F64 query the mask and lse may be F64 too. */
 typedef struct port_sdpa_params {
     bool is_causal;
     double scale;
 } port_sdpa_params;
 
+port_status port_sdpa_check(const port_kernel_call *call, port_error *err);
+
 extern const port_kernel_row port_unary_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
-    port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[];
+    port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[];
 
 #endif /* PORT_KERNELS_H */

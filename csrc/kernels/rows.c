@@ -2,8 +2,8 @@
 #include "kernels.h"
 
 static const port_kernel_row *const families[] = {
-    port_unary_rows, port_binary_rows,   port_cast_rows, port_reduce_rows,    port_softmax_rows,
-    port_norm_rows,  port_indexing_rows, port_gemm_rows, port_attention_rows, NULL,
+    port_unary_rows,    port_binary_rows, port_cast_rows,      port_reduce_rows,        port_softmax_rows, port_norm_rows,
+    port_indexing_rows, port_gemm_rows,   port_attention_rows, port_attention_f64_rows, NULL,
 };
 
 const port_kernel_row *const *

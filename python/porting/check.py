@@ -17,6 +17,7 @@ from ._core import PortingError, UnsupportedError
 from .compare import empty_row, open_reference, class_name_of, compare_arrays, in_order_of_return, module_matches, output_context, row_of
 from .program import Interval, NoProgramError, Program, RunResult, find_interval, kind_of, run_call
 from .program import _source as source_of
+from .providers import use_provider
 from .report import Report, Row
 from .tolerance import UNIT_ROUNDOFF, Tolerance, resolve
 
@@ -31,7 +32,8 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", provider: str = "auto"
     ----------
     capture : path or Capture
     tol : preset name or Tolerance
-    provider : where matrix products come from: "auto", "reference", "openblas", "torch"
+    provider : where matrix products come from: "reference", "openblas", "torch", or "auto": an installed torch's own, which give its
+        bits (found and loaded without importing it), else openblas's, else own loops. `environment["provider"]` says which it was
     include : shell pattern or patterns of module paths; others are left out of the report and of its coverage
     progress : called with (calls done, calls in all, module)
 
@@ -40,9 +42,10 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", provider: str = "auto"
     Report : one row per output tensor. A call whose program has an op without a kernel is a row "unsupported" that names it; one without
         a recorded program is "no program"; neither counts as covered. A call that returned no tensor is "empty".
 
-    Raises PortingError or OSError if the capture cannot be opened, or if `include` names no module.
+    Raises PortingError or OSError if the capture cannot be opened, if `include` names no module, or if there is no such provider.
     """
     tol = resolve(tol)
+    chosen, warning = use_provider(provider)
     patterns = [include] if isinstance(include, str) else list(include) if include is not None else None
     with contextlib.ExitStack() as opened:
         capture = open_reference(capture, opened)
@@ -51,18 +54,17 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", provider: str = "auto"
         if patterns is not None and not calls:
             raise PortingError(f"no captured module matches {', '.join(map(repr, patterns))}")
         rows: list[Row] = []
-        providers: dict[str, None] = {}
         for i, call in enumerate(calls):
             if progress is not None:
                 progress(i, len(calls), call.module)
-            rows.extend(_rows_of(capture, call, tol, provider, providers))
+            rows.extend(_rows_of(capture, call, tol, chosen))
         if progress is not None:
             progress(len(calls), len(calls), "")
-        environment = _environment(capture, list(providers))
-        return Report(rows, len(calls), what="check", tolerance=tol.name, environment=environment, warnings=_warnings(capture))
+        warnings = [*([warning] if warning else []), *_warnings(capture)]
+        return Report(rows, len(calls), what="check", tolerance=tol.name, environment=_environment(capture, chosen), warnings=warnings)
 
 
-def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str, providers: dict[str, None]) -> Iterator[Row]:
+def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str) -> Iterator[Row]:
     at = {"module": call.module, "call": call.number, "step": call.step}
     if not len(call.outputs):
         yield empty_row(call)
@@ -78,7 +80,6 @@ def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str, providers: 
     except (PortingError, ValueError, MemoryError) as error:
         yield from _not_run(call, "failed", f"running its program failed: {error}", _kind(capture, call))
         return
-    providers[_provider_name(result.provider)] = None
     kind = kind_of(result.program, result.interval, class_name_of(capture, call.module))
     for leaf in call.outputs:
         name, expected = call.full_name("out", leaf), call.outputs[leaf]
@@ -125,13 +126,6 @@ def _dot_length(program: Program, interval: Interval) -> int | None:
     return None
 
 
-def _provider_name(provider: str) -> str:
-    """What "auto" stands for in this process."""
-    if provider != "auto":
-        return provider
-    return next((name for name in ("torch", "openblas") if name in _core.providers()), "reference")
-
-
 def _kind(capture: Any, call: Any) -> str:
     """What a call that could not be run computes, "" if nothing was recorded."""
     try:
@@ -156,10 +150,10 @@ def _torch_state(capture: Any) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _environment(capture: Any, providers: list[str]) -> dict[str, Any]:
+def _environment(capture: Any, provider: str) -> dict[str, Any]:
     """How the reference ran, and with what the check did."""
     state = _torch_state(capture)
-    facts: dict[str, Any] = {"reference": str(capture.path), "provider": ", ".join(providers) or "none",
+    facts: dict[str, Any] = {"reference": str(capture.path), "provider": provider,
                              "cpu_level": _core.show_config().get("cpu_level")}
     if state:
         mkldnn = "on" if state.get("mkldnn_enabled") else "off"

@@ -235,8 +235,9 @@ def run_call(
     provider: str = "auto",
     variant: str | None = None,
     fetch: Iterable[int] = (),
+    inputs: Mapping[str, np.ndarray] | None = None,
 ) -> RunResult:
-    """Run the program of one captured module call in C, on its captured inputs.
+    """Run the program of one captured module call in C, on its captured inputs or on others.
 
     Parameters
     ----------
@@ -244,22 +245,23 @@ def run_call(
     provider : where matrix products come from: ``"auto"``, ``"reference"``, ``"openblas"``, ``"torch"``.
     variant : kernel variant, None for the best of this machine.
     fetch : further values of the program to return.
+    inputs : leaf path to array, in the place of captured inputs; the full name of a captured tensor (`Interval.captured`) is a key too.
+        Those not named are the captured ones.
 
     Raises
     ------
     UnsupportedError : ops without a kernel, by name.
-    NoProgramError : nothing was recorded for the call, or it cannot be run alone; with the reason.
+    NoProgramError : nothing was recorded for the call, or it cannot be run alone, or not on these inputs; with the reason.
     """
     program, interval, root_call = find_interval(capture, call)
     core = program.core
     without_kernel = core.missing(interval.begin, interval.end)
     if without_kernel:
         raise UnsupportedError(f"{_label(call)}: no kernel for {', '.join(sorted(set(without_kernel)))}")
-    external = program.external(interval)
-    used = set(external)
+    feeds = feeds_of(capture, call, program, interval, inputs)
+    used = set(feeds)
     for op in program.ops[interval.begin : interval.end]:
         used.update(v for v in op[3] if isinstance(v, int))
-    feeds = {value: _source(capture, call, program, interval, value) for value in external}
 
     missing: dict[str, str] = {}
     given: dict[str, np.ndarray] = {}
@@ -271,7 +273,7 @@ def run_call(
         elif value in used:
             wanted[path] = value
         else:
-            given[path] = _source(capture, call, program, interval, value)
+            given[path] = _source(capture, call, program, interval, value, inputs)
     if missing and not wanted and not given:
         raise NoProgramError(f"{_label(call)}: no recorded op made its outputs {', '.join(missing)}")
 
@@ -309,8 +311,18 @@ def _profile(environment: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _source(capture: Capture, call: Call, program: Program, interval: Interval, value: int) -> np.ndarray:
+def feeds_of(capture: Capture, call: Call, program: Program, interval: Interval,
+             inputs: Mapping[str, np.ndarray] | None = None) -> dict[int, np.ndarray]:  # fmt: skip
+    """Value number to array, for all that the interval's ops use and do not make. `inputs` as `run_call` has it."""
+    return {value: _source(capture, call, program, interval, value, inputs) for value in program.external(interval)}
+
+
+def _source(capture: Capture, call: Call, program: Program, interval: Interval, value: int,
+            inputs: Mapping[str, np.ndarray] | None = None) -> np.ndarray:  # fmt: skip
     """A value that the interval's ops did not make: leaf of the call's inputs, captured tensor, constant or parameter."""
+    replaced = _replacement(capture, call, interval, value, inputs) if inputs else None
+    if replaced is not None:
+        return replaced
     for path, number in interval.inputs.items():
         if number == value and path in call.inputs:
             return _with_strides(call.inputs[path], capture, call.full_name("in", path))
@@ -327,6 +339,24 @@ def _source(capture: Capture, call: Call, program: Program, interval: Interval, 
         return _with_strides(capture.parameters[name], capture, f"param:{name}")
     except KeyError:
         raise NoProgramError(f"{_label(call)}: it uses {name}, which is not in the capture") from None
+
+
+def _replacement(capture: Capture, call: Call, interval: Interval, value: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The array given for a value, laid out as the captured one was; None if none is given."""
+    names = {path: call.full_name("in", path) for path, number in interval.inputs.items() if number == value and path in inputs}
+    reached = interval.captured.get(value)
+    if not names and reached is not None and reached in inputs:
+        names = {reached: reached}
+    found = None
+    for key, name in names.items():
+        array, expected = inputs[key], capture[name]
+        if array.shape != expected.shape or array.dtype != expected.dtype:
+            raise NoProgramError(f"{_label(call)}: input {key}: expected {expected.dtype.name} {list(expected.shape)},"
+                                 f" got {array.dtype.name} {list(array.shape)}")  # fmt: skip
+        if found is not None and not np.array_equal(found, array, equal_nan=array.dtype.kind == "f"):
+            raise NoProgramError(f"{_label(call)}: the inputs {', '.join(names)} are one tensor in its program, and differ here")
+        found = _with_strides(array, capture, name)
+    return found
 
 
 def _with_strides(array: np.ndarray, capture: Capture, name: str) -> np.ndarray:

@@ -108,6 +108,41 @@ def load_torch_provider(path=None):
     return _loaded
 
 
+def use_provider(name):
+    """Make a provider ready: for "auto" the installed torch's is loaded, quietly, if there is one.
+
+    Parameters
+    ----------
+    name : "auto", "reference", "openblas" or "torch"
+
+    Returns
+    -------
+    (name, warning)
+        Which provider the name stands for now, and a sentence or None: an installed torch could not be used.
+
+    Raises
+    ------
+    UnsupportedError
+        "torch" was asked for and cannot be had.
+    PortingError
+        There is no such provider.
+    """
+    warning = None
+    if name == "torch" or (name == "auto" and torch_library_path() is not None):
+        try:
+            load_torch_provider()
+        except _core.UnsupportedError as error:
+            if name == "torch":
+                raise
+            warning = f"the installed torch's matrix products cannot be used: {error}"
+    available = list(_core.providers())
+    if name == "auto":
+        return next(known for known in ("torch", "openblas", "reference") if known in available), warning
+    if name not in available:
+        raise _core.PortingError(f"no provider is called {name}; there are auto, {', '.join(available)}")
+    return name, warning
+
+
 def show_config():
     """What this build and this process can use: the C core's facts, the torch provider's, and what "auto" chooses.
 

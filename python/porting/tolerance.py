@@ -56,7 +56,11 @@ _KINDS = {
     "softmax": _Kind(16, 0.5, 2, "s = p (1 + max - x)"),
     "activation": _Kind(16, 0, 4, "s = |x| or |e|"),
     "composite": _Kind(64, 0, 8, "s = rms of the row + |e|"),
+    "conditioned": _Kind(24, 0, 2, "s = rms of the row + |e|"),  # a composite or attention whose float64 run gave kappa
 }
+#: Amber of "conditioned"; and (green, amber) where the stored type is a half one, in which every op rounds.
+_CONDITIONED_AMBER = 64.0
+_CONDITIONED_HALF = (8.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -148,12 +152,13 @@ class Tolerance:
 
     # ------------------------------------------------------------ what to measure
 
-    def scale_of(self, expected: np.ndarray, *, kind: str, terms: int | None = None,
-                 scale: np.ndarray | float | None = None) -> tuple[np.ndarray | float | None, float]:
+    def scale_of(self, expected: np.ndarray, *, kind: str, terms: int | None = None, scale: np.ndarray | float | None = None,
+                 kappa: float | None = None) -> tuple[np.ndarray | float | None, float]:
         """(scale, unit roundoff) to hand to `_core.compare`, so that its max_err_scale is what `judge` needs.
 
         expected : the reference, real. kind : docs/DESIGN.md. terms : K of a dot product, ops of a composite.
         scale : the condition scale s, if known. Without it the row's rms is taken.
+        kappa : how far a composite or attention amplifies rounding (golden.py), if a float64 run said so.
         """
         dtype = expected.dtype.name
         judged_by_bands = self.rule in ("bands", "green")
@@ -164,11 +169,14 @@ class Tolerance:
             return _finite(atol + rtol * _absolute(expected)), 1.0
         if self.rule in ("typical", "pcc"):
             return _finite(_absolute(expected) + typical_size(expected)), 1.0
-        kind = _judged_as(kind, scale)
+        kind = _judged_as(kind, scale, kappa)
         row = _KINDS.get(kind, _KINDS["composite"])
         c, u = self._constants(kind, dtype, terms)
         size = _absolute(expected)
-        s = _row_rms(expected) + size if scale is None else np.asarray(scale, np.float64)
+        if kind == "conditioned":
+            s = kappa * (_row_rms(expected) + size)
+        else:
+            s = _row_rms(expected) + size if scale is None else np.asarray(scale, np.float64)
         s = s + (row.roundings * UNIT_ROUNDOFF[dtype] / (c * u)) * size + SMALLEST_SUBNORMAL[dtype] / (c * u)
         return _finite(np.broadcast_to(s, expected.shape)), u
 
@@ -195,6 +203,8 @@ class Tolerance:
     def _constants(self, kind: str, dtype: str, terms: int | None) -> tuple[float, float]:
         """(c, u): the constant of the kind and the roundoff it multiplies."""
         u_out = UNIT_ROUNDOFF[dtype]
+        if kind == "conditioned":
+            return (_CONDITIONED_HALF[0] if u_out > 2.0**-24 else _KINDS[kind].c), u_out
         if kind in ("composite", "attention") and u_out > 2.0**-24:
             return (16.0 if kind == "composite" else 8.0), u_out  # every op inside rounds to the half type
         c = _KINDS.get(kind, _KINDS["composite"]).c
@@ -203,6 +213,8 @@ class Tolerance:
         return c, min(u_out, 2.0**-24)
 
     def _amber(self, kind: str, dtype: str, terms: int | None, c: float) -> float:
+        if kind == "conditioned":
+            return _CONDITIONED_HALF[1] if UNIT_ROUNDOFF[dtype] > 2.0**-24 else _CONDITIONED_AMBER
         if kind == "composite" and UNIT_ROUNDOFF[dtype] <= 2.0**-24:
             return 8 * c  # what a sum of 4,096 terms inside it may leave beside a smaller result
         grown = _KINDS.get(kind, _KINDS["composite"]).growth * math.sqrt(terms or 0)
@@ -210,7 +222,8 @@ class Tolerance:
 
     # ------------------------------------------------------------ the verdict
 
-    def judge(self, metrics: dict[str, Any], *, kind: str, dtype: Any, terms: int | None = None, scale: Any = None) -> Verdict:
+    def judge(self, metrics: dict[str, Any], *, kind: str, dtype: Any, terms: int | None = None, scale: Any = None,
+              kappa: float | None = None) -> Verdict:
         """The verdict on what `_core.compare` measured with the scale of `scale_of`.
 
         Parameters
@@ -220,16 +233,17 @@ class Tolerance:
         dtype : dtype of the expected array, or its NumPy name
         terms : terms of a sum (K), or ops of a composite; None if unknown
         scale : None if the condition scale was not known and the row's rms stood in for it
+        kappa : what `scale_of` was given
         """
         dtype = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-        kind = _judged_as(kind, scale)
+        kind = _judged_as(kind, scale, kappa)
         refused = self._never(metrics)
         if refused is not None:
             return refused
         note = _nan_note(metrics)
         if metrics["num_unequal"] == 0:
             words = "bit-equal" if metrics["num_elems"] else "no elements"
-            return Verdict("exact", True, self._allowed(kind, dtype, terms, scale), words + note)
+            return Verdict("exact", True, self._allowed(kind, dtype, terms, scale, kappa), words + note)
         if self.rule == "exact" or dtype not in UNIT_ROUNDOFF or (kind in EXACT_KINDS and self.rule in ("bands", "green")):
             why = "the same bits" if self.rule == "exact" else "the same bits: nothing is rounded here"
             return Verdict("red", False, why, _unequal(metrics) + note)
@@ -237,7 +251,7 @@ class Tolerance:
             return Verdict("red", False, "finite values to compare", "the reference has no finite value" + note)
         band, found = self._band(metrics, kind, dtype, terms)
         passed = band in ("exact", "green") or (band == "amber" and self.rule != "green")
-        return Verdict(band, passed, self._allowed(kind, dtype, terms, scale), found + note)
+        return Verdict(band, passed, self._allowed(kind, dtype, terms, scale, kappa), found + note)
 
     def _never(self, m: dict[str, Any]) -> Verdict | None:
         """What no tolerance accepts."""
@@ -264,7 +278,7 @@ class Tolerance:
             return ("green" if ratio <= limit else "red"), words
         c, _ = self._constants(kind, dtype, terms)
         amber = self._amber(kind, dtype, terms, c)
-        found = f"max err/(u s) {ratio:.3g}"
+        found = f"max err/({'kappa ' if kind == 'conditioned' else ''}u s) {ratio:.3g}"
         if dtype not in ("float64", "float32", "complex64"):
             found += f", {m['num_unequal'] / m['num_elems']:.2%} of the elements moved, mean {m['mean_signed_ulp']:+.2g} ulp"
         if ratio <= c:
@@ -299,7 +313,7 @@ class Tolerance:
                     return "red", found + f": a wrong {word} explains {share:.0%} of it"
         return "green", found
 
-    def _allowed(self, kind: str, dtype: str, terms: int | None, scale: Any) -> str:
+    def _allowed(self, kind: str, dtype: str, terms: int | None, scale: Any, kappa: float | None) -> str:
         """The sentence that says what this tolerance accepts for such a tensor."""
         if self.rule == "exact" or dtype not in UNIT_ROUNDOFF or (kind in EXACT_KINDS and self.rule in ("bands", "green")):
             return "the same bits"
@@ -314,6 +328,10 @@ class Tolerance:
             return f"pcc >= {self.limit:g} with an error that is noise"
         c, u = self._constants(kind, dtype, terms)
         amber = self._amber(kind, dtype, terms, c)
+        if kind == "conditioned":
+            most = c if self.rule == "green" else amber
+            return (f"err <= {most:.4g} kappa u s, green to {c:.4g}; kappa = {kappa:.3g} (the reference's own rounding, by a float64 run),"
+                    f" u = 2^{math.log2(u):.0f}, {_KINDS[kind].scale}")
         row = _KINDS.get(kind, _KINDS["composite"])
         of = row.scale if scale is not None or kind == "composite" else "s = rms of the row + |e|"
         most = c if self.rule == "green" else amber
@@ -321,12 +339,15 @@ class Tolerance:
         return f"err <= {most:.4g} u s{reach}, green to {c:.4g}; u = 2^{math.log2(u):.0f}, {of}"
 
 
-def _judged_as(kind: str, scale: Any) -> str:
+def _judged_as(kind: str, scale: Any, kappa: float | None = None) -> str:
     """A dot product or attention whose terms are unknown has no scale of its own: its row's rms stands in, with a composite's constants.
 
     (An attention module mostly holds its projections too, and its result is a mean that may be smaller than what was averaged.)
+    Where a float64 run measured how far rounding is amplified, that takes the place of the composite's wide constants.
     """
-    return "composite" if kind in ("linear", "attention") and scale is None else kind
+    if kind in ("linear", "attention", "composite") and scale is None:
+        return "composite" if kappa is None else "conditioned"
+    return kind
 
 
 PRESETS = {"auto": Tolerance.auto, "exact": Tolerance.exact, "strict": Tolerance.strict, "close": Tolerance.close,

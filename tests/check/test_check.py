@@ -1,5 +1,8 @@
 """check(): every module of a real captured model in C; what cannot be run is said and never passes."""
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -165,3 +168,38 @@ def test_paths_that_are_no_capture(tmp_path):
         check(tmp_path)
     with pytest.raises(PortingError, match="path of one"):
         check(3)
+
+
+IN_A_PROCESS = """
+import sys
+import porting
+assert "porting.providers" not in sys.modules and "ctypes" not in sys.modules, "import porting looked for a provider"
+report = porting.check(sys.argv[1], include=sys.argv[2])
+print(report.environment["provider"], report.passed, "torch" in sys.modules, *report.warnings)
+"""
+
+
+def in_a_process(path, include, **environment):
+    done = subprocess.run([sys.executable, "-c", IN_A_PROCESS, str(path), include], env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_torchs_own_products_are_taken_without_a_word(llama, tmp_path):
+    """An installed torch is found and used but not imported; a broken one is a warning; without one there is neither."""
+    assert in_a_process(llama, "*q_proj") == "torch True False"
+    broken = tmp_path / "broken" / "torch"
+    (broken / "lib").mkdir(parents=True)
+    (broken / "__init__.py").write_text("")
+    (broken / "lib" / "libtorch_cpu.so").write_bytes(b"not a library")
+    paths = os.pathsep.join([str(broken.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    said = in_a_process(llama, "*q_proj", PYTHONPATH=paths)
+    assert said.startswith(("openblas True False", "reference True False")) and "torch's matrix products cannot be used" in said
+    (broken / "lib" / "libtorch_cpu.so").unlink()
+    assert in_a_process(llama, "*q_proj", PYTHONPATH=paths) in ("openblas True False", "reference True False")
+
+
+def test_a_provider_that_is_not_there(llama):
+    assert check(llama, provider="reference", include="*q_proj").environment["provider"] == "reference"
+    with pytest.raises(PortingError, match="no provider is called mkl; there are auto, "):
+        check(llama, provider="mkl")

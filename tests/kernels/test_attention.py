@@ -133,3 +133,47 @@ def test_what_does_not_fit_is_refused_in_one_sentence(qkv):
         call(FLASH, q, k.double(), v)
     with pytest.raises(_core.DtypeError):
         call(FLASH, q, k, v, attn_mask=torch.zeros(40, 33, dtype=torch.float64))
+
+
+def math_attention(q, k, v, **options):
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)
+
+
+def f64_error(actual, expected):
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("kind", ["none", "bool", "f32", "f64", "causal"])
+@pytest.mark.parametrize("groups", [4, 2])
+def test_float64_is_torchs_math_attention(qkv, kind, groups):
+    """The float64 rows against torch's composite attention in float64; one mask element or the scale changed is far outside."""
+    q, k, v = (t.double() for t in qkv)
+    k, v = k[:, :groups], v[:, :groups].transpose(2, 3).contiguous().transpose(2, 3)
+    keep = torch.rand(2, 1, 40, 33) < 0.7
+    added = torch.randn(2, 1, 40, 33, dtype=torch.float64)
+    options = {"none": {}, "bool": {"attn_mask": keep}, "f32": {"attn_mask": added.float().double()}, "f64": {"attn_mask": added},
+               "causal": {"is_causal": True}}[kind]
+    ours = {**options, "attn_mask": added.float()} if kind == "f32" else {"attn_mask": options["attn_mask"]} if "attn_mask" in options else {}
+    expected = math_attention(q, k, v, enable_gqa=groups != 4, **options)
+    y, lse = call(FLASH, q, k, v, 0.0, kind == "causal", **ours)
+    assert y.dtype == lse.dtype == torch.float64 and f64_error(y, expected) < 1e-14
+    scores = q @ k.repeat_interleave(4 // groups, 1).transpose(2, 3) / 24**0.5
+    if kind == "none":
+        assert f64_error(lse, torch.logsumexp(scores, 3)) < 1e-14
+    assert f64_error(call(FLASH, q, k, v, 0.0, kind == "causal", scale=0.2042, **ours)[0], expected) > 1e-6
+    if kind == "bool":
+        flipped = keep.clone()
+        flipped[1, 0, 7, 3] ^= True
+        assert f64_error(call(FLASH, q, k, v, attn_mask=flipped)[0], expected) > 1e-6
+
+
+def test_float64_rows_that_see_nothing_are_zero_and_nan_stays(qkv):
+    q, k, v = (t.double() for t in qkv)
+    keep = torch.ones(1, 1, 40, 33, dtype=torch.bool)
+    keep[..., 3, :] = False
+    y, lse = call(FLASH, q, k, v, attn_mask=keep)
+    assert not y[:, :, 3].any() and not lse[:, :, 3].any() and y[:, :, 4].all()
+    q[0, 0, 5, 0] = torch.nan
+    y = call(FLASH, q, k, v)[0]
+    assert y[0, 0, 5].isnan().all() and not y[0, 0, 4].isnan().any() and not y[1].isnan().any()

@@ -240,26 +240,11 @@ def _finish(report, args, nothing):
     return 0 if report.passed else 1
 
 
-def _require_provider(name):
-    """Refuses a provider that is not there, before every module fails for want of it. For "auto" torch's is taken if it can be had."""
-    if name in ("auto", "torch"):
-        from ..providers import load_torch_provider
-
-        try:
-            load_torch_provider()
-        except _core.UnsupportedError:
-            if name == "torch":
-                raise
-    if name not in ("auto", *_core.providers()):
-        raise PortingError(f"no provider is called {name}; there are auto, {', '.join(_core.providers())}")
-
-
 def check(args):
     """`porting check`: every module's program in C on the captured inputs."""
     from ..check import check as run_check
 
     _require_directory_of(args.html)
-    _require_provider(args.provider)
     with contextlib.closing(_open(args.capture)) as capture, _progress("checking") as progress:
         report = run_check(capture, tol=args.tol, provider=args.provider, include=args.include, progress=progress)
     return _finish(report, args, f"{args.capture}: nothing could be checked")

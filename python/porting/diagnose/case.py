@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..golden import widen_array, widen_value, widened
 
 Array = np.ndarray
 
@@ -31,18 +32,6 @@ def value_ids(arg: Any) -> list[int]:
     if isinstance(arg, list):
         return [v for item in arg for v in value_ids(item)]
     return []
-
-
-NARROW = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-
-def widened(arg: Any) -> Any:
-    """An argument with float64 in the place of narrower floating dtypes."""
-    if isinstance(arg, dict):
-        if isinstance(arg.get("dtype"), str) and arg["dtype"] in NARROW:
-            return {"dtype": "F64"}
-        return {k: widened(v) for k, v in arg.items()}
-    return [widened(a) for a in arg] if isinstance(arg, list) else arg
 
 
 @dataclass
@@ -148,8 +137,8 @@ class Case:
 
     def _run(self, values: list, ops: list[Op], feeds: Mapping[int, Array], wanted: Sequence[int], wide: bool = False) -> dict[int, Array]:
         if wide:
-            feeds = {v: a.astype(np.float64) if a.dtype.name in NARROW.values() else a for v, a in feeds.items()}
-            values = [["F64", *v[1:]] if v[0] in NARROW else v for v in values]
+            feeds = {v: widen_array(a) for v, a in feeds.items()}
+            values = [widen_value(v) for v in values]
             ops = [Op(op.name, widened(op.args), widened(op.kwargs), op.outputs, op.result) for op in ops]
         made = {v for op in ops for v in op.outputs if v is not None}
         used = {v for op in ops for v in op.inputs} | set(wanted)

@@ -1,0 +1,118 @@
+/* attention_f64.c -- scaled dot-product attention in double precision, for the float64 run that says how accurate an f32
+ * result is. The formula is that of attention.c. Nobody needs the bits of ATen's float64 kernel, so its blocks are not
+ * imitated: plain loops over one query at a time make scores, their maximum, exponentials and the weighted sum of values.
+ * A row that sees no key gives y = 0, lse = 0.
+ */
+#include "kernels.h"
+
+#include <math.h>
+
+/* One call, taken apart; `weights` is scratch for one query's scores. */
+typedef struct task {
+    const port_view *q, *k, *v, *mask, *y, *lse;
+    double scale;
+    bool is_causal;
+    double *weights;
+} task;
+
+static int64_t
+row_of(const port_view *view, int64_t b, int64_t h, int64_t t)
+{
+    return b * view->strides[0] + h * view->strides[1] + t * view->strides[2];
+}
+
+/* What the mask adds to a score. */
+static double
+mask_value(const port_view *mask, int64_t at)
+{
+    if (mask->dtype == PORT_BOOL) {
+        return ((const uint8_t *)mask->data)[at] != 0 ? 0.0 : -(double)INFINITY;
+    }
+    return mask->dtype == PORT_F64 ? ((const double *)mask->data)[at] : (double)((const float *)mask->data)[at];
+}
+
+/* Scores of one query into weights[0 .. S); returns the largest, NaN if one is. */
+static double
+score_row(const task *t, int64_t b, int64_t h, int64_t query)
+{
+    int64_t D = t->q->shape[3], S = t->k->shape[2], group = t->q->shape[1] / t->k->shape[1];
+    const double *q = (const double *)t->q->data + row_of(t->q, b, h, query);
+    double max = -(double)INFINITY;
+    for (int64_t s = 0; s < S; s++) {
+        if (t->is_causal && s > query) {
+            t->weights[s] = -(double)INFINITY;
+            continue;
+        }
+        const double *k = (const double *)t->k->data + row_of(t->k, b, h / group, s);
+        double sum = 0.0;
+        for (int64_t d = 0; d < D; d++) {
+            sum = fma(q[d * t->q->strides[3]], k[d * t->k->strides[3]], sum);
+        }
+        sum *= t->scale;
+        if (t->mask != NULL) {
+            sum += mask_value(t->mask, row_of(t->mask, b, h, query) + s * t->mask->strides[3]);
+        }
+        t->weights[s] = sum;
+        max = sum > max || sum != sum ? sum : max;
+    }
+    return max;
+}
+
+static void
+query_row(const task *t, int64_t b, int64_t h, int64_t query)
+{
+    int64_t D = t->q->shape[3], S = t->k->shape[2], group = t->q->shape[1] / t->k->shape[1];
+    double max = score_row(t, b, h, query), total = 0.0;
+    bool sees_none = isinf(max) && max < 0.0;
+    for (int64_t s = 0; s < S; s++) {
+        t->weights[s] = sees_none ? 0.0 : exp(t->weights[s] - max);
+        total += t->weights[s];
+    }
+    double factor = sees_none ? 0.0 : 1.0 / total;
+    double *y = (double *)t->y->data + row_of(t->y, b, h, query);
+    for (int64_t d = 0; d < D; d++) {
+        const double *v = (const double *)t->v->data + row_of(t->v, b, h / group, 0) + d * t->v->strides[3];
+        double sum = 0.0;
+        for (int64_t s = 0; s < S; s++) {
+            sum = fma(t->weights[s], v[s * t->v->strides[2]], sum);
+        }
+        y[d * t->y->strides[3]] = sees_none ? 0.0 : sum * factor;
+    }
+    if (t->lse != NULL) {
+        double value = sees_none ? 0.0 : max + log(total);
+        int64_t at = row_of(t->lse, b, h, query);
+        if (t->lse->dtype == PORT_F64) {
+            ((double *)t->lse->data)[at] = value;
+        } else {
+            ((float *)t->lse->data)[at] = (float)value;
+        }
+    }
+}
+
+static size_t
+sdpa_f64_scratch_bytes(const port_kernel_call *call)
+{
+    return (size_t)call->in[1]->shape[2] * sizeof(double);
+}
+
+static void
+sdpa_f64_run(const port_kernel_call *call)
+{
+    const port_sdpa_params *params = call->params;
+    task t = {.q = call->in[0], .k = call->in[1], .v = call->in[2], .mask = call->in[3], .y = call->out[0],
+              .lse = call->num_out > 1 ? call->out[1] : NULL, .scale = params->scale, .is_causal = params->is_causal,
+              .weights = call->scratch};
+    const int64_t *shape = t.q->shape;
+    for (int64_t b = 0; b < shape[0]; b++) {
+        for (int64_t h = 0; h < shape[1]; h++) {
+            for (int64_t query = 0; query < shape[2]; query++) {
+                query_row(&t, b, h, query);
+            }
+        }
+    }
+}
+
+const port_kernel_row port_attention_f64_rows[] = {
+    {"sdpa_flash", PORT_F64, "ref", 0, port_sdpa_check, sdpa_f64_scratch_bytes, sdpa_f64_run},
+    {.op = NULL},
+};
