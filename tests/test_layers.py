@@ -21,11 +21,12 @@ PYTHON_LAYERS = [
     {"hooks"},
     {"report"},
     {"compare", "port", "diagnose", "interop"},
-    {"check", "testing"},
-    {"runner", "demo", "cli", "__main__"},
+    {"check", "testing", "judge"},
+    {"parity"},
+    {"runner", "demo", "cli", "pytest_plugin", "__main__"},
 ]
 TORCH_AT_IMPORT = {"hooks", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
-TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port"}  # to_torch(), running models
+TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity"}  # to_torch(), running models
 
 
 def strip_comments(text):

@@ -21,6 +21,7 @@ _HOME = {
     "assert_close": "testing",
     "test_layer": "testing",
     "ParityError": "testing",
+    "parity": "parity",
     "Tolerance": "tolerance",
     "Report": "report",
     "show_config": "providers",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .check import check
     from .compare import compare
     from .hooks import ActivationCollector, tap
+    from .parity import parity
     from .providers import show_config
     from .report import Report
     from .testing import ParityError, assert_close, test_layer
