@@ -20,6 +20,24 @@ find_provider(const char *name)
 }
 
 int
+bind_mkldnn(PyObject *obj, void *address)
+{
+    int *level = address;
+    if (PyUnicode_Check(obj)) {
+        bool avx512 = PyUnicode_CompareWithASCIIString(obj, "avx512") == 0;
+        if (!avx512 && PyUnicode_CompareWithASCIIString(obj, "avx2") != 0) {
+            PyErr_Format(PyExc_ValueError, "mkldnn %R: expected True, False, 'avx2' or 'avx512'", obj);
+            return 0;
+        }
+        *level = avx512 ? 2 : 1;
+        return 1;
+    }
+    int on = PyObject_IsTrue(obj);
+    *level = on > 0 ? 1 + (int)port_cpu_has_avx512() : 0;
+    return on >= 0;
+}
+
+int
 bind_run_options(const char *provider, const char *variant, const char *capability, int num_threads, int mkldnn,
                  port_run_options *options)
 {
@@ -27,6 +45,7 @@ bind_run_options(const char *provider, const char *variant, const char *capabili
     *options = (port_run_options){.provider = find_provider(provider), .variant = variant};
     options->profile.num_threads = num_threads;
     options->profile.mkldnn = mkldnn != 0;
+    options->profile.onednn_avx512 = mkldnn > 1;
     if (options->provider == NULL) {
         PyErr_Format(PyExc_ValueError, "provider '%.100s' is not there; expected 'auto' or one of providers()", provider);
         return -1;
@@ -289,9 +308,9 @@ core_call_op(PyObject *module, PyObject *args, PyObject *kwargs)
     static char *keywords[] = {"name", "args", "kwargs", "provider", "variant", "capability", "num_threads", "mkldnn", NULL};
     const char *name, *provider = "auto", *variant = NULL, *capability = "default";
     PyObject *op_args, *op_kwargs = NULL, *result = NULL;
-    int num_threads = 1, mkldnn = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|O$szsip", keywords, &name, &op_args, &op_kwargs, &provider, &variant,
-                                     &capability, &num_threads, &mkldnn)) {
+    int num_threads = 1, mkldnn = 1 + (int)port_cpu_has_avx512();
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|O$szsiO&", keywords, &name, &op_args, &op_kwargs, &provider, &variant,
+                                     &capability, &num_threads, bind_mkldnn, &mkldnn)) {
         return NULL;
     }
     port_run_options options;

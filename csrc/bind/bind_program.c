@@ -211,9 +211,9 @@ Program_run(PyObject *self, PyObject *args, PyObject *kwargs)
     const char *provider = "auto", *variant = NULL, *capability = "default";
     long long begin, end;
     PyObject *feeds, *fetches, *fetch_at = Py_None, *symbols = NULL, *list = NULL;
-    int num_threads = 1, mkldnn = 1, check_strides = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLOO|$OszsipOp:run", keywords, &begin, &end, &feeds, &fetches, &fetch_at,
-                                     &provider, &variant, &capability, &num_threads, &mkldnn, &symbols, &check_strides)) {
+    int num_threads = 1, mkldnn = 1 + (int)port_cpu_has_avx512(), check_strides = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLOO|$OszsiO&Op:run", keywords, &begin, &end, &feeds, &fetches, &fetch_at,
+                                     &provider, &variant, &capability, &num_threads, bind_mkldnn, &mkldnn, &symbols, &check_strides)) {
         return NULL;
     }
     core_state *state = bind_state_of_type(Py_TYPE(self));

@@ -50,6 +50,7 @@ typedef struct port_profile {
     port_capability capability; /* ATEN_CPU_CAPABILITY of the reference's process */
     int32_t num_threads;        /* its intra-op threads: they cut the loops, so the tails move */
     bool mkldnn;                /* torch.backends.mkldnn.enabled */
+    bool onednn_avx512;         /* with mkldnn: oneDNN ran its AVX-512 code, whatever the capability */
 } port_profile;
 
 typedef enum port_scalar_kind { PORT_SCALAR_NONE = 0, PORT_SCALAR_INT, PORT_SCALAR_FLOAT, PORT_SCALAR_BOOL } port_scalar_kind;
@@ -88,6 +89,8 @@ const port_kernel_row *const *port_kernel_families(void); /* NULL-ended list of 
 const port_kernel_row *port_kernel_find(const char *op, port_dtype dtype, const char *variant);
 /* 0, 1 or 2: what this CPU and OS can run (CPUID and XGETBV), lowered by PORTING_DISABLE_CPU=avx512|avx2. */
 int32_t port_cpu_level(void);
+/* Whether libraries on this CPU take their AVX-512 code: not lowered by PORTING_DISABLE_CPU. */
+bool port_cpu_has_avx512(void);
 
 const port_provider *port_provider_reference(void);
 const port_provider *port_provider_openblas(void); /* NULL if built with PORTING_BLAS=none */

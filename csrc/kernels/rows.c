@@ -12,6 +12,17 @@ port_kernel_families(void)
     return families;
 }
 
+bool
+port_cpu_has_avx512(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl");
+#else
+    return false;
+#endif
+}
+
 int32_t
 port_cpu_level(void)
 {
@@ -19,11 +30,7 @@ port_cpu_level(void)
 #if defined(__x86_64__)
     /* gcc's and clang's builtins read CPUID and XGETBV, so that a kernel which hides the registers is believed. */
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        level = 1;
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512vl")) {
-            level = 2;
-        }
+        level = port_cpu_has_avx512() ? 2 : 1;
     }
 #endif
     const char *disabled = getenv("PORTING_DISABLE_CPU");

@@ -4,7 +4,9 @@
  * before and rounded once after), f64 and i64 (BOOL and all integers). The f32 function is told whether the reference is in its vector loop or in
  * the scalar rest of it: the two use different exponentials.
  *
- * Which formula PyTorch uses where (BSD-3-Clause; restated): docs/NUMERICS.md. Source of the vector functions: vecmath.h. */
+ * Which formula PyTorch uses where (BSD-3-Clause; restated): docs/NUMERICS.md. Source of the vector functions: vecmath.h;
+ * of gelu with mkldnn on: gelu_onednn.h. */
+#include "gelu_onednn.h"
 #include "loops.h"
 #include "vecmath.h"
 
@@ -332,15 +334,40 @@ gelu_tanh_f32(const unary_context *context, bool is_vector, int64_t n, const flo
     }
 }
 
+PORT_DEFINE_MAP(gelu_onednn_avx512_map, port_gelu_onednn_avx512)
+PORT_DEFINE_MAP(gelu_onednn_avx2_map, port_gelu_onednn_avx2)
+
+static void
+gelu_onednn_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    (void)is_vector;
+    if (context->call->profile->onednn_avx512) {
+        PORT_PICK_MAP(gelu_onednn_avx512_map, context->simd)(n, x, y);
+    } else {
+        PORT_PICK_MAP(gelu_onednn_avx2_map, context->simd)(n, x, y);
+    }
+}
+
+/* What PyTorch hands to oneDNN: more than one element, row-major, of f32, or of bf16 where the CPU has AVX-512. */
+static bool
+gelu_goes_to_onednn(const port_kernel_call *call)
+{
+    port_dtype dtype = call->in[0]->dtype;
+    bool taken = dtype == PORT_F32 || (dtype == PORT_BF16 && call->profile->onednn_avx512);
+    return call->profile->mkldnn && taken && port_view_elems(call->in[0]) > 1 && port_view_is_contiguous(call->in[0]);
+}
+
 F64_OP(gelu_erf, v * 0.5 * (1.0 + erf(v * 0.70710678118654752440)))
 F64_OP(gelu_tanh, 0.5 * v * (1.0 + tanh(0.79788456080286535588 * (v + 0.044715 * v * v * v))))
 
 static void
 gelu_run(const port_kernel_call *call, bool simd)
 {
-    static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL};
+    static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL},
+                          by_onednn = {gelu_onednn_f32, NULL, NULL};
     const port_gelu_params *params = call->params;
-    unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : &by_erf, simd);
+    const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
+    unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, simd);
 }
 
 static void

@@ -69,13 +69,14 @@ class Program:
     def missing(self, begin: int, end: int) -> list[str]: """Names of ops in [begin, end) that have no handler."""
     def run(self, begin: int, end: int, feeds: Mapping[int, np.ndarray], fetches: Sequence[int], *,
             fetch_at: Sequence[int] | None = None, provider: str = "auto", variant: str | None = None,
-            capability: str = "default", num_threads: int = 1, mkldnn: bool = True,
+            capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True,
             symbols: Sequence[int] = (), check_strides: bool = False) -> list[np.ndarray]: ...
 
 def call_op(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] = {}, *, provider: str = "auto", variant: str | None = None,
-            capability: str = "default", num_threads: int = 1, mkldnn: bool = True) -> Any:
+            capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True) -> Any:
     """Run one ATen op ("aten.gelu.default") on arrays and Python scalars; an array, or a tuple of arrays.
-    A dtype is {"dtype": "F32"}, likewise device, layout, memory_format. In-place ops return a changed copy."""
+    A dtype is {"dtype": "F32"}, likewise device, layout, memory_format. In-place ops return a changed copy.
+    mkldnn: True as oneDNN runs on this CPU, "avx2" or "avx512" as it ran elsewhere."""
 def known_ops() -> list[str]: ...
 def kernel_rows() -> list[tuple[str, str, str, int]]: """(op, dtype, variant, cpu_level)"""
 def providers() -> list[str]: ...

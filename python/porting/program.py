@@ -307,8 +307,21 @@ def _profile(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "capability": capability if isinstance(capability, str) else "default",
         "num_threads": threads if isinstance(threads, int) and threads > 0 else 1,
-        "mkldnn": bool(mkldnn),
+        "mkldnn": _onednn(environment) if mkldnn else False,
     }
+
+
+def _onednn(environment: Mapping[str, Any]) -> bool | str:
+    """Which code oneDNN took in the captured run: by its CPU and ONEDNN_MAX_CPU_ISA; True (as here) where neither is recorded."""
+    variables, cpu = environment.get("variables"), environment.get("cpu")
+    variables = variables if isinstance(variables, Mapping) else {}
+    limit = str(variables.get("ONEDNN_MAX_CPU_ISA") or variables.get("DNNL_MAX_CPU_ISA") or "").upper()
+    flags = cpu.get("flags") if isinstance(cpu, Mapping) else None
+    if limit.startswith("AVX2"):
+        return "avx2"
+    if not isinstance(flags, list) or not flags:
+        return True
+    return "avx512" if {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(map(str, flags)) else "avx2"
 
 
 def feeds_of(capture: Capture, call: Call, program: Program, interval: Interval,

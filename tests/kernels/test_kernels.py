@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from porting import _core, providers
 OTHER_TESTS = {"gemm", "bmm", "sdpa_flash"}
 PROVIDER = "torch" if providers.load_torch_provider() else "reference"
 CAPABILITY = {"DEFAULT": "default", "NO AVX": "default", "AVX2": "avx2", "AVX512": "avx512"}[torch.backends.cpu.get_cpu_capability()]
+ONEDNN = "avx2" if os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2" else True
 NAMES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16", torch.bool: "BOOL", torch.uint8: "U8",
          torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
 
@@ -32,8 +34,9 @@ def ours(aten, arguments, keywords, **options):
             return {"dtype": NAMES[value]}
         return [convert(v) for v in value] if isinstance(value, list) else value
 
+    options = {"mkldnn": False} | options
     return _core.call_op(aten, [convert(a) for a in arguments], {k: convert(v) for k, v in keywords.items()}, provider=PROVIDER,
-                         capability=CAPABILITY, num_threads=torch.get_num_threads(), mkldnn=False, **options)
+                         capability=CAPABILITY, num_threads=torch.get_num_threads(), **options)
 
 
 def ordered(tensor):
@@ -123,3 +126,31 @@ def test_slice_of_all_inputs(op):
     from exhaustive import unequal
 
     assert unequal(op, step=40009, start=int(np.random.default_rng(5).integers(40009))) == 0
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("variant", sorted({variant for op, _, variant, _ in _core.kernel_rows() if op == "gelu"}))
+def test_gelu_with_mkldnn(dtype, variant):
+    """With mkldnn on torch calls oneDNN, for row-major tensors of more than one element."""
+    torch.manual_seed(0)
+    for name, x in layouts(dtype):
+        if x.is_contiguous() or name in ("transposed", "permuted"):  # call_op keeps the strides of these
+            expected = torch.nn.functional.gelu(x)
+            assert distance(expected, ours("aten.gelu.default", [x], {}, variant=variant, mkldnn=ONEDNN)) == 0, name
+
+
+def test_gelu_with_mkldnn_is_another_function():
+    x = values((1000,), "F32", special=False)
+    assert distance(torch.nn.functional.gelu(x), ours("aten.gelu.default", [x], {}, mkldnn=False)) > 0
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE"])
+def test_slice_of_all_inputs_of_gelu_with_mkldnn(isa):
+    """oneDNN chooses its code once per process. A seeded slice of the 2^32 inputs, and the tests above."""
+    environment = dict(os.environ, ONEDNN_MAX_CPU_ISA=isa)
+    command = [sys.executable, str(Path(__file__).with_name("exhaustive.py")), "gelu mkldnn", "--step", "40009"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "test_gelu_with_mkldnn"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:]
