@@ -428,7 +428,7 @@ def trial(reference, model, inputs, apply, folder):
         return None
     path = capture(broken, inputs, os.path.join(folder, "port.capture"))
     started = time.perf_counter()
-    report = porting.compare(reference, path, mode="chained")
+    report = porting.compare(reference, path)
     return report, planted, time.perf_counter() - started
 
 

@@ -6,20 +6,17 @@ bits on this machine; ports are judged by `compare`.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from . import _core
 from ._core import PortingError, UnsupportedError
-from .compare import empty_row, open_reference, class_name_of, compare_arrays, in_order_of_return, module_matches, output_context, row_of
-from .program import Interval, NoProgramError, Program, RunResult, find_interval, kind_of, run_call
-from .program import _source as source_of
+from .compare import empty_row, in_order_of_return, module_matches, open_reference, row_of
+from .judging import CallJudge, class_name_of
+from .program import NoProgramError, find_interval, kind_of, run_call
 from .providers import use_provider
 from .report import Report, Row
-from .tolerance import UNIT_ROUNDOFF, Tolerance, resolve
+from .tolerance import Tolerance, resolve
 
 _CPU_LEVELS = {"default": 0, "avx2": 1, "avx512": 2}
 
@@ -81,49 +78,15 @@ def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str) -> Iterator
         yield from _not_run(call, "failed", f"running its program failed: {error}", _kind(capture, call))
         return
     kind = kind_of(result.program, result.interval, class_name_of(capture, call.module))
+    judge = CallJudge(capture, call, tol, provider=provider, kind=kind, terms=len(result.ops))
     for leaf in call.outputs:
         name, expected = call.full_name("out", leaf), call.outputs[leaf]
         if leaf not in result.outputs:
             yield Row(name, kind=kind, status="no program", reason=result.missing.get(leaf, "no recorded op made it"), shape=expected.shape,
                       dtype=expected.dtype.name, **at)
             continue
-        kind, scale, terms = output_context(capture, call, expected, kind)
-        if kind == "composite":
-            terms = len(result.ops)
-        elif kind == "linear" and scale is None and expected.dtype.name in UNIT_ROUNDOFF:
-            scale, terms = linear_condition(capture, call, result, leaf, provider)
-        compared = compare_arrays(expected, result.outputs[leaf], tol=tol, kind=kind, scale=scale, terms=terms)
-        yield row_of(compared, name=name, kind=kind, **at)
-
-
-def linear_condition(capture: Any, call: Any, result: RunResult, leaf: str, provider: str) -> tuple[Any, int | None]:
-    """(s, K) of an output that is linear in its operands, whatever its form: the same program on their absolute values.
-
-    (None, None) if that cannot be computed, and the caller goes by the size of the row.
-    """
-    program, interval = result.program, result.interval
-    try:
-        symbols = program.call_symbols.get(find_interval(capture, call)[2], [])
-        feeds = {value: source_of(capture, call, program, interval, value) for value in program.external(interval)}
-        feeds = {value: np.abs(array) if array.dtype.name in UNIT_ROUNDOFF else array for value, array in feeds.items()}
-        scale, = program.core.run(interval.begin, interval.end, feeds, [interval.outputs[leaf]], provider=provider, symbols=symbols)
-    except (PortingError, ValueError, KeyError, MemoryError):
-        return None, None
-    return np.abs(scale.astype(np.float64)), _dot_length(program, interval)
-
-
-def _dot_length(program: Program, interval: Interval) -> int | None:
-    """K of the interval's matrix product or convolution, by the recorded shapes."""
-    for name, args, *_ in program.ops[interval.begin:interval.end]:
-        op = name.split(".")[1] if name.count(".") else name
-        shapes = [program.values[arg["v"]][1] for arg in args if isinstance(arg, dict) and isinstance(arg.get("v"), int)]
-        if op == "convolution" and len(shapes) > 1 and shapes[1]:
-            return math.prod(shapes[1][1:])
-        if op in ("addmm", "baddbmm", "addmv") and len(shapes) == 3:
-            return shapes[1][-1]
-        if op in ("mm", "bmm", "mv", "dot", "matmul", "linear", "mkldnn_linear") and shapes and shapes[0]:
-            return shapes[0][-1]
-    return None
+        compared, golden = judge.judge(leaf, expected, result.outputs[leaf])
+        yield row_of(compared, name=name, kind=kind, golden=golden, **at)
 
 
 def _kind(capture: Any, call: Any) -> str:

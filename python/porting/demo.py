@@ -202,7 +202,7 @@ class Demo:
         planted = plant(broken)
         slug = plant.__name__
         path = self.capture(with_model(pipe, broken), model, f"{model.folder}-{slug}")
-        report = compare(reference, path, mode="chained")
+        report = compare(reference, path)
         report.to_html(self.output / f"{model.folder}-{slug}.html")
         first = report.first_divergence.module if report.first_divergence is not None else ""
         planted_name = f"model.{planted}" if planted else ""

@@ -16,7 +16,7 @@ import numpy as np
 from . import _core
 from ._core import PortingError
 from .program import Program, _profile, feeds_of, find_interval, lay_out
-from .tolerance import UNIT_ROUNDOFF
+from .tolerance import UNIT_ROUNDOFF, row_rms
 
 #: Dtypes of PROGRAM.md that a float64 run widens, and their NumPy names.
 NARROW = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -96,16 +96,23 @@ def rms_units(x: np.ndarray, golden: np.ndarray, unit: float) -> float:
     return math.sqrt(float(np.mean(error * error))) / (unit * size) if size > 0 else (0.0 if not error.any() else math.inf)
 
 
-def condition_factor(reference: np.ndarray, golden: np.ndarray) -> float | None:
-    """kappa = max(1, rms|reference - golden| / (u rms)): how many roundings of its result the reference's own arithmetic amounts to.
+def condition_factor(reference: np.ndarray, golden: np.ndarray) -> np.ndarray | None:
+    """kappa = max(1, rms|reference - golden| / (u rms)) of each row: how many roundings of its result the reference's own arithmetic amounts to.
 
-    None if that says nothing: other shapes, numbers that are finite on one side only, or more than MAX_KAPPA.
+    The greater of the row's and the whole tensor's, so that a row that came out right by luck is not judged by that. Shape (..., 1). None if
+    it says nothing: other shapes, numbers that are finite on one side only, or more than MAX_KAPPA over the whole tensor.
     """
     unit = UNIT_ROUNDOFF.get(reference.dtype.name)
     if unit is None or reference.shape != golden.shape or reference.size == 0 or reference.dtype.kind == "c":
         return None
     kappa = rms_units(reference, golden, unit)
-    return max(1.0, kappa) if kappa <= MAX_KAPPA else None
+    if not kappa <= MAX_KAPPA:
+        return None
+    size = np.atleast_1d(row_rms(golden))
+    with np.errstate(all="ignore"):
+        error = np.atleast_1d(row_rms(np.where(reference == golden, 0.0, reference.astype(np.float64) - golden)))
+    rows = np.divide(error, unit * size, out=np.zeros_like(error), where=size > 0)
+    return np.clip(rows, max(1.0, kappa), MAX_KAPPA)
 
 
 def accuracy(reference: np.ndarray, actual: np.ndarray, golden: np.ndarray) -> dict[str, float] | None:

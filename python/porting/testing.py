@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from ._core import PortingError
-from .compare import open_reference, compare_arrays, rows_of_call
+from .compare import open_reference, rows_of_call
+from .pair import compare_arrays
 from .port import as_array
+from .providers import use_provider
 from .report import Report, Row
 from .report.text import clean, describe
 from .tolerance import TORCH_TOLERANCES, Tolerance, resolve
@@ -195,8 +197,9 @@ def test_layer(port: Callable[..., Any], activations: Any, name: str, *, tol: st
         if not calls:
             have = [c.number for c in capture.calls(name)]
             raise PortingError(f"{name} has no captured call" + (f" {call}; it has {have}" if have else ""))
-        rows = [row for one in calls for row in rows_of_call(capture, one, port, judge)]
-        report = Report(rows, len(calls), what="compare", tolerance=judge.name)
+        chosen, warning = use_provider("auto")
+        rows = [row for one in calls for row in rows_of_call(capture, one, port, judge, chosen)]
+        report = Report(rows, len(calls), what="compare", tolerance=judge.name, environment={"provider": chosen}, warnings=[warning] if warning else [])
     if not report.passed:
         raise ParityError(_layer_message(name, report), report)
     return report

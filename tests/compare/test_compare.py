@@ -208,7 +208,8 @@ def test_an_extra_output_is_a_row(made):
     ({"port": 3}, PortingError, "expected a capture"),
     ({"port": "/nowhere/at/all"}, FileNotFoundError, "no such"),
     ({"port": {"a": len, "b": np.ones(1)}}, PortingError, "mixes"),
-    ({"port": {}, "mode": "both"}, ValueError, "isolated"),
+    ({"port": {}, "mode": "sideways"}, ValueError, "isolated"),
+    ({"port": {"blocks.0": len}, "mode": "both"}, ValueError, "callables"),
     ({"port": {"blocks.0": len}, "mode": "chained"}, ValueError, "callables"),
     ({"port": {}, "tol": "loose"}, ValueError, "no tolerance"),
 ])

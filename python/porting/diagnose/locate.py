@@ -80,7 +80,8 @@ def first_cause(capture: Any, port: Mapping[str, Any], row: Any, translate: Any 
     call = next((c for c in capture.call_list if c.module == row.module and c.number == row.call), None)
     if call is None:
         return None
-    blame = blamed(capture.call_list, call, port, translate)
+    judged_alone = row.local_metrics is not None  # on its own inputs: what diverges is its own arithmetic
+    blame = call if judged_alone else blamed(capture.call_list, call, port, translate)
     if blame is None:
         return None
     outputs = port_leaves(port, blame, "out", translate)

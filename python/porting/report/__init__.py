@@ -23,6 +23,10 @@ class Row:
     name : full name ("model.layers.0.mlp.out.0"); the module's with "@call" where there is no tensor. module, call, step : where.
     kind : what the module computes (docs/DESIGN.md). status : one of STATUSES. verdict, metrics : of a compared tensor, else None
     (a row of status "dtype" may have metrics). inputs_differ : the port's own inputs of this call are there and are not the reference's. reason : one sentence; for a compared row the verdict's. shape, dtype : of the reference.
+    golden : {"reference", "port", "ratio"}: rms errors against a float64 run in units of u * rms, and how many times less accurate the port
+    is; None if no such run was made. local_metrics : against the reference's program run on the port's own inputs, where the verdict is
+    about that (then `metrics`, against the reference's output, hold what was carried along, too). amplification : relative error of the output
+    over that of the inputs. chained : in mode "both", the verdict against the reference's outputs.
     """
 
     name: str
@@ -37,6 +41,15 @@ class Row:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     inputs_differ: bool = False
+    golden: Mapping[str, float] | None = None
+    local_metrics: dict[str, Any] | None = None
+    amplification: float | None = None
+    chained: Verdict | None = None
+
+    @property
+    def judged_metrics(self) -> dict[str, Any] | None:
+        """What the verdict is about: on the port's own inputs where it was judged on them, else against the reference's output."""
+        return self.local_metrics if self.local_metrics is not None else self.metrics
 
     @property
     def band(self) -> str | None:
@@ -51,7 +64,7 @@ class Row:
     @property
     def worst_index(self) -> tuple[int, ...] | None:
         """Where the greatest absolute error is, as an index into the reference; None if there is no finite pair."""
-        flat = (self.metrics or {}).get("max_abs_idx", -1)
+        flat = (self.judged_metrics or {}).get("max_abs_idx", -1)
         if flat < 0 or not self.shape:
             return None
         if self.dtype == "complex64":
@@ -116,8 +129,8 @@ class Report:
     @cached_property
     def worst_err_scale(self) -> float | None:
         """The greatest err/(u s) among compared tensors that are not bit-equal, None if there is none."""
-        found = [row.metrics["max_err_scale"] for row in self.rows
-                 if row.status == "compared" and row.metrics and row.band != "exact" and row.metrics["max_err_scale"] >= 0]
+        measured = [row.judged_metrics for row in self.rows if row.status == "compared" and row.band != "exact"]
+        found = [metrics["max_err_scale"] for metrics in measured if metrics and metrics["max_err_scale"] >= 0]
         return max(found, default=None)
 
     @property

@@ -40,6 +40,8 @@ def _row(row: Row) -> dict[str, Any]:
         "passed": row.passed, "band": row.band, "allowed": None if verdict is None else verdict.allowed, "reason": row.reason,
         "shape": plain(row.shape), "dtype": row.dtype, "worst_index": plain(row.worst_index),
         "inputs_differ": row.inputs_differ, "metrics": plain(row.metrics),
+        "local_metrics": plain(row.local_metrics), "amplification": plain(row.amplification), "golden": plain(row.golden),
+        "chained": None if row.chained is None else plain(vars(row.chained)),
     }
 
 

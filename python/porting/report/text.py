@@ -72,14 +72,17 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _row_cells(row: Row) -> tuple[str, ...]:
-    m = row.metrics or {}
+    m = {**(row.metrics or {}), "max_err_scale": (row.judged_metrics or {}).get("max_err_scale")}
     return (clean(row.name), clean(row.kind), "1", _count(m.get("num_elems")), _ulp(m.get("max_ulp")), _ratio(m.get("max_err_scale")), _verdict(row))
 
 
 def _verdict(row: Row) -> str:
     if row.status == "empty":
         return "no tensor"
-    return _WORDS[row.band] if row.status == "compared" and row.band else row.status
+    word = _WORDS[row.band] if row.status == "compared" and row.band else row.status
+    if row.local_metrics is not None and row.passed:
+        word = "carried" if row.band == "green" else f"{word}, carried"
+    return word if row.chained is None else f"{word} / chained {_WORDS[row.chained.band]}"
 
 
 def _group_cells(rows: Any) -> list[tuple[str, ...]]:
@@ -92,9 +95,10 @@ def _group_cells(rows: Any) -> list[tuple[str, ...]]:
         modules = {row.module for row in members}
         label = next(iter(modules)) if len(modules) == 1 else path
         metrics = [row.metrics for row in members if row.status == "compared" and row.metrics]
+        judged = [row.judged_metrics for row in members if row.status == "compared" and row.judged_metrics]
         cells.append((clean(label) or "(root)", clean(kind), str(len(members)), _count(sum(m["num_elems"] for m in metrics)),
                       _ulp(max((m["max_ulp"] for m in metrics), default=None)),
-                      _ratio(max((m["max_err_scale"] for m in metrics), default=None)), _group_verdict(members)))
+                      _ratio(max((m["max_err_scale"] for m in judged), default=None)), _group_verdict(members)))
     return cells
 
 
@@ -136,12 +140,15 @@ def _ratio(x: float | None) -> str:
 def describe(row: Row) -> list[str]:
     """A row that needs attention, in two or three lines."""
     lines = [f"{clean(row.name)} ({clean(row.kind)}): {clean(row.reason or row.status)}"]
-    m = row.metrics
+    m = row.judged_metrics
     if row.status == "compared" and m is not None and row.verdict is not None:
         where = f" at {row.worst_index}" if row.worst_index is not None else ""
         lines.append(f"    {m['num_unequal']} of {m['num_elems']} elements differ, greatest absolute error {m['max_abs']:.6g}{where},"
                      f" relative {m['max_rel']:.3g}, max {_ulp(m['max_ulp'])} ulp, pcc {m['pcc']:.6g}")
         lines.append(f"    allowed: {row.verdict.allowed}")
+    if row.golden is not None:
+        lines.append(f"    against float64: reference {row.golden['reference']:.3g} u, port {row.golden['port']:.3g} u"
+                     f" ({row.golden['ratio']:.3g} times the reference's error)")
     return lines
 
 

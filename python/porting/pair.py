@@ -1,0 +1,89 @@
+"""One pair of tensors: measured in one pass and judged by a tolerance.
+
+What it does not know: where the tensors come from, and what the module computed beyond its kind.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .port import as_array
+from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, Verdict, resolve
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one pair measured. status : "compared", "shape" or "dtype"; verdict and metrics are None where the shapes differ."""
+
+    status: str
+    verdict: Verdict | None
+    metrics: dict[str, Any] | None
+    reason: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "compared" and self.verdict is not None and self.verdict.passed
+
+    @property
+    def band(self) -> str | None:
+        return self.verdict.band if self.verdict is not None else None
+
+
+def compare_arrays(expected: Any, actual: Any, *, tol: str | Tolerance = "auto", kind: str | None = None,
+                   scale: np.ndarray | float | None = None, terms: int | None = None,
+                   kappa: np.ndarray | float | None = None) -> Comparison:
+    """Measure two tensors and judge the difference.
+
+    Parameters
+    ----------
+    expected, actual : NumPy or torch tensors; another shape or dtype is a result, not an error
+    tol : preset name or Tolerance
+    kind : what the module computes (docs/DESIGN.md): decides what rounding may do. None: "composite", or "linear" if scale is given
+    scale : condition scale s, broadcastable to the shape, or a number
+    terms : terms of each sum (K)
+    kappa : how far a composite or attention amplifies rounding (golden.condition_factor)
+    """
+    tol = resolve(tol)
+    e, a = as_array(expected, "expected"), as_array(actual, "actual")
+    kind = kind or ("composite" if scale is None else "linear")
+    kind = kind if e.dtype.name in UNIT_ROUNDOFF or kind in EXACT_KINDS else "integer"
+    about = {"shape": e.shape, "dtype": e.dtype.name}
+    if e.shape != a.shape:
+        hint = " (the same number of elements, in another layout)" if e.size == a.size and e.size else ""
+        return Comparison("shape", None, None, f"shape {list(a.shape)}, expected {list(e.shape)}{hint}", **about)
+    both_float = e.dtype.name in UNIT_ROUNDOFF and a.dtype.name in UNIT_ROUNDOFF and "c" not in (e.dtype.kind, a.dtype.kind)
+    if e.dtype != a.dtype and not both_float:
+        return Comparison("dtype", None, None, f"dtype {a.dtype.name}, expected {e.dtype.name}", **about)
+    pe, pa = _parts(e), _parts(a)
+    if bits_equal(e, a):  # no scale is needed to see that
+        metrics = {**_core.compare(pe, pa), "max_err_scale": 0.0}
+    else:
+        if scale is not None and pe is not e:
+            scale = np.asarray(scale)[..., None] if np.ndim(scale) else scale
+        s, u = tol.scale_of(pe, kind=kind, terms=terms, scale=scale, kappa=kappa)
+        metrics = _core.compare(pe, pa, s, u)
+        metrics.update(tol.extra_metrics(pe, pa))
+    if e.dtype != a.dtype:
+        reason = f"dtype {a.dtype.name}, expected {e.dtype.name}; as numbers they differ by at most {metrics['max_abs']:.3g}"
+        return Comparison("dtype", None, metrics, reason, **about)
+    verdict = tol.judge(metrics, kind=kind, dtype=pe.dtype, terms=terms, scale=scale, kappa=kappa)
+    return Comparison("compared", verdict, metrics, verdict.reason, **about)
+
+
+def bits_equal(e: np.ndarray, a: np.ndarray) -> bool:
+    """True if shape, dtype and every bit agree."""
+    if e.shape != a.shape or e.dtype != a.dtype:
+        return False
+    raw = np.dtype(f"u{min(e.dtype.itemsize, 8)}")
+    if e.dtype.kind in "biu" or e.dtype.itemsize > 8 or not (e.flags.c_contiguous and a.flags.c_contiguous):
+        return bool(np.array_equal(e, a))
+    return bool(np.array_equal(e.view(raw), a.view(raw)))
+
+
+def _parts(x: np.ndarray) -> np.ndarray:
+    """Complex arrays as (..., 2) real ones; others as they are."""
+    return x if x.dtype != np.complex64 else np.ascontiguousarray(x).reshape(x.shape).view(np.float32).reshape(*x.shape, 2)
