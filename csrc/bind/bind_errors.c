@@ -73,13 +73,22 @@ bind_errors_init(PyObject *module, core_state *state)
     return give_sentence_str(state->name_error);
 }
 
+/* The message may name files whose names are not UTF-8, and may have been cut inside a character. */
+static PyObject *
+message_of(const port_error *err)
+{
+    return PyUnicode_DecodeUTF8(err->message, (Py_ssize_t)strlen(err->message), "replace");
+}
+
 static void
 raise_os_error(const port_error *err, const char *path)
 {
     PyObject *type = err->status == PORT_E_EXISTS ? PyExc_FileExistsError : PyExc_OSError;
     int code = err->status == PORT_E_EXISTS ? 17 /* EEXIST */ : err->os_errno;
-    PyObject *value = path != NULL ? PyObject_CallFunction(type, "iss", code, err->message, path)
-                                   : PyObject_CallFunction(type, "is", code, err->message);
+    PyObject *text = message_of(err), *name = path != NULL ? PyUnicode_DecodeFSDefault(path) : Py_NewRef(Py_None);
+    PyObject *value = text != NULL && name != NULL ? PyObject_CallFunction(type, "iOO", code, text, name) : NULL;
+    Py_XDECREF(text);
+    Py_XDECREF(name);
     if (value != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(value), value);
         Py_DECREF(value);
@@ -106,6 +115,10 @@ bind_raise(core_state *state, const port_error *err, const char *path)
     case PORT_E_CLOSED: type = state->closed_error; break;
     case PORT_OK: break;
     }
-    PyErr_SetString(type, err->message);
+    PyObject *text = message_of(err);
+    if (text != NULL) {
+        PyErr_SetObject(type, text);
+        Py_DECREF(text);
+    }
     return NULL;
 }

@@ -122,10 +122,10 @@ read_tensor(op_reader *reader, PyObject *obj, port_arg *arg)
 
 /* {"dtype": "F32"}, {"device": "cpu"}, {"layout": "strided"}, {"memory_format": "contiguous"}: program.json's forms. */
 static int
-read_tagged(PyObject *dict, port_arg *arg)
+read_tagged(op_reader *reader, PyObject *dict, port_arg *arg)
 {
     static const char *const formats[] = {"contiguous", "preserve", "channels_last", "channels_last_3d"};
-    PyObject *key, *value;
+    PyObject *key, *value; /* borrowed; `keep` holds the value on */
     Py_ssize_t at = 0;
     if (PyDict_GET_SIZE(dict) != 1 || !PyDict_Next(dict, &at, &key, &value) || !PyUnicode_Check(key) || !PyUnicode_Check(value)) {
         PyErr_SetString(PyExc_TypeError, "an argument that is a dict needs one of the keys dtype, device, layout, memory_format, "
@@ -133,7 +133,7 @@ read_tagged(PyObject *dict, port_arg *arg)
         return -1;
     }
     const char *tag = PyUnicode_AsUTF8(key), *text = PyUnicode_AsUTF8(value);
-    if (tag == NULL || text == NULL) {
+    if (tag == NULL || text == NULL || PyList_Append(reader->keep, value) < 0) {
         return -1;
     }
     *arg = (port_arg){.text = text};
@@ -171,13 +171,13 @@ read_list(op_reader *reader, PyObject *obj, bool outermost, port_arg *arg)
     for (Py_ssize_t k = 0; k < count; k++) {
         PyObject *item = PySequence_GetItem(obj, k); /* owned; `keep` holds it on */
         int result = item != NULL ? PyList_Append(reader->keep, item) : -1;
+        if (result == 0 && !outermost && (PyList_Check(item) || PyTuple_Check(item))) {
+            PyErr_SetString(PyExc_TypeError, "a list inside a list is no argument of an op");
+            result = -1;
+        }
         result = result == 0 ? read_arg(reader, item, &items[k]) : result;
         Py_XDECREF(item);
         if (result < 0) {
-            return -1;
-        }
-        if (!outermost && items[k].kind == PORT_ARG_LIST) {
-            PyErr_SetString(PyExc_TypeError, "a list inside a list is no argument of an op");
             return -1;
         }
     }
@@ -210,7 +210,7 @@ read_arg(op_reader *reader, PyObject *obj, port_arg *arg)
         return arg->text != NULL ? 0 : -1;
     }
     if (PyDict_Check(obj)) {
-        return PyList_Append(reader->keep, obj) < 0 ? -1 : read_tagged(obj, arg);
+        return read_tagged(reader, obj, arg);
     }
     if (PyList_Check(obj) || PyTuple_Check(obj)) {
         return read_list(reader, obj, false, arg);
@@ -230,7 +230,8 @@ read_kwargs(op_reader *reader, PyObject *kwargs, size_t *count)
     named = PyMem_Calloc(*count > 0 ? *count : 1, sizeof *named);
     for (size_t k = 0; named != NULL && k < *count; k++) {
         PyObject *pair = PyList_GET_ITEM(items, (Py_ssize_t)k); /* borrowed */
-        named[k].name = PyUnicode_Check(PyTuple_GET_ITEM(pair, 0)) ? PyUnicode_AsUTF8(PyTuple_GET_ITEM(pair, 0)) : NULL;
+        bool is_named = PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2 && PyUnicode_Check(PyTuple_GET_ITEM(pair, 0));
+        named[k].name = is_named ? PyUnicode_AsUTF8(PyTuple_GET_ITEM(pair, 0)) : NULL;
         if (named[k].name == NULL || read_arg(reader, PyTuple_GET_ITEM(pair, 1), &named[k].arg) < 0) {
             if (!PyErr_Occurred()) {
                 PyErr_SetString(PyExc_TypeError, "the names of arguments must be strings");
@@ -286,9 +287,9 @@ run_op(op_reader *reader, const char *name, PyObject *args, PyObject *kwargs, co
         return NULL;
     }
     port_op_inputs inputs = {list.items, (size_t)list.num_items, named, num_named, reader->tensors, reader->num_tensors};
-    int64_t bytes = 0;
+    uint64_t bytes = 0;
     for (size_t k = 0; k < reader->num_tensors; k++) {
-        bytes += port_view_elems(&reader->tensors[k]) * (int64_t)port_dtype_size(reader->tensors[k].dtype);
+        bytes += (uint64_t)port_view_elems(&reader->tensors[k]) * port_dtype_size(reader->tensors[k].dtype);
     }
     port_status status;
     if (bytes >= BIND_RELEASE_GIL_BYTES) {

@@ -93,7 +93,7 @@ typedef struct run_request {
     port_feed *feeds;
     int64_t *fetches, *fetch_at, *symbols;
     Py_ssize_t num_feeds, num_fetches, num_fetch_at, num_symbols;
-    int64_t feed_bytes;
+    uint64_t feed_bytes;
 } run_request;
 
 static void
@@ -107,22 +107,22 @@ request_end(run_request *request)
 }
 
 static int
-read_ints(PyObject *sequence, const char *what, int64_t **out, Py_ssize_t *count)
+read_ints(PyObject *sequence, int64_t **out, Py_ssize_t *count)
 {
-    PyObject *fast = PySequence_Fast(sequence, what);
-    if (fast == NULL) {
+    PyObject *items = PySequence_Tuple(sequence); /* not the caller's list: __index__ may change that */
+    if (items == NULL) {
         return -1;
     }
-    *count = PySequence_Fast_GET_SIZE(fast);
+    *count = PyTuple_GET_SIZE(items);
     *out = PyMem_Calloc((size_t)(*count > 0 ? *count : 1), sizeof **out);
     for (Py_ssize_t k = 0; *out != NULL && k < *count; k++) {
-        (*out)[k] = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(fast, k));
+        (*out)[k] = PyLong_AsLongLong(PyTuple_GET_ITEM(items, k));
         if ((*out)[k] == -1 && PyErr_Occurred()) {
-            Py_DECREF(fast);
+            Py_DECREF(items);
             return -1;
         }
     }
-    Py_DECREF(fast);
+    Py_DECREF(items);
     if (*out == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -154,7 +154,7 @@ read_feeds(core_state *state, PyObject *mapping, run_request *request)
             bind_view_from_array(state, PyTuple_GET_ITEM(pair, 1), &request->feeds[k].view) < 0) {
             return -1;
         }
-        request->feed_bytes += port_view_elems(&request->feeds[k].view) * (int64_t)port_dtype_size(request->feeds[k].view.dtype);
+        request->feed_bytes += (uint64_t)port_view_elems(&request->feeds[k].view) * port_dtype_size(request->feeds[k].view.dtype);
     }
     return 0;
 }
@@ -189,7 +189,7 @@ execute(ProgramObject *self, core_state *state, long long begin, long long end, 
         return PyErr_NoMemory();
     }
     port_status status;
-    if (request->feed_bytes >= BIND_RELEASE_GIL_BYTES || end - begin > 8) {
+    if (request->feed_bytes >= BIND_RELEASE_GIL_BYTES || (uint64_t)end - (uint64_t)begin > 8) {
         Py_BEGIN_ALLOW_THREADS
         status = port_program_run(self->program, begin, end, request->feeds, (size_t)request->num_feeds, request->fetches,
                                   request->fetch_at, (size_t)request->num_fetches, options, results, &err);
@@ -223,10 +223,9 @@ Program_run(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     run_request request = {0};
     if (read_feeds(state, feeds, &request) < 0 ||
-        read_ints(fetches, "fetches must be a sequence of value numbers", &request.fetches, &request.num_fetches) < 0 ||
-        (fetch_at != Py_None &&
-         read_ints(fetch_at, "fetch_at must be a sequence of op numbers", &request.fetch_at, &request.num_fetch_at) < 0) ||
-        (symbols != NULL && read_ints(symbols, "symbols must be a sequence of ints", &request.symbols, &request.num_symbols) < 0)) {
+        read_ints(fetches, &request.fetches, &request.num_fetches) < 0 ||
+        (fetch_at != Py_None && read_ints(fetch_at, &request.fetch_at, &request.num_fetch_at) < 0) ||
+        (symbols != NULL && read_ints(symbols, &request.symbols, &request.num_symbols) < 0)) {
         goto done;
     }
     if (fetch_at != Py_None && request.num_fetch_at != request.num_fetches) {

@@ -60,14 +60,26 @@ u32_of(PyObject *obj, const char *what, uint32_t *out)
     return true;
 }
 
+/* An O& converter: the K format would cut a number that does not fit. */
+static int
+read_u64(PyObject *obj, void *out)
+{
+    unsigned long long value = PyLong_AsUnsignedLongLong(obj);
+    if (value == (unsigned long long)-1 && PyErr_Occurred()) {
+        return 0;
+    }
+    *(uint64_t *)out = value;
+    return 1;
+}
+
 static PyObject *
 writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"path", "budget_bytes", "segment_bytes", "rank", NULL};
     PyObject *path_argument;
-    unsigned long long budget = 0, segment = 0;
-    unsigned int rank = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|KKI:Writer", names, &path_argument, &budget, &segment, &rank)) {
+    uint64_t budget = 0, segment = 0, rank = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O&O&O&:Writer", names, &path_argument, read_u64, &budget, read_u64, &segment,
+                                     read_u64, &rank)) {
         return NULL;
     }
     PyObject *path = bind_path(path_argument);
@@ -76,7 +88,8 @@ writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_XDECREF(path);
         return NULL;
     }
-    port_writer_options options = {.budget_bytes = budget, .segment_bytes = segment, .rank = rank};
+    port_writer_options options = {.budget_bytes = budget, .segment_bytes = segment,
+                                   .rank = rank < UINT32_MAX ? (uint32_t)rank : UINT32_MAX};
     port_error err;
     port_status status = PORT_OK;
     self->path = PyUnicode_DecodeFSDefault(PyBytes_AS_STRING(path));
@@ -154,25 +167,25 @@ writer_put(PyObject *self, PyObject *const *args, Py_ssize_t count)
 static int
 dims_of(PyObject *obj, const char *what, int64_t *out, Py_ssize_t expected)
 {
-    PyObject *sequence = PySequence_Fast(obj, "shape and strides must be sequences of integers");
-    if (sequence == NULL) {
+    PyObject *items = PySequence_Tuple(obj); /* not the caller's list: __index__ may change that */
+    if (items == NULL) {
         return -1;
     }
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(sequence);
+    Py_ssize_t n = PyTuple_GET_SIZE(items);
     if (n > PORT_MAX_NDIM || (expected >= 0 && n != expected)) {
         PyErr_Format(PyExc_ValueError, "%s has %zd entries; expected %zd, and at most %d", what, n, expected >= 0 ? expected : n,
                      PORT_MAX_NDIM);
-        Py_DECREF(sequence);
+        Py_DECREF(items);
         return -1;
     }
     for (Py_ssize_t d = 0; d < n; d++) {
-        out[d] = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(sequence, d));
+        out[d] = PyLong_AsLongLong(PyTuple_GET_ITEM(items, d));
         if (out[d] == -1 && PyErr_Occurred() != NULL) {
-            Py_DECREF(sequence);
+            Py_DECREF(items);
             return -1;
         }
     }
-    Py_DECREF(sequence);
+    Py_DECREF(items);
     return (int)n;
 }
 
@@ -272,11 +285,11 @@ writer_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
 static PyObject *
 send_call(PyObject *self, port_call_record *record, PyObject *ids)
 {
-    PyObject *sequence = PySequence_Fast(ids, "tensor_ids: expected a sequence of integers");
-    if (sequence == NULL) {
+    PyObject *items = PySequence_Tuple(ids);
+    if (items == NULL) {
         return NULL;
     }
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(sequence);
+    Py_ssize_t n = PyTuple_GET_SIZE(items);
     uint32_t few[STACK_IDS];
     uint32_t *numbers = n <= STACK_IDS ? few : port_alloc((size_t)n * sizeof *numbers);
     bool ok = numbers != NULL && (size_t)n < UINT32_MAX;
@@ -284,7 +297,7 @@ send_call(PyObject *self, port_call_record *record, PyObject *ids)
         PyErr_NoMemory();
     }
     for (Py_ssize_t i = 0; ok && i < n; i++) {
-        ok = u32_of(PySequence_Fast_GET_ITEM(sequence, i), "tensor_ids", &numbers[i]);
+        ok = u32_of(PyTuple_GET_ITEM(items, i), "tensor_ids", &numbers[i]);
     }
     PyObject *result = NULL;
     if (ok) {
@@ -299,7 +312,7 @@ send_call(PyObject *self, port_call_record *record, PyObject *ids)
     if (numbers != few) {
         port_free(numbers);
     }
-    Py_DECREF(sequence);
+    Py_DECREF(items);
     return result;
 }
 

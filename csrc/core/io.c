@@ -53,7 +53,7 @@ port_status
 port_io_open(const char *path, int flags, int *fd, port_error *err)
 {
     do {
-        *fd = port_io->open(path, flags, 0666);
+        *fd = port_io->open(path, flags | O_NONBLOCK, 0666); /* so that a FIFO in the place of a file does not wait for a writer */
     } while (*fd < 0 && errno == EINTR);
     return *fd >= 0 ? PORT_OK : port_fail_errno(err, errno, "cannot open %s", path);
 }
@@ -169,7 +169,8 @@ port_io_replace_file(const char *path, const void *data, size_t size, port_error
     memcpy(temporary, path, path_bytes);
     memcpy(temporary + path_bytes, ".tmp", 5);
     int fd = -1;
-    port_status status = port_io_open(temporary, O_WRONLY | O_CREAT | O_TRUNC, &fd, err);
+    unlink(temporary); /* left by a process that died, or a link to somebody's file: that one must not be written */
+    port_status status = port_io_open(temporary, O_WRONLY | O_CREAT | O_EXCL, &fd, err);
     if (status == PORT_OK) {
         struct iovec piece = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
         status = port_io_write(fd, &piece, size > 0 ? 1 : 0, 0, temporary, err);

@@ -112,7 +112,8 @@ expand_mask(op_call *call, const port_tensor *mask, int32_t d, index_set *set)
         return status;
     }
     const char *bits = tensor_view(dense).data;
-    int64_t elems = tensor_elems(dense), count = 0;
+    int64_t elems = tensor_elems(dense), count = 0, strides[PORT_MAX_NDIM];
+    dense_strides(mask->ndim, mask->shape, strides); /* the tensor's own are free where a dimension has size 1 */
     for (int64_t i = 0; i < elems; i++) {
         count += bits[i] != 0;
     }
@@ -125,7 +126,7 @@ expand_mask(op_call *call, const port_tensor *mask, int32_t d, index_set *set)
         int64_t *to = (int64_t *)(void *)places->buffer->data;
         for (int64_t i = 0; i < elems; i++) {
             if (bits[i] != 0) {
-                *to++ = i / dense->strides[k] % (mask->shape[k] > 0 ? mask->shape[k] : 1);
+                *to++ = i / strides[k] % mask->shape[k];
             }
         }
         set->dims[set->num] = d + k;

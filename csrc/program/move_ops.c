@@ -136,11 +136,15 @@ run_cat(op_call *call)
             total += t->shape[d];
         }
     }
+    if (status != PORT_OK) {
+        return status;
+    }
     int64_t shape[PORT_MAX_NDIM];
     port_tensor *made;
     memcpy(shape, first->shape, sizeof shape);
     shape[d] = total;
-    if (status != PORT_OK || (status = tensor_new(call, dtype, first->ndim, shape, NULL, &made)) != PORT_OK) {
+    status = tensor_new(call, dtype, first->ndim, shape, NULL, &made);
+    if (status != PORT_OK) {
         return status;
     }
     int64_t start = 0;
@@ -223,6 +227,9 @@ run_repeat(op_call *call)
     port_status status = tensor_new(call, x->dtype, n, shape, NULL, &made);
     if (status != PORT_OK) {
         return status;
+    }
+    if (tensor_elems(made) == 0) {
+        return emit(call, made);
     }
     port_view to = tensor_view(made), from = tensor_view(x);
     to.ndim = from.ndim = 2 * n;

@@ -68,7 +68,7 @@ seal_segment(const port_reader *reader, uint32_t number, uint32_t *pads, port_er
     int fd = -1;
     port_status status = build_header(reader, number, pads, &header, err);
     if (status == PORT_OK && segment->sealed_bytes == 0) {
-        status = port_io_open(segment->path, O_RDWR, &fd, err);
+        status = port_io_open(segment->path, O_RDWR | O_NOFOLLOW, &fd, err);
         if (status == PORT_OK) {
             status = truncate_file(fd, segment->path, segment->used, err);
         }
@@ -105,7 +105,7 @@ end_journal(const port_reader *reader, port_error *err)
     char *path = port_path_join(reader->directory, "journal.bin");
     port_status status = path != NULL && !records.failed ? PORT_OK : no_memory(reader, err);
     if (status == PORT_OK) {
-        status = port_io_open(path, O_RDWR, &fd, err);
+        status = port_io_open(path, O_RDWR | O_NOFOLLOW, &fd, err);
     }
     if (status == PORT_OK) {
         status = truncate_file(fd, path, reader->good_bytes, err);

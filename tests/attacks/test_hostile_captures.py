@@ -1,5 +1,6 @@
 """Captures made to do harm: every one is refused with a sentence; the same builder makes one that opens."""
 import json
+import os
 import struct
 
 import numpy as np
@@ -159,3 +160,43 @@ def test_directories_in_place_of_files(tmp_path):
         (path / name).mkdir()
         with pytest.raises((OSError, _core.FormatError)):
             _core.Reader(str(path))
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json", "rank00000/journal.bin", "rank00000/seg-00000.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
+    path = build(tmp_path / "c", *GOOD)
+    (tmp_path / "c" / name).unlink()
+    os.mkfifo(tmp_path / "c" / name)
+    with pytest.raises(OSError, match="cannot tell the size"):
+        _core.Reader(path)
+
+
+def unfinished(path):
+    writer = _core.Writer(path)
+    writer.add("m", np.arange(4.0))
+    writer.abort()
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json.tmp", "model.safetensors.index.json.tmp"])
+def test_repair_does_not_write_where_a_link_leads(tmp_path, name):
+    treasure = tmp_path / "treasure"
+    treasure.write_text("mine")
+    path = unfinished(tmp_path / "c")
+    (tmp_path / "c" / name).symlink_to(treasure)
+    _core.repair(path)
+    assert treasure.read_text() == "mine"
+    assert _core.Reader(path).finished
+
+
+@pytest.mark.parametrize("name", ["rank00000/journal.bin", "rank00000/seg-00000.safetensors"])
+def test_repair_refuses_files_that_are_links(tmp_path, name):
+    path = unfinished(tmp_path / "c")
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "c" / name).rename(moved)
+    (tmp_path / "c" / name).symlink_to(moved)
+    before = moved.read_bytes()
+    with pytest.raises(OSError, match="cannot open"):
+        _core.repair(path)
+    assert moved.read_bytes() == before
+    assert _core.Reader(path).num_tensors == 1  # reading through a link is fine

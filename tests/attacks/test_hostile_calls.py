@@ -1,0 +1,150 @@
+"""Calls of the extension made to do harm: arguments that lie about themselves, and programs that lie about their ops."""
+import json
+
+import numpy as np
+import pytest
+
+from porting import _core
+
+
+def program(ops, values=()):
+    return _core.Program(json.dumps({"values": list(values), "ops": ops}).encode())
+
+
+def clearing(items):
+    """A list that empties itself when its first number is asked for; good numbers behind it."""
+    holder = []
+
+    class Clears:
+        def __index__(self):
+            holder.clear()
+            return 0
+
+    holder.extend([Clears(), *items])
+    return holder
+
+
+def test_lists_that_change_while_they_are_read(tmp_path):
+    held = np.zeros(1)
+    one_value = program([], [["F64", [1], [1], 0]])
+    assert [a.shape for a in one_value.run(0, 0, {0: held}, clearing([0] * 99))] == [(1,)] * 100
+    with _closing(_core.Writer(tmp_path / "c")) as writer:
+        assert writer.put_pointer(0, 11, clearing([3] * 15), [1] * 16, "empty") == 0
+        with pytest.raises(TypeError):
+            writer.call("m", 0, 0, 0, '{"leaves": []}', clearing([0] * 9))  # ids are ints, nothing that turns into one
+
+
+class _closing:
+    def __init__(self, writer):
+        self.writer = writer
+
+    def __enter__(self):
+        return self.writer
+
+    def __exit__(self, *_):
+        self.writer.abort()
+
+
+def nested(depth):
+    inner = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+def endless():
+    inner = []
+    inner.append(inner)
+    return inner
+
+
+@pytest.mark.parametrize("argument", [endless(), nested(2), nested(1_000_000)], ids=["endless", "two", "deep"])
+def test_lists_in_lists(argument):
+    with pytest.raises(TypeError, match="a list inside a list is no argument"):
+        _core.call_op("aten.cat.default", [argument])
+    x = np.arange(3.0)
+    assert _core.call_op("aten.cat.default", [[x, x]]).shape == (6,)
+
+
+@pytest.mark.parametrize("items", [[1], [()], [("dim",)], [(1, 2)], [["dim", 0]]])
+def test_keyword_arguments_that_are_no_pairs(items):
+    class Odd:
+        def items(self):
+            return items
+
+    x = np.arange(3.0)
+    with pytest.raises(TypeError, match="names of arguments must be strings"):
+        _core.call_op("aten.cat.default", [[x, x]], Odd())
+    assert _core.call_op("aten.cat.default", [[x, x]], {"dim": 0}).shape == (6,)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(-(2**63), 2**63 - 1), (2**63 - 1, -(2**63)), (1, 0), (0, 1)])
+def test_intervals_that_are_none(begin, end):
+    with pytest.raises(ValueError, match=r"ops .* to .* are asked for, the program has 0"):
+        program([]).run(begin, end, {}, [])
+
+
+def test_arrays_larger_than_memory():
+    huge = np.broadcast_to(np.float32(1), (2**60,))
+    for op, args in [("add.Tensor", [huge, huge]), ("cat.default", [[huge] * 8]), ("clone.default", [huge])]:
+        with pytest.raises(ValueError, match="more elements or larger strides than memory has"):
+            _core.call_op(f"aten.{op}", args)
+    with pytest.raises(ValueError, match="more elements"):
+        program([], [["F32", [2**60], [0], 0]]).run(0, 0, {0: huge}, [0])
+
+
+@pytest.mark.parametrize("sizes", [[0], [2]])
+def test_a_number_that_an_op_returned_is_one_element(sizes):
+    ones = ["aten.ones.default", [{"list": sizes}], {"dtype": {"dtype": "I64"}}, []]
+    with pytest.raises(ValueError, match=f"a tensor of {sizes[0]} elements"):
+        program([[*ones, 1]]).run(0, 1, {}, [])
+    ones[1] = [{"list": []}]
+    program([[*ones, 1]]).run(0, 1, {}, [])
+    with pytest.raises(ValueError, match="returned 2 when the program was recorded and 1 now"):
+        program([[*ones, 2]]).run(0, 1, {}, [])
+
+
+def test_a_mask_whose_stride_is_zero():
+    x = np.array([[1.0, 2.0, 3.0]])
+    values = [["F64", [1, 3], [3, 1], 0], ["BOOL", [3], [1], 0], ["BOOL", [1, 3], [0, 1], 0], ["F64", [2], [1], 0]]
+    ops = [["aten.as_strided.default", [{"v": 1}, {"list": [1, 3]}, {"list": [0, 1]}], {}, [2]],
+           ["aten.index.Tensor", [{"v": 0}, {"list": [{"v": 2}]}], {}, [3]]]
+    (picked,) = program(ops, values).run(0, 2, {0: x, 1: np.array([True, False, True])}, [3])
+    assert picked.tolist() == [1.0, 3.0]
+
+
+def test_repeating_nothing_many_times():
+    nothing = np.zeros((0, 4), np.float32)
+    assert _core.call_op("aten.repeat.default", [nothing, [2**62, 2]]).shape == (0, 8)
+    assert _core.call_op("aten.repeat.default", [np.zeros((2, 4), np.float32), [1, 0]]).shape == (2, 0)
+
+
+@pytest.mark.parametrize("option", ["budget_bytes", "segment_bytes", "rank"])
+@pytest.mark.parametrize("value", [-1, 2**64, 2**64 + 7])
+def test_sizes_that_do_not_fit_are_not_cut(tmp_path, option, value):
+    with pytest.raises((OverflowError, ValueError)):
+        _core.Writer(tmp_path / "c", **{option: value})
+    with pytest.raises(ValueError, match="a rank is at most 99999"):
+        _core.Writer(tmp_path / "c", rank=2**32 + 3)
+    assert not (tmp_path / "c").exists()
+
+
+def test_errors_about_names_that_are_not_utf8(tmp_path):
+    strange = bytes(tmp_path) + b"/\xff\xfe"
+    with pytest.raises(FileNotFoundError, match="No such file") as error:
+        _core.Reader(strange)
+    assert error.value.filename.encode("utf-8", "surrogateescape") == strange
+    with pytest.raises(FileNotFoundError):
+        _core.Writer(strange + b"/deeper")
+    with pytest.raises(FileNotFoundError, match="cannot open"):  # the sentence is cut inside a character
+        _core.Reader("/" + "/".join(["\N{LATIN SMALL LETTER E WITH ACUTE}" * 100] * 5))
+
+
+@pytest.mark.parametrize(("op", "args"), [
+    ("cat.default", [[np.zeros((2, 3))], 5]), ("cat.default", [[np.zeros((2, 3))], -3]), ("stack.default", [[np.zeros(3)], 7]),
+    ("gather.default", [np.zeros((2, 3)), 5, np.zeros((2, 3), np.int64)]), ("index_select.default", [np.zeros(3), 9, np.zeros(1, np.int64)]),
+    ("select.int", [np.zeros(3), 4, 0]), ("squeeze.dims", [np.zeros(3), [0, 40]]), ("transpose.int", [np.zeros(3), 0, 2**40]),
+])  # fmt: skip
+def test_dimensions_that_are_none(op, args):
+    with pytest.raises(ValueError, match="dimension .* is out of range"):
+        _core.call_op(f"aten.{op}", args)
