@@ -112,32 +112,35 @@ tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err)
     *tensor = (port_tensor){.dtype = view->dtype, .ndim = view->ndim};
     memcpy(tensor->shape, view->shape, sizeof tensor->shape);
     memcpy(tensor->strides, view->strides, sizeof tensor->strides);
-    bool borrow = elems > 0 && (uintptr_t)view->data % 64 == 0;
-    int64_t last = 0;
+    uint64_t extent = 0;
+    bool kept = elems > 0 && layout_extent(view->dtype, view->ndim, view->shape, view->strides, &extent) &&
+                layout_is_affordable(extent, bytes);
     for (int32_t d = 0; d < view->ndim; d++) {
-        if (view->shape[d] == 1) {
-            tensor->strides[d] = view->strides[d] < 0 ? 1 : view->strides[d];
-            continue;
+        tensor->strides[d] = view->shape[d] == 1 && view->strides[d] < 0 ? 1 : view->strides[d];
+    }
+    port_status status = PORT_OK;
+    if (kept && (uintptr_t)view->data % port_dtype_size(view->dtype) == 0) {
+        tensor->buffer = port_calloc(1, sizeof *tensor->buffer);
+        if (tensor->buffer == NULL) {
+            return port_fail(err, PORT_E_NOMEM, "no memory for a tensor");
         }
-        borrow = borrow && view->strides[d] >= 0;
-        last += borrow ? (view->shape[d] - 1) * view->strides[d] : 0;
+        *tensor->buffer = (port_buffer){.data = view->data, .size_bytes = extent, .refs = 1};
+    } else if (kept) {
+        status = buffer_new(extent, 0, extent > bytes, &tensor->buffer, err);
+    } else {
+        dense_strides(view->ndim, view->shape, tensor->strides);
+        status = buffer_new(bytes, 0, false, &tensor->buffer, err);
     }
-    uint64_t extent = ((uint64_t)last + 1) * port_dtype_size(view->dtype);
-    if (!borrow || extent > 2 * bytes + 4096) { /* a thin slice of something large is cheaper to copy than to carry */
-        port_status status = buffer_new(bytes, false, &tensor->buffer, err);
-        if (status == PORT_OK) {
-            port_view_gather(view, tensor->buffer->data);
-            dense_strides(view->ndim, view->shape, tensor->strides);
-        }
-        return status;
+    if (status == PORT_OK && tensor->buffer->memory != NULL) {
+        port_view to = tensor_view(tensor);
+        copy_view(&to, view);
     }
-    port_buffer *buffer = port_calloc(1, sizeof *buffer);
-    if (buffer == NULL) {
-        return port_fail(err, PORT_E_NOMEM, "no memory for a tensor");
+    if (status == PORT_OK && !tensor_in_bounds(tensor)) {
+        buffer_release(tensor->buffer);
+        tensor->buffer = NULL;
+        return port_fail(err, PORT_E_VALUE, "a tensor that was given has more elements or larger strides than memory has");
     }
-    *buffer = (port_buffer){.data = view->data, .size_bytes = extent, .refs = 1, .owned = false};
-    tensor->buffer = buffer;
-    return PORT_OK;
+    return status;
 }
 
 port_status

@@ -17,7 +17,7 @@ typedef struct port_buffer {
     char *data;
     uint64_t size_bytes;
     int64_t refs;
-    bool owned; /* else borrowed from a feed: copied before the first write */
+    void *memory; /* what holds data; NULL: borrowed from a feed, and copied before the first write */
     int64_t origin_bytes; /* of a feed: where data lay in its storage when recorded; as_strided counts from the storage */
 } port_buffer;
 
@@ -102,7 +102,8 @@ const char *arg_text(const op_call *call, int32_t idx, const char *if_none);
 port_status wrap_dim(const op_call *call, int64_t dim, int32_t ndim, int32_t *out);
 
 /* ---- tensor.c */
-port_status buffer_new(uint64_t size_bytes, bool zeroed, port_buffer **buffer, port_error *err);
+/* lead_bytes < 64: where the data begins after a multiple of 64. */
+port_status buffer_new(uint64_t size_bytes, uint64_t lead_bytes, bool zeroed, port_buffer **buffer, port_error *err);
 void buffer_release(port_buffer *buffer);
 port_status buffer_make_writable(port_buffer *buffer, port_error *err);
 port_view tensor_view(const port_tensor *tensor);
@@ -110,6 +111,10 @@ int64_t tensor_elems(const port_tensor *tensor);
 bool tensor_is_contiguous(const port_tensor *tensor);
 bool tensor_is_dense(const port_tensor *tensor); /* torch's non-overlapping and dense */
 bool tensor_in_bounds(const port_tensor *tensor);
+/* Bytes from the first element to the end of the last. False if a stride is negative, nothing is there, or it overflows. */
+bool layout_extent(port_dtype dtype, int32_t ndim, const int64_t *shape, const int64_t *strides, uint64_t *extent_bytes);
+/* True if memory with gaps is worth its price against a row-major copy. */
+bool layout_is_affordable(uint64_t extent_bytes, uint64_t dense_bytes);
 void dense_strides(int32_t ndim, const int64_t *shape, int64_t *strides); /* row-major, as torch counts empty dimensions */
 void preserve_strides(const port_tensor *like, int64_t *strides);         /* memory_format=preserve */
 /* A new tensor of this call, row-major if strides is NULL. Memory is not initialised. */
@@ -166,7 +171,8 @@ port_status launch_tensors(op_call *call, const char *kernel, port_dtype dtype, 
 port_status op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named);
 void op_call_end(op_call *call);
 port_status options_check(const port_run_options *options, port_error *err);
-/* Makes a tensor of a fed view: borrowed if it is 64-byte aligned with strides >= 0, else a row-major copy. */
+/* Makes a tensor of a fed view: borrowed if its elements are aligned and its strides >= 0, else a copy. The copy keeps the
+ * strides, which decide the bits of products, and is row-major where they are negative or reach too far. */
 port_status tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err);
 port_status result_from_tensor(const port_tensor *tensor, port_result *result, port_error *err);
 

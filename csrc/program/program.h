@@ -40,7 +40,8 @@ typedef struct port_result {
 } port_result;
 
 /* Runs ops [begin, end).
- * feeds: copied into 64-byte aligned memory if an op writes to them in place or if they are not aligned; else borrowed.
+ * feeds: borrowed, or copied if an op writes to them in place, or if they do not lie as recorded: with other strides, or at
+ *          another distance from a multiple of 64 bytes than the storage offset gives.
  * fetches: value numbers; results[i] is a row-major copy of value fetches[i] as it stands *after the interval*
  *          unless fetch_at[i] >= 0, which asks for the value right after op fetch_at[i].
  * Returns: PORT_OK; UNSUPPORTED (op, dtype: the message names them), SHAPE, DTYPE, VALUE, NOMEM. Never crashes on

@@ -66,34 +66,53 @@ same_strides(int32_t ndim, const int64_t *shape, const int64_t *a, const int64_t
     return true;
 }
 
+/* True if two elements may lie in the same place. */
+static bool
+places_are_shared(const port_tensor *t)
+{
+    bool taken[PORT_MAX_NDIM] = {false};
+    int64_t reach = 0; /* of the dimensions taken so far, which have the smaller strides */
+    for (int32_t k = 0; k < t->ndim; k++) {
+        int32_t best = -1;
+        for (int32_t d = 0; d < t->ndim; d++) {
+            if (!taken[d] && t->shape[d] > 1 && (best < 0 || t->strides[d] < t->strides[best])) {
+                best = d;
+            }
+        }
+        if (best < 0) {
+            return false;
+        }
+        if (t->strides[best] <= reach) {
+            return true;
+        }
+        taken[best] = true;
+        reach += (t->shape[best] - 1) * t->strides[best];
+    }
+    return false;
+}
+
 /* Lays the fed elements out as they lay when the program was recorded: kernels and views depend on it. Leaves the tensor
  * as it is where that is not possible (elements that shared memory then and differ now). */
 static port_status
-lay_out(run_state *run, const port_view *fed, const int64_t *strides, port_tensor *tensor)
+lay_out(run_state *run, const port_view *fed, const int64_t *strides, uint64_t lead_bytes, port_tensor *tensor)
 {
     port_tensor laid = *tensor;
     uint64_t dense_bytes = (uint64_t)tensor_elems(tensor) * port_dtype_size(tensor->dtype);
-    int64_t last = 0;
-    for (int32_t d = 0; d < laid.ndim; d++) {
-        int64_t reach;
-        if (laid.shape[d] == 0 || strides[d] < 0 || __builtin_mul_overflow(laid.shape[d] - 1, strides[d], &reach) ||
-            __builtin_add_overflow(last, reach, &last)) {
-            return PORT_OK;
-        }
-        laid.strides[d] = strides[d];
-    }
     uint64_t bytes;
-    if (!port_mul_u64((uint64_t)last + 1, port_dtype_size(laid.dtype), &bytes) || bytes > 4 * dense_bytes + 65536) {
+    if (!layout_extent(laid.dtype, laid.ndim, laid.shape, strides, &bytes) || !layout_is_affordable(bytes, dense_bytes)) {
         return PORT_OK;
     }
-    port_status status = buffer_new(bytes, true, &laid.buffer, run->err);
+    for (int32_t d = 0; d < laid.ndim; d++) {
+        laid.strides[d] = strides[d] >= 0 ? strides[d] : 1; /* negative: of a dimension of size 1, which a symbol may give */
+    }
+    port_status status = buffer_new(bytes, lead_bytes, true, &laid.buffer, run->err);
     if (status != PORT_OK) {
         return status;
     }
     port_view to = tensor_view(&laid);
     copy_view(&to, fed);
     bool kept = true;
-    if (bytes < dense_bytes) { /* places that several elements share */
+    if (places_are_shared(&laid)) {
         char *a = port_alloc((size_t)dense_bytes), *b = port_alloc((size_t)dense_bytes);
         kept = a != NULL && b != NULL;
         if (kept) {
@@ -148,15 +167,16 @@ take_feed(run_state *run, const port_feed *feed)
     if (status != PORT_OK || (status = tensor_from_view(&feed->view, &tensor, run->err)) != PORT_OK) {
         return status;
     }
+    int64_t offset = eval_int(&run->sizes, &info->offset), size = (int64_t)port_dtype_size(info->dtype);
+    uint64_t lead_bytes = (uint64_t)offset * (uint64_t)size % 64; /* the alignment, too, decides the bits of a library's products */
     bool fits = info->has_strides && memcmp(shape, tensor.shape, (size_t)tensor.ndim * sizeof shape[0]) == 0;
-    if (fits && same_strides(tensor.ndim, shape, strides, tensor.strides)) {
+    if (fits && same_strides(tensor.ndim, shape, strides, tensor.strides) && (uintptr_t)tensor.buffer->data % 64 == lead_bytes) {
         for (int32_t d = 0; d < tensor.ndim; d++) { /* strides of dimensions of size 1 are free, and torch looks at them */
             tensor.strides[d] = strides[d] >= 0 ? strides[d] : tensor.strides[d];
         }
     } else if (fits) {
-        status = lay_out(run, &feed->view, strides, &tensor);
+        status = lay_out(run, &feed->view, strides, lead_bytes, &tensor);
     }
-    int64_t offset = eval_int(&run->sizes, &info->offset), size = (int64_t)port_dtype_size(info->dtype);
     if (status == PORT_OK && !__builtin_mul_overflow(offset, size, &offset)) {
         tensor.buffer->origin_bytes = offset;
     }
@@ -204,6 +224,10 @@ check_returned(run_state *run, const op_info *op, const op_call *call)
 {
     if (op->returned.kind == PORT_ARG_NONE || call->num_out != 1) {
         return PORT_OK;
+    }
+    if (tensor_elems(&call->out[0]) != 1) {
+        return port_fail(run->err, PORT_E_VALUE, "%s: it returned a number when the program was recorded, and now a tensor of %lld "
+                         "elements", op->name, (long long)tensor_elems(&call->out[0]));
     }
     port_scalar recorded = eval_scalar(&run->sizes, &op->returned);
     port_view view = tensor_view(&call->out[0]), number;

@@ -2,25 +2,26 @@
 #include "exec.h"
 
 #define MAX_TENSOR_BYTES ((uint64_t)1 << 40) /* a size beyond this is nonsense in a program, and no allocator is asked for it */
+#define MAX_GAP_BYTES ((uint64_t)16 << 20)   /* between the elements of a fed tensor that is laid out with its strides */
 #define MAX_ELEMS ((int64_t)1 << 40)         /* also of an expanded tensor */
 
 port_status
-buffer_new(uint64_t size_bytes, bool zeroed, port_buffer **buffer, port_error *err)
+buffer_new(uint64_t size_bytes, uint64_t lead_bytes, bool zeroed, port_buffer **buffer, port_error *err)
 {
     port_buffer *b = port_calloc(1, sizeof *b);
     if (b != NULL) {
-        b->data = size_bytes < MAX_TENSOR_BYTES ? port_alloc_aligned((size_t)size_bytes) : NULL;
+        b->memory = size_bytes < MAX_TENSOR_BYTES ? port_alloc_aligned((size_t)(size_bytes + lead_bytes)) : NULL;
     }
-    if (b == NULL || b->data == NULL) {
+    if (b == NULL || b->memory == NULL) {
         port_free(b);
         return port_fail(err, PORT_E_NOMEM, "no memory for a tensor of %llu bytes", (unsigned long long)size_bytes);
     }
+    b->data = (char *)b->memory + lead_bytes;
     if (zeroed) {
         memset(b->data, 0, (size_t)size_bytes);
     }
     b->size_bytes = size_bytes;
     b->refs = 1;
-    b->owned = true;
     *buffer = b;
     return PORT_OK;
 }
@@ -29,9 +30,7 @@ void
 buffer_release(port_buffer *buffer)
 {
     if (buffer != NULL && --buffer->refs == 0) {
-        if (buffer->owned) {
-            port_free_aligned(buffer->data);
-        }
+        port_free_aligned(buffer->memory);
         port_free(buffer);
     }
 }
@@ -39,16 +38,15 @@ buffer_release(port_buffer *buffer)
 port_status
 buffer_make_writable(port_buffer *buffer, port_error *err)
 {
-    if (buffer->owned) {
+    if (buffer->memory != NULL) {
         return PORT_OK;
     }
-    char *copy = port_alloc_aligned((size_t)buffer->size_bytes);
-    if (copy == NULL) {
+    size_t lead_bytes = (uintptr_t)buffer->data % 64;
+    buffer->memory = port_alloc_aligned((size_t)buffer->size_bytes + lead_bytes);
+    if (buffer->memory == NULL) {
         return port_fail(err, PORT_E_NOMEM, "no memory for a tensor of %llu bytes", (unsigned long long)buffer->size_bytes);
     }
-    memcpy(copy, buffer->data, (size_t)buffer->size_bytes);
-    buffer->data = copy;
-    buffer->owned = true;
+    buffer->data = memcpy((char *)buffer->memory + lead_bytes, buffer->data, (size_t)buffer->size_bytes);
     return PORT_OK;
 }
 
@@ -139,6 +137,26 @@ tensor_in_bounds(const port_tensor *tensor)
            !__builtin_add_overflow(last, tensor->offset_bytes, &end) && (uint64_t)end <= tensor->buffer->size_bytes;
 }
 
+bool
+layout_extent(port_dtype dtype, int32_t ndim, const int64_t *shape, const int64_t *strides, uint64_t *extent_bytes)
+{
+    int64_t last = 0;
+    for (int32_t d = 0; d < ndim; d++) {
+        int64_t reach;
+        if (shape[d] < 1 || (shape[d] > 1 && (strides[d] < 0 || __builtin_mul_overflow(shape[d] - 1, strides[d], &reach) ||
+                                              __builtin_add_overflow(last, reach, &last)))) {
+            return false;
+        }
+    }
+    return port_mul_u64((uint64_t)last + 1, port_dtype_size(dtype), extent_bytes);
+}
+
+bool
+layout_is_affordable(uint64_t extent_bytes, uint64_t dense_bytes)
+{
+    return extent_bytes <= 4 * dense_bytes + MAX_GAP_BYTES;
+}
+
 void
 dense_strides(int32_t ndim, const int64_t *shape, int64_t *strides)
 {
@@ -170,7 +188,7 @@ tensor_new(op_call *call, port_dtype dtype, int32_t ndim, const int64_t *shape, 
     }
     port_buffer *buffer = NULL;
     op_temp *temp = NULL;
-    port_status status = buffer_new(bytes, false, &buffer, call->err);
+    port_status status = buffer_new(bytes, 0, false, &buffer, call->err);
     if (status == PORT_OK) {
         t.buffer = buffer;
         temp = port_alloc(sizeof *temp);
