@@ -50,7 +50,7 @@ port_select(bool condition, float yes, float no)
 PORT_INLINE float
 port_pow2i(int32_t n)
 {
-    return port_f32_of_bits((int32_t)((uint32_t)(n + 127) << 23));
+    return port_f32_of_bits((int32_t)(((uint32_t)n + 127u) << 23));
 }
 
 /* x * 2^n in two exact steps, so that the last one alone rounds into the subnormals. */
@@ -67,12 +67,13 @@ port_sign_of(float magnitude, float sign)
     return port_f32_of_bits(port_f32_bits(magnitude) ^ (port_f32_bits(sign) & INT32_MIN));
 }
 
-/* The integer nearest to x, ties to even, for |x| <= 2^22; NaN gives 0. Adding 1.5 * 2^23 leaves the integer in the low bits. */
+/* The integer nearest to x, ties to even, for |x| <= 2^22; beyond, some integer; NaN gives 0. Adding 1.5 * 2^23 leaves the
+ * integer in the low bits. */
 PORT_INLINE int32_t
 port_round_to_int(float x)
 {
     float shifted = x + 12582912.0f;
-    int32_t n = port_f32_bits(shifted) - 0x4B400000;
+    int32_t n = (int32_t)((uint32_t)port_f32_bits(shifted) - 0x4B400000u);
     return n & -(int32_t)(x == x);
 }
 
