@@ -12,11 +12,14 @@ typedef struct binary_context {
     port_compute compute;
     double alpha;
     int64_t alpha_int;
+    int32_t level;  /* of the row: which builds of the maps may run; same bits, faster */
     bool b_hoisted; /* b is one number for the row: the reference's compiler takes alpha * b out of the scalar rest */
 } binary_context;
 
+/* a_step, b_step: 1, or 0 where the operand is one number for all n. */
 typedef struct binary_op {
-    void (*f32)(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y);
+    void (*f32)(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
+                int64_t b_step, float *y);
     void (*f64)(const binary_context *context, int64_t n, const double *a, const double *b, double *y);
     void (*i64)(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y);
 } binary_op;
@@ -38,31 +41,33 @@ row_advance(binary_row row, int64_t n)
     return row;
 }
 
+/* n <= PORT_BLOCK elements of an operand as f32: where they are, or loaded into `room`. A number stays one. */
+static const float *
+operand_f32(port_dtype dtype, const char *from, int64_t stride, int64_t n, float *room)
+{
+    if (dtype == PORT_F32 && (stride == 4 || stride == 0)) {
+        return (const float *)(const void *)from;
+    }
+    port_load_f32(dtype, from, stride, stride == 0 ? 1 : n, room);
+    return room;
+}
+
 static void
 binary_row_f32(const binary_context *context, bool is_vector, binary_row row, int64_t n)
 {
     port_dtype from = context->call->in[0]->dtype, to = context->call->out[0]->dtype;
-    bool direct = from == PORT_F32 && to == PORT_F32 && row.y_stride == 4;
+    bool y_direct = to == PORT_F32 && row.y_stride == 4;
+    bool direct = from == PORT_F32 && y_direct && (row.a_stride == 4 || row.a_stride == 0) &&
+                  (row.b_stride == 4 || row.b_stride == 0);
     float in_a[PORT_BLOCK], in_b[PORT_BLOCK], out[PORT_BLOCK];
-    bool a_direct = direct && row.a_stride == 4, b_direct = direct && row.b_stride == 4;
-    if (a_direct && b_direct) {
-        context->op->f32(context, is_vector, n, (const float *)(const void *)row.a, (const float *)(const void *)row.b,
-                         (float *)(void *)row.y);
-        return;
-    }
-    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
-        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+    int64_t step = direct ? n : PORT_BLOCK;
+    for (int64_t i = 0; i < n; i += step) {
+        int64_t m = n - i < step ? n - i : step;
         binary_row at = row_advance(row, i);
-        if (!a_direct && (i == 0 || row.a_stride != 0)) {
-            port_load_f32(from, at.a, at.a_stride, m, in_a);
-        }
-        if (!b_direct && (i == 0 || row.b_stride != 0)) {
-            port_load_f32(from, at.b, at.b_stride, m, in_b);
-        }
-        const float *a = a_direct ? (const float *)(const void *)at.a : in_a;
-        const float *b = b_direct ? (const float *)(const void *)at.b : in_b;
-        context->op->f32(context, is_vector, m, a, b, direct ? (float *)(void *)at.y : out);
-        if (!direct) {
+        const float *a = operand_f32(from, at.a, at.a_stride, m, in_a), *b = operand_f32(from, at.b, at.b_stride, m, in_b);
+        context->op->f32(context, is_vector, m, a, at.a_stride != 0, b, at.b_stride != 0,
+                         y_direct ? (float *)(void *)at.y : out);
+        if (!y_direct) {
             port_store_f32(to, out, m, at.y, at.y_stride);
         }
     }
@@ -122,9 +127,9 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
 }
 
 static void
-binary_run(const port_kernel_call *call, const binary_op *op)
+binary_run(const port_kernel_call *call, const binary_op *op, int32_t level)
 {
-    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1, false};
+    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1, level, false};
     const port_binary_params *params = call->params;
     if (params != NULL && params->alpha.kind != PORT_SCALAR_NONE) {
         context.alpha = params->alpha.d;
@@ -158,14 +163,18 @@ binary_check(const port_kernel_call *call, port_error *err)
         }                                                                                                            \
     }
 #define OP_F32(name, expression)                                                                                     \
-    static void name##_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, \
-                           float *y)                                                                                 \
+    PORT_INLINE float name##_of(float u, float v)                                                                    \
     {                                                                                                                \
-        (void)context, (void)is_vector;                                                                              \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            float u = a[i], v = b[i];                                                                                \
-            y[i] = (float)(expression);                                                                              \
-        }                                                                                                            \
+        return (float)(expression);                                                                                  \
+    }                                                                                                                \
+    F32_MAP(name, name##_of)
+#define F32_MAP(name, function)                                                                                      \
+    PORT_DEFINE_MAP2(name##_map, function)                                                                           \
+    static void name##_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, \
+                           const float *b, int64_t b_step, float *y)                                                 \
+    {                                                                                                                \
+        (void)is_vector;                                                                                             \
+        PORT_PICK_MAP(name##_map, context->level)(n, a, a_step, b, b_step, y);                                       \
     }
 #define OP_ALL(name, expression)                                                                                     \
     OP_F32(name, expression)                                                                                         \
@@ -173,34 +182,52 @@ binary_check(const port_kernel_call *call, port_error *err)
     OP(int64_t, i64, name, expression)
 
 /* a + alpha * b: one fma with avx2 and up, except where alpha * b is computed once for the row. */
-static void
-add_scaled_f32(const binary_context *context, bool is_vector, float alpha, int64_t n, const float *a, const float *b, float *y)
+PORT_INLINE float
+sum_of(float u, float v)
 {
-    if (alpha == 1.0f) {
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = a[i] + b[i];
-        }
-    } else if (context->call->profile->capability != PORT_CAP_DEFAULT && (is_vector || !context->b_hoisted)) {
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = fmaf(b[i], alpha, a[i]);
-        }
-    } else {
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = a[i] + alpha * b[i];
-        }
+    return u + v;
+}
+
+PORT_INLINE float
+difference_of(float u, float v)
+{
+    return u - v;
+}
+
+PORT_DEFINE_MAP2(sum_map, sum_of)
+PORT_DEFINE_MAP2(difference_map, difference_of)
+
+static void
+add_scaled_f32(const binary_context *context, bool is_vector, float alpha, int64_t n, const float *a, int64_t a_step,
+               const float *b, int64_t b_step, float *y)
+{
+    bool fused = context->call->profile->capability != PORT_CAP_DEFAULT && (is_vector || !context->b_hoisted);
+    for (int64_t i = 0; i < n; i++) {
+        float u = a[i * a_step], v = b[i * b_step];
+        y[i] = fused ? fmaf(v, alpha, u) : u + alpha * v;
     }
 }
 
 static void
-add_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
+add_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
+        int64_t b_step, float *y)
 {
-    add_scaled_f32(context, is_vector, (float)context->alpha, n, a, b, y);
+    if (context->alpha == 1.0) {
+        PORT_PICK_MAP(sum_map, context->level)(n, a, a_step, b, b_step, y);
+    } else {
+        add_scaled_f32(context, is_vector, (float)context->alpha, n, a, a_step, b, b_step, y);
+    }
 }
 
 static void
-sub_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
+sub_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
+        int64_t b_step, float *y)
 {
-    add_scaled_f32(context, is_vector, -(float)context->alpha, n, a, b, y);
+    if (context->alpha == 1.0) {
+        PORT_PICK_MAP(difference_map, context->level)(n, a, a_step, b, b_step, y);
+    } else {
+        add_scaled_f32(context, is_vector, -(float)context->alpha, n, a, a_step, b, b_step, y);
+    }
 }
 
 static void
@@ -232,28 +259,33 @@ OP(double, f64, mul, u *v)
 OP(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
 OP_F32(div, u / v)
 OP(double, f64, div, u / v)
-OP_ALL(maximum, u != u || v != v ? u + v : (u > v ? u : v))
-OP_ALL(minimum, u != u || v != v ? u + v : (u < v ? u : v))
+OP_F32(maximum, port_select((u != u) | (v != v), u + v, port_select(u > v, u, v)))
+OP(double, f64, maximum, u != u || v != v ? u + v : (u > v ? u : v))
+OP(int64_t, i64, maximum, u > v ? u : v)
+OP_F32(minimum, port_select((u != u) | (v != v), u + v, port_select(u < v, u, v)))
+OP(double, f64, minimum, u != u || v != v ? u + v : (u < v ? u : v))
+OP(int64_t, i64, minimum, u < v ? u : v)
 OP_ALL(eq, u == v)
 OP_ALL(ne, u != v)
 OP_ALL(lt, u < v)
 OP_ALL(le, u <= v)
 OP_ALL(gt, u > v)
 OP_ALL(ge, u >= v)
-OP_ALL(logical_and, u != 0 && v != 0)
-OP_ALL(logical_or, u != 0 || v != 0)
+OP_ALL(logical_and, (u != 0) & (v != 0))
+OP_ALL(logical_or, (u != 0) | (v != 0))
 OP(int64_t, i64, bitwise_and, u &v)
 OP(int64_t, i64, bitwise_or, u | v)
 OP(int64_t, i64, bitwise_xor, u ^ v)
 
 /* Python's modulo: the sign of the divisor. */
 static void
-remainder_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
+remainder_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
+              int64_t b_step, float *y)
 {
     (void)context, (void)is_vector;
     for (int64_t i = 0; i < n; i++) {
-        float rest = fmodf(a[i], b[i]);
-        y[i] = rest != 0.0f && (b[i] < 0.0f) != (rest < 0.0f) ? rest + b[i] : rest;
+        float divisor = b[i * b_step], rest = fmodf(a[i * a_step], divisor);
+        y[i] = rest != 0.0f && (divisor < 0.0f) != (rest < 0.0f) ? rest + divisor : rest;
     }
 }
 
@@ -277,12 +309,18 @@ remainder_i64(const binary_context *context, int64_t n, const int64_t *a, const 
     }
 }
 
+PORT_DEFINE_MAP2(pow_map, port_pow_u10)
+
 static void
-pow_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, const float *b, float *y)
+pow_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
+        int64_t b_step, float *y)
 {
-    bool vector = is_vector && context->call->profile->capability != PORT_CAP_DEFAULT;
+    if (is_vector && context->call->profile->capability != PORT_CAP_DEFAULT) {
+        PORT_PICK_MAP(pow_map, context->level)(n, a, a_step, b, b_step, y);
+        return;
+    }
     for (int64_t i = 0; i < n; i++) {
-        y[i] = vector ? port_pow_u10(a[i], b[i]) : powf(a[i], b[i]);
+        y[i] = powf(a[i * a_step], b[i * b_step]);
     }
 }
 
@@ -340,7 +378,15 @@ where_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size
     for (int64_t r = 0; r < size1; r++) {
         char *y = data[0] + r * strides[4];
         const char *condition = data[1] + r * strides[5], *a = data[2] + r * strides[6], *b = data[3] + r * strides[7];
-        for (int64_t i = 0; i < size0; i++) {
+        bool dense = bytes == 4 && strides[0] == 4 && strides[1] == 1 && strides[2] == 4 && strides[3] == 4;
+        for (int64_t i = 0; i < size0 && dense; i++) {
+            int32_t mask = -(int32_t)(condition[i] != 0), yes, no;
+            memcpy(&yes, a + 4 * i, 4);
+            memcpy(&no, b + 4 * i, 4);
+            yes = (yes & mask) | (no & ~mask);
+            memcpy(y + 4 * i, &yes, 4);
+        }
+        for (int64_t i = 0; i < size0 && !dense; i++) {
             char value[8];
             memcpy(value, *condition != 0 ? a : b, bytes);
             memcpy(y, value, bytes);
@@ -377,21 +423,44 @@ where_run(const port_kernel_call *call)
 /* ---------------------------------------------------------------- rows */
 
 #define RUN(name, f32, f64, i64)                                                                                     \
+    static const binary_op name##_op = {f32, f64, i64};                                                              \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const binary_op op = {f32, f64, i64};                                                                 \
-        binary_run(call, &op);                                                                                       \
+        binary_run(call, &name##_op, 0);                                                                             \
     }
-#define RUN_ALL(name) RUN(name, name##_f32, name##_f64, name##_i64)
+#define RUN_ALL(name)                                                                                                \
+    RUN(name, name##_f32, name##_f64, name##_i64)                                                                    \
+    RUN_SIMD(name)
+#if PORT_HAVE_AVX2
+#define RUN_SIMD(name)                                                                                               \
+    static void name##_run_avx2(const port_kernel_call *call)                                                        \
+    {                                                                                                                \
+        binary_run(call, &name##_op, 1);                                                                             \
+    }                                                                                                                \
+    static void name##_run_avx512(const port_kernel_call *call)                                                      \
+    {                                                                                                                \
+        binary_run(call, &name##_op, 2);                                                                             \
+    }
+#define SIMD(name, variant, level)                                                                                   \
+    PORT_ROW(#name, PORT_F32, #variant, level, binary_check, name##_run_##variant),                                  \
+        PORT_ROW(#name, PORT_BF16, #variant, level, binary_check, name##_run_##variant),                             \
+        PORT_ROW(#name, PORT_F16, #variant, level, binary_check, name##_run_##variant)
+#define FLOATS(name)                                                                                                 \
+    PORT_FLOAT_ROWS(#name, "ref", 0, binary_check, name##_run), SIMD(name, avx2, 1), SIMD(name, avx512, 2)
+#else
+#define RUN_SIMD(name)
+#define FLOATS(name) PORT_FLOAT_ROWS(#name, "ref", 0, binary_check, name##_run)
+#endif
 
 RUN_ALL(add)
 RUN_ALL(sub)
 RUN_ALL(mul)
 RUN(div, div_f32, div_f64, NULL)
+RUN_SIMD(div)
 RUN_ALL(pow)
 RUN_ALL(maximum)
 RUN_ALL(minimum)
-RUN_ALL(remainder)
+RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
 RUN_ALL(eq)
 RUN_ALL(ne)
 RUN_ALL(lt)
@@ -404,7 +473,6 @@ RUN(bitwise_and, NULL, NULL, bitwise_and_i64)
 RUN(bitwise_or, NULL, NULL, bitwise_or_i64)
 RUN(bitwise_xor, NULL, NULL, bitwise_xor_i64)
 
-#define FLOATS(name) PORT_FLOAT_ROWS(#name, "ref", 0, binary_check, name##_run)
 #define INTS(name) PORT_INT_ROWS(#name, "ref", 0, binary_check, name##_run)
 #define BOOLS(name) PORT_BOOL_ROW(#name, "ref", 0, binary_check, name##_run)
 

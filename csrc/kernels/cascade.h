@@ -33,6 +33,25 @@ CASCADE(load)(const CASCADE(source) *source, const char *at, CASCADE_REAL *to)
     }
 }
 
+/* acc[k * 8 + lane] += the rows' vectors, for dense elements of the accumulator's type: the lanes' number is known, which lets the
+ * compiler add them side by side. */
+static inline void
+CASCADE(add_dense_rows)(const char *at, int64_t row_stride, int64_t col_stride, int64_t rows, CASCADE_REAL *acc)
+{
+    enum { FULL = 32 / sizeof(CASCADE_REAL) };
+    CASCADE_REAL sums[CASCADE(ROWS) * FULL];
+    memcpy(sums, acc, sizeof(sums));
+    for (int64_t i = 0; i < rows; i++, at += row_stride) {
+        for (int k = 0; k < CASCADE(ROWS); k++) {
+            const CASCADE_REAL *value = (const CASCADE_REAL *)(const void *)(at + k * col_stride);
+            for (int lane = 0; lane < FULL; lane++) {
+                sums[k * FULL + lane] += value[lane];
+            }
+        }
+    }
+    memcpy(acc, sums, sizeof(sums));
+}
+
 /* acc[k * lanes + lane] += row i. */
 static inline void
 CASCADE(add_row)(const CASCADE(source) *source, const char *at, int64_t col_stride, CASCADE_REAL *acc)
@@ -44,6 +63,21 @@ CASCADE(add_row)(const CASCADE(source) *source, const char *at, int64_t col_stri
         for (int32_t lane = 0; lane < lanes; lane++) {
             acc[k * lanes + lane] += value[lane];
         }
+    }
+}
+
+/* The same for the rows from `at` on. */
+static inline void
+CASCADE(add_rows)(const CASCADE(source) *source, const char *at, int64_t row_stride, int64_t col_stride, int64_t rows,
+                  CASCADE_REAL *acc)
+{
+    bool dense = source->dtype == (sizeof(CASCADE_REAL) == 4 ? PORT_F32 : PORT_F64);
+    if (dense && source->lanes == 32 / (int32_t)sizeof(CASCADE_REAL)) {
+        CASCADE(add_dense_rows)(at, row_stride, col_stride, rows, acc);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        CASCADE(add_row)(source, at + i * row_stride, col_stride, acc);
     }
 }
 
@@ -62,9 +96,8 @@ CASCADE(multi_row_sum)(const CASCADE(source) *source, const char *base, int64_t 
     CASCADE_REAL acc[CASCADE(LEVELS)][CASCADE(WIDTH)] = {{0}};
     int64_t i = 0;
     while (i + step <= size) {
-        for (int64_t j = 0; j < step; j++, i++) {
-            CASCADE(add_row)(source, base + i * row_stride, col_stride, acc[0]);
-        }
+        CASCADE(add_rows)(source, base + i * row_stride, row_stride, col_stride, step, acc[0]);
+        i += step;
         for (int32_t level = 1; level < CASCADE(LEVELS); level++) {
             for (int32_t w = 0; w < width; w++) {
                 acc[level][w] += acc[level - 1][w];
@@ -75,9 +108,7 @@ CASCADE(multi_row_sum)(const CASCADE(source) *source, const char *base, int64_t 
             }
         }
     }
-    for (; i < size; i++) {
-        CASCADE(add_row)(source, base + i * row_stride, col_stride, acc[0]);
-    }
+    CASCADE(add_rows)(source, base + i * row_stride, row_stride, col_stride, size - i, acc[0]);
     for (int32_t level = 1; level < CASCADE(LEVELS); level++) {
         for (int32_t w = 0; w < width; w++) {
             acc[0][w] += acc[level][w];

@@ -1,5 +1,6 @@
 /* loops.c -- see loops.h. The order of iteration restates PyTorch's TensorIterator (BSD-3-Clause). */
 #include "loops.h"
+#include "vecmath.h"
 
 #include <math.h>
 
@@ -208,6 +209,73 @@ port_iter_for_each(const port_iter *iter, int32_t num_threads, port_loop_fn loop
 
 /* ---------------------------------------------------------------- conversion */
 
+/* Half floats without a branch, so that whole blocks of dense ones are vectorised; the same values as dtype.c's functions give. */
+static inline float
+float_of_f16(uint32_t bits)
+{
+    uint32_t magnitude = bits & 0x7fff;
+    uint32_t special = -(uint32_t)(magnitude >= 0x7c00) & 0x38000000u; /* infinity and NaN: the exponent goes on to 255 */
+    float normal = port_f32_of_bits((int32_t)((magnitude << 13) + 0x38000000u + special));
+    float subnormal = (float)(int32_t)magnitude * 0x1p-24f;
+    float value = port_select(magnitude < 0x400, subnormal, normal);
+    return port_f32_of_bits(port_f32_bits(value) | (int32_t)((bits & 0x8000) << 16));
+}
+
+static inline uint32_t
+f16_of_float(float value)
+{
+    uint32_t bits = (uint32_t)port_f32_bits(value), magnitude = bits & 0x7fffffffu;
+    uint32_t normal = (magnitude - 0x38000000u + 0xfff + ((magnitude >> 13) & 1)) >> 13; /* to nearest, ties to even */
+    float shifted = port_f32_of_bits((int32_t)magnitude) + 0.5f; /* whose last bit is the smallest subnormal */
+    uint32_t subnormal = (uint32_t)port_f32_bits(shifted) - 0x3f000000u;
+    uint32_t nan = 0x7e00 | ((magnitude & 0x7fffffu) >> 13);
+    uint32_t is_small = -(uint32_t)(magnitude < 0x38800000u), is_large = -(uint32_t)(magnitude >= 0x477ff000u);
+    uint32_t is_nan = -(uint32_t)(magnitude > 0x7f800000u);
+    uint32_t result = (subnormal & is_small) | (normal & ~is_small);
+    result = (0x7c00 & is_large) | (result & ~is_large);
+    result = (nan & is_nan) | (result & ~is_nan);
+    return result | (bits >> 16 & 0x8000);
+}
+
+static inline uint32_t
+bf16_of_float(float value)
+{
+    uint32_t bits = (uint32_t)port_f32_bits(value), is_nan = -(uint32_t)((bits & 0x7fffffffu) > 0x7f800000u);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return (0x7fc0 & is_nan) | (rounded & ~is_nan);
+}
+
+/* DENSE(name, from type, to type, expression in v): a static function over n dense elements; to may not be from. */
+enum { DENSE_LANES = 4 };
+#define DENSE(name, from_type, to_type, expression)                                                                  \
+    static void name(int64_t n, const char *from, char *to)                                                          \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; i + DENSE_LANES <= n; i += DENSE_LANES) {                                                             \
+            from_type in[DENSE_LANES];                                                                               \
+            to_type out[DENSE_LANES];                                                                                \
+            memcpy(in, from + i * (int64_t)sizeof(from_type), sizeof(in));                                           \
+            for (int lane = 0; lane < DENSE_LANES; lane++) {                                                         \
+                from_type v = in[lane];                                                                              \
+                out[lane] = (to_type)(expression);                                                                   \
+            }                                                                                                        \
+            memcpy(to + i * (int64_t)sizeof(to_type), out, sizeof(out));                                             \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            from_type v;                                                                                             \
+            to_type result;                                                                                          \
+            memcpy(&v, from + i * (int64_t)sizeof(v), sizeof(v));                                                    \
+            result = (to_type)(expression);                                                                          \
+            memcpy(to + i * (int64_t)sizeof(result), &result, sizeof(result));                                       \
+        }                                                                                                            \
+    }
+
+DENSE(dense_f32_of_bf16, uint16_t, float, port_f32_of_bits((int32_t)((uint32_t)v << 16)))
+DENSE(dense_f32_of_f16, uint16_t, float, float_of_f16(v))
+DENSE(dense_bf16_of_f32, float, uint16_t, bf16_of_float(v))
+DENSE(dense_f16_of_f32, float, uint16_t, f16_of_float(v))
+DENSE(dense_bool_of_f32, float, uint8_t, v != 0.0f)
+
 #define FOR_EACH(type, statement)                                                                                    \
     for (int64_t i = 0; i < n; i++, from += stride_bytes) {                                                          \
         type value;                                                                                                  \
@@ -219,6 +287,21 @@ port_iter_for_each(const port_iter *iter, int32_t num_threads, port_loop_fn loop
 void
 port_load_f32(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t n, float *to)
 {
+    if (stride_bytes == (int64_t)port_dtype_size(dtype)) {
+        switch (dtype) {
+        case PORT_F32:
+            memcpy(to, from, (size_t)n * sizeof(*to));
+            return;
+        case PORT_BF16:
+            dense_f32_of_bf16(n, from, (char *)to);
+            return;
+        case PORT_F16:
+            dense_f32_of_f16(n, from, (char *)to);
+            return;
+        default:
+            break;
+        }
+    }
     switch (dtype) {
     case PORT_F32:
         FOR_EACH(float, value);
@@ -331,6 +414,24 @@ port_load_i64(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t 
 void
 port_store_f32(port_dtype dtype, const float *from, int64_t n, char *to, int64_t stride_bytes)
 {
+    if (stride_bytes == (int64_t)port_dtype_size(dtype)) {
+        switch (dtype) {
+        case PORT_F32:
+            memmove(to, from, (size_t)n * sizeof(*from));
+            return;
+        case PORT_BF16:
+            dense_bf16_of_f32(n, (const char *)from, to);
+            return;
+        case PORT_F16:
+            dense_f16_of_f32(n, (const char *)from, to);
+            return;
+        case PORT_BOOL:
+            dense_bool_of_f32(n, (const char *)from, to);
+            return;
+        default:
+            break;
+        }
+    }
     switch (dtype) {
     case PORT_F32:
         FOR_EACH(float, from[i]);

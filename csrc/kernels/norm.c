@@ -44,15 +44,20 @@ merge_moments(bool fused, const moments *add, moments *into)
 PORT_INLINE void
 chunk_moments(bool fused, const float *x, int64_t vectors, moments *chunk)
 {
-    *chunk = (moments){.count = vectors};
+    static const float weights[CHUNK_VECTORS] = {1.0f / 1, 1.0f / 2,  1.0f / 3,  1.0f / 4,  1.0f / 5,  1.0f / 6,  1.0f / 7,  1.0f / 8,
+                                                 1.0f / 9, 1.0f / 10, 1.0f / 11, 1.0f / 12, 1.0f / 13, 1.0f / 14, 1.0f / 15, 1.0f / 16};
+    float mean[LANES] = {0.0f}, m2[LANES] = {0.0f}; /* not in *chunk, which x might alias for all the compiler knows */
     for (int64_t v = 0; v < vectors; v++, x += LANES) {
-        float weight = 1.0f / (float)(v + 1);
+        float weight = weights[v];
         for (int lane = 0; lane < LANES; lane++) {
-            float delta = x[lane] - chunk->mean[lane];
-            chunk->mean[lane] = multiply_add(fused, delta, weight, chunk->mean[lane]);
-            chunk->m2[lane] = multiply_add(fused, delta, x[lane] - chunk->mean[lane], chunk->m2[lane]);
+            float delta = x[lane] - mean[lane];
+            mean[lane] = multiply_add(fused, delta, weight, mean[lane]);
+            m2[lane] = multiply_add(fused, delta, x[lane] - mean[lane], m2[lane]);
         }
     }
+    chunk->count = vectors;
+    memcpy(chunk->mean, mean, sizeof(mean));
+    memcpy(chunk->m2, m2, sizeof(m2));
 }
 
 /* The lanes' moments of a row, merged over its chunks. */
@@ -110,7 +115,14 @@ row_moments(bool fused, const float *x, int64_t n, float *mean_out, float *var_o
 PORT_INLINE void
 row_apply(bool fused, const float *x, int64_t n, float mean, float rstd, const float *weight, const float *bias, float *y)
 {
-    for (int64_t i = 0; i < n; i++) {
+    int64_t i = 0;
+    for (; i + LANES <= n && weight != NULL && bias != NULL; i += LANES) {
+        PORT_INDEPENDENT
+        for (int lane = 0; lane < LANES; lane++) {
+            y[i + lane] = multiply_add(fused, (x[i + lane] - mean) * rstd, weight[i + lane], bias[i + lane]);
+        }
+    }
+    for (; i < n; i++) {
         float scaled = (x[i] - mean) * rstd;
         float w = weight != NULL ? weight[i] : 1.0f, b = bias != NULL ? bias[i] : 0.0f;
         y[i] = multiply_add(fused, scaled, w, b);
@@ -162,12 +174,25 @@ layer_row_f64(const double *x, int64_t n, double eps, const double *weight, cons
 static void
 rms_row_f32(const float *x, int64_t n, float eps, const float *weight, float *squares, float *y)
 {
-    for (int64_t i = 0; i < n; i++) {
+    int64_t full = n - n % LANES;
+    for (int64_t i = 0; i < full; i += LANES) {
+        PORT_INDEPENDENT
+        for (int lane = 0; lane < LANES; lane++) {
+            squares[i + lane] = x[i + lane] * x[i + lane];
+        }
+    }
+    for (int64_t i = full; i < n; i++) {
         squares[i] = x[i] * x[i];
     }
     float mean = port_cascade_sum_f32(squares, n) / (float)n;
     float scale = 1.0f / sqrtf(mean + eps);
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < full && weight != NULL; i += LANES) {
+        PORT_INDEPENDENT
+        for (int lane = 0; lane < LANES; lane++) {
+            y[i + lane] = x[i + lane] * scale * weight[i + lane];
+        }
+    }
+    for (int64_t i = weight != NULL ? full : 0; i < n; i++) {
         float scaled = x[i] * scale;
         y[i] = weight != NULL ? scaled * weight[i] : scaled;
     }

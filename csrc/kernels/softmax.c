@@ -9,7 +9,23 @@
 #include "loops.h"
 #include "vecmath.h"
 
+PORT_INLINE float
+difference_of(float u, float v)
+{
+    return u - v;
+}
+
+PORT_INLINE float
+product_of(float u, float v)
+{
+    return u * v;
+}
+
 PORT_DEFINE_MAP(exp_map, port_exp_u10)
+PORT_DEFINE_MAP2(difference_map, difference_of)
+PORT_DEFINE_MAP2(product_map, product_of)
+
+enum { LANES_MAX = 16 }; /* lanes of the reference's widest vector */
 
 typedef struct softmax_line {
     const port_kernel_call *call;
@@ -17,7 +33,8 @@ typedef struct softmax_line {
     char *y;
     int64_t n, x_stride, y_stride; /* strides in bytes */
     int64_t lanes;
-    bool is_log, is_last, simd;
+    bool is_log, is_last;
+    int32_t level; /* of the row: which builds of the maps may run; same bits, faster */
     bool vector_math; /* the vector functions of avx2 and up, not libm's */
 } softmax_line;
 
@@ -25,7 +42,7 @@ static void
 exp_of(const softmax_line *line, int64_t n, float *values)
 {
     if (line->vector_math) {
-        PORT_PICK_MAP(exp_map, line->simd)(n, values, values);
+        PORT_PICK_MAP(exp_map, line->level)(n, values, values);
         return;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -39,7 +56,35 @@ log_of(const softmax_line *line, float sum)
     return line->vector_math ? port_log_u10(sum) : logf(sum);
 }
 
-/* A NaN wins. */
+/* The largest of n and `best`; a NaN wins. */
+static float
+max_of(const float *x, int64_t n, float best)
+{
+    float lanes[LANES_MAX];
+    int32_t has_nan[LANES_MAX] = {0};
+    int64_t i = 0;
+    for (int lane = 0; lane < LANES_MAX; lane++) {
+        lanes[lane] = best;
+    }
+    for (; i + LANES_MAX <= n; i += LANES_MAX) {
+        for (int lane = 0; lane < LANES_MAX; lane++) {
+            float v = x[i + lane];
+            lanes[lane] = port_select(v > lanes[lane], v, lanes[lane]);
+            has_nan[lane] |= -(int32_t)(v != v);
+        }
+    }
+    bool nan = best != best;
+    for (int lane = 0; lane < LANES_MAX; lane++) {
+        best = lanes[lane] > best ? lanes[lane] : best;
+        nan = nan || has_nan[lane] != 0;
+    }
+    for (; i < n; i++) {
+        best = x[i] > best ? x[i] : best;
+        nan = nan || x[i] != x[i];
+    }
+    return nan ? NAN : best;
+}
+
 static float
 max_of_line(const softmax_line *line)
 {
@@ -47,14 +92,29 @@ max_of_line(const softmax_line *line)
     for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
         int64_t m = line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
         port_load_f32(line->call->in[0]->dtype, line->x + i * line->x_stride, line->x_stride, m, block);
-        for (int64_t j = 0; j < m; j++) {
-            best = block[j] > best || block[j] != block[j] ? block[j] : best;
-            if (best != best) {
-                return best;
-            }
-        }
+        best = max_of(block, m, best);
     }
     return best;
+}
+
+/* acc[lane] += x[i + lane]: for a constant number of lanes, which are added side by side. */
+static void
+add_lanes(int64_t lanes, int64_t n, const float *x, float *acc)
+{
+    int64_t i = 0;
+    for (; lanes == 16 && i + 16 <= n; i += 16) {
+        for (int lane = 0; lane < 16; lane++) {
+            acc[lane] += x[i + lane];
+        }
+    }
+    for (; lanes == 8 && i + 8 <= n; i += 8) {
+        for (int lane = 0; lane < 8; lane++) {
+            acc[lane] += x[i + lane];
+        }
+    }
+    for (; i < n; i++) {
+        acc[i % lanes] += x[i];
+    }
 }
 
 static float
@@ -77,27 +137,17 @@ sum_of_lanes(const softmax_line *line, float *acc, int64_t count)
 static float
 sum_of_exp(const softmax_line *line, float max, bool keep)
 {
-    float block[PORT_BLOCK], acc[16] = {0};
+    float block[PORT_BLOCK], acc[LANES_MAX] = {0};
     int64_t lanes = line->is_last ? line->lanes : 1;
     for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
         int64_t m = line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
         port_load_f32(line->call->in[0]->dtype, line->x + i * line->x_stride, line->x_stride, m, block);
-        for (int64_t j = 0; j < m; j++) {
-            block[j] -= max;
-        }
+        PORT_PICK_MAP(difference_map, line->level)(m, block, 1, &max, 0, block);
         exp_of(line, m, block);
         if (keep) {
             port_store_f32(PORT_F32, block, m, line->y + i * line->y_stride, line->y_stride);
         }
-        int64_t j = 0;
-        for (; j + lanes <= m; j += lanes) {
-            for (int64_t lane = 0; lane < lanes; lane++) {
-                acc[lane] += block[j + lane];
-            }
-        }
-        for (int64_t lane = 0; j < m; j++, lane++) {
-            acc[lane] += block[j];
-        }
+        add_lanes(lanes, m, block, acc);
     }
     return sum_of_lanes(line, acc, line->n < lanes ? line->n : lanes);
 }
@@ -106,20 +156,22 @@ static void
 finish_block(const softmax_line *line, float max, float sum, float log_sum, bool kept, int64_t m, float *block)
 {
     float inverse = 1.0f / sum;
-    for (int64_t j = 0; j < m && !kept; j++) {
-        block[j] -= max;
+    if (!kept) {
+        PORT_PICK_MAP(difference_map, line->level)(m, block, 1, &max, 0, block);
     }
     if (line->is_log) {
-        for (int64_t j = 0; j < m; j++) {
-            block[j] -= log_sum;
-        }
+        PORT_PICK_MAP(difference_map, line->level)(m, block, 1, &log_sum, 0, block);
         return;
     }
     if (!kept) {
         exp_of(line, m, block);
     }
+    if (line->is_last) {
+        PORT_PICK_MAP(product_map, line->level)(m, block, 1, &inverse, 0, block);
+        return;
+    }
     for (int64_t j = 0; j < m; j++) {
-        block[j] = line->is_last ? block[j] * inverse : block[j] / sum;
+        block[j] /= sum;
     }
 }
 
@@ -192,13 +244,13 @@ is_in_vector(const softmax_line *line, int64_t i, int64_t lines, int64_t inner)
 }
 
 static void
-softmax_any(const port_kernel_call *call, bool is_log, bool simd)
+softmax_any(const port_kernel_call *call, bool is_log, int32_t level)
 {
     const port_view *x = call->in[0], *y = call->out[0];
     int64_t bytes = (int64_t)port_dtype_size(x->dtype), lines = 1, inner = 1;
     int32_t dim = x->ndim > 0 ? dim_of(call) : 0;
     bool has_vectors = call->profile->capability != PORT_CAP_DEFAULT;
-    softmax_line line = {.call = call, .is_log = is_log, .simd = simd};
+    softmax_line line = {.call = call, .is_log = is_log, .level = level};
     line.lanes = call->profile->capability == PORT_CAP_AVX512 ? 16 : 8;
     line.n = x->ndim > 0 ? x->shape[dim] : 1;
     line.x_stride = x->ndim > 0 ? x->strides[dim] * bytes : bytes;
@@ -245,36 +297,33 @@ softmax_check(const port_kernel_call *call, port_error *err)
     return PORT_OK;
 }
 
-static void
-softmax_run(const port_kernel_call *call)
-{
-    softmax_any(call, false, false);
-}
+#define RUN(name, is_log, suffix, level)                                                                             \
+    static void name##_run##suffix(const port_kernel_call *call)                                                     \
+    {                                                                                                                \
+        softmax_any(call, is_log, level);                                                                            \
+    }
+RUN(softmax, false, , 0)
+RUN(log_softmax, true, , 0)
+#if PORT_HAVE_AVX2
+RUN(softmax, false, _avx2, 1)
+RUN(log_softmax, true, _avx2, 1)
+RUN(softmax, false, _avx512, 2)
+RUN(log_softmax, true, _avx512, 2)
+#endif
 
-static void
-log_softmax_run(const port_kernel_call *call)
-{
-    softmax_any(call, true, false);
-}
-
-static void
-softmax_run_avx2(const port_kernel_call *call)
-{
-    softmax_any(call, false, true);
-}
-
-static void
-log_softmax_run_avx2(const port_kernel_call *call)
-{
-    softmax_any(call, true, true);
-}
+#define SIMD(name, variant, level)                                                                                   \
+    PORT_ROW(#name, PORT_F32, #variant, level, softmax_check, name##_run_##variant),                                 \
+        PORT_ROW(#name, PORT_BF16, #variant, level, softmax_check, name##_run_##variant),                            \
+        PORT_ROW(#name, PORT_F16, #variant, level, softmax_check, name##_run_##variant)
 
 const port_kernel_row port_softmax_rows[] = {
     PORT_FLOAT_ROWS("softmax", "ref", 0, softmax_check, softmax_run),
     PORT_FLOAT_ROWS("log_softmax", "ref", 0, softmax_check, log_softmax_run),
 #if PORT_HAVE_AVX2
-    PORT_ROW("softmax", PORT_F32, "avx2", 1, softmax_check, softmax_run_avx2),
-    PORT_ROW("log_softmax", PORT_F32, "avx2", 1, softmax_check, log_softmax_run_avx2),
+    SIMD(softmax, avx2, 1),
+    SIMD(log_softmax, avx2, 1),
+    SIMD(softmax, avx512, 2),
+    SIMD(log_softmax, avx512, 2),
 #endif
     {.op = NULL},
 };

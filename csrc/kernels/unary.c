@@ -13,7 +13,7 @@
 typedef struct unary_context {
     const port_kernel_call *call;
     const struct unary_op *op;
-    bool simd;             /* this CPU may run the avx2 forms: same bits, faster */
+    int32_t level;         /* of the row: which builds of the maps may run; same bits, faster */
     port_compute compute;
 } unary_context;
 
@@ -97,9 +97,9 @@ unary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size
 }
 
 static void
-unary_run(const port_kernel_call *call, const unary_op *op, bool simd)
+unary_run(const port_kernel_call *call, const unary_op *op, int32_t level)
 {
-    unary_context context = {call, op, simd, port_compute_of(call->in[0]->dtype)};
+    unary_context context = {call, op, level, port_compute_of(call->in[0]->dtype)};
     const port_view *operands[2] = {call->out[0], call->in[0]};
     port_iter iter = port_iter_elementwise(2, operands);
     port_iter_for_each(&iter, call->profile->num_threads, unary_loop, &context);
@@ -113,15 +113,20 @@ unary_check(const port_kernel_call *call, port_error *err)
 
 /* ---------------------------------------------------------------- functions of one element */
 
-/* SIMPLE(name, expression in v): the same formula for f32 and f64; f is the suffix for libm's names. */
+/* F32_OP, F64_OP, I64_OP(name, expression in v): y[i] = expression. */
 #define F32_OP(name, expression)                                                                                     \
+    PORT_INLINE float name##_of(float v)                                                                             \
+    {                                                                                                                \
+        return (expression);                                                                                         \
+    }                                                                                                                \
+    F32_MAP(name, name##_of)
+/* The same for a function that is there already. */
+#define F32_MAP(name, function)                                                                                      \
+    PORT_DEFINE_MAP(name##_map, function)                                                                            \
     static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
     {                                                                                                                \
-        (void)context, (void)is_vector;                                                                              \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            float v = x[i];                                                                                          \
-            y[i] = (expression);                                                                                     \
-        }                                                                                                            \
+        (void)is_vector;                                                                                             \
+        PORT_PICK_MAP(name##_map, context->level)(n, x, y);                                                          \
     }
 #define F64_OP(name, expression)                                                                                     \
     static void name##_f64(const unary_context *context, int64_t n, const double *x, double *y)                      \
@@ -148,7 +153,7 @@ I64_OP(neg, (int64_t)(0 - (uint64_t)v))
 F32_OP(abs, fabsf(v))
 F64_OP(abs, fabs(v))
 I64_OP(abs, v < 0 ? (int64_t)(0 - (uint64_t)v) : v)
-F32_OP(relu, v < 0.0f ? 0.0f : v)
+F32_OP(relu, port_select(v < 0.0f, 0.0f, v))
 F64_OP(relu, v < 0.0 ? 0.0 : v)
 I64_OP(relu, v > 0 ? v : 0)
 F32_OP(rsqrt, 1.0f / sqrtf(v))
@@ -170,7 +175,7 @@ I64_OP(sign, (v > 0) - (v < 0))
 F32_OP(square, v *v)
 F64_OP(square, v *v)
 I64_OP(square, (int64_t)((uint64_t)v * (uint64_t)v))
-F32_OP(logical_not, v == 0.0f ? 1.0f : 0.0f)
+F32_OP(logical_not, port_select(v == 0.0f, 1.0f, 0.0f))
 F64_OP(logical_not, v == 0.0 ? 1.0 : 0.0)
 I64_OP(logical_not, v == 0)
 
@@ -188,6 +193,7 @@ bitwise_not_i64(const unary_context *context, int64_t n, const int64_t *x, int64
 PORT_DEFINE_MAP(exp_map, port_exp_u10)
 PORT_DEFINE_MAP(log_map, port_log_u10)
 PORT_DEFINE_MAP(tanh_map, port_tanh_u10)
+PORT_DEFINE_MAP(sqrt_map, sqrtf)
 
 /* What MKL computes for torch.exp and the like: its own bits with high accuracy; without it `fallback`, within 1 ulp. */
 #define VML_OP(name, fallback)                                                                                       \
@@ -223,12 +229,12 @@ vml(void (*function)(int, const float *, float *, long long), int64_t n, const f
         y[i] = function(x[i]);                                                                                       \
     }
 
-VML_OP(exp, PORT_PICK_MAP(exp_map, context->simd)(n, x, y))
-VML_OP(log, PORT_PICK_MAP(log_map, context->simd)(n, x, y))
-VML_OP(tanh, PORT_PICK_MAP(tanh_map, context->simd)(n, x, y))
+VML_OP(exp, PORT_PICK_MAP(exp_map, context->level)(n, x, y))
+VML_OP(log, PORT_PICK_MAP(log_map, context->level)(n, x, y))
+VML_OP(tanh, PORT_PICK_MAP(tanh_map, context->level)(n, x, y))
 VML_OP(sin, LIBM_LOOP(sinf))
 VML_OP(cos, LIBM_LOOP(cosf))
-VML_OP(sqrt, LIBM_LOOP(sqrtf))
+VML_OP(sqrt, PORT_PICK_MAP(sqrt_map, context->level)(n, x, y))
 VML_OP(erf, LIBM_LOOP(erff))
 F64_OP(exp, exp(v))
 F64_OP(log, log(v))
@@ -284,7 +290,7 @@ static void
 sigmoid_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
 {
     if (has_vector_functions(context, is_vector)) {
-        PORT_PICK_MAP(sigmoid_map, context->simd)(n, x, y);
+        PORT_PICK_MAP(sigmoid_map, context->level)(n, x, y);
         return;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -296,7 +302,7 @@ static void
 silu_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
 {
     if (has_vector_functions(context, is_vector)) {
-        PORT_PICK_MAP(silu_map, context->simd)(n, x, y);
+        PORT_PICK_MAP(silu_map, context->level)(n, x, y);
         return;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -311,7 +317,7 @@ static void
 gelu_erf_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
 {
     if (has_vector_functions(context, is_vector)) {
-        PORT_PICK_MAP(gelu_erf_map, context->simd)(n, x, y);
+        PORT_PICK_MAP(gelu_erf_map, context->level)(n, x, y);
         return;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -323,7 +329,7 @@ static void
 gelu_tanh_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
 {
     if (has_vector_functions(context, is_vector)) {
-        PORT_PICK_MAP(gelu_tanh_map, context->simd)(n, x, y);
+        PORT_PICK_MAP(gelu_tanh_map, context->level)(n, x, y);
         return;
     }
     bool fused = context->call->profile->capability != PORT_CAP_DEFAULT;
@@ -334,17 +340,14 @@ gelu_tanh_f32(const unary_context *context, bool is_vector, int64_t n, const flo
     }
 }
 
-PORT_DEFINE_MAP(gelu_onednn_avx512_map, port_gelu_onednn_avx512)
-PORT_DEFINE_MAP(gelu_onednn_avx2_map, port_gelu_onednn_avx2)
-
 static void
 gelu_onednn_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
 {
     (void)is_vector;
     if (context->call->profile->onednn_avx512) {
-        PORT_PICK_MAP(gelu_onednn_avx512_map, context->simd)(n, x, y);
+        PORT_PICK_MAP(port_gelu_onednn_avx512_map, context->level)(n, x, y);
     } else {
-        PORT_PICK_MAP(gelu_onednn_avx2_map, context->simd)(n, x, y);
+        PORT_PICK_MAP(port_gelu_onednn_avx2_map, context->level)(n, x, y);
     }
 }
 
@@ -361,28 +364,32 @@ F64_OP(gelu_erf, v * 0.5 * (1.0 + erf(v * 0.70710678118654752440)))
 F64_OP(gelu_tanh, 0.5 * v * (1.0 + tanh(0.79788456080286535588 * (v + 0.044715 * v * v * v))))
 
 static void
-gelu_run(const port_kernel_call *call, bool simd)
+gelu_any(const port_kernel_call *call, int32_t level)
 {
     static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL},
                           by_onednn = {gelu_onednn_f32, NULL, NULL};
     const port_gelu_params *params = call->params;
     const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
-    unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, simd);
-}
-
-static void
-gelu_run_ref(const port_kernel_call *call)
-{
-    gelu_run(call, false);
-}
-
-static void
-gelu_run_avx2(const port_kernel_call *call)
-{
-    gelu_run(call, true);
+    unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level);
 }
 
 /* ---------------------------------------------------------------- pow with a number, clamp */
+
+PORT_INLINE float
+cube_of(float v)
+{
+    return v * v * v;
+}
+
+PORT_INLINE float
+inverse_square_of(float v)
+{
+    return 1.0f / (v * v);
+}
+
+PORT_DEFINE_MAP(cube_map, cube_of)
+PORT_DEFINE_MAP(inverse_square_map, inverse_square_of)
+PORT_DEFINE_MAP2(pow_map, port_pow_u10)
 
 /* The reference's scalar rest raises to the exponent as a double. */
 static void
@@ -390,17 +397,17 @@ pow_f32(const unary_context *context, bool is_vector, int64_t n, const float *x,
 {
     const port_pow_params *params = context->call->params;
     float exponent = (float)params->exponent.d;
-    bool vector = has_vector_functions(context, is_vector);
-    for (int64_t i = 0; i < n; i++) {
-        float v = x[i];
-        if (exponent == 2.0f) {
-            y[i] = v * v;
-        } else if (exponent == 3.0f) {
-            y[i] = v * v * v;
-        } else if (exponent == -2.0f) {
-            y[i] = 1.0f / (v * v);
-        } else {
-            y[i] = vector ? port_pow_u10(v, exponent) : is_vector ? powf(v, exponent) : (float)pow((double)v, params->exponent.d);
+    if (exponent == 2.0f) {
+        PORT_PICK_MAP(square_map, context->level)(n, x, y);
+    } else if (exponent == 3.0f) {
+        PORT_PICK_MAP(cube_map, context->level)(n, x, y);
+    } else if (exponent == -2.0f) {
+        PORT_PICK_MAP(inverse_square_map, context->level)(n, x, y);
+    } else if (has_vector_functions(context, is_vector)) {
+        PORT_PICK_MAP(pow_map, context->level)(n, x, 1, &exponent, 0, y);
+    } else {
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = is_vector ? powf(x[i], exponent) : (float)pow((double)x[i], params->exponent.d);
         }
     }
 }
@@ -433,12 +440,12 @@ pow_i64(const unary_context *context, int64_t n, const int64_t *x, int64_t *y)
 
 F32_OP(copy, v)
 F64_OP(copy, v)
-F32_OP(one, v != v ? 1.0f : 1.0f)
+F32_OP(one, port_select(v != v, 1.0f, 1.0f))
 F64_OP(one, v != v ? 1.0 : 1.0)
 
 /* torch rewrites some exponents into other ops before it comes to pow. */
 static void
-pow_scalar_run(const port_kernel_call *call)
+pow_scalar_any(const port_kernel_call *call, int32_t level)
 {
     static const unary_op by_pow = {pow_f32, pow_f64, pow_i64}, by_sqrt = {sqrt_f32, sqrt_f64, pow_i64},
                           by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64}, by_division = {reciprocal_f32, reciprocal_f64, pow_i64},
@@ -452,7 +459,7 @@ pow_scalar_run(const port_kernel_call *call)
     }
     op = exponent == 1.0 ? &by_copy : op;
     op = exponent == 0.0 ? &by_one : op;
-    unary_run(call, op, false);
+    unary_run(call, op, level);
 }
 
 static port_status
@@ -469,6 +476,21 @@ pow_scalar_check(const port_kernel_call *call, port_error *err)
     return port_check_same_shape("pow_scalar", call, 1, err);
 }
 
+PORT_INLINE float
+raise_to(float v, float low)
+{
+    return port_select(v < low, low, v);
+}
+
+PORT_INLINE float
+lower_to(float v, float high)
+{
+    return port_select(v > high, high, v);
+}
+
+PORT_DEFINE_MAP2(raise_map, raise_to)
+PORT_DEFINE_MAP2(lower_map, lower_to)
+
 static void
 clamp_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
 {
@@ -476,10 +498,8 @@ clamp_f32(const unary_context *context, bool is_vector, int64_t n, const float *
     const port_clamp_params *params = context->call->params;
     float low = params->min.kind == PORT_SCALAR_NONE ? -INFINITY : (float)params->min.d;
     float high = params->max.kind == PORT_SCALAR_NONE ? INFINITY : (float)params->max.d;
-    for (int64_t i = 0; i < n; i++) {
-        float v = x[i] < low ? low : x[i];
-        y[i] = v > high ? high : v;
-    }
+    PORT_PICK_MAP(raise_map, context->level)(n, x, 1, &low, 0, y);
+    PORT_PICK_MAP(lower_map, context->level)(n, y, 1, &high, 0, y);
 }
 
 static void
@@ -517,18 +537,37 @@ clamp_check(const port_kernel_call *call, port_error *err)
 
 /* ---------------------------------------------------------------- rows */
 
-#define RUN(name, f32, f64, i64)                                                                                     \
-    static const unary_op name##_op = {f32, f64, i64};                                                               \
+#if PORT_HAVE_AVX2
+#define RUN_LEVELS(name, runner)                                                                                     \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        unary_run(call, &name##_op, false);                                                                          \
-    }
-#define RUN_SIMD(name)                                                                                               \
+        runner(call, 0);                                                                                             \
+    }                                                                                                                \
     static void name##_run_avx2(const port_kernel_call *call)                                                        \
     {                                                                                                                \
-        unary_run(call, &name##_op, true);                                                                           \
+        runner(call, 1);                                                                                             \
+    }                                                                                                                \
+    static void name##_run_avx512(const port_kernel_call *call)                                                      \
+    {                                                                                                                \
+        runner(call, 2);                                                                                             \
     }
+#else
+#define RUN_LEVELS(name, runner)                                                                                     \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        runner(call, 0);                                                                                             \
+    }
+#endif
+#define RUN(name, f32, f64, i64)                                                                                     \
+    static void name##_any(const port_kernel_call *call, int32_t level)                                              \
+    {                                                                                                                \
+        static const unary_op op = {f32, f64, i64};                                                                  \
+        unary_run(call, &op, level);                                                                                 \
+    }                                                                                                                \
+    RUN_LEVELS(name, name##_any)
 
+RUN_LEVELS(gelu, gelu_any)
+RUN_LEVELS(pow_scalar, pow_scalar_any)
 RUN(clamp, clamp_f32, clamp_f64, clamp_i64)
 RUN(neg, neg_f32, neg_f64, neg_i64)
 RUN(abs, abs_f32, abs_f64, abs_i64)
@@ -541,33 +580,41 @@ RUN(round, round_f32, round_f64, round_i64)
 RUN(sign, sign_f32, sign_f64, sign_i64)
 RUN(square, square_f32, square_f64, square_i64)
 RUN(logical_not, logical_not_f32, logical_not_f64, logical_not_i64)
-RUN(bitwise_not, NULL, NULL, bitwise_not_i64)
+
 RUN(sin, sin_f32, sin_f64, NULL)
 RUN(cos, cos_f32, cos_f64, NULL)
 RUN(sqrt, sqrt_f32, sqrt_f64, NULL)
 RUN(erf, erf_f32, erf_f64, NULL)
 RUN(exp, exp_f32, exp_f64, NULL)
-RUN_SIMD(exp)
 RUN(log, log_f32, log_f64, NULL)
-RUN_SIMD(log)
 RUN(tanh, tanh_f32, tanh_f64, NULL)
-RUN_SIMD(tanh)
 RUN(sigmoid, sigmoid_f32, sigmoid_f64, NULL)
-RUN_SIMD(sigmoid)
 RUN(silu, silu_f32, silu_f64, NULL)
-RUN_SIMD(silu)
 
-#define FLOATS(name) PORT_FLOAT_ROWS(#name, "ref", 0, unary_check, name##_run)
+static void
+bitwise_not_run(const port_kernel_call *call)
+{
+    static const unary_op op = {NULL, NULL, bitwise_not_i64};
+    unary_run(call, &op, 0);
+}
+
+#if PORT_HAVE_AVX2
+#define SIMD(name, check, variant, level)                                                                            \
+    PORT_ROW(#name, PORT_F32, #variant, level, check, name##_run_##variant),                                         \
+        PORT_ROW(#name, PORT_BF16, #variant, level, check, name##_run_##variant),                                    \
+        PORT_ROW(#name, PORT_F16, #variant, level, check, name##_run_##variant)
+#define CHECKED_FLOATS(name, check)                                                                                  \
+    PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run), SIMD(name, check, avx2, 1), SIMD(name, check, avx512, 2)
+#else
+#define CHECKED_FLOATS(name, check) PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run)
+#endif
+#define FLOATS(name) CHECKED_FLOATS(name, unary_check)
 #define INTS(name) PORT_INT_ROWS(#name, "ref", 0, unary_check, name##_run)
-#define SIMD(name)                                                                                                   \
-    PORT_ROW(#name, PORT_F32, "avx2", 1, unary_check, name##_run_avx2),                                              \
-        PORT_ROW(#name, PORT_BF16, "avx2", 1, unary_check, name##_run_avx2),                                         \
-        PORT_ROW(#name, PORT_F16, "avx2", 1, unary_check, name##_run_avx2)
 
 const port_kernel_row port_unary_rows[] = {
-    PORT_FLOAT_ROWS("pow_scalar", "ref", 0, pow_scalar_check, pow_scalar_run),
+    CHECKED_FLOATS(pow_scalar, pow_scalar_check),
     PORT_INT_ROWS("pow_scalar", "ref", 0, pow_scalar_check, pow_scalar_run),
-    PORT_FLOAT_ROWS("clamp", "ref", 0, clamp_check, clamp_run),
+    CHECKED_FLOATS(clamp, clamp_check),
     PORT_INT_ROWS("clamp", "ref", 0, clamp_check, clamp_run),
     FLOATS(neg),
     INTS(neg),
@@ -602,16 +649,6 @@ const port_kernel_row port_unary_rows[] = {
     FLOATS(tanh),
     FLOATS(sigmoid),
     FLOATS(silu),
-    PORT_FLOAT_ROWS("gelu", "ref", 0, unary_check, gelu_run_ref),
-#if PORT_HAVE_AVX2
-    SIMD(exp),
-    SIMD(log),
-    SIMD(tanh),
-    SIMD(sigmoid),
-    SIMD(silu),
-    PORT_ROW("gelu", PORT_F32, "avx2", 1, unary_check, gelu_run_avx2),
-    PORT_ROW("gelu", PORT_BF16, "avx2", 1, unary_check, gelu_run_avx2),
-    PORT_ROW("gelu", PORT_F16, "avx2", 1, unary_check, gelu_run_avx2),
-#endif
+    FLOATS(gelu),
     {.op = NULL},
 };

@@ -340,25 +340,23 @@ port_expk(port_df x)
 PORT_INLINE float
 port_pow_u10(float x, float y)
 {
-    float magnitude_y = fabsf(y);
-    bool y_is_int = truncf(y) == y || magnitude_y > 16777216.0f;
-    bool y_is_odd = y_is_int && magnitude_y < 16777216.0f && ((int32_t)magnitude_y & 1) != 0;
-    float r = port_expk(port_df_mul_f(port_logk(fabsf(x)), y));
-    r = r != r ? INFINITY : r;
-    if (!(x > 0.0f)) {
-        r = !y_is_int ? NAN : (y_is_odd ? -r : r);
-    }
-    float from_one = port_sign_of(fabsf(x) - 1.0f, y);
-    if (isinf(y)) {
-        r = from_one < 0.0f ? 0.0f : (from_one == 0.0f ? 1.0f : INFINITY);
-    }
-    if (isinf(x) || x == 0.0f) {
-        bool to_zero = (signbit(y) != 0) != (x == 0.0f);
-        r = to_zero ? 0.0f : INFINITY;
-        r = y_is_odd && signbit(x) ? -r : r;
-    }
-    r = x != x || y != y ? NAN : r;
-    return y == 0.0f || x == 1.0f ? 1.0f : r;
+    float magnitude_y = fabsf(y), magnitude_x = fabsf(x);
+    bool small = magnitude_y < 16777216.0f, negative_x = port_f32_bits(x) < 0, negative_y = port_f32_bits(y) < 0;
+    float whole_y = port_select(small, magnitude_y, 0.0f);
+    bool y_is_int = !small | ((float)(int32_t)whole_y == whole_y);
+    bool y_is_odd = small & y_is_int & (((int32_t)whole_y & 1) != 0);
+    float r = port_expk(port_df_mul_f(port_logk(magnitude_x), y));
+    r = port_select(r != r, INFINITY, r);
+    float of_negative = port_select(y_is_int, port_select(y_is_odd, -r, r), NAN);
+    r = port_select(x > 0.0f, r, of_negative);
+    float from_one = port_sign_of(magnitude_x - 1.0f, y);
+    float at_infinity = port_select(from_one < 0.0f, 0.0f, port_select(from_one == 0.0f, 1.0f, INFINITY));
+    r = port_select(magnitude_y == INFINITY, at_infinity, r);
+    float at_end = port_select(negative_y != (x == 0.0f), 0.0f, INFINITY);
+    at_end = port_select(y_is_odd & negative_x, -at_end, at_end);
+    r = port_select((magnitude_x == INFINITY) | (x == 0.0f), at_end, r);
+    r = port_select((x != x) | (y != y), NAN, r);
+    return port_select((y == 0.0f) | (x == 1.0f), 1.0f, r);
 }
 
 /* base^exponent in wrapping 64-bit arithmetic; a negative exponent gives 0 but for the bases 1 and -1. */
@@ -393,37 +391,81 @@ port_erf_as(float x)
 
 /* ---------------------------------------------------------------- over arrays */
 
-/* PORT_DEFINE_MAP(name, scalar): static functions name_ref and name_avx2, void (int64_t n, const float *x, float *y), which put
- * scalar(x[i]) into y[i]; y may be x. The inner loop has a constant length, which is what lets -O2 vectorise it. */
-#define PORT_LANES 16
-#define PORT_DEFINE_MAP_BODY(name, scalar, attributes)                                                               \
+/* PORT_DEFINE_MAP(name, scalar): static functions name_ref, name_avx2 and name_avx512, void (int64_t n, const float *x, float *y),
+ * which put scalar(x[i]) into y[i]; y may be x. PORT_DEFINE_MAP2: the same for y[i] = scalar(a[i], b[i]), where a or b may be y;
+ * a_step and b_step are 1, or 0 for one number. The inner loop is one vector long, which is what lets -O2 vectorise it. */
+/* The lanes of one vector do not depend on each other, also where y is an operand. */
+#if defined(__clang__)
+#define PORT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define PORT_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+#define PORT_DEFINE_MAP_BODY(name, scalar, lanes, attributes)                                                        \
     attributes static void name(int64_t n, const float *x, float *y)                                                 \
     {                                                                                                                \
-        float in[PORT_LANES], out[PORT_LANES];                                                                       \
         int64_t i = 0;                                                                                               \
-        for (; i + PORT_LANES <= n; i += PORT_LANES) {                                                               \
-            memcpy(in, x + i, sizeof(in));                                                                           \
-            for (int lane = 0; lane < PORT_LANES; lane++) {                                                          \
-                out[lane] = scalar(in[lane]);                                                                        \
+        for (; i + (lanes) <= n; i += (lanes)) {                                                                     \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < (lanes); lane++) {                                                             \
+                y[i + lane] = scalar(x[i + lane]);                                                                   \
             }                                                                                                        \
-            memcpy(y + i, out, sizeof(out));                                                                         \
         }                                                                                                            \
         for (; i < n; i++) {                                                                                         \
             y[i] = scalar(x[i]);                                                                                     \
         }                                                                                                            \
     }
+#define PORT_DEFINE_MAP2_BODY(name, scalar, lanes, attributes)                                                       \
+    attributes static void name(int64_t n, const float *a, int64_t a_step, const float *b, int64_t b_step, float *y) \
+    {                                                                                                                \
+        const float first_a = n > 0 ? a[0] : 0.0f, first_b = n > 0 ? b[0] : 0.0f;                                    \
+        int64_t i = 0;                                                                                               \
+        for (; i + (lanes) <= n && a_step != 0 && b_step != 0; i += (lanes)) {                                       \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < (lanes); lane++) {                                                             \
+                y[i + lane] = scalar(a[i + lane], b[i + lane]);                                                      \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i + (lanes) <= n && a_step != 0; i += (lanes)) {                                                      \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < (lanes); lane++) {                                                             \
+                y[i + lane] = scalar(a[i + lane], first_b);                                                          \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i + (lanes) <= n && b_step != 0; i += (lanes)) {                                                      \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < (lanes); lane++) {                                                             \
+                y[i + lane] = scalar(first_a, b[i + lane]);                                                          \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            y[i] = scalar(a_step != 0 ? a[i] : first_a, b_step != 0 ? b[i] : first_b);                               \
+        }                                                                                                            \
+    }
 #if defined(__x86_64__)
 #define PORT_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#if defined(__clang__)
+#define PORT_TARGET_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma")))
+#else
+#define PORT_TARGET_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma,prefer-vector-width=512")))
+#endif
 #define PORT_HAVE_AVX2 1
 #define PORT_DEFINE_MAP(name, scalar)                                                                                \
-    PORT_DEFINE_MAP_BODY(name##_ref, scalar, )                                                                       \
-    PORT_DEFINE_MAP_BODY(name##_avx2, scalar, PORT_TARGET_AVX2)
-#define PORT_PICK_MAP(name, simd) ((simd) ? name##_avx2 : name##_ref)
+    PORT_DEFINE_MAP_BODY(name##_ref, scalar, 4, )                                                                    \
+    PORT_DEFINE_MAP_BODY(name##_avx2, scalar, 8, PORT_TARGET_AVX2)                                                   \
+    PORT_DEFINE_MAP_BODY(name##_avx512, scalar, 16, PORT_TARGET_AVX512)
+#define PORT_DEFINE_MAP2(name, scalar)                                                                               \
+    PORT_DEFINE_MAP2_BODY(name##_ref, scalar, 4, )                                                                   \
+    PORT_DEFINE_MAP2_BODY(name##_avx2, scalar, 8, PORT_TARGET_AVX2)                                                  \
+    PORT_DEFINE_MAP2_BODY(name##_avx512, scalar, 16, PORT_TARGET_AVX512)
+/* The map for a level of port_kernel_row: 0, 1 (avx2) or 2 (avx512). */
+#define PORT_PICK_MAP(name, level) ((level) > 1 ? name##_avx512 : (level) > 0 ? name##_avx2 : name##_ref)
 #else
 #define PORT_TARGET_AVX2
+#define PORT_TARGET_AVX512
 #define PORT_HAVE_AVX2 0
-#define PORT_DEFINE_MAP(name, scalar) PORT_DEFINE_MAP_BODY(name##_ref, scalar, )
-#define PORT_PICK_MAP(name, simd) (name##_ref)
+#define PORT_DEFINE_MAP(name, scalar) PORT_DEFINE_MAP_BODY(name##_ref, scalar, 4, )
+#define PORT_DEFINE_MAP2(name, scalar) PORT_DEFINE_MAP2_BODY(name##_ref, scalar, 4, )
+#define PORT_PICK_MAP(name, level) ((void)(level), name##_ref)
 #endif
 
 #endif /* PORT_VECMATH_H */
