@@ -57,8 +57,8 @@ log_of(const softmax_line *line, float sum)
 }
 
 /* The largest of n and `best`; a NaN wins. */
-static float
-max_of(const float *x, int64_t n, float best)
+PORT_INLINE float
+max_of_any(const float *x, int64_t n, float best)
 {
     float lanes[LANES_MAX];
     int32_t has_nan[LANES_MAX] = {0};
@@ -85,21 +85,9 @@ max_of(const float *x, int64_t n, float best)
     return nan ? NAN : best;
 }
 
-static float
-max_of_line(const softmax_line *line)
-{
-    float block[PORT_BLOCK], best = -INFINITY;
-    for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
-        int64_t m = line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
-        port_load_f32(line->call->in[0]->dtype, line->x + i * line->x_stride, line->x_stride, m, block);
-        best = max_of(block, m, best);
-    }
-    return best;
-}
-
 /* acc[lane] += x[i + lane]: for a constant number of lanes, which are added side by side. */
-static void
-add_lanes(int64_t lanes, int64_t n, const float *x, float *acc)
+PORT_INLINE void
+add_lanes_any(int64_t lanes, int64_t n, const float *x, float *acc)
 {
     int64_t i = 0;
     for (; lanes == 16 && i + 16 <= n; i += 16) {
@@ -115,6 +103,34 @@ add_lanes(int64_t lanes, int64_t n, const float *x, float *acc)
     for (; i < n; i++) {
         acc[i % lanes] += x[i];
     }
+}
+
+/* One build of both per level: the same bits. */
+#define LEVEL(suffix, attributes)                                                                                    \
+    attributes static float max_of_##suffix(const float *x, int64_t n, float best)                                   \
+    {                                                                                                                \
+        return max_of_any(x, n, best);                                                                               \
+    }                                                                                                                \
+    attributes static void add_lanes_##suffix(int64_t lanes, int64_t n, const float *x, float *acc)                  \
+    {                                                                                                                \
+        add_lanes_any(lanes, n, x, acc);                                                                             \
+    }
+LEVEL(ref, )
+#if PORT_HAVE_AVX2
+LEVEL(avx2, PORT_TARGET_AVX2)
+LEVEL(avx512, PORT_TARGET_AVX512)
+#endif
+
+static float
+max_of_line(const softmax_line *line)
+{
+    float block[PORT_BLOCK], best = -INFINITY;
+    for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
+        int64_t m = line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
+        port_load_f32(line->call->in[0]->dtype, line->x + i * line->x_stride, line->x_stride, m, block);
+        best = PORT_PICK_MAP(max_of, line->level)(block, m, best);
+    }
+    return best;
 }
 
 static float
@@ -147,7 +163,7 @@ sum_of_exp(const softmax_line *line, float max, bool keep)
         if (keep) {
             port_store_f32(PORT_F32, block, m, line->y + i * line->y_stride, line->y_stride);
         }
-        add_lanes(lanes, m, block, acc);
+        PORT_PICK_MAP(add_lanes, line->level)(lanes, m, block, acc);
     }
     return sum_of_lanes(line, acc, line->n < lanes ? line->n : lanes);
 }
