@@ -139,7 +139,7 @@ class Demo:
         self.output = output
         self.console = console
         self.failures: list[str] = []
-        self.found: list[tuple[str, str, str, str]] = []
+        self.found: list[tuple[str, str, str, str, str]] = []
 
     def say(self, text: str = "") -> None:
         self.console.print(text, highlight=False, markup=False)
@@ -149,10 +149,13 @@ class Demo:
         self.output.mkdir(parents=True, exist_ok=True)
         for model in MODELS:
             self.run_model(model)
-        self.say("Ports broken on purpose, each captured and compared with the reference:")
-        width = max(len(row[0]) for row in self.found)
-        for title, planted, first, verdict in self.found:
-            self.say(f"  {title:<{width}}  planted at {planted or '-':<52} first divergence {first or '-':<52} {verdict}")
+        self.say("Ports broken on purpose, captured and compared with the reference; the first has no fault and must pass:")
+        for title, planted, first, verdict, cause in self.found:
+            self.say(f"  {title}: {verdict}")
+            self.say(f"    planted at       {planted or 'no module'}")
+            self.say(f"    first divergence {first or 'none'}")
+            if cause:
+                self.say(f"    cause            {cause}")
         self.say()
         for failure in self.failures:
             self.say(f"FAILED: {failure}")
@@ -207,7 +210,8 @@ class Demo:
         first = report.first_divergence.module if report.first_divergence is not None else ""
         planted_name = f"model.{planted}" if planted else ""
         right = first == planted_name
-        self.found.append((title, planted_name, first, "as it must" if right else "WRONG"))
+        cause = f"{report.cause.cause}: {report.cause.detail}" if report.cause is not None else ""
+        self.found.append((title, planted_name, first, "found where it was planted" if planted and right else "passed" if right else "WRONG", cause))
         if not right:
             self.failures.append(f"{title}: planted at {planted_name or 'no module'}, first divergence {first or 'none'}")
 
@@ -227,6 +231,7 @@ def main(output: str | os.PathLike[str] = "out/demo") -> int:
     """Runs the demonstration into `output`. Returns 0 if all is as it must be, 1 if not."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     from rich.console import Console
 
     console = Console(soft_wrap=True)
