@@ -350,8 +350,8 @@ start(port_metrics *m, int64_t elems)
     m->num_elems = elems;
     m->first_nonfinite_mismatch = m->max_abs_idx = m->max_rel_idx = m->max_ulp_idx = m->max_err_scale_idx = -1;
     m->max_err_scale = -1;
-    m->min_expected = m->min_actual = INFINITY;
-    m->max_expected = m->max_actual = -INFINITY;
+    m->min_expected = m->min_actual = HUGE_VAL;
+    m->max_expected = m->max_actual = -HUGE_VAL;
 }
 
 port_status

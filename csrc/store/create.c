@@ -245,13 +245,13 @@ port_writer_closed(const port_writer *writer)
 port_writer_stats
 port_writer_get_stats(port_writer *writer)
 {
-    port_writer_stats stats = writer->stats;
-    if (getpid() == writer->pid) {
-        pthread_mutex_lock(&writer->lock);
-        stats = writer->stats;
-        stats.peak_waiting_bytes = writer->queue.peak;
-        pthread_mutex_unlock(&writer->lock);
+    if (getpid() != writer->pid) {
+        return writer->stats; /* of the moment of the fork: the lock may be in any state, and nobody writes here */
     }
+    pthread_mutex_lock(&writer->lock);
+    port_writer_stats stats = writer->stats;
+    stats.peak_waiting_bytes = writer->queue.peak;
+    pthread_mutex_unlock(&writer->lock);
     return stats;
 }
 

@@ -7,6 +7,8 @@
 #include "store.h"
 #include "strings.h"
 
+#include <stdatomic.h>
+
 /* One stored tensor, as far as finding equal ones needs it. */
 typedef struct stored_tensor {
     port_hash128 hash;
@@ -20,7 +22,7 @@ struct port_writer {
     uint32_t rank;
     pid_t pid;            /* of the process that made it: a forked child must not write */
     pthread_mutex_t lock; /* producers take turns; everything below is under it */
-    bool closed;
+    atomic_bool closed; /* written under the lock, read without */
     bool finished;
     port_queue queue;
     port_text records; /* STRING records that no item has taken along yet, then those of the present call */
