@@ -228,6 +228,7 @@ class _NamedPort:
         self.inputs = {call.full_name("in", leaf) for call in calls for leaf in call.inputs}
         self.translate = match_prefix(self.outputs, self.given)
         self.known = set(self.given)
+        self.refused = False  # whether a tensor was: only the first is worth explaining
 
     def rows(self, progress: Callable[[int, int, str], None] | None) -> Iterator[Row]:
         for i, call in enumerate(self.calls):
@@ -256,7 +257,9 @@ class _NamedPort:
             if self.translate(name) not in self.known:
                 yield Row(**at, status="missing", reason="the port has no tensor of this name", shape=expected.shape, dtype=expected.dtype.name)
                 continue
-            yield self._row_of(judge, leaf, expected, as_array(self.port[self.translate(name)]), depth, theirs, local, at)
+            row = self._row_of(judge, leaf, expected, as_array(self.port[self.translate(name)]), depth, theirs, local, at)
+            self.refused = self.refused or not row.passed
+            yield row
 
     def _row_of(self, judge: CallJudge, leaf: str, expected: np.ndarray, actual: np.ndarray, depth: int, theirs: _Inputs, local: _Local,
                 at: dict[str, Any]) -> Row:
@@ -271,7 +274,7 @@ class _NamedPort:
             if why and not row.passed:
                 row = dataclasses.replace(row, reason=f"{row.reason}; not judged on the port's own inputs: {why}")
         if row is None:
-            found, golden = judge.judge(leaf, expected, actual)
+            found, golden = judge.judge(leaf, expected, actual, not self.refused)
             row = row_of(found, golden=golden, **at)
         if self.mode == "both":
             carried = theirs.differ or not theirs.any
@@ -297,7 +300,7 @@ class _NamedPort:
         whole = self._against_all_before(at["kind"], expected, actual, depth)
         if whole.status != "compared":
             return row_of(whole, inputs_differ=True, **at)
-        found, golden = judge.judge(leaf, local, actual)
+        found, golden = judge.judge(leaf, local, actual, not self.refused)
         verdict, reason = found.verdict, found.reason
         if verdict is None:  # its own shape or dtype depends on the inputs
             return row_of(whole, inputs_differ=True, **at)

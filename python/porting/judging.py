@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ._core import PortingError
-from .golden import accuracy, condition_factor, golden_run
+from .golden import MAX_KAPPA, accuracy, condition_factor, golden_run
 from .pair import Comparison, bits_equal, compare_arrays
 from .program import Interval, NoProgramError, Program, RunResult, feeds_of, find_interval, kind_of, run_call
+from .tolerance import CONDITIONED_AMBER as AMBER
 from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, classify, condition_scale
 
 #: What a tolerance with bands judges by its own rounding, where no closer scale is known.
@@ -46,10 +47,11 @@ class CallJudge:
             self._golden = golden_run(self.capture, self.call, self.inputs)
         return self._golden
 
-    def judge(self, leaf: str, expected: np.ndarray, actual: np.ndarray) -> tuple[Comparison, dict[str, float] | None]:
+    def judge(self, leaf: str, expected: np.ndarray, actual: np.ndarray, explain: bool = True) -> tuple[Comparison, dict[str, float] | None]:
         """(what the pair measured, who is nearer to float64 if a float64 run was made).
 
-        expected : what the reference returns for the call's inputs. actual : what the port returned for them.
+        expected : what the reference returns for the call's inputs. actual : what the port returned for them. explain : whether a float64
+        run is worth its time where it cannot change the verdict any more.
         """
         kind, tol = self.kind, self.tol
         if bits_equal(expected, actual):
@@ -60,9 +62,12 @@ class CallJudge:
         found = compare_arrays(expected, actual, kappa=1.0, **options) if by_golden else compare_arrays(expected, actual, **options)
         if found.status != "compared" or found.band in ("exact", "green") or (not by_golden and found.passed):
             return found, None
-        golden = self.golden.get(leaf) if tol.rule in ("bands", "green", "typical") else None
-        kappa = condition_factor(expected, golden) if golden is not None and by_golden else None
+        hopeless = not by_golden or not found.metrics["max_err_scale"] <= AMBER * MAX_KAPPA
+        if tol.rule not in ("bands", "green") or (hopeless and not explain):
+            return (compare_arrays(expected, actual, **options) if by_golden else found), None
+        golden = self.golden.get(leaf)
         if by_golden:
+            kappa = condition_factor(expected, golden) if golden is not None else None
             found = compare_arrays(expected, actual, kappa=kappa, **options)
         return found, accuracy(expected, actual, golden) if golden is not None else None
 

@@ -59,7 +59,7 @@ _KINDS = {
     "conditioned": _Kind(20, 0, 2, "s = rms of the row + |e|"),  # a composite or attention whose float64 run gave kappa
 }
 #: Amber of "conditioned"; and (green, amber) where the stored type is a half one, in which every op rounds.
-_CONDITIONED_AMBER = 40.0
+CONDITIONED_AMBER = 40.0
 _CONDITIONED_HALF = (8.0, 16.0)
 
 
@@ -215,7 +215,7 @@ class Tolerance:
 
     def _amber(self, kind: str, dtype: str, terms: int | None, c: float) -> float:
         if kind == "conditioned":
-            return _CONDITIONED_HALF[1] if UNIT_ROUNDOFF[dtype] > 2.0**-24 else _CONDITIONED_AMBER
+            return _CONDITIONED_HALF[1] if UNIT_ROUNDOFF[dtype] > 2.0**-24 else CONDITIONED_AMBER
         if kind == "composite" and UNIT_ROUNDOFF[dtype] <= 2.0**-24:
             return 8 * c  # what a sum of 4,096 terms inside it may leave beside a smaller result
         grown = _KINDS.get(kind, _KINDS["composite"]).growth * math.sqrt(terms or 0)
