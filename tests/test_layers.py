@@ -16,8 +16,9 @@ PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "structure"},
     {"providers", "tolerance", "selection", "tensors", "environment"},
-    {"recorder", "modules"},
-    {"program", "capture", "export"},
+    {"recorder", "modules", "forms"},
+    {"program", "capture", "export", "weights"},
+    {"collecting"},
     {"hooks"},
     {"report"},
     {"compare", "port", "diagnose", "interop"},
@@ -25,7 +26,7 @@ PYTHON_LAYERS = [
     {"parity"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},
 ]
-TORCH_AT_IMPORT = {"hooks", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
+TORCH_AT_IMPORT = {"hooks", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
 TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity"}  # to_torch(), running models
 
 

@@ -4,6 +4,8 @@
  * hash, the GIL is released around the call. */
 #include "bind_store.h"
 
+#include "../store/structure.h"
+
 #define NOGIL_BYTES 65536
 #define STACK_IDS 64
 
@@ -126,22 +128,17 @@ writer_dealloc(PyObject *obj)
 
 /* Stores a view; -1 with an exception. */
 static int
-put_view(writer_object *self, const port_view *view, PyObject *key, uint32_t *id)
+put_text(writer_object *self, const port_view *view, const char *key, size_t key_bytes, uint32_t *id)
 {
-    Py_ssize_t key_bytes;
-    const char *text = text_of(key, "key", &key_bytes);
-    if (text == NULL) {
-        return -1;
-    }
     port_error err;
     port_status status = PORT_WOULD_BLOCK;
     int64_t elems = port_view_elems(view);
     if (elems >= 0 && elems <= NOGIL_BYTES / 8) {
-        status = port_writer_put(self->writer, view, text, (size_t)key_bytes, PORT_NOWAIT, id, &err);
+        status = port_writer_put(self->writer, view, key, key_bytes, PORT_NOWAIT, id, &err);
     }
     if (status == PORT_WOULD_BLOCK) {
         Py_BEGIN_ALLOW_THREADS
-        status = port_writer_put(self->writer, view, text, (size_t)key_bytes, 0, id, &err);
+        status = port_writer_put(self->writer, view, key, key_bytes, 0, id, &err);
         Py_END_ALLOW_THREADS
     }
     if (status != PORT_OK) {
@@ -149,6 +146,14 @@ put_view(writer_object *self, const port_view *view, PyObject *key, uint32_t *id
         return -1;
     }
     return 0;
+}
+
+static int
+put_view(writer_object *self, const port_view *view, PyObject *key, uint32_t *id)
+{
+    Py_ssize_t key_bytes;
+    const char *text = text_of(key, "key", &key_bytes);
+    return text != NULL ? put_text(self, view, text, (size_t)key_bytes, id) : -1;
 }
 
 static PyObject *
@@ -189,32 +194,39 @@ dims_of(PyObject *obj, const char *what, int64_t *out, Py_ssize_t expected)
     return (int)n;
 }
 
+/* A view of memory from (pointer, dtype, shape, strides in elements); -1 with an exception. */
+static int
+view_of_memory(PyObject *const *parts, port_view *view)
+{
+    *view = (port_view){0};
+    unsigned long long pointer = PyLong_AsUnsignedLongLong(parts[0]);
+    uint32_t dtype;
+    if (PyErr_Occurred() != NULL || !u32_of(parts[1], "dtype", &dtype)) {
+        return -1;
+    }
+    int ndim = dims_of(parts[2], "shape", view->shape, -1);
+    if (ndim < 0 || dims_of(parts[3], "strides", view->strides, ndim) < 0) {
+        return -1;
+    }
+    view->data = (void *)(uintptr_t)pointer;
+    view->dtype = (port_dtype)dtype;
+    view->ndim = ndim;
+    int64_t elems;
+    uint64_t bytes;
+    if (dtype >= PORT_NUM_DTYPES || !port_shape_bytes(view->dtype, ndim, view->shape, &elems, &bytes)) {
+        PyErr_Format(PyExc_ValueError, "dtype %R and shape %R are not those of a tensor", parts[1], parts[2]);
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *
 writer_put_pointer(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (!check_count("put_pointer", count, 5)) {
-        return NULL;
-    }
-    port_view view = {0};
-    unsigned long long pointer = PyLong_AsUnsignedLongLong(args[0]);
-    uint32_t dtype, id;
-    if (PyErr_Occurred() != NULL || !u32_of(args[1], "dtype", &dtype)) {
-        return NULL;
-    }
-    int ndim = dims_of(args[2], "shape", view.shape, -1);
-    if (ndim < 0 || dims_of(args[3], "strides", view.strides, ndim) < 0) {
-        return NULL;
-    }
-    view.data = (void *)(uintptr_t)pointer;
-    view.dtype = (port_dtype)dtype;
-    view.ndim = ndim;
-    int64_t elems;
-    uint64_t bytes;
-    if (dtype >= PORT_NUM_DTYPES || !port_shape_bytes(view.dtype, ndim, view.shape, &elems, &bytes)) {
-        PyErr_Format(PyExc_ValueError, "dtype %R and shape %R are not those of a tensor", args[1], args[2]);
-        return NULL;
-    }
-    if (put_view((writer_object *)self, &view, args[4], &id) < 0) {
+    port_view view;
+    uint32_t id;
+    if (!check_count("put_pointer", count, 5) || view_of_memory(args, &view) < 0 ||
+        put_view((writer_object *)self, &view, args[4], &id) < 0) {
         return NULL;
     }
     return PyLong_FromUnsignedLong(id);
@@ -316,23 +328,96 @@ send_call(PyObject *self, port_call_record *record, PyObject *ids)
     return result;
 }
 
+/* The first five arguments of call and call_tensors. */
+static bool
+record_of(PyObject *const *args, port_call_record *record)
+{
+    Py_ssize_t module_bytes, structure_bytes;
+    if (!u32_of(args[1], "call", &record->call) || !u32_of(args[2], "step", &record->step) ||
+        !u32_of(args[3], "phase", &record->phase)) {
+        return false;
+    }
+    record->module = text_of(args[0], "module", &module_bytes);
+    record->structure = record->module != NULL ? text_of(args[4], "structure", &structure_bytes) : NULL;
+    if (record->structure == NULL) {
+        return false;
+    }
+    record->module_bytes = (size_t)module_bytes;
+    record->structure_bytes = (size_t)structure_bytes;
+    return true;
+}
+
 static PyObject *
 writer_call(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     port_call_record record = {0};
-    Py_ssize_t module_bytes, structure_bytes;
-    if (!check_count("call", count, 6) || !u32_of(args[1], "call", &record.call) || !u32_of(args[2], "step", &record.step) ||
-        !u32_of(args[3], "phase", &record.phase)) {
+    if (!check_count("call", count, 6) || !record_of(args, &record)) {
         return NULL;
     }
-    record.module = text_of(args[0], "module", &module_bytes);
-    record.structure = record.module != NULL ? text_of(args[4], "structure", &structure_bytes) : NULL;
-    if (record.structure == NULL) {
-        return NULL;
-    }
-    record.module_bytes = (size_t)module_bytes;
-    record.structure_bytes = (size_t)structure_bytes;
     return send_call(self, &record, args[5]);
+}
+
+/* One tensor of call_tensors: an id is taken as it is, memory is stored. A new reference to the id; NULL with an exception. */
+static PyObject *
+store_item(writer_object *self, const port_call_record *record, PyObject *path, PyObject *item, port_text *key)
+{
+    if (!PyTuple_Check(item)) {
+        return Py_NewRef(item);
+    }
+    port_view view;
+    uint32_t id;
+    Py_ssize_t path_bytes;
+    const char *leaf = text_of(path, "paths", &path_bytes);
+    if (PyTuple_GET_SIZE(item) != 4) {
+        PyErr_SetString(PyExc_ValueError, "a tensor is an id or (pointer, dtype, shape, strides)");
+        return NULL;
+    }
+    if (leaf == NULL || view_of_memory(&PyTuple_GET_ITEM(item, 0), &view) < 0) {
+        return NULL;
+    }
+    key->size = 0;
+    port_full_name(key, record->module, record->module_bytes, record->call, record->phase, leaf, (size_t)path_bytes);
+    if (key->failed) {
+        return PyErr_NoMemory();
+    }
+    return put_text(self, &view, key->data, key->size, &id) == 0 ? PyLong_FromUnsignedLong(id) : NULL;
+}
+
+static PyObject *
+writer_call_tensors(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    port_call_record record = {0};
+    if (!check_count("call_tensors", count, 7) || !record_of(args, &record)) {
+        return NULL;
+    }
+    /* Tuples of our own: while the GIL is released, somebody may change a list. */
+    PyObject *paths = PySequence_Tuple(args[5]);
+    PyObject *items = paths != NULL ? PySequence_Tuple(args[6]) : NULL;
+    Py_ssize_t n = items != NULL ? PyTuple_GET_SIZE(items) : 0;
+    PyObject *ids = NULL;
+    if (items != NULL && PyTuple_GET_SIZE(paths) != n) {
+        PyErr_Format(PyExc_ValueError, "%zd paths for %zd tensors", PyTuple_GET_SIZE(paths), n);
+    } else if (items != NULL) {
+        ids = PyList_New(n);
+    }
+    port_text key = {0};
+    for (Py_ssize_t i = 0; ids != NULL && i < n; i++) {
+        PyObject *id = store_item((writer_object *)self, &record, PyTuple_GET_ITEM(paths, i), PyTuple_GET_ITEM(items, i), &key);
+        if (id == NULL) {
+            Py_CLEAR(ids);
+        } else {
+            PyList_SET_ITEM(ids, i, id);
+        }
+    }
+    port_text_free(&key);
+    Py_XDECREF(paths);
+    Py_XDECREF(items);
+    PyObject *sent = ids != NULL ? send_call(self, &record, ids) : NULL;
+    if (sent == NULL) {
+        Py_CLEAR(ids);
+    }
+    Py_XDECREF(sent);
+    return ids;
 }
 
 static PyObject *
@@ -469,6 +554,10 @@ static PyMethodDef writer_methods[] = {
     {"name", FASTCALL(writer_name), METH_FASTCALL, "name($self, name, tensor_id, /)\n--\n\nBind a full name to a tensor."},
     {"call", FASTCALL(writer_call), METH_FASTCALL,
      "call($self, module, call, step, phase, structure, tensor_ids, /)\n--\n\nRecord one side of a module's call."},
+    {"call_tensors", FASTCALL(writer_call_tensors), METH_FASTCALL,
+     "call_tensors($self, module, call, step, phase, structure, paths, tensors, /)\n--\n\nStore the tensors that are "
+     "given as (pointer, dtype, shape, strides) under the call's full names, take the ids as they are, and record the call. "
+     "Returns all ids."},
     {"alias", FASTCALL(writer_alias), METH_FASTCALL, "alias($self, alias, module, /)\n--\n\nA second path of a shared module."},
     {"note", writer_note, METH_O, "note($self, text, /)\n--\n\nRecord a note: the text of a JSON object."},
     {"set_manifest", writer_set_manifest, METH_O,

@@ -26,6 +26,10 @@ class Writer:
     # name: FileExistsError if it was bound before. call: ValueError if the structure's leaves and tensor_ids differ in number, or
     # if this module, call and phase were written before. note: the text of a JSON object.
     def call(self, module: str, call: int, step: int, phase: int, structure: str, tensor_ids: Sequence[int]) -> None: ...
+    def call_tensors(self, module: str, call: int, step: int, phase: int, structure: str, paths: Sequence[str],
+                     tensors: Sequence[int | tuple[int, int, Sequence[int], Sequence[int]]]) -> list[int]:
+        """Stores those given as (pointer, dtype, shape, strides) as put_pointer does, under the call's full names, and
+        records the call with these ids and those given. Returns all ids."""
     def alias(self, alias: str, module: str) -> None: ...
     def note(self, text: str) -> None: ...
     def set_manifest(self, text: str) -> None: """Replace MANIFEST.json atomically, now ("finished" is written as false until close)."""

@@ -14,6 +14,8 @@ from . import structure
 from .selection import Selection
 from .tensors import is_lazy
 
+MAX_WAYS = 256  # ways to call a module that are remembered
+
 
 def find_roots(model: Any, modules: Any) -> dict[str, torch.nn.Module]:
     """The root modules of what the user wants captured, by the prefix of their names ("" for a bare module).
@@ -94,6 +96,8 @@ class Parameters:
         self.positional: list[str] = []
         self.keywords: list[str] = []  # in the order of the signature, positional ones included
         self.variadic = "args"
+        self._known: dict[tuple[Any, ...], tuple[tuple[str, ...], list[str]]] = {}  # by (number of args, *names of kwargs)
+        self._places: list[tuple[str, ...]] = []
         try:
             parameters = inspect.signature(module.forward).parameters.values()
         except (TypeError, ValueError):  # no signature: by place, keywords by name
@@ -106,19 +110,29 @@ class Parameters:
             if p.kind is p.VAR_POSITIONAL:
                 self.variadic = p.name
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[str], list[Any]]:
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[str, ...], list[Any]]:
         """Names and values of the parameters that were given. Items of *args are named ``args.0``, ``args.1``, ..."""
-        count = len(self.positional)
-        names, values = self.positional[: len(args)], list(args)
-        if len(args) > count:
-            names = names + [f"{self.variadic}.{i}" for i in range(len(args) - count)]
-        if kwargs:
-            known = [name for name in self.keywords if name in kwargs]
-            if len(known) < len(kwargs):
-                known += sorted(kwargs.keys() - set(known))
-            names = names + known
-            values += [kwargs[name] for name in known]
-        return names, values
+        given = (len(args), *kwargs)
+        known = self._known.get(given)
+        if known is None:
+            if len(self._known) >= MAX_WAYS:
+                self._known.clear()
+            known = self._known[given] = self._order(len(args), kwargs)
+        names, keywords = known
+        return names, [*args, *[kwargs[name] for name in keywords]]
+
+    def _order(self, num_args: int, kwargs: dict[str, Any]) -> tuple[tuple[str, ...], list[str]]:
+        names = self.positional[:num_args]
+        names += [f"{self.variadic}.{i}" for i in range(num_args - len(names))]
+        keywords = [name for name in self.keywords if name in kwargs]
+        keywords += sorted(kwargs.keys() - set(keywords))
+        return (*names, *keywords), keywords
+
+    def places(self, count: int) -> tuple[str, ...]:
+        """("0", "1", ...), `count` of them."""
+        while len(self._places) <= count:
+            self._places.append(tuple(map(str, range(len(self._places)))))
+        return self._places[count]
 
 
 # ------------------------------------------------------------------------------------------ what the manifest says

@@ -199,11 +199,11 @@ def run_script(script, arguments, path, options):
                 error = raised
     finally:
         sys.argv, sys.path[:], sys.modules["__main__"] = saved
-    if error is None or isinstance(error, (SystemExit, hooks._StopRun)):
+    if error is None or isinstance(error, (SystemExit, hooks.StopRun)):
         watch.close()
     else:
         watch.close(error)
-    return _exit_code(error, script, hooks._StopRun), watch
+    return _exit_code(error, script, hooks.StopRun), watch
 
 
 def _run_main(path):

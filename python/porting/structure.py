@@ -50,7 +50,7 @@ OPAQUE = _Mark("OPAQUE")  # then the class's name, the repr
 class Walker:
     """Walks values. `is_leaf(value) -> bool` says what is stored.
 
-    After `walk(value)`: `tokens` (list), `leaves` (list), `cached` (ranges of leaves that sit inside cache objects) and
+    After `walk(value)`: `tokens` (list), `leaves` (list), `cached` (begin, end and the object's id, of leaves that sit inside a cache object) and
     `lost` (reasons, for what was cut off: cycles, depth).
     """
 
@@ -63,7 +63,7 @@ class Walker:
     def reset(self) -> None:
         self.tokens: list[Hashable] = []
         self.leaves: list[Any] = []
-        self.cached: list[tuple[int, int]] = []
+        self.cached: list[tuple[int, int, int]] = []
         self.lost: list[str] = []
         self._open: set[int] = set()
 
@@ -133,15 +133,23 @@ class Walker:
         else:
             layers = list(value.layers)
             self.tokens += (OBJECT, kind.__name__, tuple(map(str, range(len(layers)))))
-            for layer in layers:
-                key, values = layer.keys, layer.values
-                if type(layer).__name__ in KEY_VALUE_LAYERS and self.is_leaf(key) and self.is_leaf(values):
-                    # a decode step passes every layer's pair to every module: no call and no object per pair
-                    self.tokens += (OBJECT, type(layer).__name__, KEY_VALUE, LEAF, LEAF)
-                    self.leaves += (key, values)
-                else:
+            if not self._walk_equal_layers(layers):
+                for layer in layers:
                     self._walk_cache_layer(layer)
-        self.cached.append((start, len(self.leaves)))
+            self.cached.append((start, len(self.leaves), id(value)))
+
+    def _walk_equal_layers(self, layers: list[Any]) -> bool:
+        """All layers at once if they are of one known kind and full: a decode step passes them to every module."""
+        kinds = set(map(type, layers))
+        name = next(iter(kinds)).__name__ if len(kinds) == 1 else ""
+        if name not in KEY_VALUE_LAYERS:
+            return False
+        leaves = [field for layer in layers for field in (layer.keys, layer.values)]
+        if not all(map(self.is_leaf, leaves)):
+            return False
+        self.tokens += (OBJECT, name, KEY_VALUE, LEAF, LEAF) * len(layers)
+        self.leaves += leaves
+        return True
 
     def _walk_cache_layer(self, layer: Any) -> None:
         known = type(layer).__name__ in KEY_VALUE_LAYERS
@@ -170,8 +178,12 @@ class Walker:
 def is_cache(value: Any) -> bool:
     """True for objects with per-layer keys and values, and for those that join two of these (by form, not by class)."""
     layers = getattr(value, "layers", None)
-    if isinstance(layers, list) and all(hasattr(layer, "keys") and hasattr(layer, "values") for layer in layers):
-        return not hasattr(value, "forward")
+    if isinstance(layers, list):
+        one_of_each = {type(layer): layer for layer in layers}.values()
+        if any(type(layer).__name__ not in KEY_VALUE_LAYERS for layer in one_of_each):
+            one_of_each = layers
+        if all(hasattr(layer, "keys") and hasattr(layer, "values") for layer in one_of_each):
+            return not hasattr(value, "forward")
     return (
         is_cache(getattr(value, "self_attention_cache", None) or 0)
         if hasattr(value, "cross_attention_cache")

@@ -1,6 +1,6 @@
 """torch tensors as memory that the store can copy: which are taken as they are, which are made dense first, which cannot be kept.
 
-Imports torch, as only `hooks` and `recorder` do besides.
+Imports torch, as only what captures does besides.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "C64": torch.complex64,
 }  # fmt: skip
 DTYPE_NUMBERS: dict[torch.dtype, int] = {TORCH_DTYPES[name]: i for i, name in enumerate(_core.DTYPES)}
+dispatch_keys = torch._C._dispatch_keys  # of a tensor; .raw_repr() is a number that says all that is_direct() asks but the dtype
 PLAIN_TENSORS = frozenset((torch.Tensor, torch.nn.Parameter, torch.nn.Buffer))
 
 
@@ -51,6 +52,7 @@ def is_direct(tensor: torch.Tensor) -> bool:
         and not tensor.is_nested
         and not tensor.is_neg()
         and not (tensor.is_complex() and tensor.is_conj())
+        and not tensor._is_zerotensor()
     )
 
 
@@ -81,6 +83,8 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
                 tensor = tensor.as_subclass(torch.Tensor)
             if tensor.device.type != "cpu":
                 tensor = tensor.to("cpu")
+            if tensor._is_zerotensor():
+                tensor = tensor.clone()
             tensor = tensor.resolve_conj().resolve_neg()
             if tensor.numel() and tensor.data_ptr() == 0:
                 raise DroppedError("a tensor without memory of its own (fake, or a wrapper around another)")
