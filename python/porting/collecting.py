@@ -31,7 +31,7 @@ import torch
 from . import _core, naming, structure
 from .forms import Form, make_form
 from .modules import Slot, is_compiled
-from .recorder import Recorder, pattern_of
+from .recorder import Recorder, pattern_of, skip_compilation
 from .selection import Selection
 from .tensors import DTYPE_NUMBERS, PLAIN_TENSORS, DroppedError, dense, dispatch_keys, is_direct, is_leaf
 from .weights import Weights
@@ -70,14 +70,14 @@ class _Before(_Hook):
     __slots__ = ()
 
     def __call__(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.run.before(self.slot, args, kwargs, sys._getframe(1))
+        self.run.before(self.slot, args, kwargs)
 
 
 class _After(_Hook):
     __slots__ = ()
 
     def __call__(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        self.run.after(self.slot, output, sys._getframe(1))
+        self.run.after(self.slot, output)
 
 
 class _Frame:
@@ -164,9 +164,10 @@ class Run:
 
     # -------------------------------------------------------------- the hooks
 
-    def before(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any], caller: FrameType) -> None:
+    def before(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.stopped:
             return
+        caller = sys._getframe(2)
         stack = self._stack()
         while stack and not _is_inside(caller, stack[-1].caller):
             self._discard(stack, len(stack) - 1)
@@ -189,12 +190,12 @@ class Run:
         except Exception as error:
             self._trouble(error, f"the inputs of {slot.name or 'the root'}")
 
-    def after(self, slot: Slot, output: Any, caller: FrameType) -> None:
+    def after(self, slot: Slot, output: Any) -> None:
         if self.stopped:
             return
         try:
             stack = self._stack()
-            place = id(caller)
+            place = id(sys._getframe(2))
             for i in range(len(stack) - 1, -1, -1):
                 frame = stack[i]
                 if frame.slot is slot and frame.caller == place:
@@ -485,6 +486,9 @@ class Run:
                 warnings.warn(f"porting: {reason}. The model's run is not affected.", RuntimeWarning, stacklevel=2)
             except Warning:  # warnings are errors here; the note remains
                 return
+
+
+skip_compilation(_Before.__call__, _After.__call__, Run.before, Run.after)
 
 
 def _is_inside(frame: FrameType | None, outer: int) -> bool:

@@ -238,7 +238,7 @@ class Recorder(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # True would import the whole compiler at the first op; see _skip_compilation
+        return False  # True would import the whole compiler at the first op; see skip_compilation
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -604,17 +604,20 @@ class Recorder(TorchDispatchMode):
                 recording.constants[value] = (self._store(recording, value, tensor, 0), 0)
 
 
-def _skip_compilation() -> None:
-    """A compiler that is tracing the model must not trace the recorder. torch's own way imports the whole compiler at the first op."""
-    try:
-        frames = torch._C._dynamo.eval_frame
-        skip = frames._FrameAction.SKIP
-        frames.set_code_exec_strategy(Recorder.__torch_dispatch__.__code__, frames._FrameExecStrategy(skip, skip))
-    except (AttributeError, TypeError):  # another version of torch: programs of compiled models may then have a reason
-        pass
+def skip_compilation(*functions: Any) -> None:
+    """A compiler that is tracing the model must not trace these, nor what they call. torch's own way imports the whole compiler
+    at the first call."""
+    for function in functions:
+        function._torchdynamo_disable = True  # not as a part of another function
+        try:
+            frames = torch._C._dynamo.eval_frame
+            skip = frames._FrameAction.SKIP
+            frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
+        except (AttributeError, TypeError):  # another version of torch: programs of compiled models may then have a reason
+            return
 
 
-_skip_compilation()
+skip_compilation(Recorder.__torch_dispatch__)
 
 
 class _Again:
