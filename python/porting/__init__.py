@@ -18,6 +18,8 @@ _HOME = {
     "Capture": "capture",
     "check": "check",
     "compare": "compare",
+    "explain": "diagnose.explain",
+    "Diagnosis": "diagnose",
     "assert_close": "testing",
     "test_layer": "testing",
     "ParityError": "testing",
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from .capture import Capture, open
     from .check import check
     from .compare import compare
+    from .diagnose import Diagnosis
+    from .diagnose.explain import explain
     from .hooks import ActivationCollector, tap
     from .parity import parity
     from .providers import show_config

@@ -7,13 +7,15 @@ A cause is named only if the port is reproduced to rounding level under it; else
 """
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._core import PortingError
-from . import attention, constants, outputs, rounding, structure, weights  # noqa: F401  (they register their generators)
+from . import constants, weights, structure, norms, attention, rotary, layout, rounding, outputs, fit  # noqa: F401, I001  (they register their generators, in this order)
 from .case import Case, Op
-from .hypothesis import Hypothesis, edited, generator, generators, overridden, transformed
+from .hypothesis import Generator, Hypothesis, edited, generator, generators, overridden, transformed
 from .rank import LEVEL, Judge, Ranked, decide
 
 __all__ = ["Case", "Diagnosis", "Hypothesis", "Op", "diagnose", "edited", "generator", "overridden", "transformed"]
@@ -48,7 +50,7 @@ class Diagnosis:
         text = f"{self.module}: {self.cause}: {self.detail}"
         for other in self.also:
             text += f"\n  or, equally: {other.cause}: {other.detail}"
-        if self.cause == "unknown":
+        if self.cause in ("unknown", "partly-wrong"):
             text += f"\n  ruled out: {', '.join(self.ruled_out)}"
         return text
 
@@ -59,33 +61,78 @@ class Diagnosis:
         }  # fmt: skip
 
 
-def diagnose(case: Case) -> Diagnosis:
-    """Runs every generator on the case and decides. Raises what running the unchanged program raises."""
+BUDGET_S = 20.0
+
+
+def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
+    """Runs every generator on the case and decides. Raises what running the unchanged program raises.
+
+    budget_s : seconds after which no further hypothesis is begun; those left are in `not_run`.
+    """
     judge = Judge(case)
     _, residual, equal = judge.measure(judge.reference)
     if equal:
         return Diagnosis(case.module, "none", "the port's outputs are bit-equal to the reference's", 1.0, 0.0)
     if residual <= LEVEL:
-        return Diagnosis(case.module, "rounding", f"the port differs by rounding alone ({residual:.2g} units)", 0.0, residual)
-    ranked, not_run = run_all(case, judge)
-    named = decide(ranked)
-    ruled_out = sorted({r.cause for r in ranked} - {r.cause for r in named})
+        return only_rounding(case, judge, residual, budget_s)
+    ranked, not_run = run_all(case, judge, generators(), budget_s)
+    named = simplest(decide(ranked))
     if not named:
-        best = f"; nearest: {ranked[0].detail}, which leaves {ranked[0].residual:.3g} units" if ranked else ""
-        return Diagnosis(case.module, "unknown", f"no single change explains the difference of {residual:.3g} units{best}", 0.0, residual, [], ranked, ruled_out, not_run)
-    first = named[0]
-    return Diagnosis(case.module, first.cause, first.detail, first.explained, first.residual, named[1:], ranked, ruled_out, not_run)
+        refined, _ = run_all(case, judge, (fit.fitted,), budget_s)
+        ranked = sorted([*ranked, *refined], key=order_of)
+        named = simplest(decide(ranked))
+    ruled_out = sorted({r.cause for r in ranked} - {r.cause for r in named})
+    if named:
+        first = named[0]
+        return Diagnosis(case.module, first.cause, first.detail, first.explained, first.residual, named[1:], ranked, ruled_out, not_run)
+    part = judge.part
+    if part is not None:
+        detail = f"everything but {part.where} is right; there no single change explains the difference of {residual:.3g} units"
+        return Diagnosis(case.module, "partly-wrong", detail, 0.0, residual, [], ranked, ruled_out, not_run)
+    best = f"; nearest: {ranked[0].detail}, which leaves {ranked[0].residual:.3g} units" if ranked and ranked[0].explained > 0.5 else ""
+    return Diagnosis(case.module, "unknown", f"no single change explains the difference of {residual:.3g} units{best}", 0.0, residual, [], ranked, ruled_out, not_run)
 
 
-def run_all(case: Case, judge: Judge) -> tuple[list[Ranked], list[str]]:
+def only_rounding(case: Case, judge: Judge, residual: float, budget_s: float) -> Diagnosis:
+    """"rounding". If one other place of rounding gives every bit of the port, `also` says which: it is no fault, but it is a fact."""
+    ranked, not_run = run_all(case, judge, rounding.GENERATORS, budget_s)
+    exact = [r for r in ranked if r.equal]
+    detail = f"the port differs by rounding alone ({residual:.2g} units)" + (f"; bit for bit: {exact[0].detail}" if exact else "")
+    return Diagnosis(case.module, "rounding", detail, 0.0, residual, exact, ranked, [], not_run)
+
+
+def simplest(named: list[Ranked]) -> list[Ranked]:
+    """Causes that hold for the whole output before those that hold in a part of it; what is said of the output alone only if no cause within explains it."""
+    whole = [r for r in named if not r.detail.startswith("in ")]
+    named = whole or named
+    return sorted(named, key=lambda r: r.cause in outputs.CAUSES)
+
+
+def order_of(r: Ranked) -> tuple[bool, float]:
+    return (not r.equal, r.residual)
+
+
+def run_all(case: Case, judge: Judge, makers: Iterable[Generator], budget_s: float) -> tuple[list[Ranked], list[str]]:
     """All hypotheses, best first; and those that could not be run, with the reason."""
     ranked: list[Ranked] = []
     not_run: list[str] = []
-    for make in generators():
-        for hypothesis in make(case):
+    end = time.monotonic() + budget_s
+    for make in makers:
+        for hypothesis in each(make, case, not_run):
+            if time.monotonic() > end:
+                not_run.append(f"{hypothesis.cause}: {hypothesis.detail}: no time left")
+                continue
             try:
-                ranked.append(judge.rank(hypothesis))
-            except (PortingError, ValueError) as error:
+                ranked += judge.rank(hypothesis)
+            except (PortingError, ValueError, IndexError, KeyError, TypeError) as error:
                 not_run.append(f"{hypothesis.cause}: {hypothesis.detail}: {error}")
-    ranked.sort(key=lambda r: (not r.equal, r.residual))
+    ranked.sort(key=order_of)
     return ranked, not_run
+
+
+def each(make: Generator, case: Case, not_run: list[str]) -> Iterator[Hypothesis]:
+    """What a generator yields. One that fails, as on a program of a form that it did not expect, ends there and is listed: the others go on."""
+    try:
+        yield from make(case)
+    except Exception as error:
+        not_run.append(f"generator {make.__module__.rpartition('.')[2]}.{make.__name__}: {type(error).__name__}: {error}")

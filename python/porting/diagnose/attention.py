@@ -1,237 +1,408 @@
-"""Attention and positions: masks, grouped heads, merge order, rotary embeddings, embedding offsets."""
+"""Attention: masks, scale, softmax, grouped heads; for the fused op and for products around a softmax alike.
+
+An attention is found in the program and brought to one form: logits, an additive mask, what is done with the probabilities. Hypotheses compute other
+probabilities from these in float64 and put them in the place of the recorded ones; the ops after them run as recorded.
+"""
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
-from .case import Case, Op
-from .hypothesis import Hypothesis, edited, generator, overridden
+from .case import Case, Op, is_float
+from .constants import factor_variants, is_number, show
+from .hypothesis import Hypothesis, generator, overridden
 
-SDPA = "_scaled_dot_product_flash_attention_for_cpu"
+HIDDEN = -1e4  # an addend below this hides a position
+SOFTCAPS = (15.0, 20.0, 30.0, 50.0, 100.0)
+
+
+@dataclass
+class Attention:
+    """One attention. T queries, S keys; arrays in float64.
+
+    index : its op. logits() : (.., T, S) products of q and k, not scaled. scale : factor. cap : tanh cap or 0. mask() : additive, broadcastable to the logits, or None
+    override(p) : values to put in place for probabilities p.
+    """
+
+    index: int
+    logits: Callable[[], np.ndarray]
+    scale: float
+    cap: float
+    mask: Callable[[], np.ndarray | None]
+    override: Callable[[np.ndarray], dict[int, np.ndarray]]
+
+
+def additive(mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask.astype(np.float64)
+
+
+def repeated(k: np.ndarray, heads: int) -> np.ndarray:
+    """(B, G, S, D) -> (B, H, S, D)."""
+    return k if k.shape[1] == heads else np.repeat(k, heads // k.shape[1], axis=1)
+
+
+def fused(case: Case, index: int) -> Attention:
+    op = case.ops[index]
+    q, k, v = op.inputs[:3]
+    shape, heads = case.values[q][1], case.values[q][1][1]
+    scale = float(op.kwargs["scale"]) if is_number(op.kwargs.get("scale")) else 1 / math.sqrt(shape[-1])
+    t, s = shape[-2], case.values[k][1][-2]
+
+    def wide(value: int) -> np.ndarray:
+        return repeated(case.intermediates()[value].astype(np.float64), heads)
+
+    def mask() -> np.ndarray | None:
+        given = op.kwargs.get("attn_mask") or (op.args[5] if len(op.args) > 5 and isinstance(op.args[5], dict) else None)
+        found = additive(case.intermediates()[given["v"]]) if given else None
+        if len(op.args) > 4 and op.args[4]:
+            causal = np.where(np.tri(t, s, dtype=bool), 0.0, -np.inf)
+            found = causal if found is None else found + causal
+        return found
+
+    out = op.outputs[0]
+    return Attention(
+        index, lambda: wide(q) @ wide(k).swapaxes(-1, -2), scale, 0.0, mask,
+        lambda p: {out: (p @ wide(v)).astype(case.intermediates()[out].dtype)},
+    )  # fmt: skip
+
+
+def written_out(case: Case, index: int) -> Attention | None:
+    """Back from a softmax over the last dimension: additions of masks, factors, a tanh cap, to the product of q and k."""
+    op = case.ops[index]
+    rank = len(case.values[op.inputs[0]][1])
+    if rank < 2 or op.args[1] not in (-1, rank - 1):
+        return None
+    masks: list[Callable[[], np.ndarray]] = []
+    scale, cap, seen_cap = 1.0, 0.0, False
+    value = op.inputs[0]
+    for _ in range(16):
+        made = case.producers.get(value)
+        step = case.ops[made] if made is not None else None
+        if step is None:
+            return None
+        if step.base in ("bmm", "mm", "baddbmm"):
+            break
+        if step.base in ("view", "_unsafe_view", "_to_copy", "clone", "expand", "reshape", "unsqueeze", "squeeze"):
+            value = step.inputs[0]
+        elif step.base in ("mul", "div") and len(step.inputs) == 1 and is_number(step.args[1]):
+            factor = float(step.args[1]) if step.base == "mul" else 1 / float(step.args[1])
+            before_tanh = case.producers.get(step.inputs[0])
+            if before_tanh is not None and case.ops[before_tanh].base == "tanh":
+                cap, seen_cap = factor, True
+            elif seen_cap and math.isclose(factor * cap, 1.0, rel_tol=1e-6):
+                pass
+            else:
+                scale *= factor
+            value = step.inputs[0]
+        elif step.base == "tanh":
+            value = step.inputs[0]
+        elif step.base == "add" and len(step.inputs) == 2:
+            a, b = (logit_like(case, v) for v in step.inputs)
+            if a == b:
+                return None
+            other = step.inputs[1] if a else step.inputs[0]
+            masks.append(lambda v=other: additive(case.intermediates()[v]))
+            value = step.inputs[0] if a else step.inputs[1]
+        elif step.base == "masked_fill" and len(step.inputs) == 2:
+            masks.append(lambda v=step.inputs[1]: np.where(case.intermediates()[v], -np.inf, 0.0))
+            value = step.inputs[0]
+        elif step.base == "where" and len(step.inputs) == 3:
+            masks.append(lambda v=step.inputs[0]: np.where(case.intermediates()[v], 0.0, -np.inf))
+            value = step.inputs[1]
+        else:
+            return None
+    shape = case.values[op.inputs[0]][1]
+    product = value
+
+    def mask() -> np.ndarray | None:
+        total = None
+        for one in masks:
+            total = one() if total is None else total + one()
+        return total
+
+    out = op.outputs[0]
+    return Attention(
+        index, lambda: case.intermediates()[product].astype(np.float64).reshape(shape), scale, cap, mask,
+        lambda p: {out: p.astype(case.intermediates()[out].dtype).reshape(shape)},
+    )  # fmt: skip
+
+
+def logit_like(case: Case, value: int) -> bool:
+    """True if the value comes from a product of two computed matrices through elementwise ops."""
+    for _ in range(12):
+        made = case.producers.get(value)
+        if made is None:
+            return False
+        op = case.ops[made]
+        if op.base in ("bmm", "mm", "baddbmm"):
+            return True
+        if op.base not in ("view", "_unsafe_view", "mul", "div", "add", "tanh", "_to_copy", "clone", "masked_fill"):
+            return False
+        value = op.inputs[0]
+    return False
+
+
+def find_attentions(case: Case) -> list[Attention]:
+    if case.in_place:
+        return []
+    if "attentions" not in case._memory:
+        found: list[Attention] = []
+        for i, op in enumerate(case.ops):
+            if op.base.startswith("_scaled_dot_product"):
+                found.append(fused(case, i))
+            elif op.base in ("_softmax", "_safe_softmax", "softmax"):
+                one = written_out(case, i)
+                if one is not None:
+                    found.append(one)
+        case._memory["attentions"] = found
+    return case._memory["attentions"]
+
+
+# ---------------------------------------------------------------- probabilities under a hypothesis
+
+
+def softmax(x: np.ndarray, axis: int = -1, sink: float | None = None) -> np.ndarray:
+    """In float64; rows that are all -inf give NaN as torch does. sink: one more logit that takes part and is dropped."""
+    with np.errstate(all="ignore"):
+        top = x.max(axis=axis, keepdims=True)
+        if sink is not None:
+            top = np.maximum(top, sink)
+        e = np.exp(x - top)
+        total = e.sum(axis=axis, keepdims=True)
+        return e / (total if sink is None else total + np.exp(sink - top))
+
+
+def capped(x: np.ndarray, cap: float) -> np.ndarray:
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def probabilities(a: Attention, *, mask: np.ndarray | None | str = "own", scale: float | None = None, cap: float | None = None,
+                  sink: float | None = None, axis: int = -1) -> np.ndarray:
+    x = capped(a.logits() * (a.scale if scale is None else scale), a.cap if cap is None else cap)
+    m = a.mask() if isinstance(mask, str) else mask
+    return softmax(x if m is None else x + m, axis, sink)
+
+
+def changed(case: Case, a: Attention, cause: str, detail: str, compute: Callable[[], np.ndarray]) -> Hypothesis:
+    return overridden(case, cause, detail, lambda: a.override(compute()))
 
 
 @generator
 def masks(case: Case) -> Iterator[Hypothesis]:
-    """Mask absent, causal for full and back, moved by one, too weak, added as 0 and 1."""
-    for i, op in enumerate(case.ops):
-        if op.base != SDPA:
+    """Mask absent, one where there is none, moved by one, too weak, the other way round; padding or causality or window ignored."""
+    for a in find_attentions(case):
+        m = a.mask()
+        shape = a.logits().shape
+        t, s = shape[-2:]
+        causal = np.where(np.tri(t, s, s - t, dtype=bool), 0.0, -np.inf)
+        if m is None:
+            if t > 1:
+                yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda a=a, c=causal: probabilities(a, mask=c))
             continue
-        causal = len(op.args) > 4 and bool(op.args[4])
-        t, s = case.values[op.inputs[0]][1][-2], case.values[op.inputs[1]][1][-2]
-        mask = op.kwargs.get("attn_mask")
-        if t > 1 and mask is None:
-            detail = "port attends to later positions, reference is causal" if causal else "port is causal, reference attends to all positions"
-            yield edited(case, "mask-absent" if causal else "mask-causal", detail, lambda d, i=i, c=causal: set_causal(d.ops[i], not c))
-        if causal:
-            yield from causal_variants(case, i, op, t, s)
-        if mask is not None:
-            yield edited(case, "mask-absent", "port ignores the attention mask", lambda d, i=i: d.ops[i].kwargs.pop("attn_mask"))
-            yield from mask_variants(case, mask["v"])
+        hidden = np.broadcast_to(m <= HIDDEN, np.broadcast_shapes(m.shape, shape[-2:]))
+        if not hidden.any():
+            if not np.any(m):
+                if t > 1:
+                    yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda a=a, c=causal: probabilities(a, mask=c))
+            else:
+                yield changed(case, a, "bias-missing", "port leaves out what the reference adds to the logits (a position bias)", lambda a=a: probabilities(a, mask=None))
+                yield changed(case, a, "bias-doubled", "port adds the position bias to the logits twice", lambda a=a, m=m: probabilities(a, mask=2 * m))
+                if t > 1:
+                    yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda a=a, c=causal, m=m: probabilities(a, mask=m + c))
+            continue
+        yield from hidden_variants(case, a, m, hidden, causal)
 
 
-def set_causal(op: Op, causal: bool) -> None:
-    op.args = [*op.args[:3], op.args[3] if len(op.args) > 3 else 0.0, causal]
+def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray, causal: np.ndarray) -> Iterator[Hypothesis]:
+    """Other masks than one that hides positions."""
+    t, s = causal.shape
+    rest = np.where(hidden, 0.0, np.where(np.isfinite(m), m, 0.0))
+    later = np.broadcast_to(np.isinf(causal), hidden.shape)
+    is_causal = t > 1 and bool(hidden[later].all())
 
+    def with_hidden(h: np.ndarray, value: float = -np.inf) -> np.ndarray:
+        return rest + np.where(h, value, 0.0)
 
-def causal_variants(case: Case, index: int, op: Op, t: int, s: int) -> Iterator[Hypothesis]:
-    """A causal mask that lets one position more or less through."""
-    for shift, detail in ((1, "port lets each position see the next one (mask off by one)"), (-1, "port hides each position from itself (mask off by one)")):
-        def change(draft, shift: int = shift) -> None:
-            mask = np.where(np.tri(t, s, shift, dtype=bool), 0, -np.inf).astype(np.float32)
+    def one(cause: str, detail: str, mask: np.ndarray | None) -> Hypothesis:
+        return changed(case, a, cause, detail, lambda: probabilities(a, mask=mask))
+
+    yield one("mask-absent", "port attends to later positions, reference is causal" if is_causal else "port ignores the attention mask", rest if rest.any() else None)
+    columns = hidden.all(axis=-2, keepdims=True) if t > 1 else hidden & False
+    if is_causal:
+        if (hidden & ~later).any():
+            yield one("mask-padding-ignored" if columns.any() else "window-ignored",
+                      "port is causal but ignores the padding" if columns.any() else "port attends to all earlier positions, reference to a window of them",
+                      with_hidden(later))  # fmt: skip
+            if columns.any():
+                yield one("mask-causality-ignored", "port hides the padding but attends to later positions", with_hidden(columns | np.zeros_like(hidden)))
+        for shift, detail in ((1, "port lets each position see the next one (mask off by one)"), (-1, "port hides each position from itself (mask off by one)")):
+            moved = ~np.tri(t, s, s - t + shift, dtype=bool)
             if shift < 0:
-                mask[0, 0] = 0
-            value = draft.new_value(op.inputs[0], shape=[t, s])
-            draft.feeds[value] = mask
-            set_causal(draft.ops[index], False)
-            draft.ops[index].kwargs["attn_mask"] = {"v": value}
+                moved[0, 0] = False
+            yield one("mask-off-by-one", detail, with_hidden(moved | (hidden & ~later if shift > 0 else hidden)))
+        if s == t or not (hidden & ~later).any():
+            for width in range(1, min(s, 33)):
+                window = later | (np.arange(s)[None, :] <= np.arange(s - t, s)[:, None] - width)
+                if not np.array_equal(window | hidden, hidden):
+                    yield one("window-added", f"port attends to the last {width} positions, reference to all earlier ones", with_hidden(window | hidden))
+        limit = window_of(hidden)
+        if limit is not None:
+            for by in (1, -1):
+                window = later | (np.arange(s)[None, :] <= np.arange(s - t, s)[:, None] - (limit + by))
+                yield one("window-off-by-one", f"port's window has {limit + by} positions, reference's {limit}", with_hidden(window))
+    else:
+        if t > 1:
+            yield one("mask-causal", "port is causal beside the reference's mask", with_hidden(hidden | later))
+        for shift in (1, -1):
+            yield one("mask-off-by-one", f"port has the mask moved by {shift:+d} position", with_hidden(np.roll(hidden, shift, axis=-1)))
+    yield one("mask-weak", "port adds 0 and 1 for the mask in the place of 0 and -inf", rest + np.where(hidden, 0.0, 1.0))
+    yield one("mask-weak", "port adds 1 where the reference adds -inf", with_hidden(hidden, 1.0))
+    for value in (-1.0, -10.0, -100.0):
+        yield one("mask-weak", f"port adds {value:g} where the reference hides a position", with_hidden(hidden, value))
+    yield one("mask-inverted", "port has the mask the other way round", with_hidden(~hidden, -1e30))
+    yield changed(case, a, "mask-after-softmax", "port sets hidden probabilities to 0 after the softmax", lambda: np.where(hidden, 0.0, probabilities(a, mask=rest)))
+    multiplied = np.where(hidden, 0.0, 1.0)
+    yield changed(case, a, "mask-multiplied", "port multiplies the logits by the mask where the reference hides", lambda: softmax(a.logits() * a.scale * multiplied))
 
-        yield edited(case, "mask-off-by-one", detail, change)
+
+def window_of(hidden: np.ndarray) -> int | None:
+    """How many positions, itself included, the last query sees, if the mask is a causal window; else None."""
+    flat = hidden.reshape(-1, *hidden.shape[-2:])[0]
+    t, s = flat.shape
+    width = int((~flat[-1]).sum())
+    expected = ~((np.arange(s)[None, :] <= np.arange(s - t, s)[:, None]) & (np.arange(s)[None, :] > np.arange(s - t, s)[:, None] - width))
+    return width if width < s and np.array_equal(flat, expected) else None
 
 
-def mask_variants(case: Case, value: int) -> Iterator[Hypothesis]:
-    if case.in_place:
-        return
+@generator
+def logits(case: Case) -> Iterator[Hypothesis]:
+    """Scale absent, squared, of another size; softcap ignored or added; a sink; softmax over another axis, in half, absent."""
+    for a in find_attentions(case):
+        op = case.ops[a.index]
+        if op.base.startswith("_scaled_dot_product"):
+            head, heads = case.values[op.inputs[0]][1][-1], case.values[op.inputs[0]][1][1]
+        else:
+            head = heads = 0
+        rows = list(factor_variants(a.scale)) + ([("1/head size", 1 / head), ("1/sqrt(hidden size)", 1 / math.sqrt(head * heads))] if head else [])
+        for label, new in rows:
+            if not math.isclose(new, a.scale, rel_tol=1e-9) and (a.scale != 1.0 or label != "factor missing"):
+                yield changed(case, a, "attention-scale", f"port scales q.k by {show(new)} ({label}), reference by {show(a.scale)}",
+                              lambda a=a, n=new: probabilities(a, scale=n))  # fmt: skip
+        if a.cap:
+            yield changed(case, a, "softcap-missing", f"port does not cap the logits, reference at {show(a.cap)}", lambda a=a: probabilities(a, cap=0.0))
+        for cap in SOFTCAPS:
+            if cap != a.cap:
+                detail = f"port caps the logits at {show(cap)}, reference {f'at {show(a.cap)}' if a.cap else 'does not'}"
+                yield changed(case, a, "softcap", detail, lambda a=a, c=cap: probabilities(a, cap=c))
+        yield changed(case, a, "sink", "port has one more logit of 0 in the softmax (a sink)", lambda a=a: probabilities(a, sink=0.0))
+        yield from softmax_variants(case, a)
 
-    def mask() -> np.ndarray:
-        m = case.intermediates()[value]
-        return np.where(m, 0, -np.inf).astype(np.float32) if m.dtype == bool else m
 
-    def changed(cause: str, detail: str, change) -> Hypothesis:
-        return overridden(case, cause, detail, lambda: {value: np.ascontiguousarray(change(mask()))})
+def softmax_variants(case: Case, a: Attention) -> Iterator[Hypothesis]:
+    shape = a.logits().shape
+    for axis in range(len(shape) - 1):
+        if shape[axis] > 1:
+            words = {1: "queries", 2: "heads", 3: "the batch"}[len(shape) - 1 - axis] if len(shape) <= 4 else f"dimension {axis}"
+            yield changed(case, a, "softmax-axis", f"port computes the softmax over {words}, reference over the keys", lambda a=a, x=axis: probabilities(a, axis=x))
+    out = case.ops[a.index].outputs[0]
+    if case.dtype(out) == "F32":
+        for label, dtype in (("bf16", ml_dtypes.bfloat16), ("f16", np.float16)):
+            for what, steps in (("result of the softmax in", (False, True)), ("logits in", (True, False)), ("softmax in", (True, True))):
+                yield changed(case, a, "softmax-precision", f"port has the {what} {label}", lambda a=a, t=dtype, s=steps: softmax_in(a, t, *s))
+    yield changed(case, a, "softmax-missing", "port leaves out the softmax", lambda a=a: a.logits() * a.scale)
 
-    if case.dtype(value) != "F32":
-        return
-    yield changed("mask-weak", "port adds 0 and 1 for the mask in the place of 0 and -inf", lambda m: (m >= 0).astype(np.float32))
-    yield changed("mask-weak", "port adds -1 in the place of -inf", lambda m: np.where(m < -1e4, np.float32(-1), m))
-    yield changed("mask-weak", "port adds -10 in the place of -inf", lambda m: np.where(m < -1e4, np.float32(-10), m))
-    yield changed("mask-inverted", "port has the mask the other way round", lambda m: np.where(m < -1e4, np.float32(0), np.float32(-1e30)))
-    for shift in (1, -1):
-        yield changed("mask-off-by-one", f"port has the mask moved by {shift} position", lambda m, s=shift: np.roll(m, s, axis=-1))
+
+def softmax_in(a: Attention, dtype: type, before: bool, after: bool) -> np.ndarray:
+    """Probabilities with the logits, or the result, or both rounded to a narrow format."""
+    x = capped(a.logits() * a.scale, a.cap)
+    m = a.mask()
+    with np.errstate(over="ignore"):
+        x = x if m is None else x + m
+        x = x.astype(np.float32).astype(dtype).astype(np.float64) if before else x
+        p = softmax(x)
+        return p.astype(np.float32).astype(dtype).astype(np.float64) if after else p
+
+
+# ---------------------------------------------------------------- heads
 
 
 @generator
 def heads(case: Case) -> Iterator[Hypothesis]:
-    """Grouped heads tiled for repeated; heads merged in the wrong order; q and k exchanged."""
+    """Grouped heads tiled for repeated, in the fused op, in a repetition written out, and wherever keys or values stand more than once."""
     if case.in_place:
         return
     for op in case.ops:
-        if op.base != SDPA:
-            continue
-        q, k, v = op.inputs[:3]
-        h, g = case.values[q][1][1], case.values[k][1][1]
-        if h != g:
-            yield from tiled(case, op, h, g)
-        out = op.outputs[0]
-        shape = case.values[out][1]
-        if shape[2] > 1 and shape[1] > 1:
-            yield overridden(
-                case, "head-merge-order", "port merges the heads without bringing them beside the dimensions first",
-                lambda out=out, s=shape: {out: merge_wrongly(case.intermediates()[out], s)},
-            )  # fmt: skip
+        if op.base.startswith("_scaled_dot_product"):
+            h, g = case.values[op.inputs[0]][1][1], case.values[op.inputs[1]][1][1]
+            if h != g and h % g == 0:
+                one = fused(case, case.ops.index(op))
+                yield overridden(case, "gqa-order", order_text(h, g), lambda op=op, a=one, h=h, g=g: tiled(case, op, a, h, g))
+    copies = repetitions(case)
+    if copies:
+        h, g = next(iter(copies.values()))
+        yield overridden(case, "gqa-order", order_text(h, g), lambda c=copies: {v: retiled(case.intermediates()[v], *hg) for v, hg in c.items()})
+    for v, (h, g) in copies.items() if len(copies) > 1 else ():
+        yield overridden(case, "gqa-order", order_text(h, g) + " (in one of keys and values)", lambda v=v, h=h, g=g: {v: retiled(case.intermediates()[v], h, g)})
 
 
-def tiled(case: Case, op: Op, h: int, g: int) -> Iterator[Hypothesis]:
-    """Head i uses group i % g; the recorded op uses i // (h / g)."""
-
-    def change(draft) -> None:
-        order = [i % g for i in range(h)]
-        place = next(i for i, o in enumerate(draft.ops) if o.outputs == op.outputs)
-        for which in (1, 2):
-            old = op.inputs[which]
-            n = len(order)
-            shape = list(case.values[old][1])
-            shape[1] = n
-            value = draft.new_value(old, shape=shape)
-            copies = {"list": [draft.ops[place].args[which]] * (n // g)}
-            draft.ops.insert(place, Op("aten.cat.default", [copies, 1], {}, [value]))
-            place += 1
-            draft.ops[place].args[which] = {"v": value}
-
-    if h % g == 0:
-        yield edited(case, "gqa-order", f"port gives head i the key group i % {g}, reference i // {h // g}", change)
+def order_text(h: int, g: int) -> str:
+    return f"port gives head i the key group i % {g}, reference i // {h // g}"
 
 
-def merge_wrongly(y: np.ndarray, shape: list[int]) -> np.ndarray:
-    """(B, H, T, D) read as if it were (B, T, H, D)."""
-    b, h, t, d = shape
-    return np.ascontiguousarray(np.ascontiguousarray(y).reshape(b, t, h, d).swapaxes(1, 2))
+def tiled(case: Case, op: Op, a: Attention, h: int, g: int) -> dict[int, np.ndarray]:
+    """The fused attention with head i on group i % g."""
+    values = case.intermediates()
+    q, k, v = (values[x].astype(np.float64) for x in op.inputs[:3])
+    order = np.arange(h) % g
+    x = q @ k[:, order].swapaxes(-1, -2) * a.scale
+    m = a.mask()
+    out = op.outputs[0]
+    return {out: (softmax(x if m is None else x + m) @ v[:, order]).astype(values[out].dtype)}
 
 
-# ---------------------------------------------------------------- rotary embeddings
-
-
-@dataclass
-class Rotary:
-    """x * cos + rotate_half(x) * sin, found in the program."""
-
-    out: int
-    x: int
-    cos: int
-    sin: int
-    half: int
-
-
-def find_rotary(case: Case) -> list[Rotary]:
-    """All applications of a half-split rotary embedding: add(mul(x, cos), mul(cat(neg(slice x), slice x), sin))."""
-    made = {v: op for op in case.ops for v in op.outputs if v is not None}
-    found = []
+def repetitions(case: Case) -> dict[int, tuple[int, int]]:
+    """(B, G, n, S, D) expanded from (B, G, 1, S, D) and viewed as (B, G n, S, D): value -> (heads, groups)."""
+    found = {}
     for op in case.ops:
-        if op.base != "add" or len(op.inputs) != 2:
+        if op.base not in ("view", "_unsafe_view", "reshape") or len(case.values[op.outputs[0]][1]) != 4:
             continue
-        left, right = (made.get(v) for v in op.inputs)
-        if left is None or right is None or left.base != "mul" or right.base != "mul" or len(left.inputs) != 2 or len(right.inputs) != 2:
+        made = case.producers.get(op.inputs[0])
+        while made is not None and case.ops[made].base in ("clone", "contiguous"):
+            made = case.producers.get(case.ops[made].inputs[0])
+        if made is None or case.ops[made].base != "expand":
             continue
-        cat = made.get(right.inputs[0])
-        if cat is None or cat.base != "cat" or len(cat.inputs) != 2:
-            continue
-        neg = made.get(cat.inputs[0])
-        if neg is not None and neg.base == "neg" and case.source(neg.inputs[0]) == case.source(left.inputs[0]):
-            half = case.values[cat.inputs[0]][1][-1]
-            found.append(Rotary(op.outputs[0], left.inputs[0], left.inputs[1], right.inputs[1], half))
+        before, after = case.values[case.ops[made].inputs[0]][1], case.values[case.ops[made].outputs[0]][1]
+        if len(before) == 5 and before[2] == 1 and after[2] > 1 and before[1] > 1:
+            found[op.outputs[0]] = (after[1] * after[2], before[1])
     return found
 
 
-def rotate_half(x: np.ndarray) -> np.ndarray:
-    half = x.shape[-1] // 2
-    return np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
-
-
-def rotate_pairs(x: np.ndarray) -> np.ndarray:
-    return np.stack([-x[..., 1::2], x[..., ::2]], axis=-1).reshape(x.shape)
-
-
-def pairs_of(table: np.ndarray) -> np.ndarray:
-    """cos or sin (.., D), equal halves, as (.., D) with each value twice in a row."""
-    return np.repeat(table[..., : table.shape[-1] // 2], 2, axis=-1)
-
-
-def step_angles(cos: np.ndarray, sin: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tables moved by `by` positions, from the difference of the first two positions. Needs two positions."""
-    angle = np.arctan2(sin.astype(np.float64), cos.astype(np.float64))
-    step = angle[..., 1:2, :] - angle[..., 0:1, :]
-    moved = angle + by * step
-    return np.cos(moved).astype(np.float32), np.sin(moved).astype(np.float32)
-
-
-ROTARY_VARIANTS = {
-    ("rope-interleaved", "port rotates neighbouring pairs, reference the two halves"): lambda x, c, s: x * pairs_of(c) + rotate_pairs(x) * pairs_of(s),
-    ("rope-sign", "port rotates in the other direction"): lambda x, c, s: x * c - rotate_half(x) * s,
-    ("rope-absent", "port does not apply the rotary embedding"): lambda x, c, s: x,
-    ("rope-interleaved", "port pairs neighbours but keeps the half-split tables"): lambda x, c, s: x * c + rotate_pairs(x) * s,
-}
+def retiled(x: np.ndarray, h: int, g: int) -> np.ndarray:
+    return np.ascontiguousarray(x[:, np.arange(g) * (h // g)][:, np.arange(h) % g])
 
 
 @generator
-def rotary(case: Case) -> Iterator[Hypothesis]:
-    """Rotary layout, direction, absence, position offset; on q, on k, on both."""
-    found = find_rotary(case) if not case.in_place else []
-    groups = [found] + ([[one] for one in found] if len(found) > 1 else [])
-    for group in groups:
-        which = "" if group is found or not group else f" (only {name_by_heads(case, group[0])})"
-        for (cause, detail), formula in ROTARY_VARIANTS.items():
-            if group:
-                yield overridden(case, cause, detail + which, lambda g=group, f=formula: apply_rotary(case, g, f))
-        for by in (1, -1):
-            if group and case.values[group[0].cos][1][-2] > 1:
-                yield overridden(
-                    case, "rope-offset", f"port's positions are {by:+d} against the reference's{which}",
-                    lambda g=group, by=by: apply_rotary(case, g, lambda x, c, s: plain(x, *step_angles(c, s, by))),
+def exchanged_operands(case: Case) -> Iterator[Hypothesis]:
+    """q, k and v of the fused op in each other's places."""
+    for a in find_attentions(case):
+        op = case.ops[a.index]
+        if not op.base.startswith("_scaled_dot_product"):
+            continue
+        for i, j, names in ((0, 1, "q and k"), (1, 2, "k and v"), (0, 2, "q and v")):
+            x, y = op.inputs[i], op.inputs[j]
+            if x != y and case.values[x][1] == case.values[y][1] and is_float(case.intermediates()[x]):
+                yield Hypothesis(
+                    "operands-exchanged", f"port exchanges {names} of the attention",
+                    lambda wide, n=a.index, i=i, j=j: exchanged_inputs(case, n, i, j, wide),
                 )  # fmt: skip
 
 
-def name_by_heads(case: Case, one: Rotary) -> str:
-    return f"the one with {case.values[one.out][1][1]} heads" if len(case.values[one.out][1]) == 4 else "one of them"
-
-
-def plain(x: np.ndarray, c: np.ndarray, s: np.ndarray) -> np.ndarray:
-    return x * c + rotate_half(x) * s
-
-
-def apply_rotary(case: Case, group: list[Rotary], formula) -> dict[int, np.ndarray]:
-    values = case.intermediates()
-    return {r.out: np.ascontiguousarray(formula(values[r.x], values[r.cos], values[r.sin])).astype(values[r.out].dtype) for r in group}
-
-
-# ---------------------------------------------------------------- embeddings
-
-
-@generator
-def embeddings(case: Case) -> Iterator[Hypothesis]:
-    """Indices off by one or two, ignored, and the embedding's scale."""
-    if case.in_place:
-        return
-    for op in case.ops:
-        if op.base != "embedding":
-            continue
-        table, index = op.inputs[:2]
-        rows, width = case.values[table][1]
-        for by in (1, -1, 2, -2):
-            yield overridden(case, "embedding-offset", f"port looks up index {by:+d}", lambda by=by, i=index, n=rows: {i: np.clip(case.intermediates()[i] + by, 0, n - 1)})
-        yield overridden(case, "embedding-ignored", "port looks up index 0 everywhere", lambda i=index: {i: np.zeros_like(case.intermediates()[i])})
-        for label, factor in (("sqrt of the width", width**0.5), ("1/sqrt of the width", width**-0.5)):
-            yield overridden(
-                case, "embedding-scale", f"port multiplies the embedding by {factor:.6g} ({label})",
-                lambda o=op.outputs[0], f=factor: {o: (case.intermediates()[o] * np.float32(f))},
-            )  # fmt: skip
+def exchanged_inputs(case: Case, index: int, i: int, j: int, wide: bool) -> dict[str, np.ndarray]:
+    draft = case.draft()
+    args = draft.ops[index].args
+    args[i], args[j] = args[j], args[i]
+    return case.run_edited(draft, wide)

@@ -9,7 +9,6 @@ No torch here. Does not judge: see rank.py.
 """
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,22 @@ import numpy as np
 
 from .. import _core
 from ..golden import widen_array, widen_value, widened
+from .primitive import decomposed
 
 Array = np.ndarray
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def is_float(x: Array) -> bool:
+    """True for floating arrays, bf16 (which NumPy does not count among them) included."""
+    return x.dtype.name in UNITS
+
+
+def copied(arg: Any) -> Any:
+    """An argument with its lists and dicts copied; what they hold cannot change."""
+    if isinstance(arg, dict):
+        return {k: copied(v) for k, v in arg.items()}
+    return [copied(a) for a in arg] if isinstance(arg, list) else arg
 
 
 def value_ids(arg: Any) -> list[int]:
@@ -99,6 +112,10 @@ class Case:
     leaves: dict[int, str] = field(default_factory=dict)
     _memory: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        self.values = list(self.values)
+        self.ops, self.outputs = out_of_place(self.values, self.ops, self.outputs)
+
     # ------------------------------------------------------------ structure
 
     @property
@@ -129,9 +146,16 @@ class Case:
         return self.dtype(value) in ("F32", "F16", "BF16", "F64")
 
     @property
+    def changed(self) -> set[int]:
+        """Values that an op changes in place."""
+        if "changed" not in self._memory:
+            self._memory["changed"] = {v for op in self.ops for v in op.outputs if v is not None and op.base not in VIEWS and v in op.inputs}
+        return self._memory["changed"]
+
+    @property
     def in_place(self) -> bool:
-        """True if an op changes a value it did not make: overrides are then not possible."""
-        return any(v in op.inputs for op in self.ops for v in op.outputs if v is not None and op.base not in VIEWS)
+        """True if an op changes a value in place: overrides are then not possible."""
+        return bool(self.changed)
 
     # ------------------------------------------------------------ running
 
@@ -140,14 +164,20 @@ class Case:
             feeds = {v: widen_array(a) for v, a in feeds.items()}
             values = [widen_value(v) for v in values]
             ops = [Op(op.name, widened(op.args), widened(op.kwargs), op.outputs, op.result) for op in ops]
+        values = list(values)
+        ops = decomposed(values, ops, Op)
         made = {v for op in ops for v in op.outputs if v is not None}
         used = {v for op in ops for v in op.inputs} | set(wanted)
-        text = json.dumps({"values": values, "ops": [op.to_json() for op in ops]}).encode()
-        program = _core.Program(text)
+        numbers = {v: n for n, v in enumerate(sorted(used | made))}
+        rows = [[op.name, renumbered(op.args, numbers), renumbered(op.kwargs, numbers), [numbers.get(v) for v in op.outputs],
+                 *([] if op.result is None else [op.result])] for op in ops]  # fmt: skip
+        program = _core.Program(json.dumps({"values": [values[v] for v in numbers], "ops": rows}).encode())
         fetched = [v for v in wanted if v in made]
-        arrays = program.run(0, len(ops), {v: feeds[v] for v in used if v in feeds}, fetched, **self.profile)
+        given = {numbers[v]: feeds[v] for v in used if v in feeds and v not in made}
+        given.update({numbers[v]: feeds[v] for v in self.changed if v in used and v in feeds})
+        arrays = program.run(0, len(ops), given, [numbers[v] for v in fetched], **self.profile)
         result = dict(zip(fetched, arrays, strict=True))
-        result.update({v: feeds[v] for v in wanted if v not in made})
+        result.update({v: feeds[v] for v in wanted if v not in made and v in feeds})
         return result
 
     def _leaves(self, values: Mapping[int, Array]) -> dict[str, Array]:
@@ -177,29 +207,93 @@ class Case:
         return self._memory["golden"]
 
     def run_edited(self, draft: Draft, wide: bool = False) -> dict[str, Array]:
-        """Outputs of an edited program; wide: computed in float64."""
+        """Outputs of an edited program; wide: computed in float64. What the edit leaves as it was is not computed again."""
         wanted = sorted({draft.outputs[leaf] for leaf in self.actual if leaf in draft.outputs})
-        values = self._run(draft.values, draft.ops, {**self.feeds, **draft.feeds}, wanted, wide)
+        ops, feeds = draft.ops, {**self.feeds, **draft.feeds}
+        if not self.in_place and (ops is not self.ops and not wide):
+            ops, feeds = needed(ops, wanted, draft.feeds, self.same(draft)), {**self.intermediates(), **draft.feeds}
+            made = {v for op in ops for v in op.outputs if v is not None}
+            feeds = {v: a for v, a in feeds.items() if v not in made}
+        values = self._run(draft.values, ops, feeds, wanted, wide)
         return {leaf: values[v] for leaf, v in draft.outputs.items() if leaf in self.actual}
 
     def run_override(self, override: Mapping[int, Array], wide: bool = False) -> dict[str, Array]:
         """Outputs when these values had been others. The ops after each value see the new one. wide: those ops in float64."""
         overridden = {v for v in override if v in self.producers}
         first = min((self.producers[v] for v in overridden), default=0) if len(overridden) == len(override) else 0
+        stale = set(override)
         ops = []
         for i, op in enumerate(self.ops):
-            if i < first or (op.outputs and all(v is None or v in overridden for v in op.outputs)):
+            if i < first or (op.outputs and all(v is None or v in overridden for v in op.outputs)) or not stale.intersection(op.inputs):
                 continue
+            stale.update(v for v in op.outputs if v is not None)
             outputs = [None if v in overridden else v for v in op.outputs]
             ops.append(Op(op.name, op.args, op.kwargs, outputs, op.result))
+        wanted = sorted({v for leaf, v in self.outputs.items() if leaf in self.actual})
+        ops = needed(ops, wanted, override, set())
         feeds = {**self.intermediates(), **override}
         made = {v for op in ops for v in op.outputs if v is not None}
         feeds = {v: a for v, a in feeds.items() if v not in made}
-        wanted = sorted({v for leaf, v in self.outputs.items() if leaf in self.actual})
         return self._leaves(self._run(self.values, ops, feeds, wanted, wide))
 
+    def same(self, draft: Draft) -> set[int]:
+        """Values that have the recorded content in the draft too: made by an op that the edit did not touch, from such values."""
+        known = set(self.feeds) - set(draft.feeds)
+        recorded = {op.outputs[0]: op for op in self.ops if op.outputs and op.outputs[0] is not None}
+        for op in draft.ops:
+            old = recorded.get(op.outputs[0]) if op.outputs else None
+            if old is not None and (op.name, op.args, op.kwargs, op.outputs) == (old.name, old.args, old.kwargs, old.outputs) and known.issuperset(op.inputs):
+                known.update(v for v in op.outputs if v is not None)
+        return known
+
     def draft(self) -> Draft:
-        return Draft(copy.deepcopy(self.values), copy.deepcopy(self.ops), dict(self.outputs))
+        return Draft(list(self.values), [Op(op.name, copied(op.args), copied(op.kwargs), list(op.outputs), op.result) for op in self.ops], dict(self.outputs))
+
+
+def renumbered(arg: Any, numbers: Mapping[int, int]) -> Any:
+    """An argument with other numbers for its values."""
+    if isinstance(arg, dict):
+        if "v" in arg:
+            return {"v": numbers[arg["v"]]}
+        return {k: renumbered(v, numbers) for k, v in arg.items()}
+    return [renumbered(a, numbers) for a in arg] if isinstance(arg, list) else arg
+
+
+def needed(ops: list[Op], wanted: Sequence[int], given: Mapping[int, Array], known: set[int]) -> list[Op]:
+    """The ops that `wanted` depends on, but for those whose results are given or known."""
+    live = set(wanted) - known
+    kept = []
+    for op in reversed(ops):
+        if any(v in live for v in op.outputs):
+            kept.append(op)
+            live.update(v for v in op.inputs if v not in known and v not in given)
+    return kept[::-1]
+
+
+def out_of_place(values: list[list[Any]], ops: list[Op], outputs: dict[str, int]) -> tuple[list[Op], dict[str, int]]:
+    """The program with in-place ops written out of place, as far as no view shares the memory that they change."""
+    viewed = {v for op in ops if op.base in VIEWS for v in (*op.inputs, *op.outputs) if v is not None}
+    known = set(_core.known_ops())
+    now: dict[int, int] = {}
+    changed = []
+
+    def latest(arg: Any) -> Any:
+        if isinstance(arg, dict):
+            return {"v": now.get(arg["v"], arg["v"])} if "v" in arg else {k: latest(v) for k, v in arg.items()}
+        return [latest(a) for a in arg] if isinstance(arg, list) else arg
+
+    for op in ops:
+        target = op.outputs[0] if len(op.outputs) == 1 else None
+        plain = op.name.replace(f"aten.{op.base}.", f"aten.{op.base.rstrip('_')}.")
+        args, kwargs, made = latest(op.args), latest(op.kwargs), list(op.outputs)
+        if target is not None and op.base.endswith("_") and target in op.inputs and target not in viewed and plain in known:
+            values.append(values[target])
+            now[target] = len(values) - 1
+            made = [len(values) - 1]
+            changed.append(Op(plain, args, kwargs, made, op.result))
+        else:
+            changed.append(Op(op.name, args, kwargs, made, op.result))
+    return changed, {leaf: now.get(v, v) for leaf, v in outputs.items()}
 
 
 @dataclass
@@ -212,7 +306,7 @@ class Draft:
     feeds: dict[int, Array] = field(default_factory=dict)
 
     def new_value(self, like: int, dtype: str | None = None, shape: Sequence[int] | None = None) -> int:
-        meta = copy.deepcopy(self.values[like])
+        meta = list(self.values[like])
         if dtype is not None:
             meta[0] = dtype
         if shape is not None:

@@ -5,12 +5,15 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from .. import _core
 from .case import Case, Draft, Op
 from .hypothesis import Hypothesis, edited, generator
 
-EPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 0.0)
-ACTIVATIONS = ("gelu", "silu", "relu", "tanh", "sigmoid")
-EPS_ARGUMENT = {"native_layer_norm": 4, "native_group_norm": 7, "native_batch_norm": 7, "_native_batch_norm_legit_no_training": 6}
+EPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 0.0)
+ACTIVATIONS = ("gelu", "silu", "relu", "tanh", "sigmoid", "leaky_relu", "elu", "hardswish", "hardsigmoid", "mish", "softplus")
+EPS_ARGUMENT = {"native_layer_norm": 4, "native_group_norm": 7, "native_batch_norm": 7}
 
 
 def is_number(arg: Any) -> bool:
@@ -71,15 +74,27 @@ def eps_outside(case: Case, index: int, op: Op, old: float) -> Iterator[Hypothes
     yield edited(case, "eps-outside-root", f"port adds eps={show(old)} after the square root, reference before it", change)
 
 
+def to_softmax(case: Case, value: int) -> bool:
+    """True if nothing but a softmax comes of the value, through elementwise ops: attention.py speaks of its factors."""
+    for _ in range(12):
+        users = [case.ops[i] for i in case.users(value)]
+        if len(users) != 1:
+            return False
+        if users[0].base in ("_softmax", "_safe_softmax", "softmax"):
+            return True
+        if users[0].base not in ("add", "mul", "div", "tanh", "view", "_unsafe_view", "masked_fill", "_to_copy"):
+            return False
+        value = users[0].outputs[0]
+    return False
+
+
 @generator
 def scales(case: Case) -> Iterator[Hypothesis]:
     """Factors: missing, doubled, halved, their square, root and reciprocal; also the scale of attention."""
     for i, op in enumerate(case.ops):
-        if op.base in ("mul", "div") and len(op.args) > 1 and is_number(op.args[1]) and case.is_floating(op.outputs[0]):
+        if op.base in ("mul", "div") and len(op.args) > 1 and is_number(op.args[1]) and case.is_floating(op.outputs[0]) and not to_softmax(case, op.outputs[0]):
             for label, new in factor_variants(float(op.args[1])):
                 yield set_arg(case, i, 1, new, "scale", f"port {'multiplies' if op.base == 'mul' else 'divides'} by {show(new)} ({label}), reference by {show(float(op.args[1]))}")
-        if "scaled_dot_product" in op.base:
-            yield from attention_scale(case, i, op)
         if op.base in ("addmm", "baddbmm") and op.kwargs:
             yield edited(case, "scale", "port leaves out alpha and beta of the product", lambda d, i=i: d.ops[i].kwargs.clear())
 
@@ -98,19 +113,6 @@ def factor_variants(old: float) -> Iterator[tuple[str, float]]:
         if not any(math.isclose(new, s, rel_tol=1e-9) for s in seen):
             seen.add(new)
             yield label, new
-
-
-def attention_scale(case: Case, index: int, op: Op) -> Iterator[Hypothesis]:
-    head = case.values[op.inputs[0]][1][-1]
-    heads = case.values[op.inputs[0]][1][1]
-    old = float(op.kwargs["scale"]) if is_number(op.kwargs.get("scale")) else 1 / math.sqrt(head)
-    rows = list(factor_variants(old)) + [("1/head size", 1 / head), ("1/sqrt(hidden size)", 1 / math.sqrt(head * heads))]
-    for label, new in rows:
-        def change(draft: Draft, new: float = new) -> None:
-            draft.ops[index].kwargs["scale"] = new
-
-        if not math.isclose(new, old, rel_tol=1e-9):
-            yield edited(case, "attention-scale", f"port scales q.k by {show(new)} ({label}), reference by {show(old)}", change)
 
 
 @generator
@@ -132,22 +134,102 @@ def added(case: Case) -> Iterator[Hypothesis]:
 
 @generator
 def activation(case: Case) -> Iterator[Hypothesis]:
-    """Another activation of the family in the place of the recorded one."""
+    """Another activation of the family in the place of the recorded one, which may be one op or written out in several."""
+    yield from written_out(case)
     for i, op in enumerate(case.ops):
-        if op.base not in ACTIVATIONS:
+        if op.base not in ACTIVATIONS or (op.base == "tanh" and to_softmax(case, op.outputs[0])):
             continue
         old = activation_name(op)
         for new, make in ACTIVATION_EDITS.items():
             if new != old:
                 yield edited(case, "activation", f"port computes {new}, reference {old}", lambda d, i=i, make=make: make(d, i))
-        if op.base in ("tanh", "sigmoid", "relu"):
+        slope = "leaky_relu" if op.base in ("relu", "leaky_relu") else None
+        for new in (0.01, 0.1, 0.2, 0.3) if slope else ():
+            if op.base == "relu" or not math.isclose(new, float(op.args[1]) if len(op.args) > 1 else 0.01):
+                yield edited(case, "slope", f"port has the slope {new} below 0", lambda d, i=i, n=new: leaky(d, i, n))
+        for top in (1.0, 6.0):
+            if op.base == "relu":
+                yield edited(case, "clamp-added", f"port cuts the ReLU off at {top:g}", lambda d, i=i, t=top: clamped(d, i, t))
+        if op.base not in ("tanh", "sigmoid"):
+            yield edited(case, "activation", f"port computes no activation, reference {old}", lambda d, i=i, op=op: d.drop(i, op.inputs[0]))
+        else:
             yield edited(case, "op-missing", f"port leaves out {old}", lambda d, i=i, op=op: d.drop(i, op.inputs[0]))
 
 
 def activation_name(op: Op) -> str:
     if op.base == "gelu":
         return "tanh GELU" if op.kwargs.get("approximate") == "tanh" else "erf GELU"
-    return {"silu": "SiLU", "relu": "ReLU"}.get(op.base, op.base)
+    return {"silu": "SiLU", "relu": "ReLU", "elu": "ELU", "leaky_relu": "leaky ReLU"}.get(op.base, op.base)
+
+
+def leaky(draft: Draft, index: int, slope: float) -> None:
+    op = draft.ops[index]
+    draft.ops[index] = Op("aten.leaky_relu.default", [op.args[0], slope], {}, op.outputs)
+
+
+def clamped(draft: Draft, index: int, top: float) -> None:
+    op = draft.ops[index]
+    draft.ops[index] = Op("aten.clamp.default", [op.args[0], 0.0, top], {}, op.outputs)
+
+
+FORMULAS = {
+    "erf GELU": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
+    "tanh GELU": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "quick GELU": lambda x: x / (1 + np.exp(-1.702 * x)),
+    "SiLU": lambda x: x / (1 + np.exp(-x)),
+}
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    return np.asarray(_core.call_op("aten.erf.default", [np.ascontiguousarray(x, dtype=np.float64)]))
+
+
+def written_out(case: Case) -> Iterator[Hypothesis]:
+    """Activations written in several ops, found by their numbers: a product whose value is the activation of an earlier value of its shape."""
+    if case.in_place or not any(op.base in ("tanh", "erf", "sigmoid", "exp") for op in case.ops):
+        return
+    values = case.intermediates()
+    for i, op in enumerate(case.ops):
+        if op.base not in ("mul", "div") or not case.is_floating(op.outputs[0]):
+            continue
+        out = op.outputs[0]
+        for x in earlier(case, out):
+            name = which_formula(values[x], values[out])
+            if name is None:
+                continue
+            for new, make in ACTIVATION_EDITS.items():
+                if new != name:
+                    detail = f"port computes {new}, reference {name} (written out)"
+                    yield edited(case, "activation", detail, lambda d, i=i, x=x, make=make: replaced(d, i, x, make))
+            yield edited(case, "activation", f"port computes no activation, reference {name} (written out)", lambda d, i=i, x=x: d.drop(i, x))
+            break
+
+
+def earlier(case: Case, value: int) -> list[int]:
+    """Values of the same shape at most eight steps before, with a transcendental op between."""
+    found, level = [], {value}
+    seen_function = False
+    for _ in range(10):
+        ops = [case.ops[case.producers[v]] for v in level if v in case.producers]
+        seen_function = seen_function or any(op.base in ("tanh", "erf", "sigmoid", "exp") for op in ops)
+        level = {u for op in ops if op.base not in ("mm", "addmm", "bmm", "native_layer_norm") for u in op.inputs if case.values[u][1] == case.values[value][1]}
+        found += [u for u in level if seen_function and u not in found]
+    return found
+
+
+def which_formula(x: np.ndarray, y: np.ndarray) -> str | None:
+    wide, want = x.astype(np.float64), y.astype(np.float64)
+    for name, formula in FORMULAS.items():
+        with np.errstate(all="ignore"):
+            if np.allclose(formula(wide), want, rtol=1e-5, atol=1e-6 * (np.abs(want).max() if want.size else 0)) and want.size > 1:
+                return name
+    return None
+
+
+def replaced(draft: Draft, index: int, x: int, make: Any) -> None:
+    op = draft.ops[index]
+    draft.ops[index] = Op("aten.relu.default", [{"v": x}], {}, op.outputs)
+    make(draft, index)
 
 
 def unary(name: str, **kwargs: Any) -> Any:
@@ -179,4 +261,10 @@ ACTIVATION_EDITS = {
     "ReLU": unary("aten.relu.default"),
     "tanh": unary("aten.tanh.default"),
     "sigmoid": unary("aten.sigmoid.default"),
+    "leaky ReLU": unary("aten.leaky_relu.default"),
+    "ELU": lambda draft, index: draft.ops.__setitem__(index, Op("aten.elu.default", [draft.ops[index].args[0], 1.0], {}, draft.ops[index].outputs)),
+    "hardswish": unary("aten.hardswish.default"),
+    "mish": unary("aten.mish.default"),
+    "softplus": unary("aten.softplus.default"),
+    "hardsigmoid": unary("aten.hardsigmoid.default"),
 }

@@ -8,8 +8,10 @@ import numpy as np
 
 from .. import program as programs
 from .._core import PortingError, ShapeError
+from ..port import as_array
 from . import Diagnosis, diagnose
 from .case import Case, Op
+from .primitive import can_run
 
 if TYPE_CHECKING:
     from ..capture import Call, Capture
@@ -60,16 +62,6 @@ def explain_module(module: Any, actual: Any, inputs: Any) -> Diagnosis:
         capture.close()
 
 
-def as_array(value: Any) -> np.ndarray:
-    """NumPy's view of an array or tensor; half types of torch widened exactly."""
-    if isinstance(value, np.ndarray):
-        return value
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        return value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
-    return np.asarray(value)
-
-
 def actual_leaves(actual: Any, call: Call) -> dict[str, np.ndarray]:
     """The port's outputs by the leaf paths of the captured call."""
     paths = list(call.outputs)
@@ -101,7 +93,7 @@ def resolve(arg: Any, names: Mapping[str, int]) -> Any:
 def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str, Any] | None) -> Case:
     """The program of the call with its feeds; the port's own inputs replace the captured ones where given."""
     program, interval, root_call = programs.find_interval(capture, call)
-    missing = program.core.missing(interval.begin, interval.end)
+    missing = {name for name in program.core.missing(interval.begin, interval.end) if not can_run(name)}
     if missing:
         raise programs.UnsupportedError(f"{call.module}: no kernel for {', '.join(sorted(set(missing)))}")
     symbols = dict(zip(program.symbols, program.call_symbols.get(root_call, []), strict=False))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .case import Case, Draft
+from .case import Case, Draft, is_float
 
 Outputs = dict[str, np.ndarray]
 
@@ -63,6 +63,6 @@ def transformed(case: Case, cause: str, detail: str, change: Callable[[np.ndarra
 
     def compute(wide: bool) -> Outputs:
         outputs = (case.golden() if wide else None) or case.reference()
-        return {k: change(v) if np.issubdtype(v.dtype, np.floating) else v for k, v in outputs.items()}
+        return {k: change(v) if is_float(v) else v for k, v in outputs.items()}
 
     return Hypothesis(cause, detail, compute)

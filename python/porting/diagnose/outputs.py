@@ -5,8 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .case import Case
+from .case import Case, is_float
 from .hypothesis import Hypothesis, generator, transformed
+
+
+CAUSES = frozenset({"output-zero", "output-negated", "output-scaled", "output-offset", "output-moved", "output-permuted", "axes-exchanged", "other-tensor"})
 
 
 @generator
@@ -34,7 +37,7 @@ def main_output(case: Case) -> tuple[str | None, np.ndarray, np.ndarray]:
     best: tuple[str | None, np.ndarray, np.ndarray] = (None, np.zeros(0), np.zeros(0))
     for leaf, e in case.reference().items():
         a = case.actual[leaf]
-        if e.shape == a.shape and e.size > best[1].size and np.issubdtype(e.dtype, np.floating):
+        if e.shape == a.shape and e.size > best[1].size and is_float(e):
             best = (leaf, e.astype(np.float64), a.astype(np.float64))
     return best
 
@@ -94,3 +97,37 @@ def another_tensor(case: Case) -> Iterator[Hypothesis]:
     for name, array in case.others().items():
         if array.shape == shape and array.size and np.isclose(float(array[probe]), float(a[probe]), rtol=1e-4) and not np.array_equal(array, case.expected[leaf]):
             yield Hypothesis("other-tensor", f"port's output is the reference's {name}", lambda wide, leaf=leaf, x=array: {**case.reference(), leaf: x})
+
+
+@generator
+def dropout(case: Case) -> Iterator[Hypothesis]:
+    """Some elements zero, the rest times 1 / (1 - p): of the output, or of what is added to the residual last."""
+    leaf, e, a = main_output(case)
+    if leaf is None or e.size < 8:
+        return
+    yield from kept(case, leaf, e, a, None)
+    made = case.producers.get(case.outputs[leaf])
+    if made is not None and not case.in_place and case.ops[made].base == "add" and len(case.ops[made].inputs) == 2:
+        for v in case.ops[made].inputs:
+            rest = case.intermediates()[v].astype(np.float64)
+            if rest.shape == e.shape:
+                yield from kept(case, leaf, e - rest, a - rest, rest)
+
+
+def kept(case: Case, leaf: str, e: np.ndarray, a: np.ndarray, rest: np.ndarray | None) -> Iterator[Hypothesis]:
+    """The hypothesis that a is e with elements dropped, if the numbers look so."""
+    size = np.abs(e).max()
+    solid = np.abs(e) > 1e-3 * size
+    dropped = solid & (np.abs(a) <= 1e-5 * size)
+    share = dropped.sum() / max(solid.sum(), 1)
+    left = solid & ~dropped
+    if not 0.005 < share < 0.98 or not left.any():
+        return
+    factor = float(np.median(a[left] / e[left]))
+    if factor < 1 or abs(1 - 1 / factor - share) > 5 * np.sqrt(share * (1 - share) / solid.sum()) + 1e-3:
+        return
+    mask = np.where(np.abs(a) <= np.abs(e * factor) * 0.5, 0.0, factor)
+    whole = (e * mask if rest is None else rest + e * mask).astype(case.actual[leaf].dtype)
+    p = 1 - 1 / factor
+    detail = f"port drops {share:.0%} of the elements and multiplies the rest by {factor:.4g}: dropout of p = {p:.3g} is left on"
+    yield Hypothesis("dropout", detail, lambda wide: {**case.reference(), leaf: whole})

@@ -1,7 +1,8 @@
 """Which hypothesis explains the port: residuals in units of rounding, and the decision.
 
-The unit is what float32 rounding does to this very module: the greater of u * rms(expected) and the rms distance between the reference and
-its float64 run (4 u * rms where an op has no float64 kernel). A residual is at rounding level if its rms is at most LEVEL units and no element is off by more than PEAK units of its own row.
+The unit is what rounding does to this very module: the greater of u * rms(expected), u of the output's dtype, and the rms distance between the
+reference and its float64 run (4 u * rms where an op has no float64 kernel). A residual is at rounding level if its rms is at most LEVEL units and
+no element is off by more than PEAK units.
 """
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._core import PortingError
-from .case import Case
+from .case import UNITS, Case, is_float
 from .hypothesis import Hypothesis, Outputs
+from .parts import Part, find_part
 
-U = 2.0**-24
 LEVEL = 6.0
 PEAK = 64.0
 CLEARLY = 4.0
@@ -34,6 +35,13 @@ class Ranked:
         return {"cause": self.cause, "detail": self.detail, "explained": self.explained, "residual": self.residual, "equal": self.equal}
 
 
+def difference(actual: np.ndarray, got: np.ndarray) -> np.ndarray:
+    """actual - got in float64; equal infinities and two NaN differ by 0."""
+    a, b = actual.astype(np.float64), got.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
+
+
 class Judge:
     """Measures hypotheses of one case."""
 
@@ -42,11 +50,15 @@ class Judge:
         self.reference = case.reference()
         self.units = self.units_of(self.reference, case.golden())
         self.difference = 0.0
+        self.part: Part | None = None
         for leaf, e in self.reference.items():
             if e.shape != case.actual[leaf].shape:
                 self.difference = np.inf
                 continue
-            self.difference += float(np.sum(np.square(case.actual[leaf].astype(np.float64) - e.astype(np.float64))))
+            d = difference(case.actual[leaf], e)
+            self.difference += float(np.sum(d * d))
+            if len(self.reference) == 1 and np.isfinite(d).all():
+                self.part = find_part(case, leaf, np.abs(d) > PEAK * self.units[leaf], np.abs(d) > LEVEL * self.units[leaf])
 
     @staticmethod
     def units_of(outputs: Outputs, golden: Outputs | None) -> dict[str, float]:
@@ -54,11 +66,14 @@ class Judge:
         units = {}
         for leaf, e in outputs.items():
             e64 = e.astype(np.float64)
-            rms = float(np.sqrt(np.mean(np.square(e64)))) if e.size else 0.0
-            noise = 4 * U * rms if golden is None else 0.0
+            finite = e64[np.isfinite(e64)]
+            rms = float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
+            u = UNITS.get(e.dtype.name, 0.0)
+            noise = 4 * u * rms if golden is None else 0.0
             if golden is not None and e.size and golden[leaf].shape == e.shape:
-                noise = float(np.sqrt(np.mean(np.square(e64 - golden[leaf]))))
-            units[leaf] = max(x for x in (U * rms, noise, 1e-45) if np.isfinite(x))
+                d = difference(e, golden[leaf])
+                noise = float(np.sqrt(np.mean(np.square(d[np.isfinite(d)])))) if np.isfinite(d).any() else 0.0
+            units[leaf] = max(x for x in (u * rms, noise, 1e-45) if np.isfinite(x))
         return units
 
     def measure(self, outputs: Outputs, units: dict[str, float] | None = None) -> tuple[float, float, bool]:
@@ -68,10 +83,8 @@ class Judge:
             got = outputs.get(leaf)
             if got is None or got.shape != actual.shape:
                 return 0.0, np.inf, False
-            equal = equal and np.array_equal(got, actual, equal_nan=got.dtype.kind == "f")
-            a, b = actual.astype(np.float64), got.astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                d = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
+            d = difference(actual, got)
+            equal = equal and not d.any()
             if not np.isfinite(d).all():
                 return 0.0, np.inf, False
             if d.size:
@@ -81,17 +94,30 @@ class Judge:
         explained = 1.0 - left / self.difference if self.difference > 0 and np.isfinite(self.difference) else float(left == 0)
         return explained, worst, equal
 
-    def rank(self, hypothesis: Hypothesis) -> Ranked:
-        """Runs the hypothesis. One that comes near is measured against the rounding of its own arithmetic, which may be larger than the reference's."""
+    def rank(self, hypothesis: Hypothesis) -> list[Ranked]:
+        """Runs the hypothesis: what it leaves, and what it leaves if it holds for the wrong part of the output alone.
+
+        One that comes near is measured against the rounding of its own arithmetic, which may be larger than the reference's.
+        """
         outputs = hypothesis.compute(False)
+        found = [self.judged(hypothesis, outputs, None)]
+        if self.part is not None and found[0].residual > LEVEL:
+            leaf = next(iter(self.reference))
+            if outputs[leaf].shape == self.reference[leaf].shape:
+                mixed = {leaf: np.where(self.part.mask, outputs[leaf], self.reference[leaf])}
+                found.append(self.judged(hypothesis, mixed, self.part))
+        return found
+
+    def judged(self, hypothesis: Hypothesis, outputs: Outputs, part: Part | None) -> Ranked:
         explained, residual, equal = self.measure(outputs)
-        if not equal and residual < NEAR:
+        if not equal and residual < NEAR and any(is_float(x) for x in outputs.values()):
             try:
-                units = self.units_of(outputs, hypothesis.compute(True))
-            except PortingError:
+                units = self.units_of(outputs, hypothesis.compute(True)) if part is None else self.units
+            except (PortingError, ValueError):
                 units = self.units
-            explained, residual, equal = self.measure(outputs, units)
-        return Ranked(hypothesis.cause, hypothesis.detail, explained, residual, equal)
+            explained, residual, equal = self.measure(outputs, {leaf: max(units[leaf], self.units[leaf]) for leaf in units})
+        detail = hypothesis.detail if part is None else f"in {part.where} only: {hypothesis.detail}"
+        return Ranked(hypothesis.cause, detail, explained, residual, equal)
 
 
 def decide(ranked: list[Ranked]) -> list[Ranked]:

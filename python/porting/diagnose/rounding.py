@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from .case import VIEWS, Case
-from .hypothesis import Hypothesis, generator, overridden, transformed
+from .case import VIEWS, Case, Draft, Op
+from .hypothesis import Hypothesis, edited, generator, overridden, transformed
 from .structure import name_of, where
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu", "linear", "matmul")
@@ -67,10 +68,56 @@ def q4_0(x: np.ndarray) -> np.ndarray | None:
     return ((q - 8) * f16(step)).astype(np.float32).reshape(x.shape)
 
 
+def q4_1(x: np.ndarray) -> np.ndarray | None:
+    """ggml's q4_1: blocks of 32, 16 steps from the least to the greatest."""
+    rows = blocks(x, 32)
+    if rows is None:
+        return None
+    low, top = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
+    step = (top - low) / np.float32(15)
+    inverse = np.where(step > 0, 1 / np.where(step > 0, step, 1), 0).astype(np.float32)
+    q = np.minimum(15, np.floor((rows - low) * inverse + np.float32(0.5)))
+    return (q * f16(step) + f16(low)).astype(np.float32).reshape(x.shape)
+
+
+def uint8(axis: int | None) -> Callable[[np.ndarray], np.ndarray | None]:
+    """256 steps from the least (at most 0) to the greatest, 0 among them; axis None: the whole tensor; else each row along it."""
+
+    def quantise(x: np.ndarray) -> np.ndarray:
+        low = np.minimum(x.min(axis=axis, keepdims=True), 0)
+        step = (np.maximum(x.max(axis=axis, keepdims=True), 0) - low) / np.float32(255)
+        step = np.where(step > 0, step, 1).astype(np.float32)
+        zero = np.round(-low / step)
+        return ((np.clip(np.round(x / step) + zero, 0, 255) - zero) * step).astype(np.float32)
+
+    return quantise
+
+
+def by_columns(x: np.ndarray) -> np.ndarray | None:
+    """int8 with one scale for each column."""
+    found = symmetric(127, -1, False)(np.ascontiguousarray(x.T)) if x.ndim == 2 else None
+    return None if found is None else np.ascontiguousarray(found.T)
+
+
+def by_first(x: np.ndarray) -> np.ndarray | None:
+    """int8 with one scale for each slice of the first axis: an output channel of a convolution."""
+    found = symmetric(127, -1, False)(np.ascontiguousarray(x).reshape(x.shape[0], -1)) if x.ndim > 2 else None
+    return None if found is None else found.reshape(x.shape)
+
+
+def e5m2(x: np.ndarray) -> np.ndarray:
+    return x.astype(ml_dtypes.float8_e5m2).astype(x.dtype)
+
+
 FORMATS: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
     "bf16": bf16, "f16": f16, "tf32": tf32, "f8 e4m3": e4m3, "q8_0": symmetric(127, 32, True), "q4_0": q4_0,
-    "int8 per tensor": symmetric(127, 0, False), "int8 per row": symmetric(127, -1, False),
+    "int8 per tensor": symmetric(127, 0, False), "int8 per row": symmetric(127, -1, False), "q4_1": q4_1, "int8 per column": by_columns,
+    "int8 per output channel": by_first, "uint8 per tensor": uint8(None), "uint8 per row": uint8(-1), "f8 e5m2": e5m2, "int4 per row": symmetric(7, -1, False),
+    "int4 in blocks of 32": symmetric(7, 32, True), "int4 in blocks of 128": symmetric(7, 128, True), "int8 of 128 steps per tensor": symmetric(128, 0, False),
 }  # fmt: skip
+ACTIVATION_FORMATS = ("int8 per row", "int8 per tensor", "q8_0", "uint8 per tensor", "uint8 per row", "f8 e4m3")
+PAIRS = (("q8_0", "q8_0"), ("q4_0", "q8_0"), ("q4_1", "q8_0"), ("int8 per row", "int8 per row"), ("int8 per tensor", "int8 per tensor"),
+         ("int8 per row", "int8 per tensor"), ("int8 per tensor", "uint8 per tensor"), ("f8 e4m3", "f8 e4m3"))  # fmt: skip
 HALVES = ("bf16", "f16")
 
 
@@ -89,11 +136,17 @@ def operands(case: Case) -> Iterator[Hypothesis]:
         sources = [v for v in dict.fromkeys(case.source(v) for v in op.inputs) if is_f32(case, v) and len(case.values[v][1]) > 1]
         for label, rounding in FORMATS.items():
             for v in sources:
-                if label not in (*HALVES, "tf32") and v not in case.parameters:
+                if label not in (*HALVES, "tf32", *ACTIVATION_FORMATS) and v not in case.parameters:
                     continue
                 yield rounded(case, "operand-precision", f"port has {name_of(case, v)} in {label} for {where(case, op)}", {v: rounding})
             if label in (*HALVES, "tf32") and len(sources) > 1:
                 yield rounded(case, "operand-precision", f"port takes both operands of {where(case, op)} in {label}", dict.fromkeys(sources, rounding))
+        weights = [v for v in sources if v in case.parameters]
+        others = [v for v in sources if v not in case.parameters]
+        if len(weights) == 1 and len(others) == 1:
+            for a, b in PAIRS:
+                detail = f"port has {name_of(case, weights[0])} in {a} and {name_of(case, others[0])} in {b} for {where(case, op)}"
+                yield rounded(case, "operand-precision", detail, {weights[0]: FORMATS[a], others[0]: FORMATS[b]})
 
 
 def rounded(case: Case, cause: str, detail: str, how: dict[int, Callable]) -> Hypothesis:
@@ -138,12 +191,114 @@ def all_half(case: Case) -> Iterator[Hypothesis]:
 
 
 @generator
+def computed_in_half(case: Case) -> Iterator[Hypothesis]:
+    """The whole module in half: every operand and every result."""
+    if case.in_place or not any(is_f32(case, v) for v in case.outputs.values()):
+        return
+    for label, dtype in (("bf16", "BF16"), ("f16", "F16")):
+        yield Hypothesis("computed-in-half", f"port computes the whole module in {label}", lambda wide, d=dtype: in_half(case, d))
+
+
+def in_half(case: Case, dtype: str) -> dict[str, np.ndarray]:
+    """The program with a narrow dtype in the place of float32; its outputs widened."""
+    kind = np.float16 if dtype == "F16" else ml_dtypes.bfloat16
+    with np.errstate(over="ignore"):
+        feeds = {v: a.astype(kind) if a.dtype == np.float32 else a for v, a in case.feeds.items()}
+    values = [[dtype, *v[1:]] if v[0] == "F32" else v for v in case.values]
+    ops = [Op(op.name, narrowed(op.args, dtype), narrowed(op.kwargs, dtype), op.outputs, op.result) for op in case.ops]
+    found = case._run(values, ops, feeds, sorted({v for leaf, v in case.outputs.items() if leaf in case.actual}))
+    return {leaf: a.astype(case.expected[leaf].dtype) for leaf, a in case._leaves(found).items()}
+
+
+def narrowed(arg: Any, dtype: str) -> Any:
+    if isinstance(arg, dict):
+        return {"dtype": dtype} if arg.get("dtype") == "F32" else {k: narrowed(v, dtype) for k, v in arg.items()}
+    return [narrowed(a, dtype) for a in arg] if isinstance(arg, list) else arg
+
+
+@generator
+def accumulation(case: Case) -> Iterator[Hypothesis]:
+    """Sums of products kept in half, one product or one block of them at a time."""
+    if case.in_place:
+        return
+    for op in case.ops:
+        if op.base not in ("mm", "addmm") or not is_f32(case, op.outputs[0]):
+            continue
+        a, b = op.inputs[-2:]
+        k = case.values[a][1][-1]
+        for label in HALVES:
+            for block in (1, 8, 16, 32, 64, 128, 256):
+                if block < k:
+                    words = "after every product" if block == 1 else f"after every {block} products"
+                    yield overridden(
+                        case, "accumulation-half", f"port rounds the sum of {where(case, op)} to {label} {words}",
+                        lambda o=op, a=a, b=b, z=block, r=FORMATS[label]: {o.outputs[0]: accumulated(case, o, a, b, z, r)},
+                    )  # fmt: skip
+
+
+def accumulated(case: Case, op: Op, a: int, b: int, block: int, rounding: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    x, y = case.intermediates()[a], case.intermediates()[b]
+    total = np.zeros((x.shape[0], y.shape[1]), np.float32)
+    for start in range(0, x.shape[1], block):
+        part = x[:, start : start + block, None] * y[None, start : start + block, :] if block == 1 else x[:, start : start + block] @ y[start : start + block]
+        total = rounding(total + (part[:, 0] if block == 1 else part))
+    if op.base == "addmm":
+        total = total + case.intermediates()[op.inputs[0]]
+    return total.astype(np.float32)
+
+
+@generator
+def casts(case: Case) -> Iterator[Hypothesis]:
+    """In modules that mix dtypes: a weight multiplied before the cast for after it, and back; a widening that is left out."""
+    if case.in_place:
+        return
+    for i, op in enumerate(case.ops):
+        if op.base != "_to_copy" or not case.is_floating(op.outputs[0]) or not case.is_floating(op.inputs[0]):
+            continue
+        source, made = op.inputs[0], op.outputs[0]
+        if case.dtype(source) == case.dtype(made):
+            continue
+        users = [j for j in case.users(made) if case.ops[j].base == "mul" and len(case.ops[j].inputs) == 2]
+        if case.dtype(source) == "F32" and len(case.users(made)) == 1 and users:
+            yield edited(case, "cast-order", f"port multiplies in float32 and casts to {case.dtype(made).lower()} after it, reference casts before",
+                         lambda d, i=i, j=users[0]: cast_after(d, i, j))  # fmt: skip
+        before = case.producers.get(source)
+        if case.dtype(source) == "F32" and before is not None and case.ops[before].base == "mul" and len(case.ops[before].inputs) == 2 and len(case.users(source)) == 1:
+            yield edited(case, "cast-order", f"port casts to {case.dtype(made).lower()} before it multiplies, reference after",
+                         lambda d, i=i, j=before: cast_before(d, i, j))  # fmt: skip
+        if case.dtype(made) == "F32" and case.dtype(source) in ("BF16", "F16"):
+            yield edited(case, "cast-missing", f"port stays in {case.dtype(source).lower()} where the reference computes in float32 ({name_of(case, source)})",
+                         lambda d, i=i, s=source: d.drop(i, s))  # fmt: skip
+
+
+def cast_after(draft: Draft, cast: int, product: int) -> None:
+    """mul(cast(x), w) becomes cast(mul(x, w))."""
+    a, b = draft.ops[cast], draft.ops[product]
+    wide = draft.new_value(a.inputs[0], shape=draft.values[b.outputs[0]][1])
+    args = [a.args[0] if arg == {"v": a.outputs[0]} else arg for arg in b.args]
+    draft.ops[product : product + 1] = [Op(b.name, args, b.kwargs, [wide]), Op(a.name, [{"v": wide}, *a.args[1:]], a.kwargs, b.outputs)]
+
+
+def cast_before(draft: Draft, cast: int, product: int) -> None:
+    """cast(mul(x, w)) becomes mul(cast(x), cast(w))."""
+    a, b = draft.ops[cast], draft.ops[product]
+    ops, args = [], []
+    for arg in b.args:
+        if isinstance(arg, dict) and "v" in arg and draft.values[arg["v"]][0] == "F32":
+            narrow = draft.new_value(arg["v"], dtype=draft.values[a.outputs[0]][0])
+            ops.append(Op(a.name, [arg, *a.args[1:]], a.kwargs, [narrow]))
+            arg = {"v": narrow}
+        args.append(arg)
+    draft.ops[cast : cast + 1] = [*ops, Op(b.name, args, b.kwargs, a.outputs)]
+
+
+@generator
 def approximate_rsqrt(case: Case) -> Iterator[Hypothesis]:
     """The processor's 12-bit reciprocal square root, raw and with one Newton step, for the IEEE one."""
     if case.in_place:
         return
     for op in case.ops:
-        if op.base != "rsqrt":
+        if op.base != "rsqrt" or not is_f32(case, op.inputs[0]):
             continue
         source, made = op.inputs[0], op.outputs[0]
         for label, steps in (("raw 12-bit rsqrt", 0), ("12-bit rsqrt with one Newton step", 1)):
@@ -162,3 +317,30 @@ def twelve_bit_rsqrt(x: np.ndarray, steps: int) -> np.ndarray:
     for _ in range(steps):
         y = y * (np.float32(1.5) - np.float32(0.5) * x * y * y)
     return y
+
+
+@generator
+def approximate_exp(case: Case) -> Iterator[Hypothesis]:
+    """Schraudolph's exp (the exponent's bits from a product) in a softmax, sigmoid, SiLU or exp."""
+    if case.in_place:
+        return
+    for op in case.ops:
+        if op.base in FAST and is_f32(case, op.inputs[0]):
+            yield overridden(case, "approximate-exp", f"port uses a fast exp in {where(case, op)}", lambda o=op: {o.outputs[0]: FAST[o.base](case.intermediates()[o.inputs[0]])})
+
+
+def fast_exp(x: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        bits = np.clip(np.float32(12102203.0) * x + np.float32(1064866805.0), 0, 2**31 - 129)
+    return bits.astype(np.int32).view(np.float32)
+
+
+def fast_softmax(x: np.ndarray) -> np.ndarray:
+    e = fast_exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+FAST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "_softmax": fast_softmax, "exp": fast_exp, "sigmoid": lambda x: 1 / (1 + fast_exp(-x)), "silu": lambda x: x / (1 + fast_exp(-x)),
+}  # fmt: skip
+GENERATORS = (casts, results, operands, all_half, computed_in_half, approximate_rsqrt)

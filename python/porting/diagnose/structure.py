@@ -35,7 +35,8 @@ def left_out(case: Case) -> Iterator[Hypothesis]:
                 lost = next((u for u in op.inputs if u != v), v)
                 yield edited(case, "addend-missing", f"port leaves out the addend {name_of(case, lost)} ({where(case, op)})", lambda d, i=i, v=v: d.drop(i, v))
             else:
-                yield edited(case, "op-missing", f"port leaves out {where(case, op)}", lambda d, i=i, v=v: d.drop(i, v))
+                cause = "norm-missing" if "norm" in op.base else "op-missing"
+                yield edited(case, cause, f"port leaves out {where(case, op)}", lambda d, i=i, v=v: d.drop(i, v))
         if op.base == "addmm":
             yield edited(case, "bias-missing", f"port leaves out the bias {name_of(case, op.inputs[0])}", lambda d, i=i: drop_bias(d, i))
             yield edited(case, "bias-doubled", f"port adds the bias {name_of(case, op.inputs[0])} twice", lambda d, i=i: d.ops[i].kwargs.update(beta=2))
@@ -113,6 +114,13 @@ def axis(case: Case) -> Iterator[Hypothesis]:
             for dim in range(len(shape)):
                 if dim != op.args[1] % len(shape) and shape[dim] > 1:
                     yield edited(case, "axis", f"port computes {op.base} over dimension {dim}, reference over {op.args[1]}", lambda d, i=i, dim=dim: set_dim(d, i, dim))
+        if op.base in ("mean", "sum", "amax") and len(op.args) > 2 and op.args[2] is True:
+            shape, dims = case.values[op.inputs[0]][1], op.args[1]["list"] if isinstance(op.args[1], dict) else [op.args[1]]
+            for dim in range(len(shape)):
+                if len(dims) == 1 and dim != dims[0] % len(shape) and shape[dim] > 1:
+                    cause = "norm-axis" if op.base == "mean" else "axis"
+                    detail = f"port takes the {op.base} over dimension {dim}, reference over {dims[0]}"
+                    yield edited(case, cause, detail, lambda d, i=i, dim=dim: d.ops[i].args.__setitem__(1, {"list": [dim]}))
         if op.base == "mean" and case.is_floating(op.outputs[0]):
             yield edited(case, "sum-for-mean", "port sums where the reference takes the mean", lambda d, i=i: setattr(d.ops[i], "name", "aten.sum.dim_IntList"))
         if op.base == "cat" and len(op.inputs) == 2 and same_meta(case, *op.inputs):
@@ -121,67 +129,3 @@ def axis(case: Case) -> Iterator[Hypothesis]:
 
 def set_dim(draft: Draft, index: int, dim: int) -> None:
     draft.ops[index].args[1] = dim
-
-
-@generator
-def norm_kind(case: Case) -> Iterator[Hypothesis]:
-    """LayerNorm for RMSNorm and back; mean not subtracted; unbiased variance; weight or bias ignored; weight of 1 + w."""
-    for i, op in enumerate(case.ops):
-        if op.base == "native_layer_norm":
-            yield from layer_norm_variants(case, i, op)
-    for i, op in enumerate(case.ops):
-        if op.base == "mul" and len(op.inputs) == 2:
-            for place, v in enumerate(op.inputs):
-                if v in case.parameters and len(case.values[v][1]) == 1:
-                    other = op.inputs[1 - place]
-                    yield edited(case, "weight-ignored", f"port does not multiply by {case.parameters[v]}", lambda d, i=i, o=other: d.drop(i, o))
-                    yield edited(case, "weight-plus-one", f"port multiplies by 1 + {case.parameters[v]}", lambda d, i=i, p=place: plus_one(d, i, p))
-
-
-def plus_one(draft: Draft, index: int, place: int) -> None:
-    op = draft.ops[index]
-    more = draft.insert(index, "aten.add.Tensor", [op.args[place], 1.0], {}, op.args[place]["v"])
-    op.args[place] = {"v": more}
-
-
-def layer_norm_variants(case: Case, index: int, op: Op) -> Iterator[Hypothesis]:
-    if op.args[2] is not None:
-        yield edited(case, "weight-ignored", "port ignores the norm's weight", lambda d: d.ops[index].args.__setitem__(2, None))
-    if op.args[3] is not None:
-        yield edited(case, "bias-missing", "port ignores the norm's bias", lambda d: d.ops[index].args.__setitem__(3, None))
-    if len(op.args[1] if isinstance(op.args[1], list) else op.args[1]["list"]) == 1:
-        yield edited(case, "mean-not-subtracted", "port divides by the root mean square, without subtracting the mean", lambda d: as_rms(d, index))
-        n = case.values[op.inputs[0]][1][-1]
-        yield edited(case, "variance-unbiased", f"port divides the variance by {n - 1}, reference by {n}", lambda d: unbiased(d, index, n))
-
-
-def as_rms(draft: Draft, index: int) -> None:
-    """y = x * rsqrt(mean(x^2) + eps) * weight + bias."""
-    op = draft.ops[index]
-    x, out, row = op.args[0], op.outputs[0], draft.values[op.outputs[0]][1]
-    square = draft.insert(index, "aten.mul.Tensor", [x, x], {}, out)
-    mean = draft.new_value(out, shape=[*row[:-1], 1])
-    draft.ops.insert(index + 1, Op("aten.mean.dim", [{"v": square}, {"list": [-1]}, True], {}, [mean]))
-    moved = draft.insert(index + 2, "aten.add.Tensor", [{"v": mean}, op.args[4]], {}, mean)
-    scale = draft.insert(index + 3, "aten.rsqrt.default", [{"v": moved}], {}, mean)
-    value = draft.insert(index + 4, "aten.mul.Tensor", [x, {"v": scale}], {}, out)
-    index += 5
-    for place, name in ((2, "aten.mul.Tensor"), (3, "aten.add.Tensor")):
-        if op.args[place] is not None:
-            value = draft.insert(index, name, [{"v": value}, op.args[place]], {}, out)
-            index += 1
-    draft.drop(index, value)
-
-
-def unbiased(draft: Draft, index: int, n: int) -> None:
-    """sqrt((n-1)/n) of the normalised value: exact but for eps, which is small beside the variance."""
-    op = draft.ops[index]
-    bias, op.args[3] = op.args[3], None
-    out = op.outputs[0]
-    inner = draft.new_value(out)
-    op.outputs = [inner, *op.outputs[1:]]
-    draft.ops.insert(index + 1, Op("aten.mul.Tensor", [{"v": inner}, ((n - 1) / n) ** 0.5], {}, [out]))
-    if bias is not None:
-        scaled = draft.new_value(out)
-        draft.ops[index + 1].outputs = [scaled]
-        draft.ops.insert(index + 2, Op("aten.add.Tensor", [{"v": scaled}, bias], {}, [out]))

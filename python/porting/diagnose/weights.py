@@ -28,21 +28,31 @@ def one_weight(case: Case) -> Iterator[Hypothesis]:
         if len(shape) == 2 and shape[0] != shape[1]:
             yield simple(case, "weight-reshaped", f"port reads {name} column by column as if it were row by row", v, lambda w: w.T.reshape(w.shape))
         if len(shape) == 1:
-            yield simple(case, "bias-missing" if name.endswith("bias") else "weight-ignored", f"port has zeros for {name}", v, np.zeros_like)
+            yield simple(case, "bias-missing" if name.endswith("bias") else "weight-zero", f"port has zeros for {name}", v, np.zeros_like)
+            if not name.endswith("bias"):
+                yield simple(case, "weight-ignored", f"port has ones for {name}", v, np.ones_like)
             yield simple(case, "bias-doubled" if name.endswith("bias") else "weight-doubled", f"port has twice {name}", v, lambda w: 2 * w)
             yield simple(case, "weight-sign", f"port has {name} negated", v, lambda w: -w)
         if len(shape) >= 1 and shape[0] > 1:
             yield simple(case, "rows-permuted", f"port has the rows of {name} in reverse order", v, lambda w: w[::-1])
             for shift in (1, -1):
                 yield simple(case, "rows-permuted", f"port has the rows of {name} moved by {shift}", v, lambda w, s=shift: np.roll(w, s, axis=0))
+        if len(shape) == 2 and shape[1] > 1:
+            yield simple(case, "columns-permuted", f"port has the columns of {name} in reverse order", v, lambda w: w[:, ::-1])
+            for shift in (1, -1):
+                yield simple(case, "columns-permuted", f"port has the columns of {name} moved by {shift}", v, lambda w, s=shift: np.roll(w, s, axis=1))
+        if len(shape) >= 2:
+            yield simple(case, "weight-zero", f"port has zeros for {name}", v, np.zeros_like)
+            yield simple(case, "weight-doubled", f"port has twice {name}", v, lambda w: w + w)
+            yield simple(case, "weight-sign", f"port has {name} negated", v, lambda w: -w)
         yield from head_orders(case, v, name)
 
 
 def head_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
     """Rows of a projection regrouped: (heads, 2, half) for (heads, half, 2), as converters between rope layouts do."""
     shape = case.values[value][1]
-    for head in (8, 16, 32, 64, 80, 96, 128):
-        if len(shape) == 2 and shape[0] % head == 0 and shape[0] >= head:
+    for head in dict.fromkeys((*head_sizes(case), 8, 16, 32, 64, 80, 96, 128)):
+        if len(shape) == 2 and head % 2 == 0 and shape[0] % head == 0 and shape[0] >= head:
             h = shape[0] // head
             yield simple(
                 case, "rows-permuted", f"port has the rows of {name} in interleaved rotary order (heads of {head})", value,
@@ -59,6 +69,36 @@ def head_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
                 )  # fmt: skip
 
 
+            for n, words in ((3, "q, k and v"), (2, "the two parts")) if h > 1 else ():
+                if h % n == 0 and h > n:
+                    yield simple(
+                        case, "split-order", f"port has {words} in {name} head by head (heads of {head}), reference one after the other", value,
+                        lambda w, h=h, head=head, n=n: w.reshape(n, h // n, head, -1).swapaxes(0, 1).reshape(w.shape),
+                    )  # fmt: skip
+                    yield simple(
+                        case, "split-order", f"port takes {words} in {name} one after the other, reference head by head (heads of {head})", value,
+                        lambda w, h=h, head=head, n=n: w.reshape(h // n, n, head, -1).swapaxes(0, 1).reshape(w.shape),
+                    )  # fmt: skip
+
+
+def head_sizes(case: Case) -> list[int]:
+    """Last dimensions of the program's 4-dimensional values: sizes of heads."""
+    return [s[-1] for s in {tuple(case.values[v][1]) for op in case.ops for v in op.outputs if v is not None} if len(s) == 4]
+
+
+@generator
+def swapped_neighbours(case: Case) -> Iterator[Hypothesis]:
+    """Two single rows, or two halves, of a parameter exchanged."""
+    if case.in_place:
+        return
+    for v, name in case.parameters.items():
+        n = case.values[v][1][0] if case.values[v][1] else 0
+        if n > 1 and n % 2 == 0 and case.is_floating(v):
+            yield simple(case, "rows-permuted", f"port has the two halves of {name} exchanged", v, lambda w, n=n: np.concatenate([w[n // 2 :], w[: n // 2]]))
+            yield simple(case, "rows-permuted", f"port has the rows of {name} in turns from its two halves", v, lambda w, n=n: w.reshape(2, n // 2, -1).swapaxes(0, 1).reshape(w.shape))
+            yield simple(case, "rows-permuted", f"port has even rows of {name} before odd ones", v, lambda w, n=n: w.reshape(n // 2, 2, -1).swapaxes(0, 1).reshape(w.shape))
+
+
 @generator
 def exchanged(case: Case) -> Iterator[Hypothesis]:
     """Two parameters of equal shape exchanged (gate and up, q and k), or one used for both."""
@@ -70,32 +110,60 @@ def exchanged(case: Case) -> Iterator[Hypothesis]:
             if case.values[a][1] != case.values[b][1]:
                 continue
             yield overridden(case, "weights-exchanged", f"port has {a_name} and {b_name} exchanged", lambda a=a, b=b: {a: case.feeds[b], b: case.feeds[a]})
-            yield overridden(case, "wrong-weight", f"port has {b_name} in the place of {a_name}", lambda a=a, b=b: {a: case.feeds[b]})
-            yield overridden(case, "wrong-weight", f"port has {a_name} in the place of {b_name}", lambda a=a, b=b: {b: case.feeds[a]})
+            yield overridden(case, mistaken(a_name, b_name), f"port has {b_name} in the place of {a_name}", lambda a=a, b=b: {a: case.feeds[b]})
+            yield overridden(case, mistaken(a_name, b_name), f"port has {a_name} in the place of {b_name}", lambda a=a, b=b: {b: case.feeds[a]})
+
+
+def mistaken(name: str, other: str) -> str:
+    """What it is to have one parameter for another: by the names, that differ in the layer's number or more."""
+    if re.sub(r"\d+", "*", other) == re.sub(r"\d+", "*", name):
+        return "wrong-layer"
+    return "tied-weight" if any(word in name + other for word in ("embed", "lm_head", "wte")) else "wrong-weight"
 
 
 @generator
 def wrong_layer(case: Case) -> Iterator[Hypothesis]:
-    """A parameter, or all of the module's parameters, of a neighbouring layer."""
+    """A parameter, or all parameters of a layer, of a neighbouring layer."""
     if case.in_place:
         return
     for step in (-1, 1):
-        together: dict[int, str] = {}
+        layers: dict[str, dict[int, str]] = {}
         for v, name in case.parameters.items():
             other = neighbour(name, step)
             if other is None or other not in case.neighbours or case.neighbours[other].shape != tuple(case.values[v][1]):
                 continue
-            together[v] = other
-            yield overridden(case, "wrong-layer", f"port has {other} in the place of {name}", lambda v=v, o=other: {v: case.neighbours[o]})
-        if len(together) > 1:
-            yield overridden(
-                case, "wrong-layer", f"port has the weights of {', '.join(together.values())}", lambda t=together: {v: case.neighbours[o] for v, o in t.items()}
-            )
+            layers.setdefault(re.split(r"(?<=\d)\.", name)[0], {})[v] = other
+            if other not in case.parameters.values():
+                yield overridden(case, "wrong-layer", f"port has {other} in the place of {name}", lambda v=v, o=other: {v: case.neighbours[o]})
+        for together in layers.values():
+            if len(together) > 1:
+                yield overridden(
+                    case, "wrong-layer", f"port has the weights of {', '.join(together.values())}", lambda t=together: {v: case.neighbours[o] for v, o in t.items()}
+                )
+
+
+@generator
+def any_other(case: Case) -> Iterator[Hypothesis]:
+    """Any other parameter of the capture with the same shape: a layer further away, the embedding for the head."""
+    if case.in_place:
+        return
+    for v, name in case.parameters.items():
+        shape = tuple(case.values[v][1])
+        if not case.is_floating(v) or len(shape) < 1:
+            continue
+        near = {neighbour(name, -1), neighbour(name, 1), name, *case.parameters.values()}
+        for other in case.neighbours:
+            if other in near or other.rpartition(".")[2] != name.rpartition(".")[2]:
+                continue
+            array = case.neighbours[other]
+            if array.shape == shape and not np.array_equal(array, case.feeds[v]):
+                cause = mistaken(name, other)
+                yield overridden(case, cause, f"port has {other} in the place of {name}", lambda v=v, o=other: {v: case.neighbours[o]})
 
 
 def neighbour(name: str, step: int) -> str | None:
     """`layers.3.fc.weight` -> `layers.4.fc.weight`."""
-    match = re.search(r"\.(\d+)\.", name)
+    match = re.search(r"(?:^|\.)(\d+)\.", name)
     if match is None or int(match[1]) + step < 0:
         return None
     return f"{name[: match.start(1)]}{int(match[1]) + step}{name[match.end(1) :]}"
