@@ -87,7 +87,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
         "both": judged as "isolated", with the verdict of "chained" in a column of its own (`Row.chained`)
     require_coverage : whether what the port lacks fails the report; what it has too many is a row and fails nothing. What must be there: every output in the
         capture; for callables every output of the modules that the patterns name (a pattern that matches none is missing)
-    explain : whether the first divergence is diagnosed (report.cause; for ports that are captures or files)
+    explain : whether the first divergence is diagnosed (report.cause)
     provider : where matrix products of runs in C come from, as `check` has it
     progress : called with (calls done, calls in all, module)
 
@@ -113,9 +113,26 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
             rows = _NamedPort(capture, calls, port, tol, mode, chosen).rows(progress)
         report = Report(list(rows), len(calls), what="compare", missing_fails=require_coverage, tolerance=tol.name,
                         environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[warning] if warning else [])
-        if explain and not _is_callables(port):
+        if explain and _is_callables(port):
+            report.cause = cause_of_callable(capture, report, lambda module: next(port[p] for p in port if module_matches(module, p, capture)))
+        elif explain:
             report.cause = _cause(capture, port, report)
         return report
+
+
+def cause_of_callable(capture: Any, report: Report, port_of: Callable[[str], Callable[..., Any]]) -> Any:
+    """The diagnosis of the first divergence of a port that is callables, run once more for it; None if there is nothing to diagnose."""
+    row = report.first_divergence
+    if row is None or row.status != "compared":
+        return None
+    call = next(c for c in capture.calls(row.module) if c.number == row.call)
+    from .diagnose import Diagnosis
+    from .diagnose.explain import explain
+
+    try:
+        return explain(call, match_leaves(list(call.outputs), run_port(port_of(row.module), call)), capture=capture)
+    except (PortingError, ValueError) as error:
+        return Diagnosis(row.module or "the root", "not-run", str(error), 0.0, float("inf"))
 
 
 def _cause(capture: Any, port: Mapping[str, Any], report: Report) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._core import PortingError
-from .compare import open_reference, rows_of_call
+from .compare import cause_of_callable, open_reference, rows_of_call
 from .pair import compare_arrays
 from .port import as_array
 from .providers import use_provider
@@ -23,11 +23,12 @@ __all__ = ["ParityError", "assert_close", "test_layer"]
 
 
 class ParityError(PortingError, AssertionError):
-    """A port does not agree. `report` is the Report behind it, or None."""
+    """A port does not agree. `report` is the Report behind it, or None; `diagnosis` says why, or is None."""
 
     def __init__(self, message: str, report: Report | None = None) -> None:
         super().__init__(message)
         self.report = report
+        self.diagnosis = report.cause if report is not None else None
 
 
 def assert_close(actual: Any, expected: Any, *, rtol: float | None = None, atol: float | None = None, equal_nan: bool = False,
@@ -200,6 +201,7 @@ def test_layer(port: Callable[..., Any], activations: Any, name: str, *, tol: st
         chosen, warning = use_provider("auto")
         rows = [row for one in calls for row in rows_of_call(capture, one, port, judge, chosen)]
         report = Report(rows, len(calls), what="compare", tolerance=judge.name, environment={"provider": chosen}, warnings=[warning] if warning else [])
+        report.cause = cause_of_callable(capture, report, lambda module: port)
     if not report.passed:
         raise ParityError(_layer_message(name, report), report)
     return report
@@ -217,6 +219,8 @@ def _layer_message(name: str, report: Report) -> str:
             lines.append(f"    band: {row.verdict.band}")
     if len(bad) > 8:
         lines.append(f"... and {len(bad) - 8} more")
+    if report.cause is not None:
+        lines += [f"why: {clean(line)}" if i == 0 else clean(line) for i, line in enumerate(str(report.cause).split("\n"))]
     if not bad:
         lines.append("nothing was compared: the module returned no tensor")
     return "\n".join(lines)

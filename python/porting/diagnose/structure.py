@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from .case import VIEWS, Case, Draft, Op
 from .constants import is_number
 from .hypothesis import Hypothesis, edited, generator
+from .primitive import contiguous
 
 OTHER_OP = {
     "add": ("sub", "mul"), "sub": ("add",), "mul": ("add",), "div": ("mul",), "cos": ("sin",), "sin": ("cos",), "amax": ("amin",), "maximum": ("minimum",),
@@ -120,11 +121,25 @@ def axis(case: Case) -> Iterator[Hypothesis]:
                 if len(dims) == 1 and dim != dims[0] % len(shape) and shape[dim] > 1:
                     cause = "norm-axis" if op.base == "mean" else "axis"
                     detail = f"port takes the {op.base} over dimension {dim}, reference over {dims[0]}"
-                    yield edited(case, cause, detail, lambda d, i=i, dim=dim: d.ops[i].args.__setitem__(1, {"list": [dim]}))
+                    yield edited(case, cause, detail, lambda d, i=i, dim=dim: reduce_over(d, i, dim))
         if op.base == "mean" and case.is_floating(op.outputs[0]):
             yield edited(case, "sum-for-mean", "port sums where the reference takes the mean", lambda d, i=i: setattr(d.ops[i], "name", "aten.sum.dim_IntList"))
         if op.base == "cat" and len(op.inputs) == 2 and same_meta(case, *op.inputs):
             yield edited(case, "cat-order", f"port concatenates in the other order ({where(case, op)})", lambda d, i=i: d.ops[i].args[0]["list"].reverse())
+
+
+def reduce_over(draft: Draft, index: int, dim: int) -> None:
+    """Another dimension for a reduction that keeps it; what is computed of the result has its shape."""
+    op = draft.ops[index]
+    old = draft.values[op.outputs[0]][1]
+    shape = [1 if i == dim else n for i, n in enumerate(draft.values[op.inputs[0]][1])]
+    op.args[1] = {"list": [dim]}
+    changed = {op.outputs[0]}
+    for later in [op, *draft.ops[index + 1 :]]:
+        made = later.outputs[0] if later.outputs else None
+        if made is not None and (later is op or changed.intersection(later.inputs) and draft.values[made][1] == old):
+            draft.values[made] = [draft.values[made][0], shape, contiguous(shape), 0]
+            changed.add(made)
 
 
 def set_dim(draft: Draft, index: int, dim: int) -> None:

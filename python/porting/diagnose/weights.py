@@ -142,25 +142,6 @@ def wrong_layer(case: Case) -> Iterator[Hypothesis]:
                 )
 
 
-@generator
-def any_other(case: Case) -> Iterator[Hypothesis]:
-    """Any other parameter of the capture with the same shape: a layer further away, the embedding for the head."""
-    if case.in_place:
-        return
-    for v, name in case.parameters.items():
-        shape = tuple(case.values[v][1])
-        if not case.is_floating(v) or len(shape) < 1:
-            continue
-        near = {neighbour(name, -1), neighbour(name, 1), name, *case.parameters.values()}
-        for other in case.neighbours:
-            if other in near or other.rpartition(".")[2] != name.rpartition(".")[2]:
-                continue
-            array = case.neighbours[other]
-            if array.shape == shape and not np.array_equal(array, case.feeds[v]):
-                cause = mistaken(name, other)
-                yield overridden(case, cause, f"port has {other} in the place of {name}", lambda v=v, o=other: {v: case.neighbours[o]})
-
-
 def neighbour(name: str, step: int) -> str | None:
     """`layers.3.fc.weight` -> `layers.4.fc.weight`."""
     match = re.search(r"(?:^|\.)(\d+)\.", name)
