@@ -130,8 +130,13 @@ def run_all(case: Case, judge: Judge, makers: Iterable[Generator], end: float) -
     """All hypotheses, best first; and those that could not be run, with the reason."""
     ranked: list[Ranked] = []
     not_run: list[str] = []
-    for make in makers:
-        for hypothesis in each(make, case, not_run):
+    lines = [each(make, case, not_run) for make in makers]
+    while lines:  # one of each generator in turn, so that none waits for the end of another
+        for line in list(lines):
+            hypothesis = next(line, None)
+            if hypothesis is None:
+                lines.remove(line)
+                continue
             if time.monotonic() > end:
                 not_run.append(f"{hypothesis.cause}: {hypothesis.detail}: no time left")
                 continue

@@ -93,7 +93,7 @@ def rotation(x: np.ndarray, y: np.ndarray, x_number: int, y_number: int) -> Rota
         return None
     same = np.isclose(x, y, rtol=0, atol=1e-7 * np.abs(x).max()).all(axis=tuple(range(x.ndim - 1)))
     moved = np.flatnonzero(~same)
-    sizes = dict.fromkeys(s for s in (x.shape[-1], int(moved[-1]) + 1) if s % 2 == 0)
+    sizes = dict.fromkeys(s for s in (int(moved[-1]) + 1, x.shape[-1]) if s % 2 == 0)
     for size in sizes:
         for neighbours in (False, True):
             a, b = to_pairs(x[..., :size], neighbours), to_pairs(y[..., :size], neighbours)
