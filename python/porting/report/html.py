@@ -71,6 +71,7 @@ def render(report, *, title=None):
         first=first,
         first_idx=first_idx,
         cause=None if report.cause is None else str(report.cause),
+        ruled_out=list(getattr(report.cause, "ruled_out", ())),
         worst_ulp=_worst(rows, "max_ulp"),
         worst_scale=_worst(rows, "max_err_scale"),
         events=_tree_events(rows, bands, first_idx),
