@@ -14,16 +14,16 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 # Each module may import those of its own line and of the lines above it. A package stands for all its modules.
 PYTHON_LAYERS = [
     {"_core", "_version"},
-    {"naming", "structure"},
+    {"naming", "structure", "tree"},
     {"providers", "tolerance", "selection", "tensors", "environment"},
     {"recorder", "modules", "forms"},
     {"program", "capture", "export", "weights"},
     {"collecting"},
     {"hooks"},
     {"report"},
-    {"compare", "port", "diagnose", "interop"},
-    {"check", "testing", "judge"},
-    {"parity"},
+    {"compare", "port", "diagnose", "interop", "golden", "judging", "pair"},
+    {"check", "testing", "trial"},
+    {"parity", "fixture"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},
 ]
 TORCH_AT_IMPORT = {"hooks", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them

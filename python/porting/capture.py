@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, naming, structure
+from . import _core, naming, structure, tree
 from ._core import ClosedError, FormatError, LayerNotFoundError
 
 if TYPE_CHECKING:
@@ -208,6 +208,13 @@ class Call:
 
     def __repr__(self) -> str:
         return f"Call({self.module or '(root)'}@{self.number}, step {self.step})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(self.full_name(phase, leaf))}</td><td>{escape(self._capture._describe(i))}</td></tr>"
+            for phase in PHASES[:2] for leaf, i in self.leaf_ids(phase).items()
+        )  # fmt: skip
+        return f"<div>{escape(repr(self))}</div><table>{rows}</table>"
 
 
 class _Parameters(Mapping[str, np.ndarray]):
@@ -399,21 +406,21 @@ class Capture(Mapping[str, np.ndarray]):
     # -------------------------------------------------------------- modules
 
     @cached_property
-    def modules(self) -> dict[str, ModuleInfo]:
-        """The modules of the model by path, in the order of named_modules()."""
+    def modules(self) -> tree.ModuleTree:
+        """The modules of the model by path (`ModuleInfo`), in the order of named_modules(); prints as a tree."""
         by_module = self._calls[1]
         aliases: dict[str, list[str]] = {}
         for alias, module in self._open_reader.aliases():
             aliases.setdefault(module, []).append(alias)
         listed = [m for m in self.manifest.get("modules", []) if isinstance(m, dict) and isinstance(m.get("name"), str)]
         listed += [{"name": name} for name in by_module if name not in {m["name"] for m in listed}]
-        return {
+        return tree.ModuleTree({
             m["name"]: ModuleInfo(
                 m["name"], str(m.get("class", "")), tuple(aliases.get(m["name"], ())), tuple(sorted(by_module.get(m["name"], ()))),
                 m.get("training"), str(m.get("extra_repr", "")),
             )
             for m in listed
-        }  # fmt: skip
+        })  # fmt: skip
 
     @cached_property
     def _aliases(self) -> dict[str, str]:
@@ -616,14 +623,13 @@ class Capture(Mapping[str, np.ndarray]):
         return f"Capture({self.path!r}, {len(self._calls[1])} modules, {len(self._calls[0])} calls, {len(self)} tensors{state})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(info.name or '(root)')}</td><td>{escape(info.class_name)}</td><td>{len(info.calls)}</td></tr>"
-            for info in self.modules.values()
-        )
-        return (
-            f"<details><summary>{escape(repr(self))}</summary><table><tr><th>module</th><th>class</th><th>calls</th></tr>"
-            f"{rows}</table></details>"
-        )
+        if self._reader is None:
+            return f"<div>{escape(repr(self))}</div>"
+        notes = f", {len(self.notes)} notes" if self.notes else ""
+        steps = f"{len(self.steps)} step{'s' if len(self.steps) != 1 else ''}"
+        facts = f"{len(self._calls[0])} calls of {len(self._calls[1])} modules in {steps}, {len(self)} tensors, {len(self.parameters)} parameters{notes}"
+        state = "" if self.finished else ", <b>unfinished</b>"
+        return f"<div><b>{escape(str(self.path))}</b>: {facts}{state}</div>{self.modules._repr_html_()}"
 
 
 def _open_text(path: str) -> Any:

@@ -71,6 +71,12 @@ class CallJudge:
             found = compare_arrays(expected, actual, kappa=kappa, **options)
         return found, accuracy(expected, actual, golden) if golden is not None else None
 
+    def condition(self, leaf: str, expected: np.ndarray) -> tuple[np.ndarray | None, int | None, np.ndarray | float | None]:
+        """(condition scale, terms, kappa) that a tolerance with bands judges one output by; see `Tolerance.scale_of`."""
+        scale, terms = self._condition(leaf, expected)
+        golden = self.golden.get(leaf) if self.kind in _BY_GOLDEN and scale is None else None
+        return scale, terms, condition_factor(expected, golden) if golden is not None else None
+
     def _condition(self, leaf: str, expected: np.ndarray) -> tuple[np.ndarray | None, int | None]:
         """(condition scale, terms) of one output as the call's inputs, parameters and program tell it."""
         kind = self.kind

@@ -115,7 +115,7 @@ def run_case(make_inputs: Callable[..., Any], ref: Callable[..., Any], port: Cal
     import torch
 
     from .hooks import ActivationCollector
-    from .judge import judge_call
+    from .trial import judge_call
     from .testing import ParityError
 
     generator = torch.Generator().manual_seed(seed * 1_000_003 + zlib.crc32(case.name.encode()))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .capture import Capture
-    from .judge import Outcome
+    from .trial import Outcome
     from .report import Report
 
 REPORT_SUFFIXES = (".html", ".json", ".txt")
@@ -168,7 +168,7 @@ class Plan:
 
     def judge(self, call: Any) -> Outcome:
         """Puts one call to the port."""
-        from .judge import Outcome, judge_call
+        from .trial import Outcome, judge_call
         from .report import Row
 
         if self.form == "names":
@@ -195,7 +195,7 @@ class Plan:
     def _judge_named(self, call: Any) -> Outcome:
         """The rows of a port that is arrays under names: compared as a whole, once."""
         from .compare import compare, match_prefix
-        from .judge import Outcome
+        from .trial import Outcome
 
         if self._named is None:
             self._named = (compare(self.capture, self.port, tol=self.tol), match_prefix(self.capture, self.port))
@@ -369,13 +369,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def plain_row(row: Any) -> dict[str, Any]:
-    """A row as plain values."""
-    fields = {name: getattr(row, name) for name in ("name", "module", "call", "step", "kind", "status", "reason", "dtype", "inputs_differ")}
-    verdict = row.verdict
-    fields["verdict"] = None if verdict is None else [verdict.band, bool(verdict.passed), verdict.allowed, verdict.reason]
-    fields["metrics"] = None if row.metrics is None else {k: v.item() if hasattr(v, "item") else v for k, v in row.metrics.items()}
-    fields["shape"] = None if row.shape is None else [int(n) for n in row.shape]
-    return fields
+    """A row as plain values, which travel between processes."""
+    return {name: _plain(getattr(row, name)) for name in type(row).__dataclass_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):  # a Verdict
+        return [_plain(getattr(value, name)) for name in value.__dataclass_fields__]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def report_of(findings: list[dict[str, Any]]) -> Report:
@@ -389,9 +394,9 @@ def report_of(findings: list[dict[str, Any]]) -> Report:
     rows, cause = [], None
     for finding in findings:
         for fields in finding["rows"]:
-            verdict = None if fields["verdict"] is None else Verdict(*fields["verdict"])
-            shape = None if fields["shape"] is None else tuple(fields["shape"])
-            rows.append(Row(**{**fields, "verdict": verdict, "shape": shape}))
+            again = {"shape": None if fields["shape"] is None else tuple(fields["shape"])}
+            again.update((name, Verdict(*value)) for name, value in fields.items() if name in ("verdict", "chained") and value is not None)
+            rows.append(Row(**{**fields, **again}))
         if cause is None and finding["cause"] is not None:
             cause = dict(finding["cause"])
     if cause is not None:

@@ -223,6 +223,12 @@ class Tolerance:
 
     # ------------------------------------------------------------ the verdict
 
+    def greatest_accepted(self, kind: str, dtype: str, *, terms: int | None = None, scale: Any = None, kappa: Any = None) -> float:
+        """The greatest err/(u s) that bands accept, for a program that judges by numbers alone."""
+        kind = _judged_as(kind, scale, kappa)
+        c, _ = self._constants(kind, dtype, terms)
+        return float(c if self.rule == "green" else self._amber(kind, dtype, terms, c))
+
     def judge(self, metrics: dict[str, Any], *, kind: str, dtype: Any, terms: int | None = None, scale: Any = None,
               kappa: np.ndarray | float | None = None) -> Verdict:
         """The verdict on what `_core.compare` measured with the scale of `scale_of`.

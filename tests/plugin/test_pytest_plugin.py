@@ -10,7 +10,7 @@ import torch
 import porting
 import porting.diagnose.locate  # noqa: F401  (pytester forgets what is imported inside its runs)
 import porting.hooks  # noqa: F401
-import porting.judge  # noqa: F401
+import porting.trial  # noqa: F401
 import porting.pytest_plugin  # noqa: F401
 import porting.report.html  # noqa: F401
 import porting.report.jsonout  # noqa: F401

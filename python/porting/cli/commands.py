@@ -276,6 +276,20 @@ def export(args):
     return 0
 
 
+def fixture(args):
+    """`porting fixture`: one module call as a folder that can be sent to somebody."""
+    from ..fixture import make_fixture
+
+    with contextlib.closing(_open(args.capture)) as capture:
+        facts = make_fixture(capture, args.module, args.output, call=args.call)
+    if args.json:
+        _print_json(facts)
+        return 0
+    ops = f"{facts['program']} ops" if facts["program"] is not None else f"no program ({facts['reason']})"
+    print(f"{facts['module'] or '(root)'} call {facts['call']}: {facts['bytes']:,} bytes, {ops} -> {facts['path']}")
+    return 0
+
+
 def verify(args):
     """`porting verify`: every tensor against its checksum."""
     count = _core.verify(args.capture)

@@ -56,6 +56,11 @@ class Diagnosis:
             text += f"\n  ruled out: {', '.join(self.ruled_out)}"
         return text
 
+    def _repr_html_(self) -> str:
+        from ..report.notebook import diagnosis_html
+
+        return diagnosis_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "module": self.module, "cause": self.cause, "detail": self.detail, "explained": self.explained, "residual": self.residual,

@@ -190,10 +190,22 @@ class Report:
 
         return write(self, path, **options)
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def plot(self, ax: Any = None, *, metric: str = "max_err_scale") -> Any:
+        """Errors along depth, with matplotlib (extra `notebook`); returns the axes. See `report.notebook.plot`."""
+        from .notebook import plot
 
-        return f"<pre>{escape(self.to_text())}</pre>"
+        return plot(self, ax, metric=metric)
+
+    def explore(self) -> Any:
+        """A widget that filters and sorts the rows (extra `notebook`: anywidget)."""
+        from .notebook import explore
+
+        return explore(self)
+
+    def _repr_html_(self) -> str:
+        from .notebook import html
+
+        return html(self)
 
     def __str__(self) -> str:
         return self.to_text()
