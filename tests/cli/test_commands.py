@@ -86,6 +86,9 @@ def test_check_passes_a_capture_and_says_so(captured, run_porting, tmp_path):
 
 def test_compare_tells_same_from_different(captured, run_porting, tmp_path):
     assert run_porting("compare", "run.capture", "run.capture", "--require-coverage", cwd=captured).returncode == 0
+    for mode in ("isolated", "chained", "both"):
+        assert run_porting("compare", "run.capture", "run.capture", "--mode", mode, cwd=captured).returncode == 0
+    assert run_porting("compare", "run.capture", "run.capture", "--mode", "sideways", cwd=captured).returncode == 2
     arrays = dict(porting.open(captured / "run.capture"))
     np.savez(tmp_path / "same.npz", **arrays)
     assert run_porting("compare", "run.capture", tmp_path / "same.npz", cwd=captured).returncode == 0

@@ -258,7 +258,7 @@ def compare(args):
     with contextlib.closing(_open(args.reference)) as reference:
         if not os.path.exists(args.port):
             raise FileNotFoundError(2, "no such file or folder", args.port)
-        report = run_compare(reference, args.port, tol=args.tol, require_coverage=args.require_coverage)
+        report = run_compare(reference, args.port, tol=args.tol, mode=args.mode, provider=args.provider, require_coverage=args.require_coverage)
         return _finish(report, args, f"{args.port}: has no tensor in common with {args.reference}")
 
 
