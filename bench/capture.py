@@ -9,6 +9,9 @@
 All variants run in one process on rotating inputs (equal tensors are stored once, so repeated inputs would flatter us); each round
 runs every variant once, in rotating order; medians over rounds; the time includes writing the files out (close, save). `collector` has
 program=False; `collector+program` records the ops too, in every call. `tiny` is a chain of 500 modules on 8 numbers: the fixed cost of a tensor.
+
+Beside the wall time stands the CPU time of all threads, which other work on the machine disturbs less; ratios are given for both. `steady` is
+the second and later forwards alone, inside a `with` block that stays open: what a further forward costs, without beginning and end.
 """
 import argparse
 import os
@@ -91,6 +94,17 @@ def run_plain(model, forwards, folder):
 def run_noop(model, forwards, folder):
     with Hooks(model, None):
         run_plain(model, forwards, folder)
+
+
+def run_steady(model, forwards, folder, program, times):
+    """Appends (wall, CPU) seconds of each forward but the first to `times`."""
+    with ActivationCollector(model, os.path.join(folder, "run.capture"), program=program, weights=False):
+        for inputs in forwards:
+            given = inputs()
+            started = time.perf_counter(), time.process_time()
+            model(**given)
+            times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    del times[-len(forwards)]
 
 
 def run_torch_save(model, forwards, folder):
@@ -189,26 +203,33 @@ MODELS = {"minilm": minilm, "smollm2-prefill": smollm2_prefill, "smollm2-decode"
 
 
 def measure(name, rounds, folder):
+    """({variant: (median wall, median CPU seconds of a forward)}, tensors stored in a forward)"""
     model, make_inputs = MODELS[name]()
-    times = {variant: [] for variant in VARIANTS}
+    steady = {"steady": False, "steady+program": "all"}
+    times = {variant: [] for variant in [*VARIANTS, *steady]}
     stored = 0
     for round_index in range(rounds + 1):  # the first round warms up
-        order = list(VARIANTS)
+        order = list(times)
         order = order[round_index % len(order):] + order[: round_index % len(order)]
         for variant in order:
             forwards = [make_inputs() for _ in range(FORWARDS)]
             work = tempfile.mkdtemp(dir=folder)
+            single = []
             with torch.no_grad():
-                started = time.perf_counter()
-                VARIANTS[variant](model, forwards, work)
-                seconds = time.perf_counter() - started
+                started = time.perf_counter(), time.process_time()
+                if variant in steady:
+                    run_steady(model, forwards, work, steady[variant], single)
+                else:
+                    VARIANTS[variant](model, forwards, work)
+                    spent = time.perf_counter() - started[0], time.process_time() - started[1]
+                    single.append((spent[0] / FORWARDS, spent[1] / FORWARDS))
             if variant == "collector" and not stored:
                 with porting.open(os.path.join(work, "run.capture")) as activations:
                     stored = len(activations) // FORWARDS
             shutil.rmtree(work)
             if round_index:
-                times[variant].append(seconds / FORWARDS)
-    return {variant: statistics.median(values) for variant, values in times.items()}, stored
+                times[variant] += single
+    return {variant: tuple(map(statistics.median, zip(*values))) for variant, values in times.items()}, stored
 
 
 def main():
@@ -225,11 +246,11 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             medians, stored = measure(name, args.rounds, folder)
         base = medians["no-op hooks"]
-        print(f"\n{name}: {stored} tensors a forward")
-        for variant, seconds in medians.items():
-            extra = (seconds - base) / stored * 1e6 if stored else float("nan")
-            per_tensor = f"  {extra:7.1f} us a tensor over no-op hooks" if seconds > base else ""
-            print(f"  {variant:<20} {seconds * 1e3:9.2f} ms a forward   {seconds / base:6.2f} x no-op hooks{per_tensor}")
+        print(f"\n{name}: {stored} tensors a forward\n  {'':<20} {'wall ms':>9} {'ratio':>7} {'CPU ms':>9} {'ratio':>7}  CPU us a tensor"
+              " over no-op hooks")
+        for variant, (wall, cpu) in medians.items():
+            extra = f"{(cpu - base[1]) / stored * 1e6:9.1f}" if stored and cpu > base[1] else ""
+            print(f"  {variant:<20} {wall * 1e3:9.2f} {wall / base[0]:7.2f} {cpu * 1e3:9.2f} {cpu / base[1]:7.2f}  {extra}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ only weak references are held, so nothing lives longer than it would have.
 What it does not do: it stores no intermediate tensors (the capture has the modules' inputs and outputs), it runs no torch op,
 and it never raises into the model: a call that cannot be recorded becomes a program with a `reason` and no modules.
 It does not see what happens outside the dispatcher: `Tensor.numpy()` sharing memory, `Tensor.data =`, `tolist()`.
+Nor that a batch norm in training changes its running statistics: the op's schema does not say so. In eval mode it does not.
 """
 
 from __future__ import annotations
