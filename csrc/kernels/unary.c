@@ -373,6 +373,60 @@ gelu_any(const port_kernel_call *call, int32_t level)
     unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level);
 }
 
+/* ---------------------------------------------------------------- rsqrt as others compute it
+ * Variants that are never chosen by themselves: to tell how far a port that uses them goes (bench/rsqrt.py). */
+
+/* 1 / sqrt(x) rounded once: the double is right but where it lies next to the middle of two floats, and there the sign of
+ * middle^2 * x - 1, which one fma gives exactly, decides. */
+PORT_INLINE float
+rsqrt_correct_of(float v)
+{
+    float r = (float)(1.0 / sqrt((double)v));
+    if (!(v > 0.0f) || v == INFINITY) {
+        return r;
+    }
+    float above = nextafterf(r, INFINITY), below = nextafterf(r, 0.0f);
+    double upper = ((double)r + (double)above) / 2, lower = ((double)r + (double)below) / 2;
+    if (fma(upper * upper, (double)v, -1.0) < 0.0) {
+        return above;
+    }
+    return fma(lower * lower, (double)v, -1.0) > 0.0 ? below : r;
+}
+
+F32_MAP(rsqrt_correct, rsqrt_correct_of)
+
+#if PORT_HAVE_AVX2
+/* The CPU's approximation, relative error up to 1.5 * 2^-12; its bits differ between makers of CPUs. */
+PORT_INLINE float
+rsqrt_rsqrtss_of(float v)
+{
+    return _mm_cvtss_f32(_mm_rsqrt_ss(_mm_set_ss(v)));
+}
+
+/* y (1.5 - 0.5 x y^2), each operation rounded; 0 gives NaN, as where it is written so. */
+PORT_INLINE float
+newton_step(float x, float y)
+{
+    return y * (1.5f - 0.5f * x * y * y);
+}
+
+PORT_INLINE float
+rsqrt_newton1_of(float v)
+{
+    return newton_step(v, rsqrt_rsqrtss_of(v));
+}
+
+PORT_INLINE float
+rsqrt_newton2_of(float v)
+{
+    return newton_step(v, rsqrt_newton1_of(v));
+}
+
+F32_MAP(rsqrt_rsqrtss, rsqrt_rsqrtss_of)
+F32_MAP(rsqrt_newton1, rsqrt_newton1_of)
+F32_MAP(rsqrt_newton2, rsqrt_newton2_of)
+#endif
+
 /* ---------------------------------------------------------------- pow with a number, clamp */
 
 PORT_INLINE float
@@ -591,6 +645,19 @@ RUN(tanh, tanh_f32, tanh_f64, NULL)
 RUN(sigmoid, sigmoid_f32, sigmoid_f64, NULL)
 RUN(silu, silu_f32, silu_f64, NULL)
 
+#define RUN_NAMED(name)                                                                                              \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const unary_op op = {name##_f32, NULL, NULL};                                                         \
+        unary_run(call, &op, 0);                                                                                     \
+    }
+RUN_NAMED(rsqrt_correct)
+#if PORT_HAVE_AVX2
+RUN_NAMED(rsqrt_rsqrtss)
+RUN_NAMED(rsqrt_newton1)
+RUN_NAMED(rsqrt_newton2)
+#endif
+
 static void
 bitwise_not_run(const port_kernel_call *call)
 {
@@ -623,6 +690,13 @@ const port_kernel_row port_unary_rows[] = {
     FLOATS(relu),
     INTS(relu),
     FLOATS(rsqrt),
+    PORT_ROW("rsqrt", PORT_F32, "ieee", 0, unary_check, rsqrt_run),
+    PORT_ROW("rsqrt", PORT_F32, "correct", 0, unary_check, rsqrt_correct_run),
+#if PORT_HAVE_AVX2
+    PORT_ROW("rsqrt", PORT_F32, "rsqrtss", 0, unary_check, rsqrt_rsqrtss_run),
+    PORT_ROW("rsqrt", PORT_F32, "newton1", 0, unary_check, rsqrt_newton1_run),
+    PORT_ROW("rsqrt", PORT_F32, "newton2", 0, unary_check, rsqrt_newton2_run),
+#endif
     FLOATS(reciprocal),
     FLOATS(floor),
     INTS(floor),

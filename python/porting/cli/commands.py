@@ -315,3 +315,15 @@ def demo(args):
     from ..demo import main as run_demo
 
     return run_demo(args.output)
+
+
+def ops(args):
+    """`porting ops`: what each kernel promises."""
+    from .. import ops_table
+
+    rows = [row for row in ops_table.as_text() if _fits(args.pattern)(row[0])]
+    if args.json:
+        _print_json([dict(zip(("op", "dtype", "variants", "label"), row)) for row in rows])
+    else:
+        _print_columns([("op", "dtype", "variants", "label"), *rows])
+    return 0

@@ -81,6 +81,9 @@ def _add_looking(commands):
     _add_json(command)
     command = _command(commands, "config", "config", "show what this installation computes with")
     _add_json(command)
+    command = _command(commands, "ops", "ops", "list the kernels and what each promises: all bits of torch's result, or a bound")
+    command.add_argument("pattern", nargs="?", metavar="PATTERN", help="a part of an op's name, or a pattern with * and ?")
+    _add_json(command)
 
 
 def _add_judging(commands):

@@ -1,0 +1,109 @@
+"""What each kernel promises: one label per op and dtype, which tests/kernels demands of every row and `porting ops` prints.
+
+EXACT    all bits of torch's result, on the same machine under the recorded profile
+LIBRARY  EXACT with the torch provider, whose functions do it; without it within `ulp` (or, for products, within 16 u s)
+BOUND    within `ulp` representable values of torch's result; differences of at most `atol` do not count
+
+Not here: where the exact recipes end (docs/NUMERICS.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from . import _core
+
+
+@dataclass(frozen=True)
+class Label:
+    """A promise: its kind and, unless it is EXACT, how far a result may be from torch's."""
+
+    kind: str
+    ulp: int = 0
+    atol: float = 0.0
+    unit: str = "ulp"
+
+    def __str__(self) -> str:
+        if self.kind == "EXACT":
+            return self.kind
+        distance = f"{self.ulp} {self.unit}" + (f", or {self.atol:g}" if self.atol else "")
+        return f"{self.kind}({distance})"
+
+
+class Row(NamedTuple):
+    """One op and dtype, the variants that compute it, and their label."""
+
+    op: str
+    dtype: str
+    variants: tuple[str, ...]
+    label: Label
+
+
+EXACT = Label("EXACT")
+VML = Label("LIBRARY", 1)
+PRODUCT = Label("LIBRARY", 16, unit="u s")
+HALF_PRODUCT = Label("BOUND", 2, unit="u s")
+PRODUCTS = {"F32": PRODUCT, "F64": PRODUCT, "BF16": HALF_PRODUCT, "F16": HALF_PRODUCT}
+
+# Labels other than EXACT, by op and dtype.
+LABELS: dict[str, dict[str, Label]] = {
+    "cos": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "div": {"BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "erf": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "exp": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "gelu": {"F64": Label("BOUND", 64, 1e-15), "BF16": Label("BOUND", 2, 1e-06), "F16": Label("BOUND", 8, 1e-06)},
+    "layer_norm": {"F64": Label("BOUND", 64, 1e-12), "BF16": Label("BOUND", 2, 0.0001), "F16": Label("BOUND", 16, 0.0001)},
+    "log": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "log_softmax": {"F32": Label("BOUND", 1, 1e-06), "F64": Label("BOUND", 64, 1e-14), "BF16": Label("BOUND", 2, 0.01), "F16": Label("BOUND", 2, 0.004)},
+    "maximum": {"F16": Label("BOUND", 1)},
+    "minimum": {"F16": Label("BOUND", 1)},
+    "pow": {"F64": Label("BOUND", 2), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "pow_scalar": {"F64": Label("BOUND", 2), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "prod": {"F32": Label("BOUND", 64), "F64": Label("BOUND", 64), "BF16": Label("BOUND", 256), "F16": Label("BOUND", 8192)},
+    "reciprocal": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "rms_norm": {"F64": Label("BOUND", 1024), "BF16": Label("BOUND", 2), "F16": Label("BOUND", 2)},
+    "rsqrt": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "sigmoid": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "silu": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "sin": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "softmax": {"F64": Label("BOUND", 64), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 2)},
+    "sqrt": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "sum": {"BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "tanh": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "var": {"F64": Label("BOUND", 64), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "gemm": dict(PRODUCTS),
+    "bmm": dict(PRODUCTS),
+    "sdpa_flash": dict(PRODUCTS),
+}
+for _name in ("exp", "log", "sin", "cos", "tanh", "erf", "sqrt"):
+    LABELS[_name]["F32"] = VML
+
+# Variants that compute something else on purpose; they are never chosen by themselves. Distances over [1, 4) on AMD Zen 4 (bench/rsqrt.py); the
+# approximation of other makers' CPUs is up to 1.5 * 2^-12 = 6144 ulp off.
+NAMED: dict[tuple[str, str], Label] = {
+    ("rsqrt", "correct"): Label("BOUND", 1),
+    ("rsqrt", "newton2"): Label("BOUND", 4),
+    ("rsqrt", "newton1"): Label("BOUND", 8),
+    ("rsqrt", "rsqrtss"): Label("BOUND", 6144),
+}
+
+
+def label(op: str, dtype: str, variant: str | None = None) -> Label:
+    """What a kernel promises. An op that is in no table promises all bits."""
+    if (op, variant) in NAMED:
+        return NAMED[op, variant]
+    return LABELS.get(op, {}).get(dtype, EXACT)
+
+
+def rows() -> list[Row]:
+    """The kernels of this build, sorted by op; named variants with a label of their own stand alone."""
+    table: dict[tuple[str, str, Label], list[str]] = {}
+    for op, dtype, variant, _ in _core.kernel_rows():
+        table.setdefault((op, dtype, label(op, dtype, variant)), []).append(variant)
+    return sorted((Row(op, dtype, tuple(variants), promise) for (op, dtype, promise), variants in table.items()), key=lambda row: row.op)
+
+
+def as_text() -> list[tuple[str, str, str, str]]:
+    """The table as strings."""
+    return [(row.op, row.dtype, " ".join(row.variants), str(row.label)) for row in rows()]
