@@ -11,7 +11,7 @@ from matmul_tools import CAPABILITY, VARIANTS, call, matrices, product_error, re
 
 from porting import _core
 
-# A dot product of K terms in u * sum |a b|: 2.5 to 9.3 were measured for K from 64 to 4096 (docs/NUMERICS-matmul.md).
+# A dot product of K terms in u * sum |a b|: 2.5 to 9.3 were measured for K from 64 to 4096 (docs/NUMERICS.md).
 BOUND = 12
 CAPABILITIES = ("default", "avx2", "avx512")[: _core.show_config()["cpu_level"] + 1]
 
