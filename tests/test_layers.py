@@ -14,7 +14,7 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 # Each module may import those of its own line and of the lines above it. A package stands for all its modules.
 PYTHON_LAYERS = [
     {"_core", "_version"},
-    {"naming", "structure", "tree"},
+    {"naming", "ops_table", "structure", "tree"},
     {"providers", "tolerance", "selection", "tensors", "environment"},
     {"recorder", "modules", "forms"},
     {"program", "capture", "export", "weights"},
