@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from diagnose_tools import drawn, noise, why
-from test_faults import CASES, IMAGE, Attention, Block, Gated, PostBlock, Q, RMSNorm, X, changed, half_rope
+from diagnose_tools import IMAGE, Attention, Block, Gated, PostBlock, Q, RMSNorm, X, changed, drawn, half_rope, noise, why
+from test_faults import CASES
 from torch import nn
 from torch.nn import functional as F
 

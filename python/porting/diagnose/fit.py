@@ -50,7 +50,7 @@ def solve(case: Case, index: int, place: int, old: float) -> float | None:
         if not np.isfinite(size) or size == 0:
             return None
         value += float(slope @ (target - best)) / size
-        if index and not np.isfinite(value):
+        if not np.isfinite(value):
             return None
         best = run(value)
         left = float(np.sum(np.square(target - best)))

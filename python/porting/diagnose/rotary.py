@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .case import Case
-from .hypothesis import Hypothesis, edited, generator, overridden
+from .hypothesis import Hypothesis, generator, overridden
 
 BASES = (10000.0, 500000.0, 1000000.0, 100000.0, 160000.0, 5000000.0, 250000.0, 8000000.0, 150000.0)
 MATCH = 1e-4
@@ -55,7 +55,7 @@ def find_rotations(case: Case) -> list[Rotation]:
             shape = case.values[y][1]
             if len(shape) < 3 or shape[-1] % 2 or not case.is_floating(y) or any(r.y == case.source(y) for r in found):
                 continue
-            for x in ancestors(case, y, 3 if op.base != "cat" else 14):
+            for x in ancestors(case, y):
                 one = rotation(values[x], values[y], x, y) if values.get(x) is not None and x != y else None
                 if one is not None:
                     found = [r for r in found if not (r.y == x)]
@@ -65,10 +65,10 @@ def find_rotations(case: Case) -> list[Rotation]:
     return found
 
 
-def ancestors(case: Case, value: int, depth: int) -> list[int]:
-    """Values of the same shape that this one is computed from, nearest first; `depth` is raised over ops that only move."""
+def ancestors(case: Case, value: int) -> list[int]:
+    """Up to four values of the same shape that this one is computed from, nearest first, at most 14 ops back."""
     shape, found, level, seen = case.values[value][1], [], [value], {value}
-    for _ in range(max(depth, 14)):
+    for _ in range(14):
         below = []
         for v in level:
             made = case.producers.get(v)

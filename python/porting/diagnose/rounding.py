@@ -153,7 +153,8 @@ def rounded(case: Case, cause: str, detail: str, how: dict[int, Callable]) -> Hy
     def override() -> dict[int, np.ndarray]:
         changed = {}
         for v, rounding in how.items():
-            array = rounding(case.intermediates()[v])
+            with np.errstate(all="ignore"):  # masks hold infinities
+                array = rounding(case.intermediates()[v])
             if array is None:
                 raise ValueError("format does not fit the shape")
             changed[v] = array
