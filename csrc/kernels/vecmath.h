@@ -396,7 +396,7 @@ port_erf_as(float x)
  * a_step and b_step are 1, or 0 for one number. The inner loop is one vector long, which is what lets -O2 vectorise it. */
 /* The lanes of one vector do not depend on each other, also where y is an operand. */
 #if defined(__clang__)
-#define PORT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#define PORT_INDEPENDENT /* clang asks at run time, and warns where a loop that is told so is not vectorised */
 #else
 #define PORT_INDEPENDENT _Pragma("GCC ivdep")
 #endif
