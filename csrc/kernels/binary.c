@@ -273,6 +273,7 @@ OP_ALL(gt, u > v)
 OP_ALL(ge, u >= v)
 OP_ALL(logical_and, (u != 0) & (v != 0))
 OP_ALL(logical_or, (u != 0) | (v != 0))
+OP_ALL(logical_xor, (u != 0) != (v != 0))
 OP(int64_t, i64, bitwise_and, u &v)
 OP(int64_t, i64, bitwise_or, u | v)
 OP(int64_t, i64, bitwise_xor, u ^ v)
@@ -310,6 +311,70 @@ remainder_i64(const binary_context *context, int64_t n, const int64_t *a, const 
 }
 
 PORT_DEFINE_MAP2(pow_map, port_pow_u10)
+
+static void
+fmod_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y)
+{
+    (void)context;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = b[i] == -1 ? 0 : a[i] % b[i];
+    }
+}
+
+OP_F32(fmod, fmodf(u, v))
+OP(double, f64, fmod, fmod(u, v))
+OP_F32(atan2, atan2f(u, v))
+OP(double, f64, atan2, atan2(u, v))
+OP_F32(trunc_divide, truncf(u / v))
+OP(double, f64, trunc_divide, trunc(u / v))
+OP(int64_t, i64, trunc_divide, v == -1 ? (int64_t)(0 - (uint64_t)u) : u / v)
+OP(int64_t, i64, shift_left, v < 0 || v > 63 ? 0 : (int64_t)((uint64_t)u << v))
+OP(int64_t, i64, shift_right, u >> (v < 0 || v > 63 ? 63 : v))
+
+/* Rounded towards minus infinity, as Python's // does it: by the exact remainder. */
+static double
+floor_divide(double u, double v, double quotient, double rest, double part)
+{
+    if (v == 0.0) {
+        return quotient;
+    }
+    part -= rest != 0.0 && (v < 0.0) != (rest < 0.0) ? 1.0 : 0.0;
+    double whole = floor(part);
+    whole += part - whole > 0.5 ? 1.0 : 0.0;
+    return part != 0.0 ? whole : copysign(0.0, u / v);
+}
+
+static void
+floor_divide_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step,
+                 const float *b, int64_t b_step, float *y)
+{
+    (void)context, (void)is_vector;
+    for (int64_t i = 0; i < n; i++) {
+        float u = a[i * a_step], v = b[i * b_step], rest = fmodf(u, v), part = (u - rest) / v;
+        y[i] = (float)floor_divide((double)u, (double)v, (double)(u / v), (double)rest, (double)part);
+    }
+}
+
+static void
+floor_divide_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
+{
+    (void)context;
+    for (int64_t i = 0; i < n; i++) {
+        double rest = fmod(a[i], b[i]);
+        y[i] = floor_divide(a[i], b[i], a[i] / b[i], rest, (a[i] - rest) / b[i]);
+    }
+}
+
+static void
+floor_divide_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y)
+{
+    (void)context;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t quotient = b[i] == -1 ? (int64_t)(0 - (uint64_t)a[i]) : a[i] / b[i];
+        bool inexact = b[i] != -1 && a[i] % b[i] != 0;
+        y[i] = quotient - (inexact && (a[i] < 0) != (b[i] < 0));
+    }
+}
 
 static void
 pow_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
@@ -461,6 +526,13 @@ RUN_ALL(pow)
 RUN_ALL(maximum)
 RUN_ALL(minimum)
 RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
+RUN(fmod, fmod_f32, fmod_f64, fmod_i64)
+RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)
+RUN(trunc_divide, trunc_divide_f32, trunc_divide_f64, trunc_divide_i64)
+RUN(atan2, atan2_f32, atan2_f64, NULL)
+RUN(shift_left, NULL, NULL, shift_left_i64)
+RUN(shift_right, NULL, NULL, shift_right_i64)
+RUN_ALL(logical_xor)
 RUN_ALL(eq)
 RUN_ALL(ne)
 RUN_ALL(lt)
@@ -496,6 +568,18 @@ const port_kernel_row port_binary_rows[] = {
     BOOLS(minimum),
     PORT_FLOAT_ROWS("remainder", "ref", 0, remainder_check, remainder_run),
     PORT_INT_ROWS("remainder", "ref", 0, remainder_check, remainder_run),
+    PORT_FLOAT_ROWS("fmod", "ref", 0, remainder_check, fmod_run),
+    PORT_INT_ROWS("fmod", "ref", 0, remainder_check, fmod_run),
+    PORT_FLOAT_ROWS("floor_divide", "ref", 0, remainder_check, floor_divide_run),
+    PORT_INT_ROWS("floor_divide", "ref", 0, remainder_check, floor_divide_run),
+    PORT_FLOAT_ROWS("trunc_divide", "ref", 0, remainder_check, trunc_divide_run),
+    PORT_INT_ROWS("trunc_divide", "ref", 0, remainder_check, trunc_divide_run),
+    PORT_FLOAT_ROWS("atan2", "ref", 0, binary_check, atan2_run),
+    INTS(shift_left),
+    INTS(shift_right),
+    FLOATS(logical_xor),
+    INTS(logical_xor),
+    BOOLS(logical_xor),
     INTS(bitwise_and),
     BOOLS(bitwise_and),
     INTS(bitwise_or),

@@ -51,10 +51,10 @@ typedef struct port_arange_params {
 
 /* ---- reduce.c: in (x), out (y): y has x's ndim, size 1 at the reduced dimensions. BOOL and integers sum to I64.
  * sum mean prod amax amin any all (out BOOL); argmax argmin (out I64; one dimension or all: flat index);
- * var (correction); cumsum (one dimension, out has x's shape; I64 for BOOL and integers) */
+ * var, std (correction); cumsum (one dimension, out has x's shape; I64 for BOOL and integers) */
 typedef struct port_reduce_params {
     uint32_t dims;     /* bit d set: dimension d is reduced */
-    double correction; /* var only */
+    double correction; /* var, std only */
 } port_reduce_params;
 
 /* ---- softmax.c: softmax, log_softmax: in (x), out (y), same shape; floating */
@@ -108,7 +108,69 @@ typedef struct port_sdpa_params {
 
 port_status port_sdpa_check(const port_kernel_call *call, port_error *err);
 
+/* ---- scatter.c
+ * scatter: in (index I64 or I32, src), out (y, which holds what is to be changed), all of one ndim; check refuses an index outside of y
+ * topk:    in (x (rows, n)), out (values (rows, k), places I64 (rows, k)), sorted; the first of equal ones comes first */
+typedef enum port_scatter_kind {
+    PORT_SCATTER_SET = 0, PORT_SCATTER_ADD, PORT_SCATTER_MUL, PORT_SCATTER_MAX, PORT_SCATTER_MIN
+} port_scatter_kind;
+typedef struct port_scatter_params {
+    int32_t dim;
+    port_scatter_kind kind;
+} port_scatter_params;
+typedef struct port_topk_params {
+    bool largest;
+} port_topk_params;
+
+/* ---- pool.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64
+ * max_pool: also out places I64 with y's strides, optional: in the frame, row-major     avg_pool     adaptive_avg_pool (params not read)
+ * resize: params say how     grid_sample: in (x (N, C, H, W), grid (N, H', W', 2)), out (y (N, C, H', W')), F32 */
+typedef struct port_pool_params {
+    int64_t kernel[3], stride[3], padding[3], dilation[3], divisor; /* divisor 0: the window's size */
+    bool count_include_pad;
+} port_pool_params;
+typedef enum port_resize_mode {
+    PORT_RESIZE_NEAREST = 0, PORT_RESIZE_NEAREST_EXACT, PORT_RESIZE_LINEAR, PORT_RESIZE_CUBIC
+} port_resize_mode;
+typedef struct port_resize_params {
+    port_resize_mode mode;
+    bool align_corners;
+    double factor[3]; /* out / in as the user gave it; 0: the quotient of the sizes */
+} port_resize_params;
+typedef struct port_grid_params {
+    bool align_corners;
+} port_grid_params;
+
+/* ---- channel_norm.c: x, y (N, C, ...), weight and bias (C) or NULL, F32 and F64
+ * batch_norm: in (x, weight, bias, mean (C), var (C)), out (y)   params: port_norm_params, eps only
+ * group_norm: in (x, weight, bias), out (y, mean (N, groups), rstd (N, groups)) */
+typedef struct port_group_params {
+    int64_t groups;
+    double eps;
+} port_group_params;
+
+/* ---- activation.c: in (x), out (y), same dtype, floating
+ * softplus (a: beta, b: threshold)  elu (a: alpha, b: scale, c: input_scale)  leaky_relu (a: slope); the others take no params:
+ * hardswish hardsigmoid mish log_sigmoid log1p expm1 trunc log2 log10 exp2 tan atan sinh cosh acos asin
+ * vector_norm: in (x), out (y with size 1 at the reduced dimensions), F32 and F64 */
+typedef struct port_activation_params {
+    double a, b, c;
+} port_activation_params;
+typedef struct port_vector_norm_params {
+    double order; /* 1, 2 or infinity */
+    uint32_t dims;
+} port_vector_norm_params;
+
+/* ---- convolution.c
+ * convolution: in (x (N, C, ...), weight (O, C / groups, ...) or transposed (C, O / groups, ...), bias (O) or NULL), out (y (N, O, ...)),
+ *              1 to 3 dimensions; all but the bias dense, and row-major or channels-last alike; F32, F64 */
+typedef struct port_conv_params {
+    int64_t stride[3], padding[3], dilation[3], output_padding[3], groups;
+    bool transposed, channels_last;
+} port_conv_params;
+
 extern const port_kernel_row port_unary_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
-    port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[];
+    port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
+    port_convolution_rows[], port_scatter_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[];
 
 #endif /* PORT_KERNELS_H */

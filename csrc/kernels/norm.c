@@ -6,6 +6,7 @@
  * Mean and variance are PyTorch's RowwiseMoments (BSD-3-Clause; restated): Welford in 8 lanes over chunks of 16 vectors, chunks merged as a
  * binary tree, then the scalar rest, then the lanes one after the other (Chan, Golub, LeVeque 1979). With avx2 and up
  * the lanes contract a * b + c into fma. */
+#include "norm.h"
 #include "sum.h"
 #include "vecmath.h"
 
@@ -110,6 +111,12 @@ row_moments(bool fused, const float *x, int64_t n, float *mean_out, float *var_o
     }
     *mean_out = mean;
     *var_out = m2 / (float)n;
+}
+
+void
+port_row_moments_f32(bool fused, const float *x, int64_t n, float *mean, float *var)
+{
+    row_moments(fused, x, n, mean, var);
 }
 
 PORT_INLINE void

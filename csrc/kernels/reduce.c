@@ -212,6 +212,14 @@ var_finish(const fold_state *state, const port_kernel_call *call, char *out)
     port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
 }
 
+static void
+std_finish(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    double divisor = (double)state->count - ((const port_reduce_params *)call->params)->correction;
+    double value = sqrt(state->m2 / (divisor > 0.0 ? divisor : 0.0));
+    port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
+}
+
 /* ---------------------------------------------------------------- cumsum */
 
 /* Running sums along one dimension: of f32 in double, of half floats in f32, of integers in 64 bits. */
@@ -360,6 +368,7 @@ RUN(argmin, min_f64, min_i64, store_best_idx)
 RUN(any, any_f64, any_i64, any_finish)
 RUN(all, any_f64, any_i64, all_finish)
 RUN(var, var_f64, NULL, var_finish)
+RUN(std, var_f64, NULL, std_finish)
 
 #define EVERY_DTYPE(name, check)                                                                                     \
     PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run), PORT_INT_ROWS(#name, "ref", 0, check, name##_run),          \
@@ -386,6 +395,7 @@ const port_kernel_row port_reduce_rows[] = {
     EVERY_DTYPE(any, reduce_check),
     EVERY_DTYPE(all, reduce_check),
     PORT_FLOAT_ROWS("var", "ref", 0, reduce_check, var_run),
+    PORT_FLOAT_ROWS("std", "ref", 0, reduce_check, std_run),
     PORT_FLOAT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
     PORT_INT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
     PORT_BOOL_ROW("cumsum", "ref", 0, cumsum_check, cumsum_run_any),

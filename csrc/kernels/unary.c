@@ -7,25 +7,8 @@
  * Which formula PyTorch uses where (BSD-3-Clause; restated): docs/NUMERICS.md. Source of the vector functions: vecmath.h;
  * of gelu with mkldnn on: gelu_onednn.h. */
 #include "gelu_onednn.h"
-#include "loops.h"
+#include "unary.h"
 #include "vecmath.h"
-
-typedef struct unary_context {
-    const port_kernel_call *call;
-    const struct unary_op *op;
-    int32_t level;         /* of the row: which builds of the maps may run; same bits, faster */
-    port_compute compute;
-} unary_context;
-
-typedef void (*unary_f32)(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y);
-typedef void (*unary_f64)(const unary_context *context, int64_t n, const double *x, double *y);
-typedef void (*unary_i64)(const unary_context *context, int64_t n, const int64_t *x, int64_t *y);
-
-typedef struct unary_op {
-    unary_f32 f32;
-    unary_f64 f64;
-    unary_i64 i64;
-} unary_op;
 
 /* ---------------------------------------------------------------- the loop */
 
@@ -96,8 +79,8 @@ unary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size
     }
 }
 
-static void
-unary_run(const port_kernel_call *call, const unary_op *op, int32_t level)
+void
+port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level)
 {
     unary_context context = {call, op, level, port_compute_of(call->in[0]->dtype)};
     const port_view *operands[2] = {call->out[0], call->in[0]};
@@ -105,8 +88,8 @@ unary_run(const port_kernel_call *call, const unary_op *op, int32_t level)
     port_iter_for_each(&iter, call->profile->num_threads, unary_loop, &context);
 }
 
-static port_status
-unary_check(const port_kernel_call *call, port_error *err)
+port_status
+port_unary_check(const port_kernel_call *call, port_error *err)
 {
     return port_check_same_shape("unary op", call, 1, err);
 }
@@ -370,7 +353,7 @@ gelu_any(const port_kernel_call *call, int32_t level)
                           by_onednn = {gelu_onednn_f32, NULL, NULL};
     const port_gelu_params *params = call->params;
     const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
-    unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level);
+    port_unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level);
 }
 
 /* ---------------------------------------------------------------- rsqrt as others compute it
@@ -513,7 +496,7 @@ pow_scalar_any(const port_kernel_call *call, int32_t level)
     }
     op = exponent == 1.0 ? &by_copy : op;
     op = exponent == 0.0 ? &by_one : op;
-    unary_run(call, op, level);
+    port_unary_run(call, op, level);
 }
 
 static port_status
@@ -616,7 +599,7 @@ clamp_check(const port_kernel_call *call, port_error *err)
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
         static const unary_op op = {f32, f64, i64};                                                                  \
-        unary_run(call, &op, level);                                                                                 \
+        port_unary_run(call, &op, level);                                                                                 \
     }                                                                                                                \
     RUN_LEVELS(name, name##_any)
 
@@ -649,7 +632,7 @@ RUN(silu, silu_f32, silu_f64, NULL)
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
         static const unary_op op = {name##_f32, NULL, NULL};                                                         \
-        unary_run(call, &op, 0);                                                                                     \
+        port_unary_run(call, &op, 0);                                                                                     \
     }
 RUN_NAMED(rsqrt_correct)
 #if PORT_HAVE_AVX2
@@ -662,7 +645,7 @@ static void
 bitwise_not_run(const port_kernel_call *call)
 {
     static const unary_op op = {NULL, NULL, bitwise_not_i64};
-    unary_run(call, &op, 0);
+    port_unary_run(call, &op, 0);
 }
 
 #if PORT_HAVE_AVX2
@@ -675,8 +658,8 @@ bitwise_not_run(const port_kernel_call *call)
 #else
 #define CHECKED_FLOATS(name, check) PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run)
 #endif
-#define FLOATS(name) CHECKED_FLOATS(name, unary_check)
-#define INTS(name) PORT_INT_ROWS(#name, "ref", 0, unary_check, name##_run)
+#define FLOATS(name) CHECKED_FLOATS(name, port_unary_check)
+#define INTS(name) PORT_INT_ROWS(#name, "ref", 0, port_unary_check, name##_run)
 
 const port_kernel_row port_unary_rows[] = {
     CHECKED_FLOATS(pow_scalar, pow_scalar_check),
@@ -690,12 +673,12 @@ const port_kernel_row port_unary_rows[] = {
     FLOATS(relu),
     INTS(relu),
     FLOATS(rsqrt),
-    PORT_ROW("rsqrt", PORT_F32, "ieee", 0, unary_check, rsqrt_run),
-    PORT_ROW("rsqrt", PORT_F32, "correct", 0, unary_check, rsqrt_correct_run),
+    PORT_ROW("rsqrt", PORT_F32, "ieee", 0, port_unary_check, rsqrt_run),
+    PORT_ROW("rsqrt", PORT_F32, "correct", 0, port_unary_check, rsqrt_correct_run),
 #if PORT_HAVE_AVX2
-    PORT_ROW("rsqrt", PORT_F32, "rsqrtss", 0, unary_check, rsqrt_rsqrtss_run),
-    PORT_ROW("rsqrt", PORT_F32, "newton1", 0, unary_check, rsqrt_newton1_run),
-    PORT_ROW("rsqrt", PORT_F32, "newton2", 0, unary_check, rsqrt_newton2_run),
+    PORT_ROW("rsqrt", PORT_F32, "rsqrtss", 0, port_unary_check, rsqrt_rsqrtss_run),
+    PORT_ROW("rsqrt", PORT_F32, "newton1", 0, port_unary_check, rsqrt_newton1_run),
+    PORT_ROW("rsqrt", PORT_F32, "newton2", 0, port_unary_check, rsqrt_newton2_run),
 #endif
     FLOATS(reciprocal),
     FLOATS(floor),
@@ -706,14 +689,14 @@ const port_kernel_row port_unary_rows[] = {
     INTS(round),
     FLOATS(sign),
     INTS(sign),
-    PORT_BOOL_ROW("sign", "ref", 0, unary_check, sign_run),
+    PORT_BOOL_ROW("sign", "ref", 0, port_unary_check, sign_run),
     FLOATS(square),
     INTS(square),
     FLOATS(logical_not),
     INTS(logical_not),
-    PORT_BOOL_ROW("logical_not", "ref", 0, unary_check, logical_not_run),
+    PORT_BOOL_ROW("logical_not", "ref", 0, port_unary_check, logical_not_run),
     INTS(bitwise_not),
-    PORT_BOOL_ROW("bitwise_not", "ref", 0, unary_check, bitwise_not_run),
+    PORT_BOOL_ROW("bitwise_not", "ref", 0, port_unary_check, bitwise_not_run),
     FLOATS(sin),
     FLOATS(cos),
     FLOATS(sqrt),

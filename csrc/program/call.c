@@ -4,7 +4,10 @@
 static bool
 can_cast(port_dtype from, port_dtype to)
 {
-    if (dtype_is_float(from) || from == PORT_C64) {
+    if (from == PORT_C64) {
+        return to == PORT_C64;
+    }
+    if (dtype_is_float(from)) {
         return dtype_is_float(to);
     }
     return !dtype_is_integral(from) || to != PORT_BOOL;

@@ -77,7 +77,7 @@ struct op_row {
 
 /* Families, each ended by a row whose name is NULL. */
 extern const op_row op_view_rows[], op_pointwise_rows[], op_create_rows[], op_move_rows[], op_reduce_rows[], op_matmul_rows[],
-    op_index_rows[], op_norm_rows[];
+    op_index_rows[], op_norm_rows[], op_conv_rows[], op_scatter_rows[], op_sort_rows[], op_image_rows[], op_activation_rows[], op_data_rows[];
 
 /* ---- registry.c */
 /* The row of "aten.<op>.<overload>", or NULL. *in_place: it is the in-place form. */
@@ -136,6 +136,12 @@ const char *shape_text(int32_t ndim, const int64_t *shape, char *text, size_t te
 port_status fail_unsupported(op_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
 port_status fail_op(op_call *call, port_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* ---- formats.c */
+bool tensor_suggests_channels_last(const port_tensor *tensor); /* of 4 or 5 dimensions; torch's suggest_memory_format */
+void format_strides(int32_t ndim, const int64_t *shape, bool channels_last, int64_t *strides);
+/* The tensor itself if it is dense in that format, else a copy. */
+port_status tensor_in_format(op_call *call, const port_tensor *tensor, bool channels_last, const port_tensor **out);
+
 /* ---- promote.c */
 bool dtype_is_float(port_dtype dtype);
 bool dtype_is_integral(port_dtype dtype); /* without BOOL */
@@ -155,6 +161,9 @@ typedef struct op_plan {
     int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
 } op_plan;
 port_status plan_pointwise(op_call *call, const op_operand *operands, int32_t num_operands, op_plan *plan);
+
+/* ---- activation_ops.c */
+port_status run_complex_binary(op_call *call); /* mul, add of C64 with C64 or F32 */
 
 /* ---- launch.c */
 bool kernel_exists(const op_call *call, const char *kernel, port_dtype dtype);

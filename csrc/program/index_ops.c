@@ -204,10 +204,10 @@ index_shape(op_call *call, const index_set *set, const op_plan *common, op_plan 
     return PORT_OK;
 }
 
+/* x, which has the first argument's shape, at the places that the second argument names. */
 static port_status
-run_index(op_call *call)
+take_indexed(op_call *call, const port_tensor *x, port_tensor **out)
 {
-    const port_tensor *x = arg_tensor(call, 0);
     index_set set = {0};
     op_operand operands[PORT_MAX_NDIM + 1] = {{0}};
     op_plan common, plan = {0};
@@ -243,15 +243,81 @@ run_index(op_call *call)
         operands[1 + k].tensor = &placed[k];
     }
     op_plan strided;
-    port_tensor *out;
     status = plan_pointwise(call, operands, set.num + 1, &strided);
     if (status != PORT_OK ||
-        (status = tensor_new(call, x->dtype, plan.ndim, plan.shape, strided.strides, &out)) != PORT_OK) {
+        (status = tensor_new(call, x->dtype, plan.ndim, plan.shape, strided.strides, out)) != PORT_OK) {
         return status;
     }
-    port_view y = tensor_view(out);
-    status = launch(call, "index", x->dtype, in, set.num + 1, (const port_view *const[]){&y}, 1, &params);
+    port_view y = tensor_view(*out);
+    return launch(call, "index", x->dtype, in, set.num + 1, (const port_view *const[]){&y}, 1, &params);
+}
+
+static port_status
+run_index(op_call *call)
+{
+    port_tensor *out;
+    port_status status = take_indexed(call, arg_tensor(call, 0), &out);
     return status == PORT_OK ? emit(call, out) : status;
+}
+
+/* A tensor seen as one dimension; it must be row-major. */
+static port_view
+flat_view(const port_tensor *t)
+{
+    port_view view = tensor_view(t);
+    view.ndim = 1;
+    view.shape[0] = tensor_elems(t);
+    view.strides[0] = 1;
+    return view;
+}
+
+/* index_put(self, indices, values, accumulate): the places of self's elements are indexed as self would be, and are then an index
+ * of one dimension to write by. */
+static port_status
+run_index_put(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *values = arg_tensor(call, 2), *result, *places;
+    port_tensor *numbers, *taken, *copy, *spread, *out;
+    if (values->dtype != x->dtype) {
+        return fail_op(call, PORT_E_DTYPE, "values of %s for a tensor of %s", port_dtype_name(values->dtype), port_dtype_name(x->dtype));
+    }
+    port_status status = tensor_new(call, PORT_I64, x->ndim, x->shape, NULL, &numbers);
+    for (int64_t i = 0, n = status == PORT_OK ? tensor_elems(numbers) : 0; i < n; i++) {
+        ((int64_t *)tensor_view(numbers).data)[i] = i;
+    }
+    if (status != PORT_OK || (status = take_indexed(call, numbers, &taken)) != PORT_OK ||
+        (status = tensor_contiguous(call, taken, &places)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &copy)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, taken->ndim, taken->shape, NULL, &spread)) != PORT_OK) {
+        return status;
+    }
+    op_operand both[2] = {{.tensor = taken}, {.tensor = values}};
+    op_plan plan;
+    status = plan_pointwise(call, both, 2, &plan);
+    if (status == PORT_OK && (plan.ndim != taken->ndim || memcmp(plan.shape, taken->shape, (size_t)plan.ndim * sizeof plan.shape[0]) != 0)) {
+        return fail_op(call, PORT_E_SHAPE, "the values do not broadcast to the indexed places");
+    }
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_view to = tensor_view(copy), from = tensor_view(x), spread_to = tensor_view(spread);
+    port_view spread_from = view_broadcast(values, taken->ndim, taken->shape);
+    copy_view(&to, &from);
+    copy_view(&spread_to, &spread_from);
+    port_scatter_params params = {0, arg_bool(call, 3) ? PORT_SCATTER_ADD : PORT_SCATTER_SET};
+    port_view index = flat_view(places), src = flat_view(spread), y = flat_view(copy);
+    if (index.shape[0] > 0) {
+        status = launch(call, "scatter", x->dtype, (const port_view *const[]){&index, &src}, 2, (const port_view *const[]){&y}, 1, &params);
+    }
+    int64_t strides[PORT_MAX_NDIM];
+    preserve_strides(x, strides);
+    result = copy;
+    if (status == PORT_OK && (status = tensor_new(call, x->dtype, x->ndim, x->shape, strides, &out)) == PORT_OK) {
+        port_view last = tensor_view(out);
+        copy_view(&last, &to);
+        result = out;
+    }
+    return status == PORT_OK ? emit(call, result) : status;
 }
 
 static port_status
@@ -277,6 +343,8 @@ const op_row op_index_rows[] = {
     {"isin.Tensor_Tensor", "T elements, T test_elements, *, B assume_unique=False, B invert=False", run_isin, "isin", 0, 0},
     {"index.Tensor", "T self, O indices", run_index, "index", 0, 0},
     {"_unsafe_index.Tensor", "T self, O indices", run_index, "index", 0, 0},
+    {"index_put", "T self, O indices, T values, B accumulate=False", run_index_put, "scatter", 0, OP_IN_PLACE},
+    {"_unsafe_index_put", "T self, O indices, T values, B accumulate=False", run_index_put, "scatter", 0, 0},
     {"_local_scalar_dense", "T self", run_local_scalar, NULL, 0, 0},
     {.name = NULL},
 };

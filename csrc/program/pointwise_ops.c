@@ -127,6 +127,10 @@ run_binary(op_call *call)
 {
     op_operand operands[2] = {operand_of(call, 0), operand_of(call, 1)};
     port_binary_params params = {{PORT_SCALAR_INT, 1, 1.0}};
+    if ((operands[0].tensor != NULL && operands[0].tensor->dtype == PORT_C64) ||
+        (operands[1].tensor != NULL && operands[1].tensor->dtype == PORT_C64)) {
+        return run_complex_binary(call);
+    }
     if (call->num_args > 2) {
         params.alpha = arg_scalar(call, 2);
         if (params.alpha.kind == PORT_SCALAR_FLOAT && !dtype_is_float(result_type(operands, 2))) {
@@ -167,6 +171,86 @@ run_gelu(op_call *call)
     }
     op_operand x = operand_of(call, 0);
     return run_simple(call, &x, 1, &params);
+}
+
+/* softplus, elu, leaky_relu: the numbers behind x are the kernel's parameters. */
+static port_status
+run_activation(op_call *call)
+{
+    port_activation_params params = {1.0, 1.0, 1.0};
+    double *const numbers[3] = {&params.a, &params.b, &params.c};
+    for (int32_t k = 1; k < call->num_args && k <= 3; k++) {
+        *numbers[k - 1] = arg_scalar(call, k).d;
+    }
+    op_operand x = operand_of(call, 0);
+    if (!dtype_is_float(x.tensor->dtype)) {
+        return fail_op(call, PORT_E_DTYPE, "not defined for %s", port_dtype_name(x.tensor->dtype));
+    }
+    return run_simple(call, &x, 1, &params);
+}
+
+/* div with rounding_mode None, "floor" or "trunc": three kernels. */
+static port_status
+run_div_mode(op_call *call)
+{
+    op_operand operands[2] = {operand_of(call, 0), operand_of(call, 1)};
+    const op_row *outer = call->row;
+    op_row row = *outer;
+    const char *mode = arg_text(call, 2, "");
+    bool down = strcmp(mode, "floor") == 0;
+    if (arg_given(call, 2)) {
+        if (!down && strcmp(mode, "trunc") != 0) {
+            return fail_op(call, PORT_E_VALUE, "rounding_mode must be None, 'floor' or 'trunc', got '%.40s'", mode);
+        }
+        row.mode = MODE_SAME;
+        row.kernel = down ? "floor_divide" : "trunc_divide";
+    }
+    port_binary_params params = {{PORT_SCALAR_INT, 1, 1.0}};
+    call->row = &row;
+    port_status status = run_simple(call, operands, 2, &params);
+    call->row = outer;
+    return status;
+}
+
+/* clamp.Tensor(self, min, max): a maximum, then a minimum; NaN stays. */
+static port_status
+run_clamp_tensor(op_call *call)
+{
+    op_operand operands[3] = {operand_of(call, 0), operand_of(call, 0), operand_of(call, 0)};
+    for (int32_t k = 1; k < 3; k++) {
+        if (arg_given(call, k)) {
+            operands[k].tensor = arg_tensor(call, k);
+        }
+    }
+    op_plan plan;
+    port_dtype dtype;
+    port_status status = common_dtype(call, operands, 3, &dtype);
+    if (status != PORT_OK || (status = plan_pointwise(call, operands, 3, &plan)) != PORT_OK) {
+        return status;
+    }
+    const port_tensor *now;
+    port_tensor *made;
+    port_dtype inner = compute_dtype(call, "maximum", dtype);
+    status = tensor_cast(call, operands[0].tensor, inner, &now);
+    for (int32_t k = 1; status == PORT_OK && k < 3; k++) {
+        const port_tensor *bound;
+        if (!arg_given(call, k)) {
+            continue;
+        }
+        if ((status = tensor_cast(call, operands[k].tensor, inner, &bound)) != PORT_OK ||
+            (status = tensor_new(call, inner, plan.ndim, plan.shape, plan.strides, &made)) != PORT_OK) {
+            return status;
+        }
+        port_view views[2] = {view_broadcast(now, plan.ndim, plan.shape), view_broadcast(bound, plan.ndim, plan.shape)};
+        port_view y = tensor_view(made);
+        status = launch(call, k == 1 ? "maximum" : "minimum", inner, (const port_view *const[]){&views[0], &views[1]}, 2,
+                        (const port_view *const[]){&y}, 1, NULL);
+        now = made;
+    }
+    if (status == PORT_OK) {
+        status = tensor_cast(call, now, dtype, &now);
+    }
+    return status == PORT_OK ? emit(call, now) : status;
 }
 
 /* clamp(min, max), clamp_min, clamp_max with numbers, hardtanh. */
@@ -289,6 +373,13 @@ const op_row op_pointwise_rows[] = {
     UNARY("cos", MODE_FLOAT), UNARY("tanh", MODE_FLOAT), UNARY("sigmoid", MODE_FLOAT), UNARY("rsqrt", MODE_FLOAT),
     UNARY("sqrt", MODE_FLOAT), UNARY("reciprocal", MODE_FLOAT), UNARY("erf", MODE_FLOAT), UNARY("floor", MODE_KEEP),
     UNARY("ceil", MODE_KEEP), UNARY("round", MODE_KEEP),
+    UNARY("log1p", MODE_FLOAT), UNARY("expm1", MODE_FLOAT), UNARY("trunc", MODE_KEEP), UNARY("log2", MODE_FLOAT),
+    UNARY("log10", MODE_FLOAT), UNARY("exp2", MODE_FLOAT), UNARY("tan", MODE_FLOAT), UNARY("atan", MODE_FLOAT),
+    UNARY("sinh", MODE_FLOAT), UNARY("cosh", MODE_FLOAT), UNARY("acos", MODE_FLOAT), UNARY("asin", MODE_FLOAT),
+    UNARY("hardswish", MODE_SAME), UNARY("hardsigmoid", MODE_SAME), UNARY("mish", MODE_SAME),
+    {"softplus", "T self, S beta=1, S threshold=20", run_activation, "softplus", MODE_SAME, 0},
+    {"elu", "T self, S alpha=1, S scale=1, S input_scale=1", run_activation, "elu", MODE_SAME, OP_IN_PLACE},
+    {"leaky_relu", "T self, S negative_slope=0.01", run_activation, "leaky_relu", MODE_SAME, OP_IN_PLACE},
     {"gelu", "T self, *, s approximate=none", run_gelu, "gelu", MODE_SAME, OP_IN_PLACE},
     {"pow.Tensor_Scalar", "T self, S exponent", run_pow_scalar, "pow_scalar", MODE_SAME, 0},
     {"pow_.Scalar", "T self, S exponent", run_pow_scalar, "pow_scalar", MODE_SAME, OP_WRITES},
@@ -315,6 +406,22 @@ const op_row op_pointwise_rows[] = {
     BINARY("min.other", "minimum", TWO, MODE_SAME, 0),
     BINARY("remainder.Tensor", "remainder", TWO, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("remainder.Scalar", "remainder", TWO_SCALAR, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
+    BINARY("fmod.Tensor", "fmod", TWO, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
+    BINARY("fmod.Scalar", "fmod", TWO_SCALAR, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
+    BINARY("floor_divide", "floor_divide", TWO, MODE_SAME, OP_NO_BOOL),
+    BINARY("floor_divide.Scalar", "floor_divide", TWO_SCALAR, MODE_SAME, OP_NO_BOOL),
+    {"floor_divide_.Tensor", TWO, run_binary, "floor_divide", MODE_SAME, OP_NO_BOOL | OP_WRITES},
+    BINARY("atan2", "atan2", TWO, MODE_FLOAT, OP_IN_PLACE),
+    BINARY("logical_xor", "logical_xor", TWO, MODE_COMPARE, OP_IN_PLACE),
+    BINARY("bitwise_left_shift.Tensor", "shift_left", TWO, MODE_INTEGRAL, OP_IN_PLACE | OP_NO_BOOL),
+    BINARY("bitwise_right_shift.Tensor", "shift_right", TWO, MODE_INTEGRAL, OP_IN_PLACE | OP_NO_BOOL),
+    BINARY("__rshift__.Scalar", "shift_right", TWO_SCALAR, MODE_INTEGRAL, OP_NO_BOOL),
+    BINARY("__lshift__.Scalar", "shift_left", TWO_SCALAR, MODE_INTEGRAL, OP_NO_BOOL),
+    {"div.Tensor_mode", TWO ", *, s? rounding_mode", run_div_mode, "div", MODE_FLOAT, OP_IN_PLACE},
+    {"div.Scalar_mode", TWO_SCALAR ", *, s? rounding_mode", run_div_mode, "div", MODE_FLOAT, OP_IN_PLACE},
+    {"clamp.Tensor", "T self, T? min=None, T? max=None", run_clamp_tensor, "maximum", MODE_SAME, OP_IN_PLACE},
+    {"clamp_min.Tensor", "T self, T min", run_binary, "maximum", MODE_SAME, OP_IN_PLACE},
+    {"clamp_max.Tensor", "T self, T max", run_binary, "minimum", MODE_SAME, OP_IN_PLACE},
     BITWISE("bitwise_and"), BITWISE("bitwise_or"), BITWISE("bitwise_xor"),
     BINARY("logical_and", "logical_and", TWO, MODE_COMPARE, OP_IN_PLACE),
     BINARY("logical_or", "logical_or", TWO, MODE_COMPARE, OP_IN_PLACE),

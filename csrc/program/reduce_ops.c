@@ -183,12 +183,57 @@ run_var(op_call *call)
     }
     port_status status = read_dims(call, full ? -1 : 1, x->ndim, &dims);
     if (status == PORT_OK) {
-        status = reduce(call, "var", x, dims, keepdim, correction, x->dtype);
+        status = reduce(call, call->row->kernel, x, dims, keepdim, correction, x->dtype);
     }
-    if (status == PORT_OK && strncmp(call->row->name, "var_mean", 8) == 0) {
+    if (status == PORT_OK && strstr(call->row->name, "_mean") != NULL) {
         status = reduce(call, "mean", x, dims, keepdim, 0.0, x->dtype);
     }
     return status;
+}
+
+/* linalg_vector_norm(self, ord, dim, keepdim, dtype). */
+static port_status
+run_vector_norm(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *result;
+    port_dtype dtype = arg_dtype(call, 4, x->dtype), inner = dtype == PORT_F64 ? PORT_F64 : PORT_F32;
+    port_vector_norm_params params = {.order = arg_scalar(call, 1).d};
+    int64_t shape[PORT_MAX_NDIM];
+    port_tensor *made, *out;
+    bool scalar = x->ndim == 0;
+    if (!dtype_is_float(dtype) || (params.order != 1.0 && params.order != 2.0 && !(params.order > 1e300))) {
+        return fail_unsupported(call, "order %g of %s", params.order, port_dtype_name(dtype));
+    }
+    port_status status = read_dims(call, 2, x->ndim, &params.dims);
+    if (status != PORT_OK || (status = tensor_cast(call, x, dtype, &x)) != PORT_OK ||
+        (status = tensor_cast(call, x, inner, &x)) != PORT_OK || (status = at_least_1d(call, &x)) != PORT_OK) {
+        return status;
+    }
+    for (int32_t d = 0; d < x->ndim; d++) {
+        shape[d] = params.dims & 1u << d ? 1 : x->shape[d];
+    }
+    if ((status = tensor_new(call, inner, x->ndim, shape, NULL, &made)) != PORT_OK ||
+        (status = launch_tensors(call, "vector_norm", inner, &x, 1, (const port_tensor *const[]){made}, 1, &params)) != PORT_OK ||
+        (status = tensor_cast(call, made, dtype, &result)) != PORT_OK || (status = tensor_alias(call, result, &out)) != PORT_OK) {
+        return status;
+    }
+    if (scalar || !arg_bool(call, 3)) {
+        drop_dims(out, params.dims);
+    }
+    return emit(call, out);
+}
+
+/* aminmax(self, dim, keepdim): the least and the greatest. */
+static port_status
+run_aminmax(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    uint32_t dims;
+    port_status status = read_dims(call, arg_given(call, 1) ? 1 : -1, x->ndim, &dims);
+    if (status == PORT_OK && (status = need_elements(call, x, dims)) == PORT_OK) {
+        status = reduce(call, "amin", x, dims, arg_bool(call, 2), 0.0, x->dtype);
+    }
+    return status == PORT_OK ? reduce(call, "amax", x, dims, arg_bool(call, 2), 0.0, x->dtype) : status;
 }
 
 static port_status
@@ -286,6 +331,12 @@ const op_row op_reduce_rows[] = {
     {"var_mean", "T self, B unbiased=True", run_var, "var", 0, 0},
     {"var_mean.dim", "T self, A? dim, B unbiased=True, B keepdim=False", run_var, "var", 0, 0},
     {"var_mean.correction", "T self, A? dim=None, *, S? correction=None, B keepdim=False", run_var, "var", 0, 0},
+    {"std", "T self, B unbiased=True", run_var, "std", 0, 0},
+    {"std.dim", "T self, A? dim, B unbiased=True, B keepdim=False", run_var, "std", 0, 0},
+    {"std.correction", "T self, A? dim=None, *, S? correction=None, B keepdim=False", run_var, "std", 0, 0},
+    {"std_mean.correction", "T self, A? dim=None, *, S? correction=None, B keepdim=False", run_var, "std", 0, 0},
+    {"aminmax", "T self, *, I? dim=None, B keepdim=False", run_aminmax, "amin", 0, 0},
+    {"linalg_vector_norm", "T self, S ord=2, A? dim=None, B keepdim=False, *, D? dtype=None", run_vector_norm, "vector_norm", 0, 0},
     {"cumsum", "T self, I dim, *, D? dtype=None", run_cumsum, "cumsum", 0, OP_IN_PLACE},
     {"_softmax", "T self, I dim, B half_to_float", run_softmax, "softmax", 0, 0},
     {"_log_softmax", "T self, I dim, B half_to_float", run_softmax, "log_softmax", 0, 0},

@@ -2,7 +2,8 @@
 #include "exec.h"
 
 static const op_row *const families[] = {op_view_rows,   op_pointwise_rows, op_create_rows, op_move_rows,
-                                         op_reduce_rows, op_matmul_rows,    op_index_rows,  op_norm_rows};
+                                         op_reduce_rows, op_matmul_rows,    op_index_rows,  op_norm_rows,      op_conv_rows,
+                                         op_scatter_rows, op_sort_rows, op_image_rows, op_activation_rows, op_data_rows};
 #define NUM_FAMILIES (sizeof families / sizeof families[0])
 
 /* "add.Tensor" against "add", "Tensor". */

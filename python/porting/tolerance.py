@@ -482,6 +482,8 @@ def condition_scale(kind: str, expected: np.ndarray, inputs: list[np.ndarray], p
         return _absolute(expected), x.shape[-1]
     if kind == "layer_norm":
         axes = weight.ndim if weight is not None else 1
+        if any(p is not None and p.shape != x.shape[x.ndim - axes:] for p in (weight, bias)):
+            return None, None  # over other dimensions than the last
         return layer_norm_scale(x, weight, bias, axes), math.prod(x.shape[x.ndim - axes:])
     if kind == "softmax":
         return softmax_scale(x, expected), x.shape[-1]

@@ -194,3 +194,23 @@ CASES |= {
     "var": Case("aten.var.correction", FLOATS, lambda x: [([x, [d]], {"correction": 1, "keepdim": True}) for d in range(x.dim()) if x.shape[d] > 1], special=False),
 }
 CASES["pow"].dtypes += INTS
+CASES |= {name: Case(f"aten.{name}.default", FLOATS, row_major=True)
+          for name in ("hardswish", "hardsigmoid", "mish", "log1p", "expm1", "log2", "log10", "exp2", "atan", "acos", "asin")}
+CASES |= {name: Case(f"aten.{name}.default", FLOATS, lambda x: [([x.clamp(-1.5, 1.5)], {})], special=False) for name in ("tan", "sinh", "cosh")}
+CASES |= {
+    "trunc": Case("aten.trunc.default", FLOATS),
+    "softplus": Case("aten.softplus.default", FLOATS, lambda x: [([x], {}), ([x, 2.5, 3], {})], row_major=True),
+    "elu": Case("aten.elu.default", FLOATS, lambda x: [([x], {}), ([x, 1.67, 1.05, 0.5], {})], row_major=True),
+    "leaky_relu": Case("aten.leaky_relu.default", FLOATS, lambda x: [([x], {}), ([x, 0.2], {})]),
+    "log_sigmoid": Case("aten.log_sigmoid_forward.default", FLOATS, special=False, row_major=True),
+    "vector_norm": Case("aten.linalg_vector_norm.default", ("F32", "F64"),
+                        lambda x: [([x, o, [x.dim() - 1]], {}) for o in (2, 1, float("inf"))] if x.dim() and x.numel() else [], special=False, row_major=True),
+    "std": Case("aten.std.correction", FLOATS, lambda x: [([x, [d]], {"correction": 1, "keepdim": True}) for d in range(x.dim()) if x.shape[d] > 1], special=False),
+    "fmod": Case("aten.fmod.Tensor", FLOATS + INTS, positive_other),
+    "floor_divide": Case("aten.floor_divide.default", FLOATS + INTS, positive_other),
+    "trunc_divide": Case("aten.div.Tensor_mode", FLOATS + INTS, lambda x: [(a, {"rounding_mode": "trunc"}) for a, _ in positive_other(x)]),
+    "atan2": Case("aten.atan2.default", FLOATS, other, special=False),
+    "logical_xor": Case("aten.logical_xor.default", FLOATS + INTS + ("BOOL",), other),
+    "shift_left": Case("aten.bitwise_left_shift.Tensor", INTS, lambda x: [([x.abs(), torch.randint(0, 6, tuple(x.shape)).to(x.dtype)], {})]),
+    "shift_right": Case("aten.bitwise_right_shift.Tensor", INTS, lambda x: [([x.abs(), torch.randint(0, 6, tuple(x.shape)).to(x.dtype)], {})]),
+}

@@ -309,3 +309,157 @@ add("native_layer_norm", [one(x, [x.shape[-1]], w, b, 1e-5) for x in _norm_input
     + [one(rand(2, 3, 4), [3, 4], rand(3, 4), None, 1e-6)])  # fmt: skip
 add("layer_norm", [one(x, [x.shape[-1]], rand(x.shape[-1], dtype=x.dtype)) for x in _norm_inputs])
 add("rms_norm", [one(x, [x.shape[-1]], w, e) for x in _norm_inputs for w in (None, rand(x.shape[-1], dtype=x.dtype)) for e in (None, 1e-6)])
+
+# ---------------------------------------------------------------- activations and other functions of elements
+for name in ("hardswish", "hardsigmoid", "mish"):
+    in_place(name, unary())
+for name in ("expm1", "tan", "atan", "sinh", "cosh", "exp2"):
+    in_place(name, unary((*FLOATS, I64), low=-1.2, high=1.2))
+for name in ("log1p", "log2", "log10"):
+    in_place(name, unary(FLOATS, low=0.25) + unary((U8,)))
+for name in ("acos", "asin"):
+    in_place(name, unary(FLOATS, low=-1.0, high=1.0))
+in_place("trunc", unary((*FLOATS, I64, I32)))
+add("softplus", unary() + [one(x, 2.5) for x in layouts()] + [one(x, 1, 1.5) for x in layouts()])
+in_place("elu", unary() + [one(x, 0.7) for x in layouts()] + [one(x, 1.6732632423543772, 1.0507009873554805) for x in layouts()]
+         + [one(x, 1, 1, 0.5) for x in layouts()])  # fmt: skip
+in_place("leaky_relu", unary() + [one(x, 0.2) for x in layouts()])
+add("log_sigmoid_forward", [one(rand(3, 4)), one(rand(40))])
+_divisors = [one(rand(3, 4, dtype=d), rand(3, 4, dtype=d).abs() + 1) for d in (*FLOATS, *INTS)] + [one(rand(3, 4), rand(4)), one(rand(3, 4), -2.5)]
+in_place("fmod.Tensor", _divisors[:-1])
+in_place("fmod.Scalar", [one(rand(3, 4, dtype=d), n) for d in (F32, F64, I64) for n in (2, -3)])
+add("floor_divide", _divisors[:-1] + [one(rand(3, 4, dtype=I64) * 7, torch.tensor(-3)), one(rand(3, 4), torch.tensor(0.0))])
+add("floor_divide_.Tensor", _divisors[:-1])
+add("floor_divide.Scalar", [one(rand(3, 4, dtype=d), n) for d in (F32, I64) for n in (2, -3)])
+in_place("div.Tensor_mode", [one(*a, rounding_mode=m) for a, _ in _divisors for m in ("floor", "trunc")] + [one(rand(3, 4), rand(3, 4), rounding_mode=None)])
+in_place("div.Scalar_mode", [one(rand(3, 4, dtype=d), 3, rounding_mode=m) for d in (F32, I64) for m in ("floor", "trunc")])
+in_place("atan2", binary((F32, F64)))
+in_place("logical_xor", binary((BOOL, F32, I64)))
+for name in ("bitwise_left_shift.Tensor", "bitwise_right_shift.Tensor"):
+    in_place(name, [one(rand(3, 4, dtype=d).abs(), index(5, 3, 4, dtype=d)) for d in (I64, I32, U8)])
+for name in ("__rshift__.Scalar", "__lshift__.Scalar"):
+    add(name, [one(rand(3, 4, dtype=d).abs(), 2) for d in (I64, I32)])
+in_place("clamp.Tensor", [one(rand(3, 4, dtype=d), lo, hi) for d in (F32, BF16, I64) for lo, hi in
+                          ((rand(4, dtype=d), rand(4, dtype=d)), (None, rand(3, 4, dtype=d)), (rand(3, 1, dtype=d), None))])  # fmt: skip
+in_place("clamp_min.Tensor", [one(rand(3, 4, dtype=d), rand(4, dtype=d)) for d in (F32, I64)])
+in_place("clamp_max.Tensor", [one(rand(3, 4, dtype=d), rand(4, dtype=d)) for d in (F32, I64)])
+add("glu", [one(rand(3, 4, dtype=d), d2) for d in FLOATS for d2 in (-1,)] + [one(rand(6, 5), 0), one(rand(2, 40, 3), 1), one(rand(4, 6).t(), 0)])
+_masked = torch.where(rand(4, 6) > 1, rand(4, 6), torch.tensor(float("-inf")))
+_masked[1] = float("-inf")
+add("_safe_softmax", [one(_masked, -1), one(_masked, 0), one(_masked.t(), 0), one(rand(3, 4, dtype=BF16), -1), one(rand(3, 4, dtype=F64), 0)])
+for name in ("addcmul", "addcdiv"):
+    in_place(name, [one(rand(3, 4), rand(3, 4, low=0.5), rand(4, low=0.5), **k) for k in ({}, {"value": 0.3})])
+in_place("lerp.Scalar", [one(rand(3, 4), rand(4), w) for w in (0.3, 0.7)])
+in_place("lerp.Tensor", [one(rand(3, 4), rand(4), rand(3, 4))])
+add("_weight_norm_interface", [one(rand(4, 3, 5), rand(4, 1, 1), 0), one(rand(4, 3, 5), rand(1, 1, 5), 2)])
+_complex = torch.complex(rand(3, 4), rand(3, 4))
+add("polar", [one(rand(3, 4, low=0.5), rand(3, 4)), one(rand(4, 3).t(), rand(3, 4))])
+add("view_as_real", [one(_complex), one(_complex.t()), one(_complex[:, 1])])
+add("view_as_complex", [one(rand(3, 4, 2)), one(rand(4, 3, 2).transpose(0, 1)), one(rand(2))])
+CASES["aten.mul.Tensor"] += [one(_complex, _complex[0]), one(_complex.t(), rand(4, 3)), one(rand(3, 1), _complex)]
+CASES["aten.add.Tensor"] += [one(_complex, _complex[0])]
+
+# ---------------------------------------------------------------- more reductions
+for name in ("std",):
+    add(name, [one(rand(5, 6)), one(rand(5, 6, dtype=F64), False)])
+    add(f"{name}.dim", [one(x, d, u, k) for x in _two(FLOATS) for d in ([0], [-1]) for u in (True, False) for k in (True, False)])
+for name in ("std.correction", "std_mean.correction"):
+    add(name, [one(x, d, correction=c, keepdim=k) for x in _two((F32, F64)) for d in ([0], [-1]) for c in (0, 1) for k in (True, False)])
+add("aminmax", [one(x) for x in _two((F32, I64))] + [one(x, dim=d, keepdim=k) for x in _two((F32, I64)) for d in (0, -1) for k in (True, False)])
+add("linalg_vector_norm", [one(x, o, d, k) for x in _two((F32, F64)) for o in (2, 1, float("inf")) for d, k in _keep if d != []]
+    + [one(rand(3, 4, dtype=BF16)), one(rand(50), 2), one(rand(3, 40), 2, [-1], True, dtype=F64)])  # fmt: skip
+
+# ---------------------------------------------------------------- writing by index
+_src, _idx = rand(3, 4), index(5, 3, 4)
+_unique = torch.stack([torch.randperm(5, generator=_generator)[:3] for _ in range(4)], 1)  # of repeated places torch may write any
+in_place("scatter.src", [one(rand(5, 4, dtype=d), 0, _unique, rand(3, 4, dtype=d)) for d in (*FLOATS, I64, BOOL)] + [one(rand(4, 5).t(), 0, _unique, _src)])
+in_place("scatter.value", [one(rand(5, 4, dtype=d), 0, _idx, v) for d in (F32, BF16, I64) for v in (1, 0)] + [one(rand(5, dtype=F32), 0, index(5, 2), 2.5),
+                                                                                                             one(rand(5, 4), -1, index(4, 5, 2), 0)])
+in_place("scatter.reduce", [one(rand(5, 4), 0, _idx, _src, reduce=r) for r in ("add", "multiply")])
+in_place("scatter.value_reduce", [one(rand(5, 4), 0, _idx, 2.5, reduce=r) for r in ("add", "multiply")])
+in_place("scatter_add", [one(rand(5, 4, dtype=d), 0, _idx, rand(3, 4, dtype=d)) for d in (*FLOATS, I64)] + [one(rand(5, 4), 1, index(4, 5, 6), rand(5, 6))])
+in_place("scatter_reduce.two", [one(rand(5, 4), 0, _idx, _src, r) for r in ("sum", "prod", "amax", "amin")])
+in_place("index_add", [one(rand(5, 4, dtype=d), 0, index(5, 3), rand(3, 4, dtype=d)) for d in (*FLOATS, I64)] + [one(rand(4, 5), 1, index(5, 3), rand(4, 3))])
+in_place("index_copy", [one(rand(5, 4, dtype=d), 0, torch.tensor([3, 0, 2]), rand(3, 4, dtype=d)) for d in (F32, I64)])
+in_place("index_fill.int_Scalar", [one(rand(5, 4, dtype=d), 0, index(5, 3), 2) for d in (F32, I64, BOOL)] + [one(rand(4, 5), -1, index(5, 2), 0.5)])
+in_place("index_fill.int_Tensor", [one(rand(5, 4), 0, index(5, 3), torch.tensor(2.5))])
+in_place("masked_scatter", [one(rand(3, 4, dtype=d), _mask, rand(14, dtype=d)) for d in (F32, BF16, I64)] + [one(rand(4, 3).t(), _mask[:1], rand(12))])
+_put = [(rand(5, 4), [index(5, 3)], rand(3, 4)), (rand(5, 4), [None, torch.tensor([2, 0])], rand(5, 2)), (rand(5, 4), [rand(5, 4) > 0], torch.tensor(2.5)),
+        (rand(5, 4, 6), [torch.tensor([1, 4, 2]), None, torch.tensor([0, 5, 3])], rand(3, 4)), (rand(4, 5).t(), [torch.tensor([1, 4])], rand(4)),
+        (rand(5, dtype=I64), [torch.tensor([-1])], torch.tensor([7])), (rand(5, 4), [rand(5, dtype=BOOL)], rand(1, 4))]  # fmt: skip
+_put[0][1][0] = torch.tensor([4, 1, 3])
+in_place("index_put", [one(*p) for p in _put] + [one(rand(5, 4), [index(5, 9)], rand(9, 4), True)])
+add("_unsafe_index_put", [one(*p) for p in _put[:2]])
+
+# ---------------------------------------------------------------- order
+_distinct = lambda *s: torch.randperm(reduce_size(s), generator=_generator).reshape(s).to(F32) / 7  # noqa: E731
+
+
+def reduce_size(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+add("topk", [one(x, k, d, largest) for x in (_distinct(5, 7), _distinct(7, 5).t(), _distinct(5, 7).to(F64), torch.randperm(30).reshape(5, 6))
+             for k in (1, 3) for d in (0, -1) for largest in (True, False)] + [one(_distinct(9), 4)])  # fmt: skip
+for name in ("sort", "argsort"):
+    add(name, [one(x, d, r) for x in (_distinct(5, 7), _distinct(7, 5).t(), torch.randperm(30).reshape(5, 6)) for d in (0, -1) for r in (True, False)])
+    add(f"{name}.stable", [one(x, stable=True, dim=d, descending=r) for x in (_distinct(5, 7), index(3, 4, 9)) for d in (0, -1) for r in (True, False)])
+_edges = torch.tensor([-2.0, -1.0, 0.0, 0.5, 2.0])
+add("searchsorted.Tensor", [one(_edges, x, right=r, out_int32=i) for x in (rand(3, 4), _edges) for r in (True, False) for i in (True, False)])
+add("bucketize.Tensor", [one(x, _edges, right=r) for x in (rand(3, 4), _edges, rand(3, 4, dtype=I64)) for r in (True, False)])
+
+# ---------------------------------------------------------------- values decide the shape, elements move
+add("nonzero", [one(x) for d in (F32, I64, BOOL) for x in (rand(3, 4, dtype=d), rand(4, 3, dtype=d).t(), rand(5, dtype=d), rand(2, 0, dtype=d))])
+add("repeat_interleave.Tensor", [one(torch.tensor([2, 0, 3])), one(torch.tensor([1, 2], dtype=I32)), one(torch.tensor([], dtype=I64))])
+add("masked_select", [one(x, _mask) for x in (rand(3, 4), rand(4, 3).t(), rand(4), rand(3, 4, dtype=I64))])
+add("roll", [one(rand(4, 5), [1], [0]), one(rand(4, 5), [-2, 3], [0, 1]), one(rand(5, 4).t(), [7], [-1]), one(rand(2, 3, 4, dtype=I64), [1, 1], [1, 2])])
+add("flip", [one(rand(4, 5), [0]), one(rand(4, 5), [0, 1]), one(rand(5, 4).t(), [-1])])
+for _n, _pad in ((1, [2, 1]), (2, [1, 2, 0, 3]), (3, [1, 0, 2, 1, 1, 1])):
+    _sizes = [2, 3, 4, 5, 6][: _n + 2]
+    add(f"reflection_pad{_n}d", [one(rand(*_sizes), _pad), one(rand(*_sizes[1:]), _pad)])
+    add(f"replication_pad{_n}d", [one(rand(*_sizes), _pad), one(rand(*_sizes[1:]), _pad)])
+add("im2col", [one(rand(2, 3, 6, 5), [3, 2], [1, 1], [0, 0], [1, 1]), one(rand(2, 3, 6, 5), [3, 3], [1, 2], [1, 2], [2, 1]), one(rand(3, 6, 5), [2, 2], [1, 1], [0, 0], [2, 2])])
+add("eye", [one(3), one(0), one(3, dtype=I64)])
+add("eye.m", [one(3, 5), one(5, 3, dtype=BOOL)])
+for name in ("_is_all_true", "_is_any_true"):
+    add(name, [one(torch.ones(3, 4, dtype=BOOL)), one(_mask), one(_mask.t()), one(torch.zeros(0, dtype=BOOL)), one(torch.zeros(2, dtype=BOOL))])
+for name in ("tril_indices", "triu_indices"):
+    add(name, [one(4, 4), one(3, 5, 1), one(5, 3, -1), one(2, 2, dtype=I32)])
+add("linspace", [one(0, 1, 7), one(-2.5, 3, 10), one(1, 5, 1), one(0.0, 1.0, 0), one(0, 1, 9, dtype=F64)])
+
+# ---------------------------------------------------------------- frames
+_images = [rand(2, 4, 8, 9), rand(2, 4, 8, 9).contiguous(memory_format=torch.channels_last), rand(1, 4, 8, 9, dtype=F64), rand(2, 4, 8, 9, dtype=BF16)]
+_w, _w1, _w3 = rand(6, 4, 3, 3, low=-1.0, high=1.0), rand(6, 4, 3, low=-1.0, high=1.0), rand(2, 3, 2, 2, 2)
+_conv = lambda x, w, b, n, s=1, p=0, d=1, t=False, o=0, g=1: one(x, w.to(x.dtype), b, [s] * n, [p] * n, [d] * n, t, [o] * n, g)  # noqa: E731
+add("convolution", [
+    *[_conv(x, _w, b, 2, **k) for x in (*_images[:2], rand(1, 4, 8, 9, dtype=F64)) for b in (None, rand(6, dtype=x.dtype))
+      for k in ({}, {"s": 2, "p": 1}, {"d": 2, "p": 2})],
+    *[_conv(rand(2, 4, 12), _w1, b, 1, **k) for b in (None, rand(6)) for k in ({}, {"s": 2, "p": 1}, {"d": 2})],
+    _conv(rand(1, 3, 4, 5, 6), _w3, rand(2), 3, p=1), _conv(rand(2, 4, 7, 7), rand(4, 1, 3, 3), rand(4), 2, p=1, g=4),
+    _conv(rand(2, 4, 7, 7), rand(6, 2, 1, 1), None, 2, g=2), _conv(rand(2, 4, 5, 5), rand(4, 3, 2, 2), rand(3), 2, s=2, t=True),
+    _conv(rand(2, 4, 5, 5), rand(4, 2, 3, 3), rand(4), 2, s=2, p=1, o=1, t=True, g=2), _conv(rand(1, 4, 9), rand(4, 3, 4), None, 1, s=2, p=1, t=True),
+])  # fmt: skip
+add("max_pool2d_with_indices", [one(x, [3, 2], *a) for x in _images for a in ((), ([2, 2], [1, 1]), ([2, 1], [1, 0], [2, 1]), ([2, 2], [0, 0], [1, 1], True))]
+    + [one(rand(4, 8, 9), [2, 2])])  # fmt: skip
+add("max_pool3d_with_indices", [one(rand(2, 3, 4, 6, 5), [2, 2, 2]), one(rand(2, 3, 4, 6, 5), [2, 3, 2], [1, 2, 2], [1, 1, 0])])
+add("avg_pool1d", [one(rand(2, 3, 9), [3], [2], [1]), one(rand(2, 3, 9), [2])])
+add("avg_pool2d", [one(x, [3, 2], *a) for x in _images for a in ((), ([2, 2], [1, 1]), ([2, 2], [1, 1], True), ([2, 2], [1, 1], False, False), ([2, 2], [0, 0], False, True, 3))])
+add("avg_pool3d", [one(rand(2, 3, 4, 6, 5), [2, 2, 2]), one(rand(2, 3, 4, 6, 5), [2, 3, 2], [1, 2, 2], [1, 1, 0], False, False)])
+add("_adaptive_avg_pool2d", [one(x, s) for x in _images for s in ([3, 4], [1, 1], [8, 9], [11, 2])] + [one(rand(4, 8, 9), [3, 2])])
+add("_adaptive_avg_pool3d", [one(rand(2, 3, 4, 6, 5), [2, 3, 2])])
+add("upsample_nearest1d", [one(rand(2, 3, 7), [n]) for n in (3, 7, 15)])
+add("upsample_nearest2d", [one(x, s) for x in _images for s in ([16, 18], [5, 4])] + [one(rand(2, 4, 8, 9), [12, 13], 1.5, 1.5)])
+add("upsample_nearest3d", [one(rand(1, 2, 3, 4, 5), [6, 4, 7])])
+add("_upsample_nearest_exact2d", [one(rand(2, 4, 8, 9), [11, 5])])
+add("upsample_linear1d", [one(rand(2, 3, 7), [n], a) for n in (3, 7, 15) for a in (True, False)])
+for name in ("upsample_bilinear2d", "upsample_bicubic2d"):
+    add(name, [one(x, s, a) for x in _images[:3] for s in ([16, 18], [5, 4], [8, 9]) for a in (True, False)] + [one(rand(2, 4, 8, 9), [12, 13], False, 1.5, 1.5)])
+add("upsample_trilinear3d", [one(rand(1, 2, 3, 4, 5), [6, 4, 7], a) for a in (True, False)])
+add("grid_sampler_2d", [one(rand(2, 3, 6, 7), rand(2, 4, 5, 2, low=-1.3, high=1.3), 0, 0, a) for a in (True, False)])
+_channels = lambda x: [rand(x.shape[1], dtype=x.dtype), rand(x.shape[1], dtype=x.dtype)]  # noqa: E731
+_normed = [rand(2, 4, 5, 6), rand(2, 4, 5, 6).contiguous(memory_format=torch.channels_last), rand(3, 4), rand(2, 4, 7, dtype=F64)]
+_statistics = lambda x: [rand(4, dtype=x.dtype), rand(4, dtype=x.dtype, low=0.5)]  # noqa: E731
+add("native_batch_norm", [one(x, *_channels(x), *_statistics(x), False, 0.1, 1e-5) for x in _normed] + [one(rand(2, 4, 5), None, None, *_statistics(rand(1)), False, 0.1, 1e-3)])
+add("_native_batch_norm_legit_no_training", [one(x, *_channels(x), *_statistics(x), 0.1, 1e-5) for x in _normed])
+add("native_group_norm", [one(x, w, b, 2, 4, x[0, 0].numel(), g, 1e-5) for x in (rand(2, 4, 5, 6), rand(2, 4, 7), rand(2, 4, 5, dtype=F64)) for g in (1, 2, 4)
+                          for w, b in (_channels(x), (None, None))])  # fmt: skip

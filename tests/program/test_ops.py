@@ -22,16 +22,21 @@ from porting import _core
 NAMES = {
     torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
     torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64",
+    torch.complex64: "C64",
 }  # fmt: skip
 FORMATS = {torch.contiguous_format: "contiguous", torch.preserve_format: "preserve", torch.channels_last: "channels_last"}
 ROUNDING = {torch.float64: 1e-13, torch.float32: 4e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 # Ops that compute and whose every rounding IEEE or torch's documentation fixes: not one bit may differ, but a NaN's.
 EXACT = set("""add sub rsub mul div neg abs square sign relu clamp clamp_min clamp_max hardtanh maximum minimum max min amax amin
-    floor ceil round arange reciprocal _to_copy""".split())
+    floor ceil round arange reciprocal _to_copy hardswish hardsigmoid trunc leaky_relu fmod floor_divide aminmax scatter scatter_add
+    scatter_reduce index_add max_pool2d_with_indices max_pool3d_with_indices""".split())
 # Ops that compute and round on the way. All others only move elements: not one bit may differ, not even of a NaN.
 ROUNDED = set("""_log_softmax _scaled_dot_product_flash_attention_for_cpu _softmax addmm baddbmm bmm cos cumsum erf exp gelu layer_norm linear
     log log_softmax mean mm native_layer_norm pow prod remainder rms_norm rsqrt sigmoid silu sin softmax sqrt sum tanh var
-    var_mean""".split())
+    var_mean std std_mean mish expm1 log1p log2 log10 exp2 tan atan sinh cosh acos asin softplus elu log_sigmoid_forward atan2 glu
+    _safe_softmax addcmul addcdiv lerp _weight_norm_interface polar linalg_vector_norm convolution linspace avg_pool1d avg_pool2d
+    avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
+    grid_sampler_2d native_batch_norm _native_batch_norm_legit_no_training native_group_norm""".split())
 
 
 def array(t: torch.Tensor) -> np.ndarray:
@@ -106,6 +111,9 @@ def bits(t: torch.Tensor) -> torch.Tensor:
 def check(name: str, mine: np.ndarray, theirs: torch.Tensor) -> None:
     got = tensor(mine)
     assert got.dtype == theirs.dtype and got.shape == theirs.shape, (name, got.dtype, got.shape, theirs.dtype, theirs.shape)
+    if theirs.dtype.is_complex:
+        torch.testing.assert_close(got, theirs, rtol=4e-6, atol=4e-6)
+        return
     op = name.split(".")[1].rstrip("_")
     if op in ROUNDED and theirs.dtype.is_floating_point:
         rounding = ROUNDING[theirs.dtype]

@@ -1,0 +1,194 @@
+/* channel_norm.c -- batch_norm with given statistics, and group_norm. x (N, C, ...), y like x; F32 and F64.
+ *     batch_norm  y = x * a + (bias - mean * a),  a = weight / sqrt(var + eps)
+ *     group_norm  y = x * a + (bias - mean * a),  a = weight * rstd of the group,  rstd = 1 / sqrt(var + eps) in double
+ * Each multiply-add is one fma with avx2 and up. Moments as in layer_norm (norm.c).
+ * Source: at::native batch_norm_kernel, group_norm_kernel (BSD-3-Clause; restated). */
+#include "loops.h"
+#include "norm.h"
+
+#include <math.h>
+
+static float
+mul_add(bool fused, float a, float b, float c)
+{
+    return fused ? fmaf(a, b, c) : a * b + c;
+}
+
+/* Element c of an operand of one dimension, which may be None. */
+static double
+element(const port_view *view, int64_t c, double if_none)
+{
+    if (view == NULL) {
+        return if_none;
+    }
+    int64_t at = c * view->strides[0];
+    return view->dtype == PORT_F32 ? (double)((const float *)view->data)[at] : ((const double *)view->data)[at];
+}
+
+/* y = x * a + b over one channel of one item, whatever the strides. */
+static void
+scale_channel(const port_kernel_call *call, int64_t n, int64_t c, double a, double b)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    int64_t place[PORT_MAX_NDIM] = {0}, count = 1;
+    for (int32_t d = 2; d < x->ndim; d++) {
+        count *= x->shape[d];
+    }
+    for (int64_t i = 0; i < count; i++) {
+        int64_t from = n * x->strides[0] + c * x->strides[1], to = n * y->strides[0] + c * y->strides[1];
+        for (int32_t d = 2; d < x->ndim; d++) {
+            from += place[d] * x->strides[d];
+            to += place[d] * y->strides[d];
+        }
+        if (x->dtype == PORT_F32) {
+            ((float *)y->data)[to] = mul_add(fused, ((const float *)x->data)[from], (float)a, (float)b);
+        } else {
+            ((double *)y->data)[to] = ((const double *)x->data)[from] * a + b;
+        }
+        for (int32_t d = x->ndim - 1; d >= 2 && ++place[d] == x->shape[d]; d--) {
+            place[d] = 0;
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- batch_norm */
+
+static port_status
+check_channels(const char *op, const port_kernel_call *call, int32_t first, int32_t last, port_error *err)
+{
+    port_status status = port_check_same_shape(op, call, 1, err);
+    const port_view *x = call->in[0];
+    if (status == PORT_OK && (call->params == NULL || x->ndim < 2 || call->out[0]->dtype != x->dtype)) {
+        return port_fail(err, PORT_E_SHAPE, "%s: expected (N, C, ...) and out of the same dtype", op);
+    }
+    for (int32_t k = first; status == PORT_OK && k <= last; k++) {
+        const port_view *v = call->in[k];
+        if (v != NULL && (v->ndim != 1 || v->shape[0] != x->shape[1] || v->dtype != x->dtype)) {
+            return port_fail(err, PORT_E_SHAPE, "%s: operand %d must have %lld elements of %s", op, k, (long long)x->shape[1],
+                             port_dtype_name(x->dtype));
+        }
+    }
+    return status;
+}
+
+static port_status
+batch_check(const port_kernel_call *call, port_error *err)
+{
+    if (call->num_in != 5 || call->in[3] == NULL || call->in[4] == NULL) {
+        return port_fail(err, PORT_E_VALUE, "batch_norm: mean and variance are missing");
+    }
+    return check_channels("batch_norm", call, 1, 4, err);
+}
+
+static void
+batch_run(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0];
+    double eps = ((const port_norm_params *)call->params)->eps;
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    for (int64_t c = 0; c < x->shape[1]; c++) {
+        double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0);
+        double mean = element(call->in[3], c, 0.0), var = element(call->in[4], c, 1.0);
+        double a = weight * (1.0 / sqrt(var + eps)), b = bias - mean * a;
+        if (x->dtype == PORT_F32) {
+            float scale = (float)weight * (1.0f / sqrtf((float)var + (float)eps));
+            a = (double)scale;
+            b = (double)mul_add(fused, -(float)mean, scale, (float)bias);
+        }
+        for (int64_t n = 0; n < x->shape[0]; n++) {
+            scale_channel(call, n, c, a, b);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- group_norm */
+
+static port_status
+group_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = check_channels("group_norm", call, 1, 2, err);
+    const port_group_params *p = call->params;
+    if (status == PORT_OK && (p->groups < 1 || call->in[0]->shape[1] % p->groups != 0)) {
+        return port_fail(err, PORT_E_VALUE, "group_norm: %lld channels in %lld groups", (long long)call->in[0]->shape[1],
+                         (long long)p->groups);
+    }
+    for (int32_t k = 1; status == PORT_OK && k < 3; k++) {
+        const port_view *v = k < call->num_out ? call->out[k] : NULL;
+        if (v == NULL || v->dtype != call->in[0]->dtype || port_view_elems(v) != call->in[0]->shape[0] * p->groups ||
+            !port_view_is_contiguous(v)) {
+            return port_fail(err, PORT_E_SHAPE, "group_norm: mean and rstd must be row-major (N, groups)");
+        }
+    }
+    return status;
+}
+
+static size_t
+group_scratch_bytes(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0];
+    return x->shape[0] > 0 ? (size_t)(port_view_elems(x) / x->shape[0]) * port_dtype_size(x->dtype) + 64 : 64;
+}
+
+static void
+group_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean, double *var)
+{
+    const port_view *x = call->in[0];
+    const port_group_params *p = call->params;
+    port_view part = *x;
+    int64_t channels = x->shape[1] / p->groups;
+    part.data = (char *)x->data + (n * x->strides[0] + g * channels * x->strides[1]) * (int64_t)port_dtype_size(x->dtype);
+    part.shape[0] = 1;
+    part.shape[1] = channels;
+    port_view_gather(&part, call->scratch);
+    int64_t count = port_view_elems(&part);
+    if (x->dtype == PORT_F32) {
+        float mean_f32, var_f32;
+        port_row_moments_f32(call->profile->capability != PORT_CAP_DEFAULT, call->scratch, count, &mean_f32, &var_f32);
+        *mean = (double)mean_f32;
+        *var = (double)var_f32;
+        return;
+    }
+    const double *values = call->scratch;
+    double m = 0.0, m2 = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        double delta = values[i] - m;
+        m += delta / (double)(i + 1);
+        m2 += delta * (values[i] - m);
+    }
+    *mean = m;
+    *var = m2 / (double)count;
+}
+
+static void
+group_run(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0], *mean_out = call->out[1], *rstd_out = call->out[2];
+    const port_group_params *p = call->params;
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    int64_t channels = x->shape[1] / p->groups;
+    for (int64_t i = 0; i < x->shape[0] * p->groups && port_view_elems(x) > 0; i++) {
+        double mean, var;
+        group_moments(call, i / p->groups, i % p->groups, &mean, &var);
+        double rstd = 1.0 / sqrt((var > 0.0 || var != var ? var : 0.0) + p->eps);
+        rstd = x->dtype == PORT_F32 ? (double)(float)rstd : rstd;
+        for (int64_t c = i % p->groups * channels; c < (i % p->groups + 1) * channels; c++) {
+            double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = bias - mean * a;
+            if (x->dtype == PORT_F32) {
+                a = (double)((float)rstd * (float)weight);
+                b = (double)mul_add(fused, -(float)a, (float)mean, (float)bias);
+            }
+            scale_channel(call, i / p->groups, c, a, b);
+        }
+        port_store_f64(mean_out->dtype, &mean, 1, (char *)mean_out->data + i * (int64_t)port_dtype_size(mean_out->dtype), 0);
+        port_store_f64(rstd_out->dtype, &rstd, 1, (char *)rstd_out->data + i * (int64_t)port_dtype_size(rstd_out->dtype), 0);
+    }
+}
+
+const port_kernel_row port_channel_norm_rows[] = {
+    {"batch_norm", PORT_F32, "ref", 0, batch_check, NULL, batch_run},
+    {"batch_norm", PORT_F64, "ref", 0, batch_check, NULL, batch_run},
+    {"group_norm", PORT_F32, "ref", 0, group_check, group_scratch_bytes, group_run},
+    {"group_norm", PORT_F64, "ref", 0, group_check, group_scratch_bytes, group_run},
+    {.op = NULL},
+};

@@ -1,0 +1,459 @@
+/* pool.c -- windows over frames: pooling, interpolation, sampling at given places.
+ * x, y (N, C, ...) with 1 to 3 dimensions of space, any strides; F32 and F64.
+ *     max_pool     the first greatest of a window and its place in the frame (NaN wins)
+ *     avg_pool     sum over the window in order, divided by its size
+ *     adaptive_avg_pool  windows from floor(i * in / out) to ceil((i + 1) * in / out)
+ *     resize       nearest, linear and cubic interpolation: taps and weights per dimension, dimensions from the outermost inwards
+ *     grid_sample  bilinear, places in -1 ... 1, zero outside
+ * Source: at::native MaxPoolKernel, AvgPoolKernel, AdaptiveAvgPoolKernel, UpSampleKernel, GridSamplerKernel (BSD-3-Clause; restated).
+ * With avx2 and up their compiler fuses a * b + c. */
+#include "loops.h"
+
+#include <math.h>
+
+typedef struct frames {
+    int32_t spatial;
+    int64_t N, C, in[3], out[3], in_step[3], out_step[3]; /* fewer dimensions: leading ones of size 1 */
+} frames;
+
+static frames
+frames_of(const port_view *x, const port_view *y)
+{
+    frames f = {.spatial = x->ndim - 2, .N = x->shape[0], .C = x->shape[1]};
+    for (int32_t d = 0; d < 3; d++) {
+        int32_t from = d - (3 - f.spatial);
+        f.in[d] = from < 0 ? 1 : x->shape[2 + from];
+        f.out[d] = from < 0 ? 1 : y->shape[2 + from];
+        f.in_step[d] = from < 0 ? 0 : x->strides[2 + from];
+        f.out_step[d] = from < 0 ? 0 : y->strides[2 + from];
+    }
+    return f;
+}
+
+static int64_t
+param_of(const int64_t *of, const frames *f, int32_t d, int64_t if_absent)
+{
+    int32_t from = d - (3 - f->spatial);
+    return from < 0 ? if_absent : of[from];
+}
+
+static double
+load(const port_view *view, int64_t at)
+{
+    return view->dtype == PORT_F32 ? (double)((const float *)view->data)[at] : ((const double *)view->data)[at];
+}
+
+static void
+store(const port_view *view, int64_t at, double value)
+{
+    if (view->dtype == PORT_F32) {
+        ((float *)view->data)[at] = (float)value;
+    } else {
+        ((double *)view->data)[at] = value;
+    }
+}
+
+static port_status
+frames_check(const char *op, const port_kernel_call *call, port_error *err)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    if (call->params == NULL || x->ndim < 3 || x->ndim > 5 || y->ndim != x->ndim || x->shape[0] != y->shape[0] ||
+        x->shape[1] != y->shape[1] || x->dtype != y->dtype) {
+        return port_fail(err, PORT_E_SHAPE, "%s: expected (N, C, ...) of 3 to 5 dimensions and one dtype, got %d and out %d", op,
+                         x->ndim, y->ndim);
+    }
+    for (int32_t d = 2; d < x->ndim; d++) {
+        if (x->shape[d] < 1) {
+            return port_fail(err, PORT_E_SHAPE, "%s: dimension %d is empty", op, d);
+        }
+    }
+    return PORT_OK;
+}
+
+/* Calls visit for every element of y: its offset, the offset of its channel in x, its place. */
+typedef void (*frame_visit)(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place);
+
+static void
+for_each_output(const port_kernel_call *call, frame_visit visit)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    frames f = frames_of(x, y);
+    int64_t place[3];
+    for (int64_t n = 0; n < f.N; n++) {
+        for (int64_t c = 0; c < f.C; c++) {
+            int64_t from = n * x->strides[0] + c * x->strides[1], to = n * y->strides[0] + c * y->strides[1];
+            for (place[0] = 0; place[0] < f.out[0]; place[0]++) {
+                for (place[1] = 0; place[1] < f.out[1]; place[1]++) {
+                    for (place[2] = 0; place[2] < f.out[2]; place[2]++) {
+                        visit(call, &f, from,
+                              to + place[0] * f.out_step[0] + place[1] * f.out_step[1] + place[2] * f.out_step[2], place);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- pooling */
+
+typedef struct window {
+    int64_t begin[3], end[3], step[3];
+} window;
+
+static window
+pool_window(const port_pool_params *p, const frames *f, const int64_t *place, int64_t *size)
+{
+    window w;
+    *size = 1;
+    for (int32_t d = 0; d < 3; d++) {
+        int64_t pad = param_of(p->padding, f, d, 0), spread = param_of(p->dilation, f, d, 1), kernel = param_of(p->kernel, f, d, 1);
+        w.step[d] = spread;
+        w.begin[d] = place[d] * param_of(p->stride, f, d, 1) - pad;
+        w.end[d] = w.begin[d] + (kernel - 1) * spread + 1;
+        w.end[d] = w.end[d] < f->in[d] + pad ? w.end[d] : f->in[d] + pad;
+        *size *= w.end[d] - w.begin[d];
+        w.end[d] = w.end[d] < f->in[d] ? w.end[d] : f->in[d];
+        while (w.begin[d] < 0) {
+            w.begin[d] += spread;
+        }
+    }
+    return w;
+}
+
+static void
+max_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    const port_view *x = call->in[0], *places = call->num_out > 1 ? call->out[1] : NULL;
+    int64_t size, at[3];
+    window w = pool_window(call->params, f, place, &size);
+    double best = -(double)INFINITY;
+    int64_t best_at = (w.begin[0] * f->in[1] + w.begin[1]) * f->in[2] + w.begin[2];
+    for (at[0] = w.begin[0]; at[0] < w.end[0]; at[0] += w.step[0]) {
+        for (at[1] = w.begin[1]; at[1] < w.end[1]; at[1] += w.step[1]) {
+            for (at[2] = w.begin[2]; at[2] < w.end[2]; at[2] += w.step[2]) {
+                double v = load(x, from + at[0] * f->in_step[0] + at[1] * f->in_step[1] + at[2] * f->in_step[2]);
+                if (v > best || v != v) {
+                    best = v;
+                    best_at = (at[0] * f->in[1] + at[1]) * f->in[2] + at[2];
+                }
+            }
+        }
+    }
+    store(call->out[0], to, best);
+    if (places != NULL) {
+        ((int64_t *)places->data)[to] = best_at;
+    }
+}
+
+/* Sum over the window in order, in the dtype. */
+static double
+window_sum(const port_view *x, const frames *f, const window *w, int64_t from)
+{
+    double wide = 0.0;
+    float sum = 0.0f;
+    int64_t at[3];
+    for (at[0] = w->begin[0]; at[0] < w->end[0]; at[0]++) {
+        for (at[1] = w->begin[1]; at[1] < w->end[1]; at[1]++) {
+            for (at[2] = w->begin[2]; at[2] < w->end[2]; at[2]++) {
+                int64_t place = from + at[0] * f->in_step[0] + at[1] * f->in_step[1] + at[2] * f->in_step[2];
+                if (x->dtype == PORT_F32) {
+                    sum += ((const float *)x->data)[place];
+                } else {
+                    wide += ((const double *)x->data)[place];
+                }
+            }
+        }
+    }
+    return x->dtype == PORT_F32 ? (double)sum : wide;
+}
+
+static double
+divide(const port_view *x, double a, double b)
+{
+    return x->dtype == PORT_F32 ? (double)((float)a / (float)b) : a / b;
+}
+
+static void
+avg_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    const port_pool_params *p = call->params;
+    int64_t size, inside = 1;
+    window w = pool_window(p, f, place, &size);
+    for (int32_t d = 0; d < 3; d++) {
+        inside *= w.end[d] > w.begin[d] ? w.end[d] - w.begin[d] : 0;
+    }
+    int64_t divisor = p->divisor != 0 ? p->divisor : (p->count_include_pad ? size : inside);
+    double sum = window_sum(call->in[0], f, &w, from);
+    store(call->out[0], to, inside == 0 ? 0.0 : divide(call->in[0], sum, (double)divisor));
+}
+
+static void
+adaptive_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    window w;
+    for (int32_t d = 0; d < 3; d++) {
+        w.begin[d] = place[d] * f->in[d] / f->out[d];
+        w.end[d] = ((place[d] + 1) * f->in[d] + f->out[d] - 1) / f->out[d];
+    }
+    double sum = window_sum(call->in[0], f, &w, from);
+    for (int32_t d = 0; d < 3; d++) { /* the reference divides by each side of the window in turn */
+        sum = divide(call->in[0], sum, (double)(w.end[d] - w.begin[d]));
+    }
+    store(call->out[0], to, sum);
+}
+
+static port_status
+pool_check(const port_kernel_call *call, port_error *err)
+{
+    port_status status = frames_check("pool", call, err);
+    const port_pool_params *p = call->params;
+    for (int32_t d = 0; status == PORT_OK && d < call->in[0]->ndim - 2; d++) {
+        if (p->kernel[d] < 1 || p->stride[d] < 1 || p->dilation[d] < 1 || p->padding[d] < 0 || 2 * p->padding[d] > p->kernel[d]) {
+            return port_fail(err, PORT_E_VALUE, "pool: a window of %lld with stride %lld and padding %lld", (long long)p->kernel[d],
+                             (long long)p->stride[d], (long long)p->padding[d]);
+        }
+    }
+    if (status == PORT_OK && call->num_out > 1 && call->out[1]->dtype != PORT_I64) {
+        return port_fail(err, PORT_E_DTYPE, "pool: places of %s, expected I64", port_dtype_name(call->out[1]->dtype));
+    }
+    return status;
+}
+
+static port_status
+adaptive_check(const port_kernel_call *call, port_error *err)
+{
+    return frames_check("adaptive pool", call, err);
+}
+
+static void
+max_pool_run(const port_kernel_call *call)
+{
+    for_each_output(call, max_pool_visit);
+}
+
+static void
+avg_pool_run(const port_kernel_call *call)
+{
+    for_each_output(call, avg_pool_visit);
+}
+
+static void
+adaptive_run(const port_kernel_call *call)
+{
+    for_each_output(call, adaptive_visit);
+}
+
+/* ---------------------------------------------------------------- resize */
+
+enum { MAX_TAPS = 4 };
+
+typedef struct taps {
+    int32_t num;
+    int64_t at[MAX_TAPS];
+    double weight[MAX_TAPS]; /* f32 numbers for F32 */
+} taps;
+
+static float
+mul_add(bool fused, float a, float b, float c)
+{
+    return fused ? fmaf(a, b, c) : a * b + c;
+}
+
+/* Keys' cubic with a = -0.75: inside of one step, and in the second. */
+static float
+cubic_near(bool fused, float x)
+{
+    return mul_add(fused, mul_add(fused, 1.25f, x, -2.25f) * x, x, 1.0f);
+}
+
+static float
+cubic_far(bool fused, float x)
+{
+    float inner = mul_add(fused, -0.75f, x, 3.75f);
+    return mul_add(fused, mul_add(fused, inner, x, -6.0f), x, 3.0f);
+}
+
+static int64_t
+clamp_index(int64_t at, int64_t size)
+{
+    return at < 0 ? 0 : (at >= size ? size - 1 : at);
+}
+
+/* Where output i of a dimension takes its values from. The coordinates are f32 for F32. */
+static taps
+taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double factor)
+{
+    const port_resize_params *p = call->params;
+    bool narrow = call->in[0]->dtype == PORT_F32, fused = call->profile->capability != PORT_CAP_DEFAULT;
+    taps t = {.num = 1, .weight = {1.0}};
+    if (p->mode == PORT_RESIZE_NEAREST || p->mode == PORT_RESIZE_NEAREST_EXACT) {
+        float scale = factor > 0.0 ? (float)(1.0 / factor) : (float)in / (float)out;
+        float half = p->mode == PORT_RESIZE_NEAREST ? 0.0f : 0.5f;
+        t.at[0] = clamp_index((int64_t)floorf(((float)i + half) * scale), in);
+        return t;
+    }
+    double scale = factor > 0.0 ? 1.0 / factor : (double)in / (double)out;
+    if (p->align_corners) {
+        scale = out > 1 ? (double)(in - 1) / (double)(out - 1) : 0.0;
+        scale = narrow && out > 1 ? (double)((float)(in - 1) / (float)(out - 1)) : scale;
+    } else if (narrow) {
+        scale = factor > 0.0 ? (double)(float)(1.0 / factor) : (double)((float)in / (float)out);
+    }
+    double source = p->align_corners ? scale * (double)i : scale * ((double)i + 0.5) - 0.5;
+    if (narrow) {
+        float shifted = (float)i + 0.5f;
+        source = (double)(p->align_corners ? (float)scale * (float)i : mul_add(fused, (float)scale, shifted, -0.5f));
+    }
+    if (p->mode == PORT_RESIZE_LINEAR) {
+        source = source < 0.0 ? 0.0 : source;
+        t.num = 2;
+        t.at[0] = clamp_index((int64_t)source, in);
+        t.at[1] = t.at[0] + (t.at[0] < in - 1);
+        double rest = source - (double)t.at[0];
+        t.weight[1] = rest < 0.0 ? 0.0 : (rest > 1.0 ? 1.0 : rest);
+        t.weight[0] = narrow ? (double)(1.0f - (float)t.weight[1]) : 1.0 - t.weight[1];
+        if (in == out) { /* the reference copies */
+            t.at[0] = t.at[1] = i;
+            t.weight[0] = 1.0;
+            t.weight[1] = 0.0;
+        }
+        return t;
+    }
+    double floor_of = floor(source), rest = source - floor_of;
+    float x = (float)rest, y = 1.0f - x;
+    t.num = 4;
+    for (int32_t k = 0; k < 4; k++) {
+        t.at[k] = clamp_index((int64_t)floor_of - 1 + k, in);
+    }
+    if (!narrow) {
+        double near[2] = {rest, 1.0 - rest};
+        for (int32_t k = 0; k < 2; k++) {
+            double far = near[k] + 1.0;
+            t.weight[1 + k] = (1.25 * near[k] - 2.25) * near[k] * near[k] + 1.0;
+            t.weight[3 * k] = ((-0.75 * far + 3.75) * far - 6.0) * far + 3.0;
+        }
+        return t;
+    }
+    t.weight[0] = (double)cubic_far(fused, x + 1.0f);
+    t.weight[1] = (double)cubic_near(fused, x);
+    t.weight[2] = (double)cubic_near(fused, y);
+    t.weight[3] = (double)cubic_far(fused, y + 1.0f);
+    return t;
+}
+
+/* Interpolates dimension d and those behind it. */
+static double
+resize_from(const port_kernel_call *call, const frames *f, const taps *t, int32_t d, int64_t offset)
+{
+    if (d == 3) {
+        return load(call->in[0], offset);
+    }
+    bool narrow = call->in[0]->dtype == PORT_F32, fused = call->profile->capability != PORT_CAP_DEFAULT;
+    double sum = 0.0;
+    if (t[d].num == 1) {
+        return resize_from(call, f, t, d + 1, offset + t[d].at[0] * f->in_step[d]);
+    }
+    for (int32_t k = 0; k < t[d].num; k++) {
+        double inner = resize_from(call, f, t, d + 1, offset + t[d].at[k] * f->in_step[d]);
+        if (!narrow) {
+            sum = k == 0 ? inner * t[d].weight[k] : sum + inner * t[d].weight[k];
+        } else if (k == 0) {
+            sum = (double)((float)inner * (float)t[d].weight[k]);
+        } else {
+            sum = (double)mul_add(fused, (float)inner, (float)t[d].weight[k], (float)sum);
+        }
+    }
+    return sum;
+}
+
+static void
+resize_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    const port_resize_params *p = call->params;
+    taps t[3];
+    for (int32_t d = 0; d < 3; d++) {
+        int32_t own = d - (3 - f->spatial);
+        t[d] = (taps){.num = 1, .weight = {1.0}};
+        if (own >= 0) {
+            t[d] = taps_of(call, place[d], f->in[d], f->out[d], p->factor[own]);
+        }
+    }
+    store(call->out[0], to, resize_from(call, f, t, 0, from));
+}
+
+static port_status
+resize_check(const port_kernel_call *call, port_error *err)
+{
+    return frames_check("resize", call, err);
+}
+
+static void
+resize_run(const port_kernel_call *call)
+{
+    for_each_output(call, resize_visit);
+}
+
+/* ---------------------------------------------------------------- grid_sample */
+
+/* x (N, C, H, W), grid (N, H', W', 2) of x and y, y (N, C, H', W'). */
+static port_status
+grid_check(const port_kernel_call *call, port_error *err)
+{
+    const port_view *x = call->in[0], *grid = call->in[1], *y = call->out[0];
+    if (call->params == NULL || x->ndim != 4 || grid->ndim != 4 || y->ndim != 4 || grid->shape[3] != 2 || grid->shape[0] != x->shape[0] ||
+        y->shape[0] != x->shape[0] || y->shape[1] != x->shape[1] || y->shape[2] != grid->shape[1] || y->shape[3] != grid->shape[2]) {
+        return port_fail(err, PORT_E_SHAPE, "grid_sample: expected x (N, C, H, W), a grid (N, H', W', 2) and out (N, C, H', W')");
+    }
+    return x->dtype == grid->dtype && x->dtype == y->dtype
+               ? PORT_OK
+               : port_fail(err, PORT_E_DTYPE, "grid_sample: x of %s and a grid of %s", port_dtype_name(x->dtype),
+                           port_dtype_name(grid->dtype));
+}
+
+static float
+source_place(bool fused, bool align_corners, float at, int64_t size)
+{
+    return align_corners ? (at + 1.0f) * ((float)(size - 1) / 2.0f) : mul_add(fused, at + 1.0f, (float)size / 2.0f, -0.5f);
+}
+
+static float
+grid_value(const port_kernel_call *call, int64_t channel_at, float x, float y)
+{
+    const port_view *image = call->in[0];
+    bool inside = x > -1.0f && x < (float)image->shape[3] && y > -1.0f && y < (float)image->shape[2];
+    return inside ? (float)load(image, channel_at + (int64_t)y * image->strides[2] + (int64_t)x * image->strides[3]) : 0.0f;
+}
+
+static void
+grid_run(const port_kernel_call *call)
+{
+    const port_view *image = call->in[0], *grid = call->in[1], *out = call->out[0];
+    bool align = ((const port_grid_params *)call->params)->align_corners, fused = call->profile->capability != PORT_CAP_DEFAULT;
+    for (int64_t i = 0, places = out->shape[2] * out->shape[3]; i < out->shape[0] * places; i++) {
+        int64_t n = i / places, h = i % places / out->shape[3], w = i % out->shape[3];
+        int64_t at = n * grid->strides[0] + h * grid->strides[1] + w * grid->strides[2];
+        float x = source_place(fused, align, (float)load(grid, at), image->shape[3]);
+        float y = source_place(fused, align, (float)load(grid, at + grid->strides[3]), image->shape[2]);
+        float left = floorf(x), top = floorf(y), west = x - left, east = 1.0f - west, north = y - top, south = 1.0f - north;
+        float weights[4] = {south * east, south * west, north * east, north * west};
+        for (int64_t c = 0; c < out->shape[1]; c++) {
+            int64_t channel = n * image->strides[0] + c * image->strides[1];
+            float sum = grid_value(call, channel, left, top) * weights[0];
+            sum = mul_add(fused, grid_value(call, channel, left + 1.0f, top), weights[1], sum);
+            sum = mul_add(fused, grid_value(call, channel, left, top + 1.0f), weights[2], sum);
+            sum = mul_add(fused, grid_value(call, channel, left + 1.0f, top + 1.0f), weights[3], sum);
+            store(out, n * out->strides[0] + c * out->strides[1] + h * out->strides[2] + w * out->strides[3], (double)sum);
+        }
+    }
+}
+
+#define TWO_ROWS(op, check, run) {op, PORT_F32, "ref", 0, check, NULL, run}, {op, PORT_F64, "ref", 0, check, NULL, run}
+
+const port_kernel_row port_pool_rows[] = {
+    TWO_ROWS("max_pool", pool_check, max_pool_run),
+    TWO_ROWS("avg_pool", pool_check, avg_pool_run),
+    TWO_ROWS("adaptive_avg_pool", adaptive_check, adaptive_run),
+    TWO_ROWS("resize", resize_check, resize_run),
+    {"grid_sample", PORT_F32, "ref", 0, grid_check, NULL, grid_run},
+    {.op = NULL},
+};

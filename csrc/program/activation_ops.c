@@ -1,0 +1,361 @@
+/* activation_ops.c -- ops made of a few kernels: glu, _safe_softmax, log_sigmoid, weight norm, addcmul, addcdiv, lerp, complex numbers.
+ *
+ * A complex tensor (C64) is pairs of F32; only what rotary embeddings and spectra need is here: polar, the views, products. */
+#include "exec.h"
+
+#include <math.h>
+
+/* Half `part` of x along dimension d, as it lies. */
+static port_status
+half_of(op_call *call, const port_tensor *x, int32_t d, int64_t part, port_tensor **out)
+{
+    port_status status = tensor_alias(call, x, out);
+    if (status == PORT_OK) {
+        int64_t size = x->shape[d] / 2;
+        (*out)->shape[d] = size;
+        (*out)->offset_bytes += part * size * x->strides[d] * (int64_t)port_dtype_size(x->dtype);
+    }
+    return status;
+}
+
+/* glu(self, dim) = a * sigmoid(b). */
+static port_status
+run_glu(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *result;
+    port_dtype dtype = x->dtype;
+    int32_t d;
+    port_tensor *a, *b, *gate, *out;
+    op_plan plan;
+    port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
+    if (status != PORT_OK || x->ndim == 0 || x->shape[d] % 2 != 0 || !dtype_is_float(dtype)) {
+        return status != PORT_OK ? status : fail_op(call, PORT_E_SHAPE, "dimension %lld must have an even size", (long long)arg_int(call, 1));
+    }
+    if ((status = tensor_cast(call, x, dtype == PORT_F64 ? PORT_F64 : PORT_F32, &x)) != PORT_OK ||
+        (status = half_of(call, x, d, 0, &a)) != PORT_OK || (status = half_of(call, x, d, 1, &b)) != PORT_OK ||
+        (status = plan_pointwise(call, (const op_operand[]){{.tensor = a}, {.tensor = b}}, 2, &plan)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, a->ndim, a->shape, plan.strides, &gate)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, a->ndim, a->shape, plan.strides, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "sigmoid", x->dtype, (const port_tensor *const[]){b}, 1, (const port_tensor *const[]){gate}, 1,
+                                 NULL)) != PORT_OK ||
+        (status = launch_tensors(call, "mul", x->dtype, (const port_tensor *const[]){a, gate}, 2, (const port_tensor *const[]){out}, 1,
+                                 NULL)) != PORT_OK ||
+        (status = tensor_cast(call, out, dtype, &result)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, result);
+}
+
+/* _safe_softmax(self, dim): softmax, but a row of -inf alone becomes zeros. */
+static port_status
+run_safe_softmax(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *result;
+    int32_t d;
+    port_tensor *greatest, *out;
+    port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
+    port_dtype dtype = arg_dtype(call, 2, x->dtype);
+    if (status != PORT_OK || x->ndim == 0 || !dtype_is_float(dtype) || x->shape[d] == 0) {
+        return status != PORT_OK ? status : fail_unsupported(call, "%s of %d dimensions", port_dtype_name(dtype), x->ndim);
+    }
+    if ((status = tensor_cast(call, x, dtype, &x)) != PORT_OK ||
+        (status = tensor_cast(call, x, dtype == PORT_F64 ? PORT_F64 : PORT_F32, &x)) != PORT_OK) {
+        return status;
+    }
+    int64_t shape[PORT_MAX_NDIM], place[PORT_MAX_NDIM] = {0};
+    memcpy(shape, x->shape, sizeof shape);
+    shape[d] = 1;
+    port_softmax_params params = {d};
+    port_reduce_params over = {1u << d, 0.0};
+    if ((status = tensor_new(call, x->dtype, x->ndim, shape, NULL, &greatest)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "amax", x->dtype, &x, 1, (const port_tensor *const[]){greatest}, 1, &over)) != PORT_OK ||
+        (status = launch_tensors(call, "softmax", x->dtype, &x, 1, (const port_tensor *const[]){out}, 1, &params)) != PORT_OK) {
+        return status;
+    }
+    const char *top = tensor_view(greatest).data;
+    size_t size = port_dtype_size(x->dtype);
+    for (int64_t i = 0, n = tensor_elems(greatest); i < n; i++) {
+        float narrow = 0.0f;
+        double wide = 0.0;
+        memcpy(size == 4 ? (void *)&narrow : (void *)&wide, top + (size_t)i * size, size);
+        int64_t at = 0;
+        for (int32_t k = 0; k < x->ndim; k++) {
+            at += place[k] * out->strides[k];
+        }
+        for (int64_t k = 0; (size == 4 ? (double)narrow : wide) == -(double)INFINITY && k < x->shape[d]; k++) {
+            memset((char *)tensor_view(out).data + (size_t)(at + k * out->strides[d]) * size, 0, size);
+        }
+        for (int32_t k = x->ndim - 1; k >= 0 && ++place[k] == shape[k]; k--) {
+            place[k] = 0;
+        }
+    }
+    status = tensor_cast(call, out, dtype, &result);
+    return status == PORT_OK ? emit(call, result) : status;
+}
+
+/* log_sigmoid_forward(self): the result and a buffer that only the backward pass reads; it is empty on this side. */
+static port_status
+run_log_sigmoid(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    port_tensor *out, *dense;
+    port_status status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &out);
+    if (status == PORT_OK) {
+        status = launch_tensors(call, "log_sigmoid", x->dtype, &x, 1, (const port_tensor *const[]){out}, 1, NULL);
+    }
+    if (status != PORT_OK || (status = emit(call, out)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &dense)) != PORT_OK) {
+        return status;
+    }
+    if (x->dtype == PORT_F32) { /* exp(-|x|), within the rounding of expf */
+        port_view in = tensor_view(x);
+        float *to = (float *)tensor_view(dense).data;
+        port_view_gather(&in, to);
+        for (int64_t i = 0, n = tensor_elems(dense); i < n; i++) {
+            to[i] = expf(-fabsf(to[i]));
+        }
+    }
+    return emit(call, dense);
+}
+
+/* _weight_norm_interface(v, g, dim): w = v * (g / norm), norm over all dimensions but dim. */
+static port_status
+run_weight_norm(op_call *call)
+{
+    const port_tensor *v = arg_tensor(call, 0), *g = arg_tensor(call, 1), *dense;
+    int64_t shape[PORT_MAX_NDIM];
+    int32_t d;
+    port_status status = wrap_dim(call, arg_int(call, 2), v->ndim, &d);
+    if (status != PORT_OK || v->dtype != PORT_F32 || g->dtype != PORT_F32 || v->ndim == 0 || tensor_elems(g) != v->shape[d]) {
+        return status != PORT_OK ? status : fail_unsupported(call, "a weight of %s", port_dtype_name(v->dtype));
+    }
+    port_vector_norm_params params = {.order = 2.0};
+    for (int32_t k = 0; k < v->ndim; k++) {
+        params.dims |= k != d ? 1u << k : 0;
+        shape[k] = k == d ? v->shape[k] : 1;
+    }
+    port_tensor *norm, *out;
+    if ((status = tensor_contiguous(call, v, &v)) != PORT_OK || (status = tensor_contiguous(call, g, &dense)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F32, v->ndim, shape, NULL, &norm)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F32, v->ndim, v->shape, NULL, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "vector_norm", PORT_F32, &v, 1, (const port_tensor *const[]){norm}, 1, &params)) != PORT_OK) {
+        return status;
+    }
+    const float *from = (const float *)tensor_view(v).data, *size = (const float *)tensor_view(norm).data,
+                *gain = (const float *)tensor_view(dense).data;
+    float *to = (float *)tensor_view(out).data;
+    for (int64_t i = 0, n = tensor_elems(v); i < n; i++) {
+        int64_t c = i / v->strides[d] % v->shape[d];
+        to[i] = from[i] * (gain[c] / size[c]);
+    }
+    status = emit(call, out);
+    return status == PORT_OK ? emit(call, norm) : status;
+}
+
+/* ------------------------------------------------------------------ three operands */
+
+/* addcmul, addcdiv (self, a, b, value), lerp (self, end, weight): F32 and F64, brought to one row-major shape first. */
+static port_status
+run_three(op_call *call)
+{
+    op_operand operands[3] = {{.tensor = arg_tensor(call, 0)}, {.tensor = arg_tensor(call, 1)}, {.tensor = arg_tensor(call, 2)}};
+    op_plan plan;
+    bool lerp = strncmp(call->row->name, "lerp", 4) == 0, product = strcmp(call->row->name, "addcmul") == 0;
+    double value = lerp ? (operands[2].tensor == NULL ? arg_scalar(call, 2).d : 0.0) : arg_scalar(call, 3).d;
+    int32_t num = operands[2].tensor == NULL ? 2 : 3;
+    port_dtype dtype = result_type(operands, num);
+    port_status status = plan_pointwise(call, operands, num, &plan);
+    if (status != PORT_OK || dtype != PORT_F32) {
+        return status != PORT_OK ? status : fail_unsupported(call, "operands of %s", dtype < PORT_NUM_DTYPES ? port_dtype_name(dtype) : "no common dtype");
+    }
+    port_tensor *dense[3] = {NULL, NULL, NULL}, *out;
+    for (int32_t k = 0; k < num; k++) {
+        const port_tensor *t;
+        if ((status = tensor_cast(call, operands[k].tensor, dtype, &t)) != PORT_OK ||
+            (status = tensor_new(call, dtype, plan.ndim, plan.shape, plan.strides, &dense[k])) != PORT_OK) {
+            return status;
+        }
+        port_view to = tensor_view(dense[k]), from = view_broadcast(t, plan.ndim, plan.shape);
+        copy_view(&to, &from);
+    }
+    if ((status = tensor_new(call, dtype, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
+        return status;
+    }
+    const float *x = (const float *)tensor_view(dense[0]).data, *a = (const float *)tensor_view(dense[1]).data,
+                *b = num == 3 ? (const float *)tensor_view(dense[2]).data : NULL;
+    float *y = (float *)tensor_view(out).data, scale = (float)value;
+    bool fused = call->options->profile.capability != PORT_CAP_DEFAULT;
+    for (int64_t i = 0, n = tensor_elems(out); i < n; i++) {
+        if (lerp) {
+            float w = b != NULL ? b[i] : scale;
+            bool near = fabsf(w) < 0.5f;
+            float part = near ? w : w - 1.0f, base = near ? x[i] : a[i];
+            y[i] = fused ? fmaf(part, a[i] - x[i], base) : part * (a[i] - x[i]) + base;
+        } else if (product) {
+            y[i] = fused ? fmaf(scale * a[i], b[i], x[i]) : x[i] + scale * a[i] * b[i];
+        } else {
+            y[i] = x[i] + scale * a[i] / b[i];
+        }
+    }
+    return emit(call, out);
+}
+
+/* ------------------------------------------------------------------ complex numbers */
+
+/* polar(abs, angle) = abs * (cos angle + i sin angle). */
+static port_status
+run_polar(op_call *call)
+{
+    const port_tensor *size = arg_tensor(call, 0), *angle = arg_tensor(call, 1), *dense[2];
+    port_tensor *out;
+    if (size->dtype != PORT_F32 || angle->dtype != PORT_F32 || size->ndim != angle->ndim ||
+        memcmp(size->shape, angle->shape, (size_t)size->ndim * sizeof size->shape[0]) != 0) {
+        return fail_unsupported(call, "%s and %s, or different shapes", port_dtype_name(size->dtype), port_dtype_name(angle->dtype));
+    }
+    op_plan plan;
+    port_status status = plan_pointwise(call, (const op_operand[]){{.tensor = size}, {.tensor = angle}}, 2, &plan);
+    if (status != PORT_OK || (status = tensor_new(call, PORT_C64, size->ndim, size->shape, plan.strides, &out)) != PORT_OK) {
+        return status;
+    }
+    port_tensor *parts[2];
+    for (int32_t k = 0; k < 2; k++) { /* the operands in the order of the result's memory */
+        if ((status = tensor_new(call, PORT_F32, size->ndim, size->shape, plan.strides, &parts[k])) != PORT_OK) {
+            return status;
+        }
+        port_view to_view = tensor_view(parts[k]), from_view = tensor_view(k == 0 ? size : angle);
+        copy_view(&to_view, &from_view);
+        dense[k] = parts[k];
+    }
+    const float *r = (const float *)tensor_view(dense[0]).data, *phi = (const float *)tensor_view(dense[1]).data;
+    float *to = (float *)tensor_view(out).data;
+    for (int64_t i = 0, n = tensor_elems(out); i < n; i++) {
+        to[2 * i] = r[i] * cosf(phi[i]);
+        to[2 * i + 1] = r[i] * sinf(phi[i]);
+    }
+    return emit(call, out);
+}
+
+/* One element of an operand of a complex op: C64, or F32 as a real number. */
+static void
+complex_at(const port_view *view, int64_t at, float *re, float *im)
+{
+    const float *data = view->data;
+    *re = view->dtype == PORT_C64 ? data[2 * at] : data[at];
+    *im = view->dtype == PORT_C64 ? data[2 * at + 1] : 0.0f;
+}
+
+/* The reference multiplies complex numbers in vectors without fma, and the rest of a run one by one with. */
+static void
+complex_product(bool fused, float x, float y, float u, float v, float *to)
+{
+    to[0] = fused ? fmaf(x, u, -(y * v)) : x * u - y * v;
+    to[1] = fused ? fmaf(x, v, y * u) : x * v + y * u;
+}
+
+/* Elements of the innermost run that vectors take, and the run's length. */
+static int64_t
+vector_part(const op_call *call, const op_plan *plan, const port_view *a, const port_view *b, int64_t *run)
+{
+    bool dense = port_view_is_contiguous(a) && port_view_is_contiguous(b);
+    int32_t last = plan->ndim - 1;
+    int64_t lanes = call->options->profile.capability == PORT_CAP_AVX512 ? 8 : 4;
+    *run = 1;
+    for (int32_t d = dense ? 0 : last; d >= 0 && d < plan->ndim; d++) {
+        *run *= plan->shape[d];
+    }
+    bool rows = last >= 0 && a->dtype == b->dtype && a->strides[last] == 1 && b->strides[last] == 1 && plan->strides[last] == 1;
+    return rows ? *run - *run % (2 * lanes) : 0;
+}
+
+port_status
+run_complex_binary(op_call *call)
+{
+    op_operand both[2] = {{.tensor = arg_tensor(call, 0)}, {.tensor = arg_tensor(call, 1)}};
+    const char *kernel = call->row->kernel;
+    op_plan plan;
+    port_tensor *out;
+    bool product = strcmp(kernel, "mul") == 0, sum = strcmp(kernel, "add") == 0;
+    for (int32_t k = 0; k < 2; k++) {
+        if (both[k].tensor == NULL || (both[k].tensor->dtype != PORT_C64 && both[k].tensor->dtype != PORT_F32) || (!product && !sum)) {
+            return fail_unsupported(call, "a complex operand");
+        }
+    }
+    if (call->num_args > 2 && arg_scalar(call, 2).d != 1.0) {
+        return fail_unsupported(call, "alpha other than 1 for complex operands");
+    }
+    port_status status = plan_pointwise(call, both, 2, &plan);
+    if (status != PORT_OK || (status = tensor_new(call, PORT_C64, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
+        return status;
+    }
+    port_view a = view_broadcast(both[0].tensor, plan.ndim, plan.shape), b = view_broadcast(both[1].tensor, plan.ndim, plan.shape);
+    float *to = (float *)tensor_view(out).data;
+    int64_t place[PORT_MAX_NDIM] = {0}, run, bulk = vector_part(call, &plan, &a, &b, &run);
+    bool fused = call->options->profile.capability != PORT_CAP_DEFAULT;
+    for (int64_t i = 0, n = tensor_elems(out); i < n; i++) {
+        int64_t at = 0, at_a = 0, at_b = 0;
+        for (int32_t d = 0; d < plan.ndim; d++) {
+            at += place[d] * plan.strides[d];
+            at_a += place[d] * a.strides[d];
+            at_b += place[d] * b.strides[d];
+        }
+        float x, y, u, v;
+        complex_at(&a, at_a, &x, &y);
+        complex_at(&b, at_b, &u, &v);
+        to[2 * at] = x + u;
+        to[2 * at + 1] = y + v;
+        if (product) {
+            complex_product(fused && i % run >= bulk, x, y, u, v, to + 2 * at);
+        }
+        for (int32_t d = plan.ndim - 1; d >= 0 && ++place[d] == plan.shape[d]; d--) {
+            place[d] = 0;
+        }
+    }
+    return emit(call, out);
+}
+
+/* view_as_real: one more dimension of size 2. view_as_complex: the last one, dense and of size 2, goes. */
+static port_status
+run_complex_view(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    bool to_real = strcmp(call->row->name, "view_as_real") == 0;
+    int32_t last = x->ndim - 1;
+    port_tensor *out;
+    if (to_real ? x->dtype != PORT_C64 || x->ndim == PORT_MAX_NDIM
+                : x->dtype != PORT_F32 || x->ndim < 1 || x->shape[last] != 2 || x->strides[last] != 1) {
+        return fail_op(call, PORT_E_SHAPE, "a tensor of %s in %d dimensions cannot be seen so", port_dtype_name(x->dtype), x->ndim);
+    }
+    port_status status = tensor_alias(call, x, &out);
+    if (status != PORT_OK) {
+        return status;
+    }
+    out->dtype = to_real ? PORT_F32 : PORT_C64;
+    out->ndim = to_real ? x->ndim + 1 : last;
+    for (int32_t d = 0; d < (to_real ? x->ndim : last); d++) {
+        if (!to_real && x->shape[d] > 1 && x->strides[d] % 2 != 0) {
+            return fail_op(call, PORT_E_SHAPE, "dimension %d has an odd stride", d);
+        }
+        out->strides[d] = to_real ? 2 * x->strides[d] : x->strides[d] / 2;
+    }
+    if (to_real) {
+        out->shape[x->ndim] = 2;
+        out->strides[x->ndim] = 1;
+    }
+    return emit(call, out);
+}
+
+const op_row op_activation_rows[] = {
+    {"glu", "T self, I dim=-1", run_glu, "sigmoid", 0, 0},
+    {"_safe_softmax", "T self, I dim, D? dtype=None", run_safe_softmax, "softmax", 0, 0},
+    {"log_sigmoid_forward", "T self", run_log_sigmoid, "log_sigmoid", 0, 0},
+    {"_weight_norm_interface", "T v, T g, I dim=0", run_weight_norm, "vector_norm", 0, 0},
+    {"addcmul", "T self, T tensor1, T tensor2, *, S value=1", run_three, NULL, 0, OP_IN_PLACE},
+    {"addcdiv", "T self, T tensor1, T tensor2, *, S value=1", run_three, NULL, 0, OP_IN_PLACE},
+    {"lerp.Scalar", "T self, T end, S weight", run_three, NULL, 0, OP_IN_PLACE},
+    {"lerp.Tensor", "T self, T end, T weight", run_three, NULL, 0, OP_IN_PLACE},
+    {"polar", "T abs, T angle", run_polar, NULL, 0, 0},
+    {"view_as_real", "T self", run_complex_view, NULL, 0, 0},
+    {"view_as_complex", "T self", run_complex_view, NULL, 0, 0},
+    {.name = NULL},
+};

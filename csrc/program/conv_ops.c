@@ -1,0 +1,102 @@
+/* conv_ops.c -- convolution. BF16 and F16 are computed in F32 and rounded once. */
+#include "exec.h"
+
+/* One number for all dimensions, or one for each. */
+static port_status
+read_each(op_call *call, int32_t idx, int32_t spatial, int64_t *to)
+{
+    int64_t len = arg_len(call, idx);
+    if (len != 1 && len != spatial) {
+        return fail_op(call, PORT_E_VALUE, "%lld numbers for %d dimensions", (long long)len, spatial);
+    }
+    for (int32_t d = 0; d < spatial; d++) {
+        to[d] = arg_int_at(call, idx, len == 1 ? 0 : d);
+        if (to[d] < 0 || to[d] > INT32_MAX) {
+            return fail_op(call, PORT_E_VALUE, "a stride, padding or dilation of %lld", (long long)to[d]);
+        }
+    }
+    return PORT_OK;
+}
+
+static port_status
+read_params(op_call *call, int32_t spatial, port_conv_params *p)
+{
+    port_status status = read_each(call, 3, spatial, p->stride);
+    if (status == PORT_OK) {
+        status = read_each(call, 4, spatial, p->padding);
+    }
+    if (status == PORT_OK) {
+        status = read_each(call, 5, spatial, p->dilation);
+    }
+    if (status == PORT_OK) {
+        status = read_each(call, 7, spatial, p->output_padding);
+    }
+    p->transposed = arg_bool(call, 6);
+    p->groups = arg_int(call, 8);
+    for (int32_t d = 0; status == PORT_OK && d < spatial; d++) {
+        if (p->stride[d] < 1 || p->dilation[d] < 1) {
+            return fail_op(call, PORT_E_VALUE, "strides and dilations are at least 1");
+        }
+    }
+    return status;
+}
+
+static port_status
+out_shape(op_call *call, const port_tensor *x, const port_tensor *w, const port_conv_params *p, int64_t *shape)
+{
+    char a[200], b[200];
+    bool fits = p->groups >= 1 && x->shape[1] == (p->transposed ? w->shape[0] : w->shape[1] * p->groups);
+    shape[0] = x->shape[0];
+    shape[1] = p->transposed ? w->shape[1] * p->groups : w->shape[0];
+    fits = fits && w->shape[0] % p->groups == 0;
+    for (int32_t d = 0; fits && d < x->ndim - 2; d++) {
+        int64_t reach = p->dilation[d] * (w->shape[2 + d] - 1) + 1, size = x->shape[2 + d];
+        shape[2 + d] = p->transposed ? (size - 1) * p->stride[d] - 2 * p->padding[d] + reach + p->output_padding[d]
+                                     : (size + 2 * p->padding[d] - reach) / p->stride[d] + 1;
+        fits = w->shape[2 + d] >= 1 && size >= 1 && shape[2 + d] >= 1 && (p->transposed || size + 2 * p->padding[d] >= reach);
+    }
+    return fits ? PORT_OK
+                : fail_op(call, PORT_E_SHAPE, "an input of shape %s does not fit a weight of shape %s in %lld groups",
+                          shape_text(x->ndim, x->shape, a, sizeof a), shape_text(w->ndim, w->shape, b, sizeof b),
+                          (long long)p->groups);
+}
+
+static port_status
+run_convolution(op_call *call)
+{
+    const port_tensor *in[3] = {arg_tensor(call, 0), arg_tensor(call, 1), arg_tensor(call, 2)}, *result;
+    const port_tensor *x = in[0], *w = in[1];
+    port_dtype dtype = x->dtype;
+    port_conv_params params = {.transposed = false};
+    int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
+    if (x->ndim < 3 || x->ndim > 5 || w->ndim != x->ndim || w->dtype != dtype || !dtype_is_float(dtype)) {
+        return fail_unsupported(call, "an input of %d dimensions (%s) with a weight of %d (%s)", x->ndim, port_dtype_name(dtype),
+                                w->ndim, port_dtype_name(w->dtype));
+    }
+    port_status status = read_params(call, x->ndim - 2, &params);
+    if (status != PORT_OK || (status = out_shape(call, x, w, &params, shape)) != PORT_OK) {
+        return status;
+    }
+    bool volume = x->ndim == 5 && !call->options->profile.mkldnn; /* torch's own three-dimensional ones are row-major */
+    params.channels_last = !volume && (tensor_suggests_channels_last(x) || tensor_suggests_channels_last(w));
+    port_dtype inner = dtype == PORT_F64 ? PORT_F64 : PORT_F32;
+    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        if (in[k] != NULL && (status = tensor_cast(call, in[k], inner, &in[k])) == PORT_OK) {
+            status = tensor_in_format(call, in[k], params.channels_last && k < 2, &in[k]);
+        }
+    }
+    port_tensor *out;
+    format_strides(x->ndim, shape, params.channels_last, strides);
+    if (status != PORT_OK || (status = tensor_new(call, inner, x->ndim, shape, strides, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "convolution", inner, in, 3, (const port_tensor *const[]){out}, 1, &params)) != PORT_OK ||
+        (status = tensor_cast(call, out, dtype, &result)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, result);
+}
+
+const op_row op_conv_rows[] = {
+    {"convolution", "T input, T weight, T? bias, A stride, A padding, A dilation, B transposed, A output_padding, I groups",
+     run_convolution, "convolution", 0, 0},
+    {.name = NULL},
+};

@@ -1,0 +1,298 @@
+/* image_ops.c -- ops over (N, C, ...): pooling, interpolation, sampling, batch_norm and group_norm.
+ * A result has the memory format that the input suggests. BF16 and F16 are computed in F32 and rounded once. */
+#include "exec.h"
+
+static port_dtype
+inner_dtype(port_dtype dtype)
+{
+    return dtype == PORT_F64 ? PORT_F64 : PORT_F32;
+}
+
+/* x in the dtype of computation with a batch dimension if it lacks one (`spatial` dimensions of space). */
+static port_status
+as_batch(op_call *call, int32_t spatial, port_tensor **x, bool *unbatched)
+{
+    const port_tensor *t = arg_tensor(call, 0);
+    if (!dtype_is_float(t->dtype) || (t->ndim != spatial + 1 && t->ndim != spatial + 2)) {
+        return fail_unsupported(call, "an input of %d dimensions of %s", t->ndim, port_dtype_name(t->dtype));
+    }
+    *unbatched = t->ndim == spatial + 1;
+    port_status status = tensor_cast(call, t, inner_dtype(t->dtype), &t);
+    if (status == PORT_OK && (status = tensor_alias(call, t, x)) == PORT_OK && *unbatched) {
+        for (int32_t d = t->ndim; d > 0; d--) {
+            (*x)->shape[d] = t->shape[d - 1];
+            (*x)->strides[d] = t->strides[d - 1];
+        }
+        (*x)->shape[0] = 1;
+        (*x)->strides[0] = t->ndim > 0 ? t->shape[0] * t->strides[0] : 1;
+        (*x)->ndim = t->ndim + 1;
+    }
+    return status;
+}
+
+static port_status
+new_frames(op_call *call, port_dtype dtype, const port_tensor *x, const int64_t *shape, bool unbatched, port_tensor **out)
+{
+    int64_t strides[PORT_MAX_NDIM];
+    format_strides(x->ndim, shape, !unbatched && tensor_suggests_channels_last(x), strides);
+    return tensor_new(call, dtype, x->ndim, shape, strides, out);
+}
+
+static port_status
+emit_frames(op_call *call, const port_tensor *made, port_dtype dtype, bool unbatched)
+{
+    const port_tensor *result;
+    port_tensor *seen;
+    port_status status = tensor_cast(call, made, dtype, &result);
+    if (status == PORT_OK && (status = tensor_alias(call, result, &seen)) == PORT_OK && unbatched) {
+        seen->ndim--;
+        for (int32_t d = 0; d < seen->ndim; d++) {
+            seen->shape[d] = result->shape[d + 1];
+            seen->strides[d] = result->strides[d + 1];
+        }
+    }
+    return status == PORT_OK ? emit(call, seen) : status;
+}
+
+/* ------------------------------------------------------------------ pooling */
+
+/* One number for all dimensions, one for each, or none: `if_none`. */
+static port_status
+read_each(op_call *call, int32_t idx, int32_t spatial, const int64_t *if_none, int64_t *to)
+{
+    int64_t len = arg_len(call, idx);
+    if (len != 0 && len != 1 && len != spatial) {
+        return fail_op(call, PORT_E_VALUE, "%lld numbers for %d dimensions", (long long)len, spatial);
+    }
+    for (int32_t d = 0; d < spatial; d++) {
+        to[d] = len == 0 ? if_none[d] : arg_int_at(call, idx, len == 1 ? 0 : d);
+        if (to[d] < 0 || to[d] > INT32_MAX) {
+            return fail_op(call, PORT_E_VALUE, "a window, stride or padding of %lld", (long long)to[d]);
+        }
+    }
+    return PORT_OK;
+}
+
+static int64_t
+pooled_size(int64_t in, const port_pool_params *p, int32_t d, bool ceil_mode)
+{
+    int64_t room = in + 2 * p->padding[d] - p->dilation[d] * (p->kernel[d] - 1) - 1 + (ceil_mode ? p->stride[d] - 1 : 0);
+    if (room < 0) {
+        return 0;
+    }
+    int64_t size = room / p->stride[d] + 1;
+    return ceil_mode && (size - 1) * p->stride[d] >= in + p->padding[d] ? size - 1 : size;
+}
+
+/* avg_pool: (self, kernel, stride, padding, ceil_mode, count_include_pad, divisor); max_pool: (.., padding, dilation, ceil_mode). */
+static port_status
+run_pool(op_call *call)
+{
+    static const int64_t ones[3] = {1, 1, 1}, zeros[3] = {0, 0, 0};
+    bool max = strncmp(call->row->kernel, "max", 3) == 0, unbatched;
+    int32_t spatial = strstr(call->row->name, "3d") != NULL ? 3 : (strstr(call->row->name, "2d") != NULL ? 2 : 1);
+    port_pool_params params = {.dilation = {1, 1, 1}};
+    port_tensor *x, *out, *places = NULL;
+    port_status status = read_each(call, 1, spatial, ones, params.kernel);
+    if (status != PORT_OK || (status = read_each(call, 2, spatial, params.kernel, params.stride)) != PORT_OK ||
+        (status = read_each(call, 3, spatial, zeros, params.padding)) != PORT_OK ||
+        (max && (status = read_each(call, 4, spatial, ones, params.dilation)) != PORT_OK) ||
+        (status = as_batch(call, spatial, &x, &unbatched)) != PORT_OK) {
+        return status;
+    }
+    bool ceil_mode = arg_bool(call, max ? 5 : 4);
+    params.count_include_pad = !max && arg_bool(call, 5);
+    params.divisor = !max && call->num_args > 6 && arg_given(call, 6) ? arg_int(call, 6) : 0;
+    int64_t shape[PORT_MAX_NDIM] = {x->shape[0], x->shape[1]};
+    for (int32_t d = 0; d < spatial; d++) {
+        if (params.stride[d] < 1 || params.dilation[d] < 1 || params.kernel[d] < 1) {
+            return fail_op(call, PORT_E_VALUE, "windows, strides and dilations are at least 1");
+        }
+        shape[2 + d] = pooled_size(x->shape[2 + d], &params, d, ceil_mode);
+    }
+    if ((status = new_frames(call, x->dtype, x, shape, unbatched, &out)) != PORT_OK ||
+        (max && (status = new_frames(call, PORT_I64, x, shape, unbatched, &places)) != PORT_OK) ||
+        (status = launch_tensors(call, call->row->kernel, x->dtype, (const port_tensor *const[]){x}, 1,
+                                 (const port_tensor *const[]){out, places}, max ? 2 : 1, &params)) != PORT_OK) {
+        return status;
+    }
+    status = emit_frames(call, out, arg_tensor(call, 0)->dtype, unbatched);
+    return status == PORT_OK && max ? emit_frames(call, places, PORT_I64, unbatched) : status;
+}
+
+/* _adaptive_avg_pool2d, _adaptive_avg_pool3d (self, output_size). */
+static port_status
+run_adaptive_pool(op_call *call)
+{
+    int32_t spatial = strstr(call->row->name, "3d") != NULL ? 3 : 2;
+    bool unbatched;
+    port_pool_params params = {.divisor = 0};
+    port_tensor *x, *out;
+    port_status status = as_batch(call, spatial, &x, &unbatched);
+    if (status == PORT_OK && arg_len(call, 1) != spatial) {
+        return fail_op(call, PORT_E_VALUE, "%lld sizes for %d dimensions", (long long)arg_len(call, 1), spatial);
+    }
+    if (status != PORT_OK) {
+        return status;
+    }
+    int64_t shape[PORT_MAX_NDIM] = {x->shape[0], x->shape[1]};
+    for (int32_t d = 0; d < spatial; d++) {
+        shape[2 + d] = arg_int_at(call, 1, d);
+    }
+    if ((status = new_frames(call, x->dtype, x, shape, unbatched, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "adaptive_avg_pool", x->dtype, (const port_tensor *const[]){x}, 1,
+                                 (const port_tensor *const[]){out}, 1, &params)) != PORT_OK) {
+        return status;
+    }
+    return emit_frames(call, out, arg_tensor(call, 0)->dtype, unbatched);
+}
+
+/* ------------------------------------------------------------------ interpolation */
+
+/* upsample_<mode><dimensions>(self, output_size, [align_corners,] scales...). */
+static port_status
+run_resize(op_call *call)
+{
+    const char *name = call->row->name;
+    bool nearest = strstr(name, "nearest") != NULL, unbatched;
+    port_resize_params params = {.mode = nearest ? PORT_RESIZE_NEAREST : PORT_RESIZE_LINEAR};
+    params.mode = strstr(name, "exact") != NULL ? PORT_RESIZE_NEAREST_EXACT : params.mode;
+    params.mode = strstr(name, "bicubic") != NULL ? PORT_RESIZE_CUBIC : params.mode;
+    int32_t spatial = strstr(name, "3d") != NULL ? 3 : (strstr(name, "2d") != NULL ? 2 : 1), first = nearest ? 2 : 3;
+    params.align_corners = !nearest && arg_bool(call, 2);
+    port_tensor *x, *out;
+    port_status status = as_batch(call, spatial, &x, &unbatched);
+    if (status != PORT_OK) {
+        return status;
+    }
+    if (unbatched || arg_len(call, 1) != spatial || call->num_args != first + spatial) {
+        return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...) and %d sizes", spatial);
+    }
+    int64_t shape[PORT_MAX_NDIM] = {x->shape[0], x->shape[1]};
+    for (int32_t d = 0; d < spatial; d++) {
+        shape[2 + d] = arg_int_at(call, 1, d);
+        params.factor[d] = arg_double(call, first + d, 0.0);
+    }
+    if ((status = new_frames(call, x->dtype, x, shape, false, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "resize", x->dtype, (const port_tensor *const[]){x}, 1, (const port_tensor *const[]){out}, 1,
+                                 &params)) != PORT_OK) {
+        return status;
+    }
+    return emit_frames(call, out, arg_tensor(call, 0)->dtype, false);
+}
+
+/* grid_sampler_2d(input, grid, interpolation_mode, padding_mode, align_corners): bilinear with zeros outside. */
+static port_status
+run_grid_sampler(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *grid = arg_tensor(call, 1);
+    port_grid_params params = {arg_bool(call, 4)};
+    if (arg_int(call, 2) != 0 || arg_int(call, 3) != 0 || x->dtype != PORT_F32 || grid->dtype != PORT_F32) {
+        return fail_unsupported(call, "interpolation mode %lld, padding mode %lld of %s", (long long)arg_int(call, 2),
+                                (long long)arg_int(call, 3), port_dtype_name(x->dtype));
+    }
+    if (x->ndim != 4 || grid->ndim != 4) {
+        return fail_op(call, PORT_E_SHAPE, "expected 4 dimensions, got %d and %d", x->ndim, grid->ndim);
+    }
+    int64_t shape[4] = {x->shape[0], x->shape[1], grid->shape[1], grid->shape[2]};
+    port_tensor *out;
+    port_status status = tensor_new(call, x->dtype, 4, shape, NULL, &out);
+    if (status == PORT_OK) {
+        status = launch_tensors(call, "grid_sample", x->dtype, (const port_tensor *const[]){x, grid}, 2,
+                                (const port_tensor *const[]){out}, 1, &params);
+    }
+    return status == PORT_OK ? emit(call, out) : status;
+}
+
+/* ------------------------------------------------------------------ norms over channels */
+
+/* native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps) and its form without training;
+ * the statistics that training would save are empty. */
+static port_status
+run_batch_norm(op_call *call)
+{
+    bool has_training = strcmp(call->row->name, "native_batch_norm") == 0;
+    const port_tensor *x = arg_tensor(call, 0), *in[5] = {x, arg_tensor(call, 1), arg_tensor(call, 2), arg_tensor(call, 3), arg_tensor(call, 4)};
+    const port_tensor *result;
+    port_norm_params params = {.eps = arg_double(call, has_training ? 7 : 6, 1e-5)};
+    port_tensor *out, *none;
+    int64_t zero = 0, strides[PORT_MAX_NDIM];
+    if (has_training && arg_bool(call, 5)) {
+        return fail_unsupported(call, "training");
+    }
+    if (x->ndim < 2 || !dtype_is_float(x->dtype)) {
+        return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...), got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
+    }
+    port_status status = PORT_OK;
+    for (int32_t k = 0; status == PORT_OK && k < 5; k++) {
+        status = in[k] != NULL ? tensor_cast(call, in[k], inner_dtype(x->dtype), &in[k]) : PORT_OK;
+    }
+    format_strides(x->ndim, x->shape, tensor_suggests_channels_last(x), strides);
+    if (status != PORT_OK || (status = tensor_new(call, inner_dtype(x->dtype), x->ndim, x->shape, strides, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "batch_norm", out->dtype, in, 5, (const port_tensor *const[]){out}, 1, &params)) != PORT_OK ||
+        (status = tensor_cast(call, out, x->dtype, &result)) != PORT_OK || (status = emit(call, result)) != PORT_OK ||
+        (status = tensor_new(call, inner_dtype(x->dtype), 1, &zero, NULL, &none)) != PORT_OK || (status = emit(call, none)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, none);
+}
+
+/* native_group_norm(input, weight, bias, N, C, HxW, group, eps): result, mean, rstd. */
+static port_status
+run_group_norm(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *in[3] = {x, arg_tensor(call, 1), arg_tensor(call, 2)}, *result;
+    port_group_params params = {arg_int(call, 6), arg_double(call, 7, 1e-5)};
+    int64_t strides[PORT_MAX_NDIM], shape[2] = {x->shape[0], params.groups};
+    port_tensor *out[3];
+    if (x->ndim < 2 || !dtype_is_float(x->dtype) || params.groups < 1) {
+        return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...) in groups, got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
+    }
+    port_dtype inner = inner_dtype(x->dtype);
+    port_status status = PORT_OK;
+    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        status = in[k] != NULL ? tensor_cast(call, in[k], inner, &in[k]) : PORT_OK;
+    }
+    format_strides(x->ndim, x->shape, tensor_suggests_channels_last(x), strides);
+    if (status != PORT_OK || (status = tensor_new(call, inner, x->ndim, x->shape, strides, &out[0])) != PORT_OK ||
+        (status = tensor_new(call, inner, 2, shape, NULL, &out[1])) != PORT_OK ||
+        (status = tensor_new(call, inner, 2, shape, NULL, &out[2])) != PORT_OK ||
+        (status = launch_tensors(call, "group_norm", inner, in, 3, (const port_tensor *const[]){out[0], out[1], out[2]}, 3, &params)) !=
+            PORT_OK) {
+        return status;
+    }
+    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        status = tensor_cast(call, out[k], x->dtype, &result);
+        status = status == PORT_OK ? emit(call, result) : status;
+    }
+    return status;
+}
+
+#define AVG ", A kernel_size, A stride=[], A padding=0, B ceil_mode=False, B count_include_pad=True"
+#define MAX ", A kernel_size, A stride=[], A padding=0, A dilation=1, B ceil_mode=False"
+#define STATISTICS "T input, T? weight, T? bias, "
+
+const op_row op_image_rows[] = {
+    {"avg_pool1d", "T self" AVG, run_pool, "avg_pool", 0, 0},
+    {"avg_pool2d", "T self" AVG ", I? divisor_override=None", run_pool, "avg_pool", 0, 0},
+    {"avg_pool3d", "T self" AVG ", I? divisor_override=None", run_pool, "avg_pool", 0, 0},
+    {"max_pool2d_with_indices", "T self" MAX, run_pool, "max_pool", 0, 0},
+    {"max_pool3d_with_indices", "T self" MAX, run_pool, "max_pool", 0, 0},
+    {"_adaptive_avg_pool2d", "T self, A output_size", run_adaptive_pool, "adaptive_avg_pool", 0, 0},
+    {"_adaptive_avg_pool3d", "T self, A output_size", run_adaptive_pool, "adaptive_avg_pool", 0, 0},
+    {"upsample_nearest1d", "T self, A output_size, F? scales=None", run_resize, "resize", 0, 0},
+    {"upsample_nearest2d", "T self, A output_size, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
+    {"upsample_nearest3d", "T self, A output_size, F? scales_d=None, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
+    {"_upsample_nearest_exact2d", "T self, A output_size, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
+    {"upsample_linear1d", "T self, A output_size, B align_corners, F? scales=None", run_resize, "resize", 0, 0},
+    {"upsample_bilinear2d", "T self, A output_size, B align_corners, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
+    {"upsample_bicubic2d", "T self, A output_size, B align_corners, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
+    {"upsample_trilinear3d", "T self, A output_size, B align_corners, F? scales_d=None, F? scales_h=None, F? scales_w=None", run_resize,
+     "resize", 0, 0},
+    {"grid_sampler_2d", "T input, T grid, I interpolation_mode, I padding_mode, B align_corners", run_grid_sampler, "grid_sample", 0, 0},
+    {"native_batch_norm", STATISTICS "T? running_mean, T? running_var, B training, F momentum, F eps", run_batch_norm, "batch_norm", 0, 0},
+    {"_native_batch_norm_legit_no_training", STATISTICS "T running_mean, T running_var, F momentum, F eps", run_batch_norm, "batch_norm",
+     0, 0},
+    {"native_group_norm", STATISTICS "I N, I C, I HxW, I group, F eps", run_group_norm, "group_norm", 0, 0},
+    {.name = NULL},
+};

@@ -1,0 +1,172 @@
+/* scatter_ops.c -- ops that write where an index says. The in-place forms come from the functional ones (call.c). */
+#include "exec.h"
+
+/* A copy of self, which is written into: row-major, for index_fill with the strides of torch's clone. */
+static port_status
+copy_of(op_call *call, const port_tensor *self, port_tensor **out)
+{
+    int64_t strides[PORT_MAX_NDIM];
+    bool clones = strncmp(call->row->name, "index_fill", 10) == 0;
+    preserve_strides(self, strides);
+    port_status status = tensor_new(call, self->dtype, self->ndim, self->shape, clones ? strides : NULL, out);
+    if (status == PORT_OK) {
+        port_view to = tensor_view(*out), from = tensor_view(self);
+        copy_view(&to, &from);
+    }
+    return status;
+}
+
+/* A view of one dimension where there is none. */
+static port_view
+at_least_1d(const port_tensor *t)
+{
+    port_view view = tensor_view(t);
+    if (view.ndim == 0) {
+        view.ndim = 1;
+        view.shape[0] = view.strides[0] = 1;
+    }
+    return view;
+}
+
+static port_status
+scatter_into(op_call *call, int32_t dim, port_scatter_kind kind, const port_view *index, const port_view *src, port_tensor *out)
+{
+    port_scatter_params params = {dim, kind};
+    port_view y = at_least_1d(out);
+    port_status status = launch(call, "scatter", out->dtype, (const port_view *const[]){index, src}, 2, (const port_view *const[]){&y}, 1,
+                                &params);
+    return status == PORT_OK ? emit(call, out) : status;
+}
+
+/* "add", "sum", "multiply", "prod", "amax", "amin"; anything else is not taken. */
+static bool
+kind_of_reduce(const char *text, port_scatter_kind *kind)
+{
+    static const struct {
+        const char *text;
+        port_scatter_kind kind;
+    } names[] = {{"add", PORT_SCATTER_ADD}, {"sum", PORT_SCATTER_ADD}, {"multiply", PORT_SCATTER_MUL},
+                 {"prod", PORT_SCATTER_MUL}, {"amax", PORT_SCATTER_MAX}, {"amin", PORT_SCATTER_MIN}};
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        if (strcmp(names[k].text, text) == 0) {
+            *kind = names[k].kind;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* scatter (.src, .value, .reduce, .value_reduce), scatter_add, scatter_reduce.two: (self, dim, index, source or number, ...). */
+static port_status
+run_scatter(op_call *call)
+{
+    const port_tensor *self = arg_tensor(call, 0), *index = arg_tensor(call, 2), *src = arg_tensor(call, 3);
+    port_scatter_kind kind = strcmp(call->row->name, "scatter_add") == 0 ? PORT_SCATTER_ADD : PORT_SCATTER_SET;
+    port_tensor *out;
+    int32_t d;
+    if (call->num_args > 4 && !kind_of_reduce(arg_text(call, 4, ""), &kind)) {
+        return fail_unsupported(call, "the reduction %.40s", arg_text(call, 4, ""));
+    }
+    if (call->num_args > 5 && !arg_bool(call, 5)) {
+        return fail_unsupported(call, "include_self=False");
+    }
+    port_status status = wrap_dim(call, arg_int(call, 1), self->ndim, &d);
+    if (status == PORT_OK) {
+        status = src != NULL ? tensor_cast(call, src, self->dtype, &src) : scalar_to_tensor(call, arg_scalar(call, 3), self->dtype, &src);
+    }
+    if (status != PORT_OK || (status = copy_of(call, self, &out)) != PORT_OK) {
+        return status;
+    }
+    port_view places = at_least_1d(index);
+    port_view from = arg_tensor(call, 3) != NULL ? at_least_1d(src) : view_broadcast(src, places.ndim, places.shape);
+    return tensor_elems(index) == 0 ? emit(call, out) : scatter_into(call, d, kind, &places, &from, out);
+}
+
+/* index_add (self, dim, index, source, alpha), index_copy, index_fill: the index of one dimension is repeated over the others. */
+static port_status
+run_index_write(op_call *call)
+{
+    const port_tensor *self = arg_tensor(call, 0), *index = arg_tensor(call, 2), *src = arg_tensor(call, 3);
+    bool adds = strcmp(call->row->name, "index_add") == 0;
+    port_tensor *out;
+    int32_t d;
+    port_status status = wrap_dim(call, arg_int(call, 1), self->ndim, &d);
+    if (status == PORT_OK && adds && arg_scalar(call, 4).d != 1.0) {
+        return fail_unsupported(call, "alpha other than 1");
+    }
+    if (status == PORT_OK) {
+        status = src != NULL ? tensor_cast(call, src, self->dtype, &src) : scalar_to_tensor(call, arg_scalar(call, 3), self->dtype, &src);
+    }
+    if (status != PORT_OK || index->ndim > 1) {
+        return status != PORT_OK ? status : fail_op(call, PORT_E_SHAPE, "an index of %d dimensions", index->ndim);
+    }
+    if ((status = copy_of(call, self, &out)) != PORT_OK) {
+        return status;
+    }
+    port_view whole = at_least_1d(self), places = {.data = tensor_view(index).data, .dtype = index->dtype, .ndim = whole.ndim};
+    for (int32_t k = 0; k < whole.ndim; k++) {
+        places.shape[k] = k == d ? tensor_elems(index) : whole.shape[k];
+        places.strides[k] = k == d && index->ndim == 1 ? index->strides[0] : 0;
+    }
+    bool repeated = arg_tensor(call, 3) == NULL || src->ndim == 0;
+    if (!repeated && src->ndim != whole.ndim) {
+        return fail_op(call, PORT_E_SHAPE, "a source of %d dimensions for a tensor of %d", src->ndim, self->ndim);
+    }
+    port_view from = repeated ? view_broadcast(src, places.ndim, places.shape) : at_least_1d(src);
+    return port_view_elems(&places) == 0 ? emit(call, out)
+                                         : scatter_into(call, d, adds ? PORT_SCATTER_ADD : PORT_SCATTER_SET, &places, &from, out);
+}
+
+/* masked_scatter(self, mask, source): the source's elements one after the other where the mask is true. */
+static port_status
+run_masked_scatter(op_call *call)
+{
+    op_operand both[2] = {{.tensor = arg_tensor(call, 0)}, {.tensor = arg_tensor(call, 1)}};
+    const port_tensor *source = arg_tensor(call, 2), *mask = both[1].tensor;
+    size_t size = port_dtype_size(source->dtype);
+    op_plan plan;
+    port_tensor *out, *where;
+    port_status status = plan_pointwise(call, both, 2, &plan);
+    if (status != PORT_OK || source->dtype != both[0].tensor->dtype || mask->dtype != PORT_BOOL) {
+        return status != PORT_OK ? status : fail_op(call, PORT_E_DTYPE, "a source of %s and a mask of %s",
+                                                    port_dtype_name(source->dtype), port_dtype_name(mask->dtype));
+    }
+    if ((status = tensor_contiguous(call, source, &source)) != PORT_OK ||
+        (status = tensor_new(call, source->dtype, plan.ndim, plan.shape, NULL, &out)) != PORT_OK ||
+        (status = tensor_new(call, PORT_BOOL, plan.ndim, plan.shape, NULL, &where)) != PORT_OK) {
+        return status;
+    }
+    port_view to = tensor_view(out), from = view_broadcast(both[0].tensor, plan.ndim, plan.shape);
+    port_view mask_to = tensor_view(where), mask_from = view_broadcast(mask, plan.ndim, plan.shape);
+    copy_view(&to, &from);
+    copy_view(&mask_to, &mask_from);
+    const char *next = tensor_view(source).data;
+    int64_t left = tensor_elems(source), n = tensor_elems(out);
+    for (int64_t i = 0; i < n; i++) {
+        if (((const char *)mask_to.data)[i] != 0) {
+            if (left-- == 0) {
+                return fail_op(call, PORT_E_VALUE, "the mask is true at more places than the source has elements");
+            }
+            memcpy((char *)to.data + (size_t)i * size, next, size);
+            next += size;
+        }
+    }
+    return emit(call, out);
+}
+
+#define INDEXED "T self, I dim, T index, "
+
+const op_row op_scatter_rows[] = {
+    {"scatter.src", INDEXED "T src", run_scatter, "scatter", 0, OP_IN_PLACE},
+    {"scatter.value", INDEXED "S value", run_scatter, "scatter", 0, OP_IN_PLACE},
+    {"scatter.reduce", INDEXED "T src, *, s reduce", run_scatter, "scatter", 0, OP_IN_PLACE},
+    {"scatter.value_reduce", INDEXED "S value, *, s reduce", run_scatter, "scatter", 0, OP_IN_PLACE},
+    {"scatter_add", INDEXED "T src", run_scatter, "scatter", 0, OP_IN_PLACE},
+    {"scatter_reduce.two", INDEXED "T src, s reduce, *, B include_self=True", run_scatter, "scatter", 0, OP_IN_PLACE},
+    {"index_add", INDEXED "T source, *, S alpha=1", run_index_write, "scatter", 0, OP_IN_PLACE},
+    {"index_copy", INDEXED "T source", run_index_write, "scatter", 0, OP_IN_PLACE},
+    {"index_fill.int_Scalar", INDEXED "S value", run_index_write, "scatter", 0, OP_IN_PLACE},
+    {"index_fill.int_Tensor", INDEXED "T value", run_index_write, "scatter", 0, OP_IN_PLACE},
+    {"masked_scatter", "T self, T mask, T source", run_masked_scatter, NULL, 0, OP_IN_PLACE},
+    {.name = NULL},
+};

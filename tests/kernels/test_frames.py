@@ -1,0 +1,130 @@
+"""Kernels over (N, C, ...) and those that write by index, against torch under its own capability without oneDNN: bits in float32."""
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_kernels import ours
+
+ATEN = torch.ops.aten
+
+
+def check(name, arguments, allowed=0.0):
+    """Every element of every result, bit for bit, or within `allowed` of the greatest."""
+    overload = ATEN
+    for part in name.split(".")[1:]:
+        overload = getattr(overload, part)
+    with torch.backends.mkldnn.flags(enabled=False):
+        expected = overload(*arguments)
+    actual = ours(name, arguments, {})
+    pairs = zip(expected, actual) if isinstance(expected, tuple) else [(expected, actual)]
+    for e, a in pairs:
+        a = torch.from_numpy(a)
+        assert a.shape == e.shape and a.dtype == e.dtype
+        if allowed == 0.0 or not e.dtype.is_floating_point:
+            assert torch.equal(a, e), f"{name}: {(a != e).sum()} of {e.numel()} differ, at most {(a.double() - e.double()).abs().max()}"
+        elif e.numel():
+            assert (a - e).abs().max() <= allowed * e.abs().max()
+
+
+CONVOLUTIONS = [  # C, O, kernel, stride, padding, dilation, groups, transposed, sizes
+    (3, 16, (8, 8), 8, 0, 1, 1, False, (24, 24)), (16, 24, (3, 3), 1, 1, 1, 1, False, (9, 8)), (16, 16, (3, 3), 2, 1, 1, 16, False, (9, 9)),
+    (16, 12, (3, 3), 1, 2, 2, 2, False, (8, 8)), (32, 16, (1, 1), 1, 0, 1, 1, False, (7, 7)), (16, 20, (3,), 1, 1, 1, 1, False, (30,)),
+    (16, 16, (16,), 1, 8, 1, 4, False, (20,)), (8, 8, (4,), 1, 3, 1, 8, False, (12,)), (3, 8, (2, 4, 4), 2, 0, 1, 1, False, (4, 12, 12)),
+    (16, 8, (2, 2), 2, 0, 1, 1, True, (6, 6)), (16, 8, (4, 4), 2, 1, 1, 2, True, (5, 5)), (16, 8, (4,), 2, 1, 1, 1, True, (9,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", (1, 2))
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution(case, batch):
+    C, O, kernel, stride, padding, dilation, groups, transposed, sizes = case
+    n = len(sizes)
+    torch.manual_seed(0)
+    x = torch.randn(batch, C, *sizes)
+    w = torch.randn(*((C, O // groups) if transposed else (O, C // groups)), *kernel)
+    for bias in (None, torch.randn(O)):
+        for dtype in (torch.float32, torch.float64):
+            for last in (False, True) if n == 2 else (False,):
+                laid = x.to(dtype).contiguous(memory_format=torch.channels_last) if last else x.to(dtype)
+                arguments = [laid, w.to(dtype), None if bias is None else bias.to(dtype), [stride] * n, [padding] * n, [dilation] * n, transposed, [0] * n, groups]
+                check("aten.convolution.default", arguments, 0.0 if dtype == torch.float32 else 1e-14)
+
+
+def test_convolution_sees_a_wrong_padding():
+    x, w = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3)
+    mine = ours("aten.convolution.default", [x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1], {})
+    assert mine.shape == (1, 4, 6, 6) and not torch.equal(torch.from_numpy(mine), F.conv2d(x, w, padding=1)[:, :, :6, :6])
+
+
+IMAGES = {"row-major": torch.randn(2, 20, 9, 11), "channels last": torch.randn(2, 20, 9, 11).contiguous(memory_format=torch.channels_last)}
+
+
+@pytest.mark.parametrize("layout", IMAGES)
+def test_pooling(layout):
+    x = IMAGES[layout]
+    for wide in (x, x.double()):
+        for kernel, stride, padding, ceil in (([3, 2], [2, 2], [1, 1], False), ([3, 3], [2, 2], [0, 0], True), ([2, 5], [1, 2], [1, 2], False)):
+            check("aten.max_pool2d_with_indices.default", [wide, kernel, stride, padding, [1, 1], ceil])
+            check("aten.avg_pool2d.default", [wide, kernel, stride, padding, ceil, False])
+            check("aten.avg_pool2d.default", [wide, kernel, stride, padding, ceil, True])
+        for sizes in ([3, 4], [5, 5], [9, 11]):
+            check("aten._adaptive_avg_pool2d.default", [wide, sizes])
+    with_nan = x.clone()
+    with_nan[0, 0, 4, 4] = float("nan")
+    mine = torch.from_numpy(ours("aten.max_pool2d_with_indices.default", [with_nan, [3, 3], [1, 1]], {})[0])
+    assert torch.equal(mine.isnan(), F.max_pool2d(with_nan, 3, 1).isnan()) and mine.isnan().any()
+
+
+def test_resize():
+    x = IMAGES["row-major"]
+    for sizes in ([18, 22], [5, 6], [9, 11], [13, 40]):
+        check("aten.upsample_nearest2d.default", [x, sizes])
+        for corners in (True, False):
+            check("aten.upsample_bilinear2d.default", [x, sizes, corners], 3e-7)
+            check("aten.upsample_bicubic2d.default", [x, sizes, corners], 1e-6)
+            check("aten.upsample_bilinear2d.default", [x.double(), sizes, corners], 1e-14)
+    check("aten.upsample_linear1d.default", [x[0], [25], False], 3e-7)
+
+
+def test_grid_sample():
+    for corners in (True, False):
+        check("aten.grid_sampler_2d.default", [torch.randn(2, 3, 6, 7), torch.rand(2, 9, 5, 2) * 2.6 - 1.3, 0, 0, corners], 1e-6)
+
+
+@pytest.mark.parametrize("layout", IMAGES)
+def test_norms_over_channels(layout):
+    x = IMAGES[layout] * 3 + 1
+    weight, bias, mean, var = (torch.rand(20) + 0.5 for _ in range(4))
+    check("aten.native_batch_norm.default", [x, weight, bias, mean, var, False, 0.1, 1e-5])
+    check("aten.native_batch_norm.default", [x, None, None, mean, var, False, 0.1, 1e-5])
+    for groups in (1, 4, 20):
+        allowed = 0.0 if layout == "row-major" else 1e-6  # torch sums channels-last in another order
+        check("aten.native_group_norm.default", [x, weight, bias, 2, 20, 99, groups, 1e-5], allowed)
+        check("aten.native_group_norm.default", [x.double(), weight.double(), bias.double(), 2, 20, 99, groups, 1e-5], 1e-13)
+
+
+def test_scatter_and_topk():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool):
+        x = torch.randint(0, 2 if dtype == torch.bool else 100, (6, 40)).to(dtype)
+        places = torch.stack([torch.randperm(6)[:4] for _ in range(40)], 1)
+        source = torch.randint(0, 2 if dtype == torch.bool else 100, (4, 40)).to(dtype)
+        if dtype != torch.bfloat16:
+            check("aten.scatter.src", [x, 0, places, source])
+    x, places, source = torch.randn(6, 40), torch.randint(0, 6, (9, 40)), torch.randn(9, 40)
+    check("aten.scatter_add.default", [x, 0, places, source])
+    for kind in ("sum", "prod", "amax", "amin"):
+        check("aten.scatter_reduce.two", [x, 0, places, source, kind])
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16):
+        distinct = torch.randperm(60).to(dtype).reshape(5, 12)
+        for largest in (True, False):
+            check("aten.topk.default", [distinct, 4, -1, largest])
+    with_nan = torch.tensor([[1.0, float("nan"), 3.0, -2.0]])
+    values, order = ours("aten.topk.default", [with_nan, 2], {})
+    assert order.tolist() == [[1, 2]] and values[0, 1] == 3.0
+
+
+@pytest.mark.parametrize("bad", (6, -1))
+def test_an_index_outside_is_refused(bad):
+    with pytest.raises(ValueError, match="index is outside"):
+        ours("aten.scatter.src", [torch.zeros(6, 2), 0, torch.tensor([[bad, 0]]), torch.ones(1, 2)], {})
