@@ -132,7 +132,7 @@ param_at(const int64_t *of, const shape_of_conv *s, int32_t d, int64_t if_absent
 }
 
 /* Calls visit for each (kernel element, position of the smaller frame) with the place in the larger frame, -1 outside. `small` are
- * y's positions (x's if transposed), kernel elements outermost. */
+ * y's positions (x's if transposed). Kernel elements are outermost, for channels-last innermost: folding adds in this order. */
 static void
 for_each_tap(const frame *f, void (*visit)(const frame *f, int64_t kernel_idx, int64_t small_idx, int64_t large_idx))
 {
@@ -144,17 +144,16 @@ for_each_tap(const frame *f, void (*visit)(const frame *f, int64_t kernel_idx, i
         pad[d] = param_at(f->p->padding, s, d, 0);
         spread[d] = param_at(f->p->dilation, s, d, 1);
     }
-    for (int64_t k = 0; k < s->num_kernel; k++) {
+    for (int64_t i = 0; i < s->num_kernel * s->L; i++) {
+        int64_t k = f->p->channels_last ? i % s->num_kernel : i / s->L, l = f->p->channels_last ? i / s->num_kernel : i % s->L;
         int64_t kernel[3] = {k / (s->kernel[1] * s->kernel[2]), k / s->kernel[2] % s->kernel[1], k % s->kernel[2]};
-        for (int64_t l = 0; l < s->L; l++) {
-            int64_t at[3] = {l / (small[1] * small[2]), l / small[2] % small[1], l % small[2]};
-            bool inside = true;
-            for (int32_t d = 0; d < 3; d++) {
-                place[d] = at[d] * step[d] - pad[d] + kernel[d] * spread[d];
-                inside = inside && place[d] >= 0 && place[d] < large[d];
-            }
-            visit(f, k, l, inside ? (place[0] * large[1] + place[1]) * large[2] + place[2] : -1);
+        int64_t at[3] = {l / (small[1] * small[2]), l / small[2] % small[1], l % small[2]};
+        bool inside = true;
+        for (int32_t d = 0; d < 3; d++) {
+            place[d] = at[d] * step[d] - pad[d] + kernel[d] * spread[d];
+            inside = inside && place[d] >= 0 && place[d] < large[d];
         }
+        visit(f, k, l, inside ? (place[0] * large[1] + place[1]) * large[2] + place[2] : -1);
     }
 }
 

@@ -196,10 +196,14 @@ adaptive_visit(const port_kernel_call *call, const frames *f, int64_t from, int6
         w.end[d] = ((place[d] + 1) * f->in[d] + f->out[d] - 1) / f->out[d];
     }
     double sum = window_sum(call->in[0], f, &w, from);
-    for (int32_t d = 0; d < 3; d++) { /* the reference divides by each side of the window in turn */
-        sum = divide(call->in[0], sum, (double)(w.end[d] - w.begin[d]));
+    /* The reference divides by each side of the window in turn, for channels-last by its size. */
+    bool channels_last = f->C > 1 && call->out[0]->strides[1] == 1;
+    double size = 1.0;
+    for (int32_t d = 0; d < 3; d++) {
+        size *= (double)(w.end[d] - w.begin[d]);
+        sum = channels_last ? sum : divide(call->in[0], sum, (double)(w.end[d] - w.begin[d]));
     }
-    store(call->out[0], to, sum);
+    store(call->out[0], to, channels_last ? divide(call->in[0], sum, size) : sum);
 }
 
 static port_status

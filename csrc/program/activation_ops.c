@@ -94,29 +94,27 @@ run_safe_softmax(op_call *call)
     return status == PORT_OK ? emit(call, result) : status;
 }
 
-/* log_sigmoid_forward(self): the result and a buffer that only the backward pass reads; it is empty on this side. */
+/* log_sigmoid_forward(self): the result, and a buffer for the backward pass. */
 static port_status
 run_log_sigmoid(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0);
-    port_tensor *out, *dense;
+    port_tensor *out, *buffer;
     port_status status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &out);
     if (status == PORT_OK) {
         status = launch_tensors(call, "log_sigmoid", x->dtype, &x, 1, (const port_tensor *const[]){out}, 1, NULL);
     }
     if (status != PORT_OK || (status = emit(call, out)) != PORT_OK ||
-        (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &dense)) != PORT_OK) {
+        (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &buffer)) != PORT_OK) {
         return status;
     }
-    if (x->dtype == PORT_F32) { /* exp(-|x|), within the rounding of expf */
-        port_view in = tensor_view(x);
-        float *to = (float *)tensor_view(dense).data;
-        port_view_gather(&in, to);
-        for (int64_t i = 0, n = tensor_elems(dense); i < n; i++) {
-            to[i] = expf(-fabsf(to[i]));
-        }
+    static const char *const steps[] = {"abs", "neg", "exp"}; /* the buffer holds exp(-|x|) */
+    const port_tensor *from = x;
+    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        status = launch_tensors(call, steps[k], x->dtype, &from, 1, (const port_tensor *const[]){buffer}, 1, NULL);
+        from = buffer;
     }
-    return emit(call, dense);
+    return status == PORT_OK ? emit(call, buffer) : status;
 }
 
 /* _weight_norm_interface(v, g, dim): w = v * (g / norm), norm over all dimensions but dim. */

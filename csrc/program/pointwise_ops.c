@@ -417,7 +417,7 @@ const op_row op_pointwise_rows[] = {
     BINARY("bitwise_right_shift.Tensor", "shift_right", TWO, MODE_INTEGRAL, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("__rshift__.Scalar", "shift_right", TWO_SCALAR, MODE_INTEGRAL, OP_NO_BOOL),
     BINARY("__lshift__.Scalar", "shift_left", TWO_SCALAR, MODE_INTEGRAL, OP_NO_BOOL),
-    {"div.Tensor_mode", TWO ", *, s? rounding_mode", run_div_mode, "div", MODE_FLOAT, OP_IN_PLACE},
+    {"div.Tensor_mode", "N self, N other, *, s? rounding_mode", run_div_mode, "div", MODE_FLOAT, OP_IN_PLACE},
     {"div.Scalar_mode", TWO_SCALAR ", *, s? rounding_mode", run_div_mode, "div", MODE_FLOAT, OP_IN_PLACE},
     {"clamp.Tensor", "T self, T? min=None, T? max=None", run_clamp_tensor, "maximum", MODE_SAME, OP_IN_PLACE},
     {"clamp_min.Tensor", "T self, T min", run_binary, "maximum", MODE_SAME, OP_IN_PLACE},

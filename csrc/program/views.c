@@ -574,6 +574,7 @@ const op_row op_view_rows[] = {
     {"narrow", "T self, I dim, I start, I length", run_narrow, NULL, 0, 0},
     {"select.int", "T self, I dim, I index", run_select, NULL, 0, 0},
     {"unbind.int", "T self, I dim=0", run_unbind, NULL, 0, 0},
+    {"unsafe_split.Tensor", "T self, I split_size, I dim=0", run_split, NULL, 0, 0},
     {"split.Tensor", "T self, I split_size, I dim=0", run_split, NULL, 0, 0},
     {"chunk", "T self, I chunks, I dim=0", run_split, NULL, 0, SPLIT_CHUNKS},
     {"split_with_sizes", "T self, A split_sizes, I dim=0", run_split_sizes, NULL, 0, 0},
