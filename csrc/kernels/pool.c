@@ -196,8 +196,9 @@ adaptive_visit(const port_kernel_call *call, const frames *f, int64_t from, int6
         w.end[d] = ((place[d] + 1) * f->in[d] + f->out[d] - 1) / f->out[d];
     }
     double sum = window_sum(call->in[0], f, &w, from);
-    /* The reference divides by each side of the window in turn, for channels-last by its size. */
-    bool channels_last = f->C > 1 && call->out[0]->strides[1] == 1;
+    /* The reference divides by each side of the window in turn; for channels-last by its size, in whole vectors of channels. */
+    int64_t lanes = port_profile_lanes(call->profile, call->in[0]->dtype), channel = to % (f->C > 0 ? f->C : 1);
+    bool channels_last = f->C > 1 && call->out[0]->strides[1] == 1 && channel < f->C - f->C % lanes;
     double size = 1.0;
     for (int32_t d = 0; d < 3; d++) {
         size *= (double)(w.end[d] - w.begin[d]);

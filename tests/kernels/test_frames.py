@@ -69,7 +69,7 @@ def test_pooling(layout):
             check("aten.avg_pool2d.default", [wide, kernel, stride, padding, ceil, False])
             check("aten.avg_pool2d.default", [wide, kernel, stride, padding, ceil, True])
         for sizes in ([3, 4], [5, 5], [9, 11]):
-            check("aten._adaptive_avg_pool2d.default", [wide, sizes])
+            check("aten._adaptive_avg_pool2d.default", [wide, sizes], 0.0 if wide is x else 1e-15)
     with_nan = x.clone()
     with_nan[0, 0, 4, 4] = float("nan")
     mine = torch.from_numpy(ours("aten.max_pool2d_with_indices.default", [with_nan, [3, 3], [1, 1]], {})[0])
