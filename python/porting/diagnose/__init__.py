@@ -75,9 +75,10 @@ RIVALS_S = 2.0  # for the rest, once something explains the port
 def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
     """Runs every generator on the case and decides. Raises what running the unchanged program raises.
 
-    budget_s : seconds after which no further hypothesis is begun; those left are in `not_run`.
+    budget_s : seconds of this thread's processor time after which no further hypothesis is begun, so that a busy machine changes nothing;
+        those left are in `not_run`.
     """
-    end = time.monotonic() + budget_s
+    end = time.thread_time() + budget_s
     if all(case.actual[leaf].dtype == e.dtype and np.array_equal(case.actual[leaf].view(np.uint8), e.view(np.uint8)) for leaf, e in dense(case)):
         return Diagnosis(case.module, "none", "the port's outputs are bit-equal to the reference's", 1.0, 0.0)
     case.choose_provider()
@@ -142,13 +143,13 @@ def run_all(case: Case, judge: Judge, makers: Iterable[Generator], end: float) -
             if hypothesis is None:
                 lines.remove(line)
                 continue
-            if time.monotonic() > end:
+            if time.thread_time() > end:
                 not_run.append(f"{hypothesis.cause}: {hypothesis.detail}: no time left")
                 continue
             try:
                 found = judge.rank(hypothesis)
                 if any(r.residual <= LEVEL for r in found) and not any(r.residual <= LEVEL for r in ranked):
-                    end = min(end, time.monotonic() + RIVALS_S)
+                    end = min(end, time.thread_time() + RIVALS_S)
                 ranked += found
             except (PortingError, ValueError, IndexError, KeyError, TypeError) as error:
                 not_run.append(f"{hypothesis.cause}: {hypothesis.detail}: {error}")
