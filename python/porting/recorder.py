@@ -135,10 +135,15 @@ def pattern_of(root_leaves: Iterable[tuple[str, torch.Tensor]], non_tensor_args:
 # ---------------------------------------------------------------- what is known about an op
 
 
+#: Ops that draw numbers. What they drew in the recorded call stands in the program as a constant.
+_RANDOM = frozenset("""rand rand_like randn randn_like randint randint_like randperm normal bernoulli multinomial uniform_ normal_ bernoulli_ random_
+    exponential_""".split())
+
+
 class _Op:
     """One overload: how it is named and which of its arguments it changes or aliases."""
 
-    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent")
+    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent", "random")
 
     def __init__(self, func: Any) -> None:
         self.name = str(func)
@@ -147,6 +152,7 @@ class _Op:
         self.writes: tuple[int | str, ...] = ()
         self.view_of: int | None = None
         self.data_dependent = False
+        self.random = False
         schema = getattr(func, "_schema", None)
         if schema is None:  # a higher-order operator
             self.name = f"higher_order.{getattr(func, '_name', self.name)}"
@@ -166,6 +172,8 @@ class _Op:
             elif self.view_of is None and any(r.alias_info is not None for r in schema.returns):
                 self.view_of = i
         self.writes = tuple(writes)
+        self.random = schema.name.removeprefix("aten::") in _RANDOM
+        self.skip = self.skip or (self.random and not writes)  # its result is then a constant of the program
         if self.name in _UNDECLARED_VIEWS:
             self.view_of = 0
 
@@ -449,10 +457,21 @@ class Recorder(TorchDispatchMode):
                 self._fail(recording, f"{op.name}: results not recorded: {error}")
         return result
 
+    def _add_drawn(self, recording: _Recording, changed: _Value, result: torch.Tensor) -> None:
+        """An op that fills its argument with random numbers is recorded as a copy of what it drew."""
+        with _disable_current_modes():
+            drawn = result.detach().clone()
+        value = self._add_value(recording, drawn, _OUTSIDE, None)
+        self._reach(recording, value, drawn)
+        recording.ops.append(("aten.copy_.default", (changed, recording.references[value]), (), (int(changed),)))
+
     def _add_op(self, recording: _Recording, op: _Op, encoded: tuple, named: tuple, result: Any) -> None:
         number = len(recording.ops)
         if op.data_dependent:
             recording.data_dependent = True
+        if op.random:
+            self._add_drawn(recording, encoded[0], result)
+            return
         base = None
         if op.view_of is not None and op.view_of < len(encoded):
             reference = encoded[op.view_of]
