@@ -199,6 +199,50 @@ run_three(op_call *call)
     return emit(call, out);
 }
 
+/* linalg_solve_triangular(A (.., N, N), B (.., N, K), upper, left, unitriangular): substitution, sums in f64 rounded once. */
+static port_status
+run_solve_triangular(op_call *call)
+{
+    const port_tensor *a = arg_tensor(call, 0), *b = arg_tensor(call, 1);
+    bool upper = arg_bool(call, 2), unit = arg_bool(call, 4);
+    int64_t n = a->ndim >= 2 ? a->shape[a->ndim - 1] : 0;
+    if (!arg_bool(call, 3) || a->dtype != PORT_F32 || b->dtype != PORT_F32 || a->ndim < 2 || b->ndim != a->ndim) {
+        return fail_unsupported(call, "left=False, or operands of %s in %d and %d dimensions", port_dtype_name(a->dtype), a->ndim, b->ndim);
+    }
+    int32_t row = a->ndim - 2, col = a->ndim - 1;
+    bool fits = a->shape[row] == n && b->shape[row] == n;
+    int64_t count = 1, strides[PORT_MAX_NDIM];
+    for (int32_t d = 0; d < row; d++) {
+        fits = fits && a->shape[d] == b->shape[d];
+        count *= a->shape[d];
+    }
+    port_tensor *out;
+    dense_strides(b->ndim, b->shape, strides);
+    strides[row] = 1; /* columns are dense, as LAPACK leaves them */
+    strides[col] = n > 0 ? n : 1;
+    port_status status = fits ? tensor_contiguous(call, a, &a) : fail_op(call, PORT_E_SHAPE, "the operands do not fit");
+    if (status != PORT_OK || (status = tensor_contiguous(call, b, &b)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F32, b->ndim, b->shape, strides, &out)) != PORT_OK) {
+        return status;
+    }
+    int64_t k = b->shape[col];
+    for (int64_t item = 0; item < count; item++) {
+        const float *matrix = (const float *)tensor_view(a).data + item * n * n, *right = (const float *)tensor_view(b).data + item * n * k;
+        float *x = (float *)tensor_view(out).data + item * n * k;
+        for (int64_t c = 0; c < k; c++) {
+            for (int64_t step = 0; step < n; step++) {
+                int64_t i = upper ? n - 1 - step : step;
+                double sum = (double)right[i * k + c];
+                for (int64_t j = upper ? i + 1 : 0; j < (upper ? n : i); j++) {
+                    sum -= (double)matrix[i * n + j] * (double)x[c * n + j];
+                }
+                x[c * n + i] = (float)(unit ? sum : sum / (double)matrix[i * n + i]);
+            }
+        }
+    }
+    return emit(call, out);
+}
+
 /* ------------------------------------------------------------------ complex numbers */
 
 /* polar(abs, angle) = abs * (cos angle + i sin angle). */
@@ -352,6 +396,7 @@ const op_row op_activation_rows[] = {
     {"addcdiv", "T self, T tensor1, T tensor2, *, S value=1", run_three, NULL, 0, OP_IN_PLACE},
     {"lerp.Scalar", "T self, T end, S weight", run_three, NULL, 0, OP_IN_PLACE},
     {"lerp.Tensor", "T self, T end, T weight", run_three, NULL, 0, OP_IN_PLACE},
+    {"linalg_solve_triangular", "T self, T B, *, B upper, B left=True, B unitriangular=False", run_solve_triangular, NULL, 0, 0},
     {"polar", "T abs, T angle", run_polar, NULL, 0, 0},
     {"view_as_real", "T self", run_complex_view, NULL, 0, 0},
     {"view_as_complex", "T self", run_complex_view, NULL, 0, 0},

@@ -464,3 +464,6 @@ add("native_batch_norm", [one(x, *_channels(x), *_statistics(x), False, 0.1, 1e-
 add("_native_batch_norm_legit_no_training", [one(x, *_channels(x), *_statistics(x), 0.1, 1e-5) for x in _normed])
 add("native_group_norm", [one(x, w, b, 2, 4, x[0, 0].numel(), g, 1e-5) for x in (rand(2, 4, 5, 6), rand(2, 4, 7), rand(2, 4, 5, dtype=F64)) for g in (1, 2, 4)
                           for w, b in (_channels(x), (None, None))])  # fmt: skip
+_triangle = rand(2, 3, 4, 4, low=-0.5, high=0.5) + 2 * torch.eye(4)
+add("linalg_solve_triangular", [one(_triangle.tril(), rand(2, 3, 4, 5), upper=False), one(_triangle.triu(), rand(2, 3, 4, 1), upper=True),
+                                one(_triangle[0, 0].tril(), rand(4, 3), upper=False, unitriangular=True)])  # fmt: skip

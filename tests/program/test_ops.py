@@ -36,7 +36,8 @@ ROUNDED = set("""_log_softmax _scaled_dot_product_flash_attention_for_cpu _softm
     var_mean std std_mean mish expm1 log1p log2 log10 exp2 tan atan sinh cosh acos asin softplus elu log_sigmoid_forward atan2 glu
     _safe_softmax addcmul addcdiv lerp _weight_norm_interface polar linalg_vector_norm convolution linspace avg_pool1d avg_pool2d
     avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
-    grid_sampler_2d native_batch_norm _native_batch_norm_legit_no_training native_group_norm""".split())
+    grid_sampler_2d linalg_solve_triangular
+    native_batch_norm _native_batch_norm_legit_no_training native_group_norm""".split())
 
 
 def array(t: torch.Tensor) -> np.ndarray:
