@@ -73,7 +73,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
     Parameters
     ----------
     ref : path of a capture, or a Capture
-    port : a path or Capture of a capture; a folder or file of .npz, .npy or .safetensors; a mapping of full names to arrays; or a mapping
+    port : a torch.nn.Module with the reference's names; a path or Capture of a capture; a folder or file of .npz, .npy or .safetensors; a mapping of full names to arrays; or a mapping
         of module patterns (``"model.layers.*.mlp"``) to callables, which are run on the captured inputs
     tol : preset name or Tolerance
     mode : which inputs a module is judged on.
@@ -100,7 +100,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
     with contextlib.ExitStack() as opened:
         capture = open_reference(ref, opened)
         if not isinstance(port, Mapping):
-            given, port = port, open_port(port)
+            given, port = port, _submodules(port, capture) or open_port(port)
             if port is not given and hasattr(port, "close"):
                 opened.callback(port.close)
         calls = in_order_of_return(capture.call_list)
@@ -155,6 +155,18 @@ def open_reference(ref: Any, opened: contextlib.ExitStack) -> Any:
     if not hasattr(ref, "call_list"):
         raise PortingError(f"the reference must be a capture or the path of one, got {type(ref).__name__}")
     return ref
+
+
+def _submodules(port: Any, capture: Any) -> dict[str, Any] | None:
+    """The modules of a torch.nn.Module by the names that the reference captured; None if it is no module or has none of them."""
+    if not callable(port) or not hasattr(port, "named_modules"):
+        return None
+    called = {call.module for call in capture.call_list}
+    found = {name: module for name, module in port.named_modules(remove_duplicate=False)
+             if any(module_matches(name_in_reference, name, capture) for name_in_reference in called)}
+    if not found:
+        raise PortingError(f"the port {type(port).__name__} has no module of the reference's names, such as {next(iter(called), '')!r}")
+    return found
 
 
 def _is_callables(port: Mapping[str, Any]) -> bool:

@@ -143,21 +143,52 @@ def _nest(group: dict[str, Any]) -> Any:
 def run_port(port: Callable[..., Any], call: Any) -> dict[str, np.ndarray]:
     """What the port returns for the inputs of one captured call: leaf path to array.
 
-    NumPy arrays are passed positionally in order of place. A torch.nn.Module, or a port marked by `wants_torch`, gets torch tensors;
-    a module gets those by the names of its parameters where it has them, with the numbers, strings and None that were captured too.
+    A function whose parameters are named as the reference's gets the captured arguments by name. Any other gets them positionally in
+    order of place, None and numbers in theirs; what no tensor is in is left out if it takes fewer. Arrays are NumPy's. A torch.nn.Module, or
+    a port marked by `wants_torch`, gets torch tensors; a module gets those by the names of its parameters where it has them, with the
+    numbers, strings and None that were captured too.
     """
     torch_tensors = _is_module(port) or getattr(port, "wants_torch", False)
     leaves = {path: to_torch(array) if torch_tensors else array for path, array in call.inputs.items()}
     places = place_values(leaves)
+    if _is_module(port):
+        args, kwargs = _module_arguments(port, places, call)
+    else:
+        args, kwargs = _function_arguments(port, places, call)
     if not torch_tensors:
-        return flatten(port(*places.values()))
+        return flatten(port(*args, **kwargs))
     import torch
 
     with torch.no_grad():
-        if not _is_module(port):
-            return flatten(port(*places.values()))
-        args, kwargs = _module_arguments(port, places, call)
         return flatten(port(*args, **kwargs))
+
+
+def _function_arguments(port: Callable[..., Any], places: dict[str, Any], call: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Positional or keyword arguments for a function."""
+    names = call.input_names
+    arguments = call.arguments
+    values = {place: places[place] if place in places else arguments.get(name) for place, name in names.items()}
+    values.update({place: value for place, value in places.items() if place not in values})
+    order = sorted(values, key=_place_order)
+    try:
+        parameters = list(inspect.signature(port).parameters.values())
+    except (TypeError, ValueError):
+        return [values[place] for place in order if place in places], {}
+    by_name = {names[place]: values[place] for place in order if place in names}
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if named and len(by_name) == len(order) and all(name in by_name for name in needed) and any(p.name in by_name for p in named):
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        known = {p.name for p in named}
+        return [], {name: value for name, value in by_name.items() if takes_any or name in known}
+    room = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) or len(order) <= room:
+        return [values[place] for place in order], {}
+    given = [place for place in order if place in places]
+    if len(given) > room:
+        words = ", ".join(names.get(place, place) for place in order)
+        raise PortingError(f"the port takes {room} arguments, the call had {words}; give its parameters the reference's names to choose among them")
+    return [values[place] for place in given], {}
 
 
 def _module_arguments(port: Any, places: dict[str, Any], call: Any) -> tuple[list[Any], dict[str, Any]]:

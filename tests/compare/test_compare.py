@@ -281,3 +281,44 @@ def test_a_thousand_rows_stay_readable(made):
     report = Report(rows, 1000)
     assert report.passed and len(report.to_text().splitlines()) < 8 and "layers.*.mlp" in report.to_text()
     assert len(report.to_text(all_rows=True).splitlines()) > 1000
+
+
+def test_a_whole_module_is_a_port(made):
+    model, _, reference, _ = made
+    report = compare(reference, model)
+    assert report.passed and report.coverage == 1.0, report.to_text()
+    other = Model()
+    report = compare(reference, other)
+    assert not report.passed and report.num_failed > 0
+    assert not compare(reference, torch.nn.Linear(2, 2)).passed
+
+
+class Gate(torch.nn.Module):
+    """An argument that may be None stands before one that may not be mistaken for it."""
+
+    def forward(self, x, mask=None, bias=None):
+        return (x if mask is None else x * mask) + (0 if bias is None else bias)
+
+
+class Gated(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate = Gate()
+
+    def forward(self, x, bias):
+        return self.gate(x, None, bias)
+
+
+def test_functions_get_arguments_by_name_or_place_with_none_in_its_place(tmp_path):
+    model = Gated().eval()
+    path = tmp_path / "gated.capture"
+    ActivationCollector(model, path)(torch.randn(3, 4), torch.randn(4))[1].close()
+    with porting.capture.open(path) as acts:
+        layer_test(lambda x, mask=None, bias=None: (x if mask is None else x * mask) + bias, acts, "gate")
+        layer_test(lambda a, b, c: a + c if b is None else a * b, acts, "gate")
+        layer_test(lambda a, b: a + b, acts, "gate")
+        layer_test(lambda bias, x: x + bias, acts, "gate")
+        with pytest.raises(ParityError):
+            layer_test(lambda x, mask=None, bias=None: x, acts, "gate")
+        with pytest.raises((PortingError, ParityError), match="takes 1 arguments, the call had x, mask, bias"):
+            layer_test(lambda a: a, acts, "gate")
