@@ -110,7 +110,7 @@ port_status port_sdpa_check(const port_kernel_call *call, port_error *err);
 
 /* ---- scatter.c
  * scatter: in (index I64 or I32, src), out (y, which holds what is to be changed), all of one ndim; check refuses an index outside of y
- * topk:    in (x (rows, n)), out (values (rows, k), places I64 (rows, k)), sorted; the first of equal ones comes first */
+ * topk:    in (x (rows, n)), out (values (rows, k), places I64 (rows, k)), sorted */
 typedef enum port_scatter_kind {
     PORT_SCATTER_SET = 0, PORT_SCATTER_ADD, PORT_SCATTER_MUL, PORT_SCATTER_MAX, PORT_SCATTER_MIN
 } port_scatter_kind;
@@ -119,7 +119,7 @@ typedef struct port_scatter_params {
     port_scatter_kind kind;
 } port_scatter_params;
 typedef struct port_topk_params {
-    bool largest;
+    bool largest, stable; /* stable: equal elements keep their order, else it is that of torch.topk where that selects */
 } port_topk_params;
 
 /* ---- pool.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64

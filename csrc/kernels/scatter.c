@@ -199,6 +199,64 @@ sort_by_merging(const sort_row *row)
     }
 }
 
+static void
+swap_places(int64_t *order, int64_t a, int64_t b)
+{
+    int64_t place = order[a];
+    order[a] = order[b];
+    order[b] = place;
+}
+
+/* Hoare's selection as the reference's C++ library does it, which decides the order of equal elements: pivot is the median of
+ * three, moved to the front; short ranges by insertion. Afterwards the element at `nth` is in place. */
+static void
+select_nth(const sort_row *row, int64_t nth)
+{
+    int64_t *order = row->order, first = 0, last = row->n;
+    while (last - first > 3) {
+        int64_t a = first + 1, b = first + (last - first) / 2, c = last - 1;
+        bool ab = comes_before(row, order[a], order[b]), bc = comes_before(row, order[b], order[c]);
+        bool ac = comes_before(row, order[a], order[c]);
+        swap_places(order, first, ab ? (bc ? b : (ac ? c : a)) : (ac ? a : (bc ? c : b)));
+        int64_t low = first + 1, high = last;
+        for (;; low++) {
+            while (comes_before(row, order[low], order[first])) {
+                low++;
+            }
+            high--;
+            while (comes_before(row, order[first], order[high])) {
+                high--;
+            }
+            if (low >= high) {
+                break;
+            }
+            swap_places(order, low, high);
+        }
+        first = low <= nth ? low : first;
+        last = low <= nth ? last : low;
+    }
+    for (int64_t i = first + 1; i < last; i++) {
+        for (int64_t k = i; k > first && comes_before(row, order[k], order[k - 1]); k--) {
+            swap_places(order, k, k - 1);
+        }
+    }
+}
+
+/* The first k in order: selected, then sorted among themselves. */
+static void
+take_first(const sort_row *row, int64_t k)
+{
+    for (int64_t i = 0; i < row->n; i++) {
+        row->order[i] = i;
+    }
+    select_nth(row, k - 1);
+    for (int64_t i = 1; i < k - 1; i++) {
+        for (int64_t j = i; j > 0 && comes_before(row, row->order[j], row->order[j - 1]); j--) {
+            swap_places(row->order, j, j - 1);
+        }
+    }
+}
+
 static port_status
 topk_check(const port_kernel_call *call, port_error *err)
 {
@@ -235,7 +293,12 @@ topk_run(const port_kernel_call *call)
         } else {
             port_load_i64(x->dtype, from, x->strides[1] * bytes, n, row.i64);
         }
-        sort_by_merging(&row);
+        int64_t taken = y->shape[1];
+        if (taken > 0 && !p->stable && taken <= 17 && taken * 64 > n) { /* the reference selects; more or fewer it sorts */
+            take_first(&row, taken);
+        } else {
+            sort_by_merging(&row);
+        }
         for (int64_t k = 0; k < y->shape[1]; k++) {
             memcpy((char *)y->data + (r * y->strides[0] + k * y->strides[1]) * bytes, from + row.order[k] * x->strides[1] * bytes,
                    (size_t)bytes);

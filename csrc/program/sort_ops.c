@@ -1,5 +1,5 @@
 /* sort_ops.c -- ops about the order of elements: topk, sort, argsort, aminmax, searchsorted, bucketize.
- * Equal elements keep their order here; torch leaves that open, so that places of equal elements may differ. */
+ * Equal elements: topk of few has the reference's order, everything else keeps theirs, which torch leaves open. */
 #include "exec.h"
 
 /* x with dimension d moved to the end, as rows. */
@@ -65,7 +65,7 @@ sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool larg
 {
     int32_t d;
     port_tensor *rows, *sorted, *order;
-    port_topk_params params = {largest};
+    port_topk_params params = {largest, k < 0};
     port_status status = wrap_dim(call, dim, x->ndim, &d);
     if (status != PORT_OK || (status = as_rows(call, x, d, &rows)) != PORT_OK) {
         return status;
