@@ -230,11 +230,25 @@ class _Parameters(Mapping[str, np.ndarray]):
             known = self._capture.manifest.get("parameters", {}).get("entries", {})
             if name in known:
                 raise LayerNotFoundError(
-                    f"parameter {name} was not stored in {self._capture.path} (collect with weights=True)"
+                    f"parameter {name} was not stored in {self._capture.path}:"
+                    f" {self.why_absent or 'it could not be captured'} (collect with weights=True)"
                 )
             hint = naming.suggest(name, self._ids)
             raise LayerNotFoundError(f"Parameter not found: {name} ({len(self._ids)} parameters){_did_you_mean(hint)}")
         return self._capture._array(self._ids[found])
+
+    @property
+    def why_absent(self) -> str:
+        """Why the values of the model's parameters are not there; "" if they were stored."""
+        if self._capture.manifest.get("parameters", {}).get("stored") is not False:
+            return ""
+        if self._capture.manifest.get("options", {}).get("weights") == "auto":
+            return "the capture was made without weights (by weights=auto, which stores less than 2 GB)"
+        return "the capture was made without weights (weights=False / --weights none)"
+
+    def knows(self, name: str) -> bool:
+        """Whether the model had such a parameter or buffer, stored or not."""
+        return name in self or name in self._capture.manifest.get("parameters", {}).get("entries", {})
 
     def _resolve(self, name: str) -> str | None:
         found = [n for n in (name, *(f"{root}.{name}" for root in self._capture.roots if root)) if n in self._ids]

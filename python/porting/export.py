@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zipfile
@@ -26,11 +27,17 @@ def save(capture: Capture, path: str | os.PathLike[str], overwrite: bool = False
         raise ValueError(f"{target}: the file's name must end in {', '.join(SUFFIXES)}, which says how it is written")
     if os.path.lexists(target) and not overwrite:
         raise FileExistsError(f"{target} exists already: give another name, or overwrite=True")
+    if not os.path.isdir(os.path.dirname(os.path.abspath(target))):
+        raise FileNotFoundError(errno.ENOENT, "its folder does not exist", target)
     write = {".safetensors": write_safetensors, ".npz": write_npz, ".pt": write_pt}[suffix]
     partial = f"{target}.{os.getpid()}.new"
     try:
         write(capture, partial)
         os.replace(partial, target)
+    except OSError as error:
+        if error.filename != partial:
+            raise
+        raise type(error)(error.errno, error.strerror, target) from None
     finally:
         if os.path.lexists(partial):
             os.remove(partial)

@@ -351,7 +351,8 @@ def _source(capture: Capture, call: Call, program: Program, interval: Interval, 
             raise NoProgramError(f"{_label(call)}: value {value} of its program has no source")
         return _with_strides(capture.parameters[name], capture, f"param:{name}")
     except KeyError:
-        raise NoProgramError(f"{_label(call)}: it uses {name}, which is not in the capture") from None
+        why = capture.parameters.why_absent if name == program.parameters.get(value) else ""
+        raise NoProgramError(f"{_label(call)}: it uses {name}, {f'but {why}' if why else 'which is not in the capture'}") from None
 
 
 def _replacement(capture: Capture, call: Call, interval: Interval, value: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:

@@ -146,19 +146,24 @@ def use_provider(name):
 def show_config():
     """What this build and this process can use: the C core's facts, the torch provider's, and what "auto" chooses.
 
+    Makes "auto" ready as `use_provider` does, so that what it says is what a check would use. Does not import torch.
+
     Returns
     -------
     dict
-        `_core.show_config()` with ``auto`` (a provider's name), ``torch library`` (path or None), ``torch functions`` (in use)
-        and ``torch missing`` (function: reason).
+        `_core.show_config()` with ``auto`` (a provider's name), ``torch library`` (path or None), ``torch functions`` (in use);
+        ``torch missing`` (function: reason) if there are any, and ``warning`` if the installed torch cannot be used.
     """
+    chosen, warning = use_provider("auto")
     facts = dict(_core.show_config())
-    available = list(_core.providers())
-    facts["providers"] = available
-    facts["auto"] = next(name for name in ("torch", "openblas", "reference") if name in available)
+    facts["providers"] = list(_core.providers())
+    facts["auto"] = chosen
     facts["torch library"] = _loaded.path if _loaded is not None else torch_library_path()
     facts["torch functions"] = list(_loaded.functions) if _loaded is not None else []
-    facts["torch missing"] = dict(_loaded.missing) if _loaded is not None else {}
+    if _loaded is not None and _loaded.missing:
+        facts["torch missing"] = dict(_loaded.missing)
+    if warning is not None:
+        facts["warning"] = warning
     return facts
 
 

@@ -31,9 +31,12 @@ def test_ls_lists_names_dtypes_shapes(captured, run_porting):
     line = next(line for line in lines if line.startswith("layers.0.fc.in.0 "))
     assert line.split(maxsplit=2)[1:] == ["float32", "(2, 3, 8)"]
     assert [line.split()[0] for line in good(run_porting("ls", "run.capture", "layers.?.norm.out.*", cwd=captured)).splitlines()] == [
-        "layers.0.norm.out.0", "layers.1.norm.out.0"]
+        "layers.0.norm.out.0", "layers.1.norm.out.0", "layers.0.norm@1.out.0", "layers.1.norm@1.out.0"]
     rows = json.loads(good(run_porting("ls", "run.capture", "norm.out", "--json", cwd=captured)))
-    assert {"name": "layers.1.norm.out.0", "dtype": "float32", "shape": [2, 3, 8], "bytes": 192} in rows and len(rows) == 2
+    assert {"name": "layers.1.norm.out.0", "dtype": "float32", "shape": [2, 3, 8], "bytes": 192} in rows and len(rows) == 4
+    names = [line.split()[0] for line in good(run_porting("ls", "run.capture", "*.0.fc.in.0", cwd=captured)).splitlines()]
+    assert names == ["layers.0.fc.in.0", "layers.0.fc@1.in.0"]
+    assert good(run_porting("ls", "run.capture", "layers.0.fc@1.in.*", cwd=captured)).split()[0] == "layers.0.fc@1.in.0"
     modules = good(run_porting("ls", "--modules", "run.capture", cwd=captured))
     assert "layers.0.fc" in modules and "2 calls" in modules
 
@@ -53,6 +56,20 @@ def test_show_tells_a_modules_calls(captured, run_porting):
     facts = json.loads(good(run_porting("show", "run.capture", "layers.0", "--json", cwd=captured)))
     assert [call["step"] for call in facts["calls"]] == [0, 1]
     assert facts["calls"][1]["inputs"][0]["shape"] == [2, 5, 8]
+
+
+def test_parameters_are_listed_and_shown(captured, run_porting, tmp_path):
+    lines = good(run_porting("ls", "run.capture", "fc.weight", "--parameters", cwd=captured)).splitlines()
+    assert [line.split()[0] for line in lines] == ["param:layers.0.fc.weight", "param:layers.1.fc.weight"]
+    for name in ("layers.0.fc.weight", "param:layers.0.fc.weight"):
+        facts = json.loads(good(run_porting("show", "run.capture", name, "--json", cwd=captured)))
+        assert facts["name"] == "param:layers.0.fc.weight" and facts["shape"] == [8, 8]
+    bare = tmp_path / "bare.capture"
+    assert run_porting("capture", "-o", bare, "--weights", "none", captured / "script.py", cwd=tmp_path).returncode == 0
+    for arguments in (["ls", "bare.capture", "--parameters"], ["show", "bare.capture", "layers.0.fc.weight"]):
+        refused(run_porting(*arguments, cwd=tmp_path), "made without weights (weights=False / --weights none)")
+    done = run_porting("check", "bare.capture", cwd=tmp_path)
+    assert done.returncode == 2 and "weight, but the capture was made without weights" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("array, expected", [
@@ -119,7 +136,11 @@ def test_export_writes_what_others_read(captured, run_porting, tmp_path, name):
         import torch
 
         read = {key: value.numpy() for key, value in torch.load(tmp_path / name).items()}
+    refused(run_porting("export", "run.capture", tmp_path / name, cwd=captured), "exists already", "or --overwrite")
+    good(run_porting("export", "run.capture", tmp_path / name, "--overwrite", cwd=captured))
     capture = porting.open(captured / "run.capture")
+    with pytest.raises(FileNotFoundError, match=f"its folder does not exist: '.*no/{name}'$"):
+        capture.save(tmp_path / "no" / name)
     assert set(read) == set(capture)
     assert all(np.array_equal(read[key], capture[key]) for key in read)
 
@@ -138,7 +159,10 @@ def test_a_capture_of_a_process_that_died_is_shown_and_repaired(run_porting, tmp
     (tmp_path / "dies.py").write_text(MODEL + "import os\nmodel(torch.randn(1, 2, 8))\nmodel(torch.randn(1, 2, 8))\nos._exit(9)\n", encoding="utf-8")
     assert run_porting("capture", "-o", "run.capture", "dies.py", cwd=tmp_path).returncode == 9
     done = run_porting("ls", "run.capture", cwd=tmp_path)
-    assert done.returncode == 0 and "not closed in order" in done.stderr and "layers.0.norm.in.0" in done.stdout
+    assert done.returncode == 0 and "layers.0.norm.in.0" in done.stdout
+    assert "was never finished" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    done = run_porting("compare", "run.capture", "run.capture", cwd=tmp_path)
+    assert done.returncode == 0 and [line.startswith("porting: run.capture was never") for line in done.stderr.splitlines()] == [True] * 2
     done = run_porting("repair", "run.capture", "--json", cwd=tmp_path)
     assert done.returncode == 0 and json.loads(done.stdout)["records"] > 10, done.stderr
     assert "layers.0.norm.in.0" in good(run_porting("ls", "run.capture", cwd=tmp_path))
@@ -156,8 +180,9 @@ def test_a_finished_capture_that_was_cut_short_is_refused_until_it_is_repaired(c
 
 def test_config_says_what_computes(captured, run_porting):
     facts = json.loads(good(run_porting("config", "--json", cwd=captured)))
-    assert "reference" in facts["providers"]
-    assert good(run_porting("config", cwd=captured))
+    assert "reference" in facts["providers"] and facts["auto"] == "torch" and "sgemm" in facts["torch functions"]
+    lines = good(run_porting("config", cwd=captured)).splitlines()
+    assert "auto torch" in [" ".join(line.split()) for line in lines] and not any(line.endswith(("{}", "[]")) for line in lines)
 
 
 @pytest.mark.parametrize("command", [["ls"], ["show", "out.0"], ["check"], ["compare"], ["export", "x.npz"], ["verify"], ["repair"]])
@@ -177,6 +202,7 @@ def test_an_unknown_name_gets_a_suggestion(captured, run_porting):
 
 @pytest.mark.parametrize("arguments, words", [
     (["export", "run.capture", "x.zip"], ".safetensors, .npz, .pt"),
+    (["export", "run.capture", "no/such/x.npz"], "no/such/x.npz: its folder does not exist"),
     (["compare", "run.capture", "missing"], "missing: no such file"),
     (["check", "run.capture", "--html", "no/such/folder.html"], "its folder does not exist"),
     (["check", "run.capture", "--tol", "sloppy"], "sloppy"),
@@ -191,6 +217,11 @@ def test_debug_shows_where(captured, run_porting):
     assert done.returncode == 2 and "Traceback" in done.stderr
     done = run_porting("ls", "missing", "--debug", cwd=captured)
     assert done.returncode == 2 and "Traceback" in done.stderr
+
+
+def test_capture_needs_a_script_alone(run_porting, tmp_path):
+    done = run_porting("capture", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.rstrip().endswith("required: script")
 
 
 def test_an_unknown_command_is_trouble(run_porting, tmp_path):

@@ -135,8 +135,10 @@ def test_config_says_what_there_is_and_what_is_chosen():
     facts = providers.show_config()
     assert facts["auto"] == "torch" and "sgemm" in facts["torch functions"]
     assert facts["torch library"].endswith(("libtorch_cpu.so", "libtorch_cpu.dylib"))
-    assert run("from porting import providers\nprint(providers.show_config()['auto'])") == \
-        ["openblas" if "openblas" in _core.providers() else "reference"]
+    fresh = "import sys\nfrom porting import providers\nf = providers.show_config()\nprint(f['auto'], 'torch missing' in f, 'torch' in sys.modules)"
+    assert run(fresh) == ["torch", str(bool(providers.load_torch_provider().missing)), "False"]
+    without = "from porting import providers\nproviders.torch_library_path = lambda: None\nprint(providers.show_config()['auto'])"
+    assert run(without) == ["openblas" if "openblas" in _core.providers() else "reference"]
 
 
 def test_thread_settings_stay_as_they_were():

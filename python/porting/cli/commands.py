@@ -6,6 +6,7 @@ import math
 import os
 import re
 import sys
+import warnings
 
 import numpy as np
 
@@ -28,14 +29,22 @@ def _print_columns(rows, right=()):
         print("  ".join(cells).rstrip())
 
 
+@contextlib.contextmanager
+def _warnings_as_sentences():
+    """Python's warnings as a command's own words: one line each on stderr, without the place in the source."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        print("porting:", " ".join(str(warning.message).split()), file=sys.stderr)
+
+
 def _open(path):
-    """The capture, with a word on stderr if it was not closed in order."""
+    """The capture, with a word on stderr if it was never finished."""
     from ..capture import open as open_capture
 
-    capture = open_capture(path)
-    if not capture.finished:
-        print(f"porting: {path}: not closed in order; showing what was committed (porting repair makes it whole)", file=sys.stderr)
-    return capture
+    with _warnings_as_sentences():
+        return open_capture(path)
 
 
 def _shape(shape):
@@ -51,18 +60,28 @@ def _fits(pattern):
     return lambda name: pattern in name
 
 
+def _fits_any_call(pattern):
+    """`_fits`, on the name as it is or without the numbers of calls in it ("mlp@1.in.0" fits "*.mlp.in.0")."""
+    fits = _fits(pattern)
+    return lambda name: fits(name) or fits(re.sub(r"@\d+(?=\.|$)", "", name))
+
+
 # ---------------------------------------------------------------- looking
 
 
 def ls(args):
     """`porting ls`: names, dtypes, shapes; or modules and their calls."""
     with contextlib.closing(_open(args.capture)) as capture:
-        fits = _fits(args.pattern)
-        rows = _module_rows(capture, fits) if args.modules else _tensor_rows(capture, fits)
+        fits = _fits_any_call(args.pattern)
+        parameters = [f"param:{name}" for name in capture.parameters] if args.parameters else ()
+        if args.parameters and not parameters:
+            raise LayerNotFoundError(f"{args.capture}: no parameters are stored: {capture.parameters.why_absent or 'the model has none'}")
+        names = parameters or capture
+        rows = _module_rows(capture, fits) if args.modules else _tensor_rows(capture, names, fits)
         if not rows and args.pattern is not None:
             from ..naming import suggest
 
-            known = list(capture.modules) if args.modules else list(capture)
+            known = list(capture.modules) if args.modules else list(names)
             near = suggest(args.pattern, known)
             near = near if isinstance(near, str) else ", ".join(near or ())
             hint = f"; did you mean {near}?" if near else ""
@@ -76,9 +95,9 @@ def ls(args):
     return 0
 
 
-def _tensor_rows(capture, fits):
+def _tensor_rows(capture, names, fits):
     rows = []
-    for name in capture:
+    for name in names:
         if fits(name):
             array = capture[name]
             rows.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "bytes": int(array.nbytes)})
@@ -94,14 +113,18 @@ def _module_rows(capture, fits):
 
 
 def show(args):
-    """`porting show`: the facts of one tensor, or the calls of one module."""
+    """`porting show`: the facts of one tensor or parameter, or the calls of one module."""
     with contextlib.closing(_open(args.capture)) as capture:
         try:
             array = capture[args.name]
         except LayerNotFoundError:
-            if not _is_module(capture, args.name):
+            if _is_module(capture, args.name):
+                _show_module(capture, args.name, args.json)
+                return 0
+            name = args.name.removeprefix("param:")
+            if not capture.parameters.knows(name):
                 raise
-            _show_module(capture, args.name, args.json)
+            _show_tensor(f"param:{name}", capture.parameters[name], args.count, args.json)
         else:
             _show_tensor(args.name, array, args.count, args.json)
     return 0
@@ -193,8 +216,12 @@ def config(args):
     if args.json:
         _print_json(facts)
         return 0
-    _print_columns([(str(key), ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
-                    for key, value in facts.items()])
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            facts[key] = "; ".join(f"{name}: {reason}" for name, reason in value.items())
+        elif isinstance(value, (list, tuple)):
+            facts[key] = ", ".join(map(str, value)) or "none"
+    _print_columns([(str(key), str(value)) for key, value in facts.items()])
     return 0
 
 
@@ -258,7 +285,8 @@ def compare(args):
     with contextlib.closing(_open(args.reference)) as reference:
         if not os.path.exists(args.port):
             raise FileNotFoundError(2, "no such file or folder", args.port)
-        report = run_compare(reference, args.port, tol=args.tol, mode=args.mode, provider=args.provider, require_coverage=args.require_coverage)
+        with _warnings_as_sentences():
+            report = run_compare(reference, args.port, tol=args.tol, mode=args.mode, provider=args.provider, require_coverage=args.require_coverage)
         return _finish(report, args, f"{args.port}: has no tensor in common with {args.reference}")
 
 
@@ -270,8 +298,11 @@ def export(args):
     known = (".safetensors", ".npz", ".pt")
     if not args.file.endswith(known):
         raise PortingError(f"{args.file}: expected a name that ends with {', '.join(known)}")
+    _require_directory_of(args.file)
+    if os.path.lexists(args.file) and not args.overwrite:
+        raise FileExistsError(f"{args.file} exists already: give another name, or --overwrite")
     with contextlib.closing(_open(args.capture)) as capture:
-        capture.save(args.file)
+        capture.save(args.file, overwrite=args.overwrite)
         print(f"{len(capture)} tensors -> {args.file}")
     return 0
 

@@ -65,18 +65,19 @@ def _add_capture(commands):
                          help="store parameters if they total under 2 GB, always, or never (default: auto)")
     command.add_argument("--budget", type=_positive, metavar="MIB", help="most memory for tensors that wait for the disk")
     command.add_argument("script", help="the script to run")
-    command.add_argument("args", nargs="...", help="its arguments")
+    command.add_argument("args", nargs="...", help="its arguments").required = False
 
 
 def _add_looking(commands):
     command = _command(commands, "ls", "ls", "list the tensors of a capture")
     command.add_argument("capture", metavar="CAPTURE")
-    command.add_argument("pattern", nargs="?", metavar="PATTERN", help="a part of a name, or a pattern with * and ?")
+    command.add_argument("pattern", nargs="?", metavar="PATTERN", help="a part of a name, or a pattern with * and ?; fits later calls (name@1) too")
     command.add_argument("--modules", action="store_true", help="list modules and their calls instead")
+    command.add_argument("--parameters", action="store_true", help="list the stored parameters and buffers instead")
     _add_json(command)
-    command = _command(commands, "show", "show", "show one tensor, or the calls of one module")
+    command = _command(commands, "show", "show", "show one tensor or parameter, or the calls of one module")
     command.add_argument("capture", metavar="CAPTURE")
-    command.add_argument("name", metavar="NAME", help="of a tensor or of a module")
+    command.add_argument("name", metavar="NAME", help="of a tensor, a module or a parameter")
     command.add_argument("-n", "--count", type=int, default=8, metavar="N", help="how many values to print (default: 8)")
     _add_json(command)
     command = _command(commands, "config", "config", "show what this installation computes with")
@@ -112,6 +113,7 @@ def _add_keeping(commands):
     command = _command(commands, "export", "export", "write all tensors of a capture into one file")
     command.add_argument("capture", metavar="CAPTURE")
     command.add_argument("file", metavar="FILE", help="ends with .safetensors, .npz or .pt")
+    command.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     command = _command(commands, "fixture", "fixture", "write one module call as a folder to send: tensors, program, a C and a Python port to fill in")
     command.add_argument("capture", metavar="CAPTURE")
     command.add_argument("module", metavar="MODULE")
