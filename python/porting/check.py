@@ -141,5 +141,7 @@ def _warnings(capture: Any) -> list[str]:
     dropped = [note for note in capture.notes if isinstance(note, dict) and note.get("kind") == "dropped"]
     if dropped:
         first = f"{dropped[0].get('where', '')}: {dropped[0].get('reason', '')}"
-        found.append(f"{len(dropped)} things could not be captured and are not checked, first {first}")
+        what = "1 thing could not be captured and is not checked:" if len(dropped) == 1 else \
+            f"{len(dropped)} things could not be captured and are not checked, first"
+        found.append(f"{what} {first}")
     return found

@@ -352,6 +352,8 @@ class Findings:
         report = report_of(self.findings)
         terminalreporter.section(f"porting: {self.findings[0]['port']} against {os.path.basename(self.findings[0]['reference'])}")
         terminalreporter.line(("passed: " if report.passed else "FAILED: ") + report.summary)
+        if report.why_failed:
+            terminalreporter.line("failed because " + report.why_failed)
         first = report.first_divergence
         if first is not None:
             terminalreporter.line("first divergence: " + "\n".join(describe(first)))

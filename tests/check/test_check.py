@@ -143,12 +143,15 @@ def test_an_op_without_a_kernel_is_named_and_never_passes(tmp_path):
         assert rows[name].status == "unsupported" and "bessel_j0" in rows[name].reason and not rows[name].passed
     assert not report.passed and report.coverage == pytest.approx(1 / 3) and report.first_divergence is None
     assert "unsupported" in report.to_text() and "FAILED" in report.to_text()
+    assert report.to_text().splitlines()[-1] == "failed because 2 module calls could not be checked: 2 with an op without a kernel"
 
 
 def test_without_a_program_nothing_is_covered(tmp_path):
     torch.manual_seed(0)
     report = check(capture(torch.nn.Linear(4, 4), tmp_path / "a", torch.randn(3, 4), program=False))
     assert not report.passed and report.coverage == 0 and {r.status for r in report.rows} == {"no program"}
+    last = report.to_text().splitlines()[-1]
+    assert last == f"failed because nothing could be checked: {report.rows[0].reason}" and "no program" in last, last
 
 
 def test_the_scale_of_a_linear_module_from_its_program(llama):

@@ -69,6 +69,7 @@ def test_parameters_are_listed_and_shown(captured, run_porting, tmp_path):
     for arguments in (["ls", "bare.capture", "--parameters"], ["show", "bare.capture", "layers.0.fc.weight"]):
         refused(run_porting(*arguments, cwd=tmp_path), "made without weights (weights=False / --weights none)")
     done = run_porting("check", "bare.capture", cwd=tmp_path)
+    assert "nothing could be checked: " in done.stderr and "made without weights" in done.stderr and "the port" not in done.stdout
     assert done.returncode == 2 and "weight, but the capture was made without weights" in done.stdout, done.stdout
 
 

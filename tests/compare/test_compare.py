@@ -8,9 +8,10 @@ from safetensors.numpy import save_file
 
 import porting.capture
 from porting import PortingError, _core
-from porting.compare import compare, match_prefix
+from porting.compare import compare, compare_arrays, match_prefix, row_of
 from porting.hooks import ActivationCollector
 from porting.port import open_files, wants_torch
+from porting.report import Report
 from porting.testing import ParityError, test_layer as layer_test
 
 
@@ -150,11 +151,32 @@ def test_coverage_is_part_of_passing(made):
     report = compare(reference, port)
     assert not report.passed and report.coverage == pytest.approx(3 / 18) and report.first_divergence is None and report.num_failed == 0
     assert "missing" in report.to_text() and "16.7 %" in report.summary
+    assert report.to_text().splitlines()[-1] == "failed because coverage is required, and 15 module calls could not be compared: 15 missing from the port"
+    assert json.loads(report.to_json())["why_failed"] == report.why_failed
     assert compare(reference, port, require_coverage=False).passed
-    assert not compare(reference, {**port, "nobody.out.0": np.ones(2)}).passed
+    extra = compare(reference, {**port, "nobody.out.0": np.ones(2)})
+    assert not extra.passed and "1 tensor that the reference does not have" in extra.summary
+    assert compare(reference, port, require_coverage=False).why_failed == ""
     for nothing in ({}, {"x.out.0": np.ones(3)}):
         empty = compare(reference, nothing, require_coverage=False)
         assert not empty.passed and "nothing was compared" in empty.to_text()
+
+
+def test_nan_of_the_reference_is_said_and_nan_of_the_port_gets_no_numbers(made):
+    _, _, reference, _ = made
+    port = outputs(reference)
+    port["blocks.1.up.out.0"] = np.full_like(port["blocks.1.up.out.0"], np.nan)
+    text = compare(reference, port).to_text()
+    assert "elements differ, no element is finite on both sides" in text and "(nan times" not in text and "greatest absolute error 0" not in text
+    with_nan = np.ones((2, 8), np.float32)
+    with_nan[1, 2:] = np.nan
+    found = {"blocks.0.up.out.0": with_nan, "blocks.1.up.out.0": with_nan, "blocks.2.up.out.0": np.ones((2, 8), np.float32)}
+    rows = [row_of(compare_arrays(x, x), name=name, kind="linear", module=name[:-6], call=0, step=0) for name, x in found.items()]
+    report = Report(rows, 3)
+    lines = report.to_text().splitlines()
+    assert report.passed and lines[1].endswith("2 bit-exact, 12 NaN; 1 bit-exact")
+    assert "warning: 2 tensors that passed hold NaN where the reference has NaN" in lines
+    assert Report(rows[2:], 1).notices == [] and Report(rows[:1], 1).to_text().splitlines()[1].endswith("  bit-exact, 6 NaN")
 
 
 def test_a_prefix_is_resolved_if_that_is_unambiguous(made):
@@ -271,8 +293,6 @@ def test_names_cannot_steer_a_terminal(made):
 
 
 def test_a_thousand_rows_stay_readable(made):
-    from porting.report import Report
-
     _, _, reference, _ = made
     row = compare(reference, outputs(reference)).rows[3]
     import dataclasses

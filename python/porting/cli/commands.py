@@ -274,7 +274,7 @@ def check(args):
     _require_directory_of(args.html)
     with contextlib.closing(_open(args.capture)) as capture, _progress("checking") as progress:
         report = run_check(capture, tol=args.tol, provider=args.provider, include=args.include, progress=progress)
-    return _finish(report, args, f"{args.capture}: nothing could be checked")
+    return _finish(report, args, f"{args.capture}: {report.why_failed}")
 
 
 def compare(args):

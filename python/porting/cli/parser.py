@@ -102,7 +102,9 @@ def _add_judging(commands):
     command = _command(commands, "compare", "compare", "compare a port's outputs with a capture")
     command.add_argument("reference", metavar="REF", help="a capture")
     command.add_argument("port", metavar="PORT", help="a capture, or a folder or file of tensors")
-    command.add_argument("--require-coverage", action="store_true", help="fail if the port lacks any tensor of the capture")
+    command.add_argument("--require-coverage", action="store_true",
+                         help="fail if the port lacks any tensor of the capture"
+                              " (default: judge what it holds; porting.compare in Python requires it)")
     command.add_argument("--mode", choices=("isolated", "chained", "both"), default="isolated",
                          help="judge each module on the inputs the port gave it (default), on what the reference returned, or on both")
     command.add_argument("--provider", default="auto", metavar="P", help="what multiplies matrices where a module is re-run (default: auto)")

@@ -62,6 +62,11 @@ class Row:
         return self.status == "empty" or (self.status == "compared" and self.verdict is not None and self.verdict.passed)
 
     @property
+    def num_nan(self) -> int:
+        """NaN on both sides of a compared tensor that passed."""
+        return (self.judged_metrics or {}).get("num_nan_expected", 0) if self.status == "compared" and self.passed else 0
+
+    @property
     def worst_index(self) -> tuple[int, ...] | None:
         """Where the greatest absolute error is, as an index into the reference; None if there is no finite pair."""
         flat = (self.judged_metrics or {}).get("max_abs_idx", -1)
@@ -164,6 +169,28 @@ class Report:
             if row.status == "compared" and (row.module, row.call) != (first.module if first else None, first.call if first else None):
                 good = row
         return None
+
+    @property
+    def why_failed(self) -> str:
+        """Why a report failed that compared nothing or refused no tensor, as the rest of a sentence; else ""."""
+        from .text import why_failed
+
+        return why_failed(self)
+
+    @property
+    def num_nan(self) -> int:
+        """Tensors that passed and hold NaN, at the same places in the reference and the port."""
+        return sum(row.num_nan > 0 for row in self.rows)
+
+    @property
+    def notices(self) -> list[str]:
+        """`warnings`, and what the rows themselves warn of: NaN that the reference holds too."""
+        from .text import counted
+
+        if not self.num_nan:
+            return list(self.warnings)
+        holding = f"{counted(self.num_nan, 'tensor')} that passed hold{'s' if self.num_nan == 1 else ''}"
+        return [*self.warnings, f"{holding} NaN where the reference has NaN"]
 
     @property
     def summary(self) -> str:

@@ -22,13 +22,13 @@ def to_dict(report: Report) -> dict[str, Any]:
     good = report.last_good
     return {
         "format": "porting.report", "version": VERSION, "what": report.what, "passed": report.passed, "tolerance": report.tolerance,
-        "summary": report.summary, "coverage": report.coverage,
+        "summary": report.summary, "why_failed": report.why_failed, "coverage": report.coverage,
         "num_calls": report.num_calls, "num_checked": report.num_checked, "num_exact": report.num_exact, "num_failed": report.num_failed,
         "num_empty": report.num_empty, "num_compared": report.num_compared, "missing_fails": report.missing_fails,
         "worst_err_scale": plain(report.worst_err_scale),
         "first_divergence": None if first is None else first.name, "last_good": None if good is None else good.name,
         "cause": None if report.cause is None else plain(report.cause.to_dict()),
-        "warnings": [str(text) for text in report.warnings], "environment": plain(report.environment),
+        "warnings": [str(text) for text in report.notices], "environment": plain(report.environment),
         "rows": [_row(row) for row in report.rows],
     }
 

@@ -29,6 +29,8 @@ def html(report: Report) -> str:
     """The report as a piece of HTML: what it says in one line, the first divergence with its cause, and the rows that need attention, or all if few."""
     word, colour = ("passed", COLOURS["exact"]) if report.passed else ("FAILED", COLOURS["red"])
     parts = [f'<div><b style="color:{colour}">{word}</b>: {escape(report.summary)}</div>']
+    if report.why_failed:
+        parts.append(f"<div>failed because {escape(report.why_failed)}</div>")
     first = report.first_divergence
     if first is not None:
         parts.append(f"<div>first divergence: <b>{escape(first.name)}</b> ({escape(first.kind)}): {escape(first.reason)}</div>")

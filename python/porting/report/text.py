@@ -1,6 +1,7 @@
 """The report for a terminal: a table that stays readable with 10,000 rows, the first divergence, and one line that sums it up."""
 from __future__ import annotations
 
+import collections
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ _SEVERITY = {"exact": 0, "green": 1, "amber": 2, "red": 3}
 _WORDS = {"exact": "bit-exact", "green": "rounding", "amber": "amber", "red": "DIFFERENT"}
 _ULP_NAN = 2**64 - 1
 _MAX_PROBLEMS = 20
+_LACKS = {"missing": "missing from the port", "dropped": "did not return or could not be captured", "unsupported": "with an op without a kernel",
+          "no program": "without a usable program", "failed": "ended with an error"}
 
 
 def summary(report: Report) -> str:
@@ -26,8 +29,42 @@ def summary(report: Report) -> str:
         parts.append(f"{report.num_empty} without a tensor to compare")
     extra = sum(row.status == "extra" for row in report.rows)
     if extra:
-        parts.append(f"{extra} tensors that the reference does not have")
+        parts.append(f"{counted(extra, 'tensor')} that the reference does not have")
     return ", ".join(parts) + f"; coverage {_percent(report.coverage)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """"1 tensor", "2 tensors"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def why_failed(report: Report) -> str:
+    """See `Report.why_failed`."""
+    if not report.num_compared:
+        return _why_nothing(report)
+    if report.passed or report.first_divergence is not None:
+        return ""
+    lacking: dict[str, set[tuple[str, int]]] = {}
+    for row in report.rows:
+        if not row.passed and row.status in _LACKS:
+            lacking.setdefault(row.status, set()).add((row.module, row.call))
+    calls = len(set().union(*lacking.values()))
+    what = "coverage is required, and " if report.what == "compare" else ""
+    verb = "checked" if report.what == "check" else "compared"
+    return f"{what}{counted(calls, 'module call')} could not be {verb}: " + ", ".join(f"{len(c)} {_LACKS[s]}" for s, c in lacking.items())
+
+
+def _why_nothing(report: Report) -> str:
+    """Why no tensor was compared: for a check the most frequent reason, since each call has one of its own."""
+    if report.first_divergence is not None:
+        return "nothing was compared: what the port has is of another shape or dtype"
+    if report.what != "check":
+        return "nothing was compared: the port has no tensor under a name of the reference"
+    reasons = collections.Counter(clean(row.reason) for row in report.rows if row.reason and row.status != "empty")
+    if not reasons:
+        return "nothing was checked: no captured call returned a tensor"
+    (reason, _), = reasons.most_common(1)
+    return "nothing could be checked: " + reason
 
 
 def _percent(share: float) -> str:
@@ -41,14 +78,14 @@ def render(report: Report, *, all_rows: bool = False) -> str:
     """The whole text. all_rows: one line per tensor; otherwise modules that differ only in their numbers share a line."""
     lines = _table([_row_cells(row) for row in report.rows]) if all_rows else _table(_group_cells(report.rows))
     lines += _problems(report)
-    lines += [f"warning: {clean(text)}" for text in report.warnings]
+    lines += [f"warning: {clean(text)}" for text in report.notices]
     facts = report.environment or {}
     known = [f"{key} {clean(facts[key])}" for key in ("profile", "reference", "provider") if facts.get(key)]
     if known:
         lines.append("; ".join(known))
     lines.append(("passed: " if report.passed else "FAILED: ") + summary(report))
-    if not report.num_compared:
-        lines.append("nothing was compared: the port has no tensor under a name of the reference")
+    if report.why_failed:
+        lines.append("failed because " + report.why_failed)
     return "\n".join(lines)
 
 
@@ -73,7 +110,7 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _row_cells(row: Row) -> tuple[str, ...]:
     m = {**(row.metrics or {}), "max_err_scale": (row.judged_metrics or {}).get("max_err_scale")}
-    return (clean(row.name), clean(row.kind), "1", _count(m.get("num_elems")), _ulp(m.get("max_ulp")), _ratio(m.get("max_err_scale")), _verdict(row))
+    return (clean(row.name), clean(row.kind), "1", _count(m.get("num_elems")), _ulp(m.get("max_ulp")), _ratio(m.get("max_err_scale")), _verdict(row) + _nan(row.num_nan))
 
 
 def _verdict(row: Row) -> str:
@@ -83,6 +120,10 @@ def _verdict(row: Row) -> str:
     if row.local_metrics is not None and row.passed:
         word = "carried" if row.band == "green" else f"{word}, carried"
     return word if row.chained is None else f"{word} / chained {_WORDS[row.chained.band]}"
+
+
+def _nan(count: int) -> str:
+    return f", {count} NaN" if count else ""
 
 
 def _group_cells(rows: Any) -> list[tuple[str, ...]]:
@@ -103,12 +144,13 @@ def _group_cells(rows: Any) -> list[tuple[str, ...]]:
 
 
 def _group_verdict(members: list[Row]) -> str:
-    counts: dict[str, int] = {}
+    groups: dict[tuple[str, bool], list[Row]] = {}
     for row in sorted(members, key=lambda r: -_SEVERITY.get(r.band or "", 4)):
-        counts[_verdict(row)] = counts.get(_verdict(row), 0) + 1
-    if len(counts) == 1:
-        return next(iter(counts))
-    return ", ".join(f"{n} {word}" for word, n in counts.items())
+        groups.setdefault((_verdict(row), row.num_nan > 0), []).append(row)
+    words = {key: key[0] + _nan(sum(row.num_nan for row in rows)) for key, rows in groups.items()}
+    if len(groups) == 1:
+        return next(iter(words.values()))
+    return ("; " if any(nan for _, nan in groups) else ", ").join(f"{len(rows)} {words[key]}" for key, rows in groups.items())
 
 
 def clean(text: Any) -> str:
@@ -143,10 +185,11 @@ def describe(row: Row) -> list[str]:
     m = row.judged_metrics
     if row.status == "compared" and m is not None and row.verdict is not None:
         where = f" at {row.worst_index}" if row.worst_index is not None else ""
-        lines.append(f"    {m['num_unequal']} of {m['num_elems']} elements differ, greatest absolute error {m['max_abs']:.6g}{where},"
-                     f" relative {m['max_rel']:.3g}, max {_ulp(m['max_ulp'])} ulp, pcc {m['pcc']:.6g}")
+        sizes = (f"greatest absolute error {m['max_abs']:.6g}{where}, relative {m['max_rel']:.3g}, max {_ulp(m['max_ulp'])} ulp,"
+                 f" pcc {m['pcc']:.6g}") if m["max_abs_idx"] >= 0 else "no element is finite on both sides"
+        lines.append(f"    {m['num_unequal']} of {m['num_elems']} elements differ, {sizes}")
         lines.append(f"    allowed: {row.verdict.allowed}")
-    if row.golden is not None:
+    if row.golden is not None and math.isfinite(row.golden["ratio"]):
         lines.append(f"    against float64: reference {row.golden['reference']:.3g} u, port {row.golden['port']:.3g} u"
                      f" ({row.golden['ratio']:.3g} times the reference's error)")
     return lines
@@ -166,7 +209,7 @@ def _problems(report: Report) -> list[str]:
     rest = [row for row in report.rows if row is not first and not row.passed]
     carried = [row for row in rest if row.inputs_differ]
     if carried and first is not None:
-        lines += [f"{len(carried)} tensors after it differ too, of calls whose inputs differ", ""]
+        lines += [f"{counted(len(carried), 'tensor')} after it {'differ' if len(carried) > 1 else 'differs'} too, of calls whose inputs differ", ""]
         rest = [row for row in rest if not row.inputs_differ]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(rest, key=lambda r: r.status != "compared"):
