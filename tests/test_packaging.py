@@ -81,7 +81,7 @@ def test_a_wheel_built_in_isolation_brings_its_blas_and_its_pages(sources, tmp_p
     pip(sys.executable, "wheel", sources, "--no-deps", "--wheel-dir", tmp_path, env={"PORTING_BLAS": "openblas"})
     wheel = next(tmp_path.glob("porting-*.whl"))
     python = make_environment(tmp_path / "env")
-    pip(python, "install", "--no-deps", "--no-index", wheel)
+    pip(python, "install", "--no-deps", "--no-index", "--ignore-installed", wheel)
     shutil.rmtree(sources / "build", ignore_errors=True)  # nothing of the build may be needed
     used = run(python, "-c", USE.replace("PROVIDER", "openblas"))
     assert used.returncode == 0, used.stderr
@@ -95,7 +95,7 @@ def test_a_wheel_built_in_isolation_brings_its_blas_and_its_pages(sources, tmp_p
 
 def test_an_editable_install_without_a_blas_works(sources, tmp_path):
     python = make_environment(tmp_path / "env")
-    pip(python, "install", "--no-deps", "-e", sources, env={"PORTING_BLAS": "none"})
+    pip(python, "install", "--no-deps", "--ignore-installed", "-e", sources, env={"PORTING_BLAS": "none"})
     used = run(python, "-c", USE.replace("PROVIDER", "reference"))
     assert used.returncode == 0, used.stderr
     assert str(sources) in used.stdout and "openblas" not in used.stdout

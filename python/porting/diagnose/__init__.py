@@ -122,10 +122,14 @@ def only_rounding(case: Case, judge: Judge, residual: float, end: float) -> Diag
 
 
 def simplest(named: list[Ranked]) -> list[Ranked]:
-    """Causes that hold for the whole output before those that hold in a part of it; what is said of the output alone only if no cause within explains it."""
+    """Causes that hold for the whole output before those that hold in a part of it; what is said of the output alone only if no cause within
+    explains it; a cause with a meaning (a mask absent) before an op that is only said to be missing or another."""
     whole = [r for r in named if not r.detail.startswith("in ")]
     named = whole or named
-    return sorted(named, key=lambda r: r.cause in outputs.CAUSES)
+    return sorted(named, key=lambda r: (r.cause in outputs.CAUSES, r.cause in GENERIC))
+
+
+GENERIC = {"op-missing", "op-other", "op-order", "axis", "operands-exchanged"}  # a changed op, whatever it means in the module
 
 
 def order_of(r: Ranked) -> tuple[bool, float]:

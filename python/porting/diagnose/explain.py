@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import program as programs
+from ..providers import use_provider
 from .._core import PortingError, ShapeError
 from ..port import as_array
 from . import Diagnosis, diagnose
@@ -92,6 +93,7 @@ def resolve(arg: Any, names: Mapping[str, int]) -> Any:
 
 def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str, Any] | None) -> Case:
     """The program of the call with its feeds; the port's own inputs replace the captured ones where given."""
+    use_provider("auto")
     program, interval, root_call = programs.find_interval(capture, call)
     missing = {name for name in program.core.missing(interval.begin, interval.end) if not can_run(name)}
     if missing:

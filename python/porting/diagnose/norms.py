@@ -236,7 +236,16 @@ def groups(case: Case) -> Iterator[Hypothesis]:
         channels, old = op.args[4], op.args[6]
         for new in dict.fromkeys((1, channels, 2 * old, old // 2, channels // old, 32)):
             if new and new != old and channels % new == 0:
-                yield edited(case, "norm-groups", f"port normalises in {new} groups, reference in {old}", lambda d, i=i, n=new: d.ops[i].args.__setitem__(6, n))
+                yield edited(case, "norm-groups", f"port normalises in {new} groups, reference in {old}", lambda d, i=i, n=new: in_groups(d, i, n))
+
+
+def in_groups(draft: Draft, index: int, number: int) -> None:
+    op = draft.ops[index]
+    op.args[6] = number
+    for value in op.outputs[1:]:  # mean and rstd, a column per group
+        if value is not None:
+            dtype, shape, _, offset = draft.values[value]
+            draft.values[value] = [dtype, [shape[0], number], [number, 1], offset]
 
 
 @generator
