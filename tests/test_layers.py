@@ -16,7 +16,8 @@ PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "ops_table", "structure", "tree"},
     {"providers", "tolerance", "selection", "tensors", "environment"},
-    {"recorder", "modules", "forms"},
+    {"patterns", "modules", "forms"},
+    {"recorder"},
     {"program", "capture", "export", "weights"},
     {"collecting"},
     {"hooks"},
@@ -26,7 +27,7 @@ PYTHON_LAYERS = [
     {"parity", "fixture"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},
 ]
-TORCH_AT_IMPORT = {"hooks", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
+TORCH_AT_IMPORT = {"hooks", "patterns", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
 TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity"}  # to_torch(), running models
 
 

@@ -13,7 +13,6 @@ Nor that a batch norm in training changes its running statistics: the op's schem
 from __future__ import annotations
 
 import copy
-import re
 import weakref
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
@@ -21,14 +20,12 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from .patterns import Pattern, as_pattern, dtype_name, pattern_of
+
+__all__ = ["FORMAT", "Pattern", "Recorder", "pattern_of", "skip_compilation"]
+
 FORMAT = {"format": "porting.program", "version": 1}
 
-_DTYPES = {
-    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.uint16: "U16", torch.int32: "I32",
-    torch.uint32: "U32", torch.int64: "I64", torch.uint64: "U64", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.float32: "F32", torch.float64: "F64", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
-    torch.complex64: "C64",
-}  # fmt: skip
 _MEMORY_FORMATS = {
     torch.contiguous_format: "contiguous", torch.channels_last: "channels_last",
     torch.preserve_format: "preserve", torch.channels_last_3d: "channels_last_3d",
@@ -45,91 +42,6 @@ _DATA_DEPENDENT = frozenset(
 )  # fmt: skip
 # Shares memory with its argument although its schema does not say so.
 _UNDECLARED_VIEWS = frozenset(("aten._unsafe_view.default",))
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return _DTYPES.get(dtype) or str(dtype).removeprefix("torch.")
-
-
-# ---------------------------------------------------------------- patterns
-
-
-class Pattern:
-    """What makes two calls of a root module alike. Equal patterns have equal keys; the symbols' values are not part of it."""
-
-    __slots__ = ("key", "symbols")
-
-    def __init__(self, key: Hashable, symbols: tuple[int, ...] = ()) -> None:
-        self.key = key
-        self.symbols = symbols
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pattern) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __repr__(self) -> str:
-        return f"Pattern(symbols={self.symbols})"
-
-
-def _as_pattern(pattern: Hashable) -> Pattern | None:
-    return pattern if isinstance(pattern, Pattern) or pattern is None else Pattern(pattern)
-
-
-_CACHE_LEAF = re.compile(r"(?:^|\.)\d+\.(?:key|value)$")
-
-
-def _normal(value: Any, lengths: dict[int, tuple[str, int]]) -> Hashable:
-    """A hashable form of nested plain data in which integers that count the cache are symbols."""
-    if isinstance(value, dict):
-        if value.keys() == {"$"}:  # a leaf of a structure tree, by its place
-            return ("$", value["$"])
-        return ("dict", tuple((str(k), _normal(v, lengths)) for k, v in value.items()))
-    if isinstance(value, (list, tuple)):
-        return (type(value).__name__, tuple(_normal(v, lengths) for v in value))
-    if type(value) is int:
-        return lengths.get(value, value)
-    if isinstance(value, (bool, float, str, bytes, type(None))):
-        return (type(value).__name__, repr(value))
-    return (type(value).__name__, re.sub(r"0x[0-9a-fA-F]+", "", repr(value)))
-
-
-def pattern_of(root_leaves: Iterable[tuple[str, torch.Tensor]], non_tensor_args: Any = None) -> Pattern:
-    """The pattern of a root call: two calls with equal patterns are expected to execute the same ops.
-
-    Parameters
-    ----------
-    root_leaves : (leaf path, tensor) of the call's inputs. Cache leaves end in `<layer>.key` or `<layer>.value`.
-    non_tensor_args : everything else that tells calls apart: nested dicts, lists and plain values, for instance the name of
-        the root, its training flag and the structure tree of its arguments.
-
-    Shapes, strides, dtypes and the autograd, inference and autocast state count. If the call has a non-empty cache, the cached
-    length `kv` (second last dimension of the first cache leaf) is a symbol: the same dimension of cache leaves and the last
-    dimension of other leaves may be `kv` plus new tokens.
-    """
-    leaves = list(root_leaves)
-    kv = 0
-    new: set[int] = set()
-    for path, tensor in leaves:
-        if not _CACHE_LEAF.search(path):
-            if tensor.dim() >= 2:
-                new.add(tensor.shape[1])
-        elif not kv and tensor.dim() >= 3:
-            kv = tensor.shape[-2]
-    lengths: dict[int, tuple[str, int]] = {kv: ("kv", 0), **{kv + n: ("kv", n) for n in new}} if kv else {}
-    described = []
-    for path, tensor in leaves:
-        shape: list[Hashable] = list(tensor.shape)
-        if kv and shape:
-            cache = _CACHE_LEAF.search(path) is not None and len(shape) >= 3
-            place = -2 if cache else -1
-            if cache or shape[place] != kv:
-                shape[place] = lengths.get(tensor.shape[place], shape[place])
-        strides = "contiguous" if tensor.is_contiguous() else ("strided" if kv else tensor.stride())
-        described.append((path, _dtype_name(tensor.dtype), str(tensor.device), tuple(shape), strides))
-    state = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
-    return Pattern((tuple(described), _normal(non_tensor_args, lengths), state), (kv,) if kv else ())
 
 
 # ---------------------------------------------------------------- what is known about an op
@@ -273,7 +185,7 @@ class Recorder(TorchDispatchMode):
 
     def wants(self, pattern: Hashable) -> bool:
         """Whether a call of this pattern (`pattern_of`; None: never shared) has to be recorded."""
-        shared = self._patterns.get(_as_pattern(pattern))
+        shared = self._patterns.get(as_pattern(pattern))
         return shared is None or shared.wants
 
     def begin(self, root: str, call: int, pattern: Hashable = None) -> bool:
@@ -283,7 +195,7 @@ class Recorder(TorchDispatchMode):
         if self._recording is not None:
             self._recording.depth += 1
             return True
-        key = _as_pattern(pattern)
+        key = as_pattern(pattern)
         if key is not None and not self.wants(key):
             self._patterns[key].attach(call, key)
             return False
@@ -665,7 +577,7 @@ def _flatten_result(result: Any) -> Iterable[Any]:
 
 def _encode_other(a: Any) -> Any:
     if isinstance(a, torch.dtype):
-        return {"dtype": _dtype_name(a)}
+        return {"dtype": dtype_name(a)}
     if isinstance(a, torch.device):
         return {"device": str(a)}
     if isinstance(a, torch.layout):
@@ -690,7 +602,7 @@ def _finish(recording: _Recording) -> dict[str, Any]:
     }  # fmt: skip
     if recording.reason is not None:
         return {**program, "reason": recording.reason, "values": [], "ops": [], "parameters": {}, "constants": {}, "modules": []}
-    program["values"] = [[_dtype_name(d), list(shape), list(strides), offset] for d, shape, strides, offset in recording.values]
+    program["values"] = [[dtype_name(d), list(shape), list(strides), offset] for d, shape, strides, offset in recording.values]
     program["ops"] = [
         [name, [_to_json(a) for a in args], {k: _to_json(a) for k, a in named}, list(outputs), *(_to_json(a) for a in answer)]
         for name, args, named, outputs, *answer in recording.ops
