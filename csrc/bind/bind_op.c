@@ -37,8 +37,26 @@ bind_mkldnn(PyObject *obj, void *address)
     return on >= 0;
 }
 
+static int
+find_operands(const char *name, port_operand_format *format)
+{
+    static const char *const names[] = {"tf32", "bf16", "f16", "q8_0"};
+    *format = PORT_OPERANDS_EXACT;
+    if (name == NULL) {
+        return 0;
+    }
+    for (int k = 0; k < 4; k++) {
+        if (strcmp(name, names[k]) == 0) {
+            *format = (port_operand_format)(PORT_OPERANDS_TF32 + k);
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "operands '%.100s': expected None, 'tf32', 'bf16', 'f16' or 'q8_0'", name);
+    return -1;
+}
+
 int
-bind_run_options(const char *provider, const char *variant, const char *capability, int num_threads, int mkldnn,
+bind_run_options(const char *provider, const char *variant, const char *operands, const char *capability, int num_threads, int mkldnn,
                  port_run_options *options)
 {
     static const char *const capabilities[] = {"default", "avx2", "avx512"};
@@ -46,6 +64,9 @@ bind_run_options(const char *provider, const char *variant, const char *capabili
     options->profile.num_threads = num_threads;
     options->profile.mkldnn = mkldnn != 0;
     options->profile.onednn_avx512 = mkldnn > 1;
+    if (find_operands(operands, &options->operands) < 0) {
+        return -1;
+    }
     if (options->provider == NULL) {
         PyErr_Format(PyExc_ValueError, "provider '%.100s' is not there; expected 'auto' or one of providers()", provider);
         return -1;
@@ -306,16 +327,16 @@ run_op(op_reader *reader, const char *name, PyObject *args, PyObject *kwargs, co
 static PyObject *
 core_call_op(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"name", "args", "kwargs", "provider", "variant", "capability", "num_threads", "mkldnn", NULL};
-    const char *name, *provider = "auto", *variant = NULL, *capability = "default";
+    static char *keywords[] = {"name", "args", "kwargs", "provider", "variant", "capability", "num_threads", "mkldnn", "operands", NULL};
+    const char *name, *provider = "auto", *variant = NULL, *operands = NULL, *capability = "default";
     PyObject *op_args, *op_kwargs = NULL, *result = NULL;
     int num_threads = 1, mkldnn = 1 + (int)port_cpu_has_avx512();
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|O$szsiO&", keywords, &name, &op_args, &op_kwargs, &provider, &variant,
-                                     &capability, &num_threads, bind_mkldnn, &mkldnn)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|O$szsiO&z", keywords, &name, &op_args, &op_kwargs, &provider, &variant,
+                                     &capability, &num_threads, bind_mkldnn, &mkldnn, &operands)) {
         return NULL;
     }
     port_run_options options;
-    if (bind_run_options(provider, variant, capability, num_threads, mkldnn, &options) < 0) {
+    if (bind_run_options(provider, variant, operands, capability, num_threads, mkldnn, &options) < 0) {
         return NULL;
     }
     op_reader reader = {.state = bind_state(module), .keep = PyList_New(0)};
@@ -457,7 +478,7 @@ core_show_config(PyObject *module, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef functions[] = {
     {"call_op", (PyCFunction)(void (*)(void))core_call_op, METH_VARARGS | METH_KEYWORDS,
-     "call_op(name, args, kwargs={}, *, provider='auto', variant=None, capability='default', num_threads=1, mkldnn=True)\n--\n\n"
+     "call_op(name, args, kwargs={}, *, provider='auto', variant=None, capability='default', num_threads=1, mkldnn=True, operands=None)\n--\n\n"
      "Run one ATen op on arrays and Python scalars; an array, or a tuple of arrays. A dtype is {'dtype': 'F32'}."},
     {"known_ops", core_known_ops, METH_NOARGS, "Names of the ATen ops that have a handler."},
     {"kernel_rows", core_kernel_rows, METH_NOARGS, "(op, dtype, variant, cpu_level) of every kernel."},

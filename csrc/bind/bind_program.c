@@ -207,18 +207,19 @@ static PyObject *
 Program_run(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"begin", "end", "feeds", "fetches", "fetch_at", "provider", "variant", "capability",
-                               "num_threads", "mkldnn", "symbols", "check_strides", NULL};
-    const char *provider = "auto", *variant = NULL, *capability = "default";
+                               "num_threads", "mkldnn", "symbols", "check_strides", "operands", NULL};
+    const char *provider = "auto", *variant = NULL, *operands = NULL, *capability = "default";
     long long begin, end;
     PyObject *feeds, *fetches, *fetch_at = Py_None, *symbols = NULL, *list = NULL;
     int num_threads = 1, mkldnn = 1 + (int)port_cpu_has_avx512(), check_strides = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLOO|$OszsiO&Op:run", keywords, &begin, &end, &feeds, &fetches, &fetch_at,
-                                     &provider, &variant, &capability, &num_threads, bind_mkldnn, &mkldnn, &symbols, &check_strides)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLOO|$OszsiO&Opz:run", keywords, &begin, &end, &feeds, &fetches, &fetch_at,
+                                     &provider, &variant, &capability, &num_threads, bind_mkldnn, &mkldnn, &symbols, &check_strides,
+                                     &operands)) {
         return NULL;
     }
     core_state *state = bind_state_of_type(Py_TYPE(self));
     port_run_options options;
-    if (state == NULL || bind_run_options(provider, variant, capability, num_threads, mkldnn, &options) < 0) {
+    if (state == NULL || bind_run_options(provider, variant, operands, capability, num_threads, mkldnn, &options) < 0) {
         return NULL;
     }
     run_request request = {0};
@@ -258,7 +259,7 @@ static PyMethodDef program_methods[] = {
     {"missing", Program_missing, METH_VARARGS, "missing(begin, end)\n--\n\nNames of ops in [begin, end) without a handler."},
     {"run", (PyCFunction)(void (*)(void))Program_run, METH_VARARGS | METH_KEYWORDS,
      "run(begin, end, feeds, fetches, *, fetch_at=None, provider='auto', variant=None, capability='default', num_threads=1, "
-     "mkldnn=True, symbols=(), check_strides=False)\n--\n\nExecute ops [begin, end) and return the fetched values. An op that "
+     "mkldnn=True, symbols=(), check_strides=False, operands=None)\n--\n\nExecute ops [begin, end) and return the fetched values. An op that "
      "lacks a kernel of the variant runs its reference. check_strides also refuses results that do not lie as recorded."},
     {NULL, NULL, 0, NULL},
 };

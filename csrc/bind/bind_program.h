@@ -6,7 +6,7 @@
 #include "bind.h"
 
 /* Options in Python's form, mkldnn as bind_mkldnn gives it; `variant` points into a Python string that the caller keeps. -1 with an exception. */
-int bind_run_options(const char *provider, const char *variant, const char *capability, int num_threads, int mkldnn,
+int bind_run_options(const char *provider, const char *variant, const char *operands, const char *capability, int num_threads, int mkldnn,
                      port_run_options *options);
 /* A converter ("O&") for the argument mkldnn: False 0, "avx2" 1, "avx512" 2 by the code that oneDNN ran, True as on this CPU. */
 int bind_mkldnn(PyObject *obj, void *address);

@@ -2,10 +2,11 @@
  *     gemm  y = beta * c + alpha * a @ b        a (M, K), b (K, N), c broadcast to (M, N), y (M, N) row-major
  *     bmm   the same for each item of a batch   a (B, M, K), b (B, K, N), c (B, M, N), y (B, M, N) row-major
  * Variants: blas (the provider's function where it has one, called with the same arguments as ATen would; else chain),
- * chain, ref (own loops, matmul.h). On the way ATen chooses transposition flags and leading dimensions from
+ * chain, ref (own loops, matmul.h); for F64 also golden (blas, with dots that cancel summed again: dot2.h). On the way ATen chooses transposition flags and leading dimensions from
  * the strides, and copies what is neither row- nor column-major; a BLAS may round differently for each, so that is
  * done the same way here. Source: at::native addmm_impl_cpu_, bmm_out_or_baddbmm_ and cpublas::gemm of PyTorch 2.
  */
+#include "dot2.h"
 #include "matmul.h"
 
 /* One product of a batch: a and b with their strides, y dense. */
@@ -374,6 +375,22 @@ bmm_run_ref(const port_kernel_call *call)
     bmm_run(call, WAY_REF);
 }
 
+static void
+gemm_run_golden(const port_kernel_call *call)
+{
+    const port_gemm_params *params = call->params;
+    gemm_run_blas(call);
+    port_dot2_refine(call, params->alpha, params->beta);
+}
+
+static void
+bmm_run_golden(const port_kernel_call *call)
+{
+    const port_gemm_params *params = call->params;
+    bmm_run_blas(call);
+    port_dot2_refine(call, params->alpha, params->beta);
+}
+
 /* The first of a kind is the one taken when no variant is asked for. */
 #define GEMM_ROWS(T)                                                       \
     {"gemm", T, "blas", 0, gemm_check, gemm_scratch_bytes, gemm_run_blas}, \
@@ -384,5 +401,11 @@ bmm_run_ref(const port_kernel_call *call)
     {"bmm", T, "ref", 0, bmm_check, gemm_scratch_bytes, bmm_run_ref}
 
 const port_kernel_row port_gemm_rows[] = {
-    GEMM_ROWS(PORT_F32), GEMM_ROWS(PORT_F64), GEMM_ROWS(PORT_BF16), GEMM_ROWS(PORT_F16), {.op = NULL},
+    GEMM_ROWS(PORT_F32),
+    GEMM_ROWS(PORT_F64),
+    GEMM_ROWS(PORT_BF16),
+    GEMM_ROWS(PORT_F16),
+    {"gemm", PORT_F64, "golden", 0, gemm_check, gemm_scratch_bytes, gemm_run_golden},
+    {"bmm", PORT_F64, "golden", 0, bmm_check, gemm_scratch_bytes, bmm_run_golden},
+    {.op = NULL},
 };

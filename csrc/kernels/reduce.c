@@ -1,4 +1,4 @@
-/* reduce.c -- reductions over any set of dimensions: prod amax amin any all argmax argmin var, and cumsum. (sum, mean: sum.c)
+/* reduce.c -- reductions over any set of dimensions: prod amax amin any all argmax argmin var, and cumsum. (sum, mean in the reference's order: sum.c)
  *
  * Each is a fold over the reduced elements of one output in row-major order, in float64 (exact for comparisons, and
  * more than enough for var) or in 64-bit integers. A NaN wins amax, amin, argmax and argmin, as in torch; ties go to the first. */
@@ -220,6 +220,23 @@ std_finish(const fold_state *state, const port_kernel_call *call, char *out)
     port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
 }
 
+/* The variant "strict" of sum and mean: one element after another in row-major order, in double. However the tensor lies in memory
+ * and whatever it is a part of, an output depends on nothing but its own elements. */
+static void
+sum_f64(fold_state *state, int64_t n, const double *x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        state->value += x[i];
+    }
+}
+
+static void
+mean_finish(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    double value = state->value / (double)state->count;
+    port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
+}
+
 /* ---------------------------------------------------------------- cumsum */
 
 /* Running sums along one dimension: of f32 in double, of half floats in f32, of integers in 64 bits. */
@@ -369,6 +386,8 @@ RUN(any, any_f64, any_i64, any_finish)
 RUN(all, any_f64, any_i64, all_finish)
 RUN(var, var_f64, NULL, var_finish)
 RUN(std, var_f64, NULL, std_finish)
+RUN(sum_strict, sum_f64, NULL, store_value)
+RUN(mean_strict, sum_f64, NULL, mean_finish)
 
 #define EVERY_DTYPE(name, check)                                                                                     \
     PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run), PORT_INT_ROWS(#name, "ref", 0, check, name##_run),          \
@@ -385,6 +404,8 @@ const port_kernel_row port_reduce_rows[] = {
     MEAN_ROW(PORT_F64),
     MEAN_ROW(PORT_BF16),
     MEAN_ROW(PORT_F16),
+    PORT_FLOAT_ROWS("sum", "strict", 0, sum_check, sum_strict_run),
+    PORT_FLOAT_ROWS("mean", "strict", 0, sum_check, mean_strict_run),
     EVERY_DTYPE(prod, reduce_check),
     EVERY_DTYPE(amax, best_check),
     EVERY_DTYPE(amin, best_check),

@@ -50,6 +50,7 @@ typedef struct op_call {
     port_tensor *out; /* hold references to their buffers */
     size_t num_out, capacity_out;
     bool kernel_ran, variant_ran;
+    port_view rounded[3]; /* operands of the kernel that is being launched, where the options round them */
     port_error *err;
 } op_call;
 
@@ -135,6 +136,10 @@ port_view view_broadcast(const port_tensor *tensor, int32_t ndim, const int64_t 
 const char *shape_text(int32_t ndim, const int64_t *shape, char *text, size_t text_bytes);
 port_status fail_unsupported(op_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
 port_status fail_op(op_call *call, port_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- operands.c */
+/* Puts rounded copies, tensors of this call, in the place of a product's factors. Does nothing for other kernels. */
+port_status round_operands(op_call *call, const char *kernel, const port_view **in);
 
 /* ---- formats.c */
 bool tensor_suggests_channels_last(const port_tensor *tensor); /* of 4 or 5 dimensions; torch's suggest_memory_format */

@@ -41,6 +41,9 @@ launch(op_call *call, const char *kernel, port_dtype dtype, const port_view *con
         k.out[i] = out[i];
     }
     port_status status = PORT_OK;
+    if (call->options->operands != PORT_OPERANDS_EXACT && (status = round_operands(call, kernel, k.in)) != PORT_OK) {
+        return status;
+    }
     if (row->check != NULL) {
         port_error inner = {.message = ""};
         status = row->check(&k, &inner);

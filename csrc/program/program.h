@@ -25,10 +25,16 @@ typedef struct port_feed {
     port_view view;
 } port_feed;
 
+/* What float32 operands of products are rounded to first (operands.c). */
+typedef enum port_operand_format {
+    PORT_OPERANDS_EXACT = 0, PORT_OPERANDS_TF32, PORT_OPERANDS_BF16, PORT_OPERANDS_F16, PORT_OPERANDS_Q8_0
+} port_operand_format;
+
 typedef struct port_run_options {
     const port_provider *provider;
     port_profile profile;
     const char *variant; /* kernel variant, NULL: best */
+    port_operand_format operands;
     int64_t num_symbols; /* values of the program's symbols (docs/PROGRAM.md), in order */
     const int64_t *symbols;
     bool check_strides; /* also refuse an output whose strides are not the recorded ones (tests) */

@@ -74,10 +74,11 @@ class Program:
     def run(self, begin: int, end: int, feeds: Mapping[int, np.ndarray], fetches: Sequence[int], *,
             fetch_at: Sequence[int] | None = None, provider: str = "auto", variant: str | None = None,
             capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True,
-            symbols: Sequence[int] = (), check_strides: bool = False) -> list[np.ndarray]: ...
+            symbols: Sequence[int] = (), check_strides: bool = False, operands: str | None = None) -> list[np.ndarray]: ...
+    # operands: "tf32", "bf16", "f16" or "q8_0": float32 operands of products are rounded to it first
 
 def call_op(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] = {}, *, provider: str = "auto", variant: str | None = None,
-            capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True) -> Any:
+            capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True, operands: str | None = None) -> Any:
     """Run one ATen op ("aten.gelu.default") on arrays and Python scalars; an array, or a tuple of arrays.
     A dtype is {"dtype": "F32"}, likewise device, layout, memory_format. In-place ops return a changed copy.
     mkldnn: True as oneDNN runs on this CPU, "avx2" or "avx512" as it ran elsewhere."""

@@ -14,14 +14,13 @@ from ._core import PortingError, UnsupportedError
 from .compare import empty_row, in_order_of_return, module_matches, open_reference, row_of
 from .judging import CallJudge, class_name_of
 from .program import NoProgramError, find_interval, kind_of, run_call
+from .profiles import AS_CAPTURED, Settings, settings
 from .providers import use_provider
 from .report import Report, Row
 from .tolerance import Tolerance, resolve
 
-_CPU_LEVELS = {"default": 0, "avx2": 1, "avx512": 2}
 
-
-def check(capture: Any, *, tol: str | Tolerance = "auto", provider: str = "auto", include: str | Sequence[str] | None = None,
+def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPTURED, provider: str = "auto", include: str | Sequence[str] | None = None,
           progress: Callable[[int, int, str], None] | None = None) -> Report:
     """Check every module call of a capture.
 
@@ -29,6 +28,9 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", provider: str = "auto"
     ----------
     capture : path or Capture
     tol : preset name or Tolerance
+    profile : how the programs are computed (docs/NUMERICS.md): "as-captured", "golden" (float64, rounded once), "strict" (the same bits on every
+        machine), or with operands of products rounded to "tf32", "bf16", "f16" or "q8_0". `environment["profile"]` says which it was, and
+        `warnings` what of it this machine cannot give
     provider : where matrix products come from: "reference", "openblas", "torch", or "auto": an installed torch's own, which give its
         bits (found and loaded without importing it), else openblas's, else own loops. `environment["provider"]` says which it was
     include : shell pattern or patterns of module paths; others are left out of the report and of its coverage
@@ -39,9 +41,10 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", provider: str = "auto"
     Report : one row per output tensor. A call whose program has an op without a kernel is a row "unsupported" that names it; one without
         a recorded program is "no program"; neither counts as covered. A call that returned no tensor is "empty".
 
-    Raises PortingError or OSError if the capture cannot be opened, if `include` names no module, or if there is no such provider.
+    Raises PortingError or OSError if the capture cannot be opened, if `include` names no module, or if there is no such profile or provider.
     """
     tol = resolve(tol)
+    settings(profile, {}, provider)  # a wrong name is refused before anything is opened
     chosen, warning = use_provider(provider)
     patterns = [include] if isinstance(include, str) else list(include) if include is not None else None
     with contextlib.ExitStack() as opened:
@@ -50,24 +53,27 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", provider: str = "auto"
                  if patterns is None or any(module_matches(c.module, p, capture) for p in patterns)]
         if patterns is not None and not calls:
             raise PortingError(f"no captured module matches {', '.join(map(repr, patterns))}")
+        ways = settings(profile, capture.environment, provider)
+        chosen = "reference" if profile == "strict" else chosen
         rows: list[Row] = []
         for i, call in enumerate(calls):
             if progress is not None:
                 progress(i, len(calls), call.module)
-            rows.extend(_rows_of(capture, call, tol, chosen))
+            rows.extend(_rows_of(capture, call, tol, chosen, ways))
         if progress is not None:
             progress(len(calls), len(calls), "")
-        warnings = [*([warning] if warning else []), *_warnings(capture)]
-        return Report(rows, len(calls), what="check", tolerance=tol.name, environment=_environment(capture, chosen), warnings=warnings)
+        warnings = [*([warning] if warning else []), *ways.warnings, *_warnings(capture)]
+        return Report(rows, len(calls), what="check", tolerance=tol.name, environment=_environment(capture, chosen, ways),
+                      warnings=warnings)
 
 
-def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str) -> Iterator[Row]:
+def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str, ways: Settings) -> Iterator[Row]:
     at = {"module": call.module, "call": call.number, "step": call.step}
     if not len(call.outputs):
         yield empty_row(call)
         return
     try:
-        result = run_call(capture, call, provider=provider)
+        result = run_call(capture, call, provider=provider, profile=ways.profile)
     except UnsupportedError as error:
         yield from _not_run(call, "unsupported", str(error), _kind(capture, call))
         return
@@ -108,34 +114,15 @@ def _not_run(call: Any, status: str, reason: str, kind: str) -> Iterator[Row]:
 # ---------------------------------------------------------------- where it ran
 
 
-def _torch_state(capture: Any) -> dict[str, Any]:
-    state = capture.environment.get("torch")
-    return state if isinstance(state, dict) else {}
-
-
-def _environment(capture: Any, provider: str) -> dict[str, Any]:
+def _environment(capture: Any, provider: str, ways: Settings) -> dict[str, Any]:
     """How the reference ran, and with what the check did."""
-    state = _torch_state(capture)
-    facts: dict[str, Any] = {"reference": str(capture.path), "provider": provider,
-                             "cpu_level": _core.show_config().get("cpu_level")}
-    if state:
-        mkldnn = "on" if state.get("mkldnn_enabled") else "off"
-        facts["profile"] = (f"torch {state.get('version', '?')}, capability {state.get('capability', '?')},"
-                            f" {state.get('num_threads', '?')} threads, mkldnn {mkldnn}")
-    return facts
+    return {"reference": str(capture.path), "provider": provider, "cpu_level": _core.show_config().get("cpu_level"),
+            "profile": ways.text}
 
 
 def _warnings(capture: Any) -> list[str]:
-    """What keeps the check from giving the reference's bits, or from seeing all of it."""
+    """What keeps the check from seeing all of the reference."""
     found: list[str] = []
-    state = _torch_state(capture)
-    capability = state.get("capability")
-    if not state:
-        found.append("the capture does not say how its torch ran; the profile 'default' with one thread was taken")
-    elif capability not in _CPU_LEVELS:
-        found.append(f"the reference ran with the CPU capability {capability!r}, which no profile imitates; 'default' was taken")
-    elif state.get("flush_denormal"):
-        found.append("the reference flushed subnormal numbers to zero; the kernels do not")
     if not capture.finished:
         found.append("the capture was never finished: what came after its last whole record is not checked")
     dropped = [note for note in capture.notes if isinstance(note, dict) and note.get("kind") == "dropped"]

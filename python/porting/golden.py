@@ -5,58 +5,20 @@ was captured. What this file does not do: judge (tolerance.py), or decide when s
 """
 from __future__ import annotations
 
-import json
 import math
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from . import _core
 from ._core import PortingError
-from .program import Program, _profile, feeds_of, find_interval, lay_out
+from .profiles import settings
+from .program import feeds_of, find_interval
 from .tolerance import UNIT_ROUNDOFF, row_rms
-
-#: Dtypes of PROGRAM.md that a float64 run widens, and their NumPy names.
-NARROW = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+from .widening import wide_core, widen_array
 
 #: A module that amplifies rounding more than this is discontinuous (a choice fell otherwise): no tolerance is made of it.
 MAX_KAPPA = 1024.0
-
-
-def widened(arg: Any) -> Any:
-    """An argument of a recorded op with float64 in the place of narrower floating dtypes."""
-    if isinstance(arg, dict):
-        if isinstance(arg.get("dtype"), str) and arg["dtype"] in NARROW:
-            return {"dtype": "F64"}
-        return {k: widened(v) for k, v in arg.items()}
-    return [widened(a) for a in arg] if isinstance(arg, list) else arg
-
-
-def widen_value(value: Any) -> Any:
-    """Recorded metadata [dtype, shape, strides, offset] with float64 in the place of a narrower float."""
-    return ["F64", *value[1:]] if value[0] in NARROW else value
-
-
-def widen_array(array: np.ndarray) -> np.ndarray:
-    """The array in float64 with the same strides in elements, if it is a narrower float; else as it is."""
-    if array.dtype.name not in NARROW.values():
-        return array
-    return lay_out(array.astype(np.float64), [stride // array.itemsize for stride in array.strides])
-
-
-_wide: weakref.WeakKeyDictionary[Program, _core.Program] = weakref.WeakKeyDictionary()
-
-
-def wide_core(program: Program) -> _core.Program:
-    """The program in float64, parsed once."""
-    if program not in _wide:
-        entry = dict(program._entry)
-        entry["values"] = [widen_value(value) for value in program.values]
-        entry["ops"] = [[op[0], widened(op[1]), widened(op[2]), *op[3:]] for op in program.ops]
-        _wide[program] = _core.Program(json.dumps(entry).encode())
-    return _wide[program]
 
 
 def golden_run(capture: Any, call: Any, inputs: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
@@ -76,8 +38,8 @@ def golden_run(capture: Any, call: Any, inputs: Mapping[str, np.ndarray] | None 
         wanted = {path: v for path, v in interval.outputs.items() if path in call.outputs and v in made}
         if not wanted:
             return {}
-        profile = {**_profile(capture.environment), "mkldnn": False}
-        arrays = core.run(interval.begin, interval.end, feeds, list(wanted.values()), symbols=program.call_symbols.get(root_call, []), **profile)
+        options = settings("golden", capture.environment).options
+        arrays = core.run(interval.begin, interval.end, feeds, list(wanted.values()), symbols=program.call_symbols.get(root_call, []), **options)
     except (PortingError, ValueError, KeyError, MemoryError):
         return {}
     return dict(zip(wanted, arrays))

@@ -11,10 +11,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 
 from . import _core
 from ._core import FormatError, PortingError, UnsupportedError
+from .profiles import AS_CAPTURED, settings
+from .widening import NARROW, lay_out, rounded_once, wide_core, widen_array
 
 if TYPE_CHECKING:
     from .capture import Call, Capture
@@ -233,6 +236,7 @@ def run_call(
     call: Call,
     *,
     provider: str = "auto",
+    profile: str = AS_CAPTURED,
     variant: str | None = None,
     fetch: Iterable[int] = (),
     inputs: Mapping[str, np.ndarray] | None = None,
@@ -243,7 +247,8 @@ def run_call(
     ----------
     capture, call : an opened capture and one of its calls.
     provider : where matrix products come from: ``"auto"``, ``"reference"``, ``"openblas"``, ``"torch"``.
-    variant : kernel variant, None for the best of this machine.
+    profile : how it is computed (docs/NUMERICS.md): ``"as-captured"``, ``"golden"``, ``"strict"``, ``"tf32"``, ``"bf16"``, ``"f16"``, ``"q8_0"``.
+    variant : kernel variant, None for the profile's own choice.
     fetch : further values of the program to return.
     inputs : leaf path to array, in the place of captured inputs; the full name of a captured tensor (`Interval.captured`) is a key too.
         Those not named are the captured ones.
@@ -254,7 +259,9 @@ def run_call(
     NoProgramError : nothing was recorded for the call, or it cannot be run alone, or not on these inputs; with the reason.
     """
     program, interval, root_call = find_interval(capture, call)
-    core = program.core
+    chosen = settings(profile, capture.environment, provider)
+    options = chosen.options if variant is None else {**chosen.options, "variant": variant}
+    core = wide_core(program) if chosen.wide else program.core
     without_kernel = core.missing(interval.begin, interval.end)
     if without_kernel:
         raise UnsupportedError(f"{_label(call)}: no kernel for {', '.join(sorted(set(without_kernel)))}")
@@ -282,8 +289,10 @@ def run_call(
     arrays: Sequence[np.ndarray] = []
     if fetches:
         try:
-            arrays = core.run(interval.begin, interval.end, feeds, fetches, provider=provider, variant=variant,
-                              symbols=program.call_symbols.get(root_call, []), **_profile(capture.environment))  # fmt: skip
+            fed = {value: widen_array(array) for value, array in feeds.items()} if chosen.wide else feeds
+            arrays = core.run(interval.begin, interval.end, fed, fetches, symbols=program.call_symbols.get(root_call, []), **options)
+            if chosen.wide:
+                arrays = [rounded_once(array, _dtype_of(program, value)) for value, array in zip(fetches, arrays)]
         except ValueError as error:  # a shape, or a number that the model read out of a tensor, is another one here
             if root_call == program.calls[0]:
                 raise
@@ -297,31 +306,10 @@ def run_call(
     return RunResult(outputs, missing, values, program.op_names(interval), program, interval, provider)
 
 
-def _profile(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The kernels that the captured run used, from its environment."""
-    torch_state = environment.get("torch")
-    state = {**environment, **(torch_state if isinstance(torch_state, Mapping) else {})}
-    capability = state.get("capability")
-    threads = state.get("num_threads")
-    mkldnn = state.get("mkldnn", state.get("mkldnn_enabled", True)) and state.get("mkldnn_available", True)
-    return {
-        "capability": capability if isinstance(capability, str) else "default",
-        "num_threads": threads if isinstance(threads, int) and threads > 0 else 1,
-        "mkldnn": _onednn(environment) if mkldnn else False,
-    }
-
-
-def _onednn(environment: Mapping[str, Any]) -> bool | str:
-    """Which code oneDNN took in the captured run: by its CPU and ONEDNN_MAX_CPU_ISA; True (as here) where neither is recorded."""
-    variables, cpu = environment.get("variables"), environment.get("cpu")
-    variables = variables if isinstance(variables, Mapping) else {}
-    limit = str(variables.get("ONEDNN_MAX_CPU_ISA") or variables.get("DNNL_MAX_CPU_ISA") or "").upper()
-    flags = cpu.get("flags") if isinstance(cpu, Mapping) else None
-    if limit.startswith("AVX2"):
-        return "avx2"
-    if not isinstance(flags, list) or not flags:
-        return True
-    return "avx512" if {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(map(str, flags)) else "avx2"
+def _dtype_of(program: Program, value: int) -> np.dtype:
+    """The recorded dtype of a value."""
+    name = program.values[value][0]
+    return np.dtype(ml_dtypes.bfloat16 if name == "BF16" else NARROW.get(name, "float64"))
 
 
 def feeds_of(capture: Capture, call: Call, program: Program, interval: Interval,
@@ -380,23 +368,6 @@ def _with_strides(array: np.ndarray, capture: Capture, name: str) -> np.ndarray:
     except KeyError:
         return array
     return lay_out(array, info[2] if isinstance(info, tuple) else info.strides)
-
-
-def lay_out(array: np.ndarray, strides: Sequence[int]) -> np.ndarray:
-    """A copy of the array with these strides (in elements; 0 for dimensions of size 1), or the array itself if it has them already
-    or if they would need far more memory than its elements do."""
-    if array.size == 0 or len(strides) != array.ndim:
-        return array
-    item = array.dtype.itemsize
-    if all(n == 1 or s * item == own for n, s, own in zip(array.shape, strides, array.strides)):
-        return array
-    span = 1 + sum((n - 1) * s for n, s in zip(array.shape, strides))
-    if min(strides) < 0 or span > 4 * array.size + 1024:
-        return array
-    memory = np.zeros(span, array.dtype)
-    view = np.lib.stride_tricks.as_strided(memory, array.shape, [s * item for s in strides])
-    view[...] = array
-    return view
 
 
 # ---------------------------------------------------------------- what a module computes

@@ -7,6 +7,7 @@ compute has the same bits as PyTorch's own result. ``auto`` takes torch if it wa
 This module finds the library and the functions; it does not import torch and does not change any process-wide setting.
 """
 import ctypes
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -60,6 +61,17 @@ def torch_library_path():
         if os.path.exists(path):
             return path
     return None
+
+
+def torch_version():
+    """The version of this interpreter's torch, which is not imported; None without one."""
+    module = sys.modules.get("torch")
+    if module is not None:
+        return str(getattr(module, "__version__", "")) or None
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def load_torch_provider(path=None):

@@ -273,7 +273,7 @@ def check(args):
 
     _require_directory_of(args.html)
     with contextlib.closing(_open(args.capture)) as capture, _progress("checking") as progress:
-        report = run_check(capture, tol=args.tol, provider=args.provider, include=args.include, progress=progress)
+        report = run_check(capture, tol=args.tol, profile=args.profile, provider=args.provider, include=args.include, progress=progress)
     return _finish(report, args, f"{args.capture}: {report.why_failed}")
 
 

@@ -97,6 +97,8 @@ def _add_judging(commands):
     command = _command(commands, "check", "check", "re-run every captured module in C and compare")
     command.add_argument("capture", metavar="CAPTURE")
     command.add_argument("--provider", default="auto", metavar="P", help="what multiplies matrices (default: auto)")
+    command.add_argument("--profile", default="as-captured", metavar="NAME",
+                         help="how it is computed: as-captured (default), golden, strict, or operands of products in tf32, bf16, f16, q8_0")
     command.add_argument("--include", action="append", metavar="PATTERN", help="only modules whose name matches, with * and ? (may be repeated)")
     add_common(command)
     command = _command(commands, "compare", "compare", "compare a port's outputs with a capture")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..golden import widen_array, widen_value, widened
+from ..widening import widen_array, widen_value, widened
 from .primitive import decomposed
 
 Array = np.ndarray

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import program as programs
+from ..profiles import AS_CAPTURED, settings
 from ..providers import use_provider
 from .._core import PortingError, ShapeError
 from ..port import as_array
@@ -116,7 +117,7 @@ def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str,
         outputs=outputs,
         expected=dict(call.outputs),
         actual={p: a for p, a in actual_leaves(actual, call).items() if p in outputs},
-        profile={"provider": "auto", **programs._profile(capture.environment)},
+        profile=settings(AS_CAPTURED, capture.environment).options,
         neighbours=capture.parameters,
         others=lambda: other_tensors(capture, call),
         leaves=leaves,
