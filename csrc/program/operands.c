@@ -104,7 +104,8 @@ round_operands(op_call *call, const char *kernel, const port_view **in)
         if (is_convolution && format == PORT_OPERANDS_Q8_0) {
             return fail_unsupported(call, "a convolution's operands have no blocks that q8_0 could round");
         }
-        port_tensor like = {.dtype = PORT_F32, .ndim = in[i]->ndim}, *made;
+        port_buffer memory = {.data = in[i]->data};
+        port_tensor like = {.buffer = &memory, .dtype = PORT_F32, .ndim = in[i]->ndim}, *made;
         memcpy(like.shape, in[i]->shape, sizeof like.shape);
         memcpy(like.strides, in[i]->strides, sizeof like.strides);
         int64_t strides[PORT_MAX_NDIM];
