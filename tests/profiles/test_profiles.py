@@ -14,9 +14,10 @@ import porting
 from porting import _core, ops_table, profiles
 from porting.port import as_array
 from porting.program import run_call
+from porting.providers import load_torch_provider
 from porting.widening import rounded_once
 
-THREADS = 2
+load_torch_provider()
 
 
 class Block(torch.nn.Module):
