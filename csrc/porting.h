@@ -175,7 +175,7 @@ typedef struct port_metrics {
     int64_t first_nonfinite_mismatch; /* flat row-major index, -1 if none */
     double max_abs, mean_abs, p99_abs, p999_abs; /* percentiles: upper edge of the bucket, at most 1/16 octave too high */
     int64_t max_abs_idx;      /* flat row-major index in the expected tensor, -1 if no finite pair */
-    double max_rel, mean_rel; /* |a - e| / |e| over e != 0; inf where e = 0 and a != 0 counts in num_rel_inf instead */
+    double max_rel, mean_rel; /* |a - e| / |e| over e != 0 (the mean's terms to f32's precision); inf where e = 0 and a != 0 counts in num_rel_inf instead */
     int64_t max_rel_idx, num_rel_inf;
     uint64_t max_ulp;         /* distance in representable values of the dtype; UINT64_MAX for NaN against a number */
     int64_t max_ulp_idx;
@@ -195,10 +195,14 @@ typedef struct port_compare_options {
     const port_view *scale; /* condition scale s per element, F64 or F32, same shape; NULL: none */
     double scale_scalar;    /* used for every element if scale is NULL and this is > 0 */
     double unit_roundoff;   /* u of the accumulator; 0: 2^-24 */
+    double scale_slope;     /* this times |e| is added to the scale of every element */
+    bool basic;             /* without percentiles (NaN) and without the histogram of finite pairs (not to be read): faster */
 } port_compare_options;
 
 /* Compares two tensors of the same shape and dtype (or two floating dtypes: then ulp is counted in the narrower).
- * options may be NULL.  Returns: PORT_OK; SHAPE, DTYPE, VALUE (a scale that is negative or NaN). */
+ * Tensors of 2^18 elements and more are measured by as many threads as the process may use processors; the metrics do
+ * not depend on their number. options may be NULL.
+ * Returns: PORT_OK; SHAPE, DTYPE, VALUE (a scale that is negative or NaN), NOMEM. */
 PORT_API port_status port_compare(const port_view *expected, const port_view *actual,
                                   const port_compare_options *options, port_metrics *metrics, port_error *err);
 

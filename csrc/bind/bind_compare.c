@@ -1,6 +1,8 @@
 /* bind_compare.c -- compare(expected, actual, scale, unit_roundoff): port_compare on arrays (see _core.pyi). */
 #include "bind.h"
 
+#include "../compare/row_sizes.h"
+
 #define GIL_FREE_BYTES 65536
 
 static int
@@ -112,14 +114,16 @@ read_scale(core_state *state, PyObject *scale, port_view *view, port_compare_opt
 static PyObject *
 compare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"expected", "actual", "scale", "unit_roundoff", NULL};
+    static char *names[] = {"expected", "actual", "scale", "unit_roundoff", "slope", "basic", NULL};
     core_state *state = bind_state(module);
     PyObject *expected, *actual, *scale = NULL;
     port_compare_options options = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|Od:compare", names, &expected, &actual, &scale,
-                                     &options.unit_roundoff)) {
+    int basic = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|Oddp:compare", names, &expected, &actual, &scale,
+                                     &options.unit_roundoff, &options.scale_slope, &basic)) {
         return NULL;
     }
+    options.basic = basic != 0;
     port_view view_e, view_a, view_s;
     if (bind_view_from_array(state, expected, &view_e) < 0 || bind_view_from_array(state, actual, &view_a) < 0 ||
         read_scale(state, scale, &view_s, &options) < 0) {
@@ -140,18 +144,55 @@ compare(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     PyObject *dict = PyDict_New();
     if (dict == NULL || fill_counts(dict, &m) < 0 || fill_numbers(dict, &m) < 0 ||
-        set_item(dict, "ulp_histogram", histogram_list(m.ulp_histogram)) < 0) {
+        (!basic && set_item(dict, "ulp_histogram", histogram_list(m.ulp_histogram)) < 0)) {
         Py_XDECREF(dict);
         return NULL;
     }
     return dict;
 }
 
-PyDoc_STRVAR(compare_doc, "compare(expected, actual, scale=None, unit_roundoff=0.0)\n--\n\n"
+PyDoc_STRVAR(compare_doc, "compare(expected, actual, scale=None, unit_roundoff=0.0, slope=0.0, basic=False)\n--\n\n"
              "Measure two arrays of the same shape in one pass; port_metrics as a dict. Indices are flat, row-major.");
+
+static PyObject *
+row_sizes(PyObject *module, PyObject *args)
+{
+    core_state *state = bind_state(module);
+    PyObject *array;
+    const char *kind;
+    port_view view;
+    if (!PyArg_ParseTuple(args, "Os:row_sizes", &array, &kind) || bind_view_from_array(state, array, &view) < 0) {
+        return NULL;
+    }
+    if (strcmp(kind, "rms") != 0 && strcmp(kind, "median") != 0) {
+        PyErr_Format(PyExc_ValueError, "the size of a row is 'rms' or 'median', got '%s'", kind);
+        return NULL;
+    }
+    int64_t cols = view.ndim > 0 ? view.shape[view.ndim - 1] : 1;
+    int64_t rows = cols > 0 ? port_view_elems(&view) / cols : 0;
+    double *sizes = port_alloc_aligned((size_t)rows * sizeof *sizes);
+    if (sizes == NULL) {
+        return PyErr_NoMemory();
+    }
+    port_error err;
+    port_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = port_row_sizes(&view, strcmp(kind, "rms") == 0 ? PORT_ROW_RMS : PORT_ROW_MEDIAN, sizes, &err);
+    Py_END_ALLOW_THREADS
+    if (status != PORT_OK) {
+        port_free_aligned(sizes);
+        return bind_raise(state, &err, NULL);
+    }
+    port_view out = port_view_contiguous(sizes, PORT_F64, 1, &rows);
+    return bind_array_take(state, &out, sizes);
+}
+
+PyDoc_STRVAR(row_sizes_doc, "row_sizes(x, kind)\n--\n\n"
+             "Root mean square ('rms') or median of |x| ('median') of each row of a row-major array: float64, one per row.");
 
 static PyMethodDef compare_methods[] = {
     {"compare", (PyCFunction)(void (*)(void))compare, METH_VARARGS | METH_KEYWORDS, compare_doc},
+    {"row_sizes", row_sizes, METH_VARARGS, row_sizes_doc},
     {NULL, NULL, 0, NULL},
 };
 

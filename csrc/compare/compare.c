@@ -1,80 +1,14 @@
-/* compare.c -- port_compare: one walk over two tensors, in blocks that stay in the first-level cache.
+/* compare.c -- port_compare: what may be compared, the parts that large tensors are cut into, and what they say together.
  *
- * A block is handed to one of the functions of compare_blocks.h as row-major elements: where a view is strided they
- * are gathered first, 1024 at a time, so nothing is ever copied whole. */
+ * How a tensor is cut depends on its size alone, so that the last bits of sums do not depend on the number of threads. */
 #include "compare_blocks.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
 
-/* ------------------------------------------------------------------ walking a view */
-
-typedef struct cursor {
-    const char *data;    /* next element of a contiguous view, else the first element */
-    size_t size_bytes;   /* of one element */
-    bool contiguous;
-    int32_t ndim;
-    int64_t shape[PORT_MAX_NDIM], stride_bytes[PORT_MAX_NDIM], at[PORT_MAX_NDIM];
-    char *buffer;        /* PORT_COMPARE_BLOCK elements */
-} cursor;
-
-static void
-cursor_start(cursor *c, const port_view *view, void *buffer)
-{
-    *c = (cursor){.data = view->data, .size_bytes = port_dtype_size(view->dtype), .ndim = view->ndim, .buffer = buffer};
-    bool aligned = (uintptr_t)view->data % c->size_bytes == 0; /* elements that are not are copied one by one */
-    c->contiguous = port_view_is_contiguous(view) && aligned;
-    for (int32_t d = 0; d < view->ndim; d++) {
-        c->shape[d] = view->shape[d];
-        c->stride_bytes[d] = view->strides[d] * (int64_t)c->size_bytes;
-    }
-    if (c->ndim == 0) { /* a scalar walks as one element of one dimension */
-        c->ndim = 1;
-        c->shape[0] = 1;
-    }
-}
-
-static void
-copy_run(char *out, const char *in, int64_t count, int64_t stride_bytes, size_t size_bytes)
-{
-    for (int64_t i = 0; i < count; i++) {
-        memcpy(out + i * (int64_t)size_bytes, in + i * stride_bytes, size_bytes);
-    }
-}
-
-/* Steps the dimensions above the last one. */
-static void
-cursor_carry(cursor *c)
-{
-    int32_t d = c->ndim - 1;
-    while (d > 0 && c->at[d] == c->shape[d]) {
-        c->at[d] = 0;
-        c->at[--d]++;
-    }
-}
-
-/* The next `count` elements, row-major; there must be as many. Valid until the next call. */
-static const void *
-cursor_next(cursor *c, int64_t count)
-{
-    if (c->contiguous) {
-        const void *here = c->data;
-        c->data += count * (int64_t)c->size_bytes;
-        return here;
-    }
-    int32_t last = c->ndim - 1;
-    for (int64_t done = 0; done < count;) {
-        int64_t offset = 0, run = c->shape[last] - c->at[last];
-        for (int32_t d = 0; d < c->ndim; d++) {
-            offset += c->at[d] * c->stride_bytes[d];
-        }
-        run = run < count - done ? run : count - done;
-        copy_run(c->buffer + done * (int64_t)c->size_bytes, c->data + offset, run, c->stride_bytes[last], c->size_bytes);
-        done += run;
-        c->at[last] += run;
-        cursor_carry(c);
-    }
-    return c->buffer;
-}
+#define PART_ELEMS (1 << 17) /* a thread's start costs less than a tenth of comparing so many */
+#define MAX_PARTS 16
 
 /* ------------------------------------------------------------------ checks */
 
@@ -149,9 +83,9 @@ check(const port_view *expected, const port_view *actual, const port_compare_opt
     if (options == NULL) {
         return PORT_OK;
     }
-    if (!(options->scale_scalar >= 0) || !(options->unit_roundoff >= 0)) {
-        return port_fail(err, PORT_E_VALUE, "the scale (%g) and the unit roundoff (%g) must be numbers that are not negative",
-                         options->scale_scalar, options->unit_roundoff);
+    if (!(options->scale_scalar >= 0) || !(options->unit_roundoff >= 0) || !(options->scale_slope >= 0)) {
+        return port_fail(err, PORT_E_VALUE, "the scale (%g), its slope (%g) and the unit roundoff (%g) must be numbers that are not"
+                         " negative", options->scale_scalar, options->scale_slope, options->unit_roundoff);
     }
     if (options->scale == NULL) {
         return PORT_OK;
@@ -163,106 +97,6 @@ check(const port_view *expected, const port_view *actual, const port_compare_opt
         return port_fail(err, PORT_E_DTYPE, "a scale for each element of a complex tensor is not defined; give one number");
     }
     return check_shapes(expected, options->scale, "scale", err);
-}
-
-/* ------------------------------------------------------------------ one block */
-
-typedef struct pair {
-    port_dtype dtype_e, dtype_a, narrower;
-    bool whole, avx2;
-} pair;
-
-static void
-equal_block(compare_state *state, const pair *p, const char *e, int64_t base, int64_t count)
-{
-    int64_t done = 0;
-    if (p->avx2 && count >= 8 && compare_equal_f32_avx2(state, (const float *)(const void *)e, base, count & ~(int64_t)7)) {
-        done = count & ~(int64_t)7;
-        if (state->has_scale && state->m->max_err_scale < 0) {
-            compare_block_scale(state, base, done);
-        }
-    }
-    if (done < count) {
-        size_t size_bytes = port_dtype_size(p->dtype_e);
-        compare_decode(e + done * (int64_t)size_bytes, p->dtype_e, p->dtype_e, count - done, state->e, state->key_e);
-        compare_block_equal(state, base + done, count - done);
-        if (state->has_scale && state->m->max_err_scale < 0) {
-            compare_block_scale(state, base + done, count - done);
-        }
-    }
-}
-
-static void
-unequal_block(compare_state *state, const pair *p, const char *e, const char *a, int64_t base, int64_t count)
-{
-    int64_t done = 0;
-    const float *fe = (const float *)(const void *)e, *fa = (const float *)(const void *)a;
-    if (p->avx2 && count >= 8 && compare_block_f32_avx2(state, fe, fa, base, count & ~(int64_t)7)) {
-        done = count & ~(int64_t)7;
-        if (state->has_scale) {
-            compare_block_scale(state, base, done);
-        }
-    }
-    if (done < count) {
-        e += done * (int64_t)port_dtype_size(p->dtype_e);
-        a += done * (int64_t)port_dtype_size(p->dtype_a);
-        compare_decode(e, p->dtype_e, p->narrower, count - done, state->e, state->key_e);
-        compare_decode(a, p->dtype_a, p->narrower, count - done, state->a, state->key_a);
-        compare_block_decoded(state, base + done, count - done, p->whole);
-        if (state->has_scale) {
-            memmove(state->scale, state->scale + done, (size_t)(count - done) * sizeof state->scale[0]);
-            compare_block_scale(state, base + done, count - done);
-        }
-    }
-}
-
-static port_status
-fetch_scale(compare_state *state, const port_view *view, cursor *scale, int64_t base, int64_t count, port_error *err)
-{
-    const void *data = cursor_next(scale, count);
-    for (int64_t i = 0; i < count; i++) {
-        double s = view->dtype == PORT_F64 ? ((const double *)data)[i] : (double)((const float *)data)[i];
-        if (!(s >= 0)) {
-            return port_fail(err, PORT_E_VALUE, "the scale of element %lld is %g; it must be a number that is not negative",
-                             (long long)(base + i), s);
-        }
-        state->scale[i] = s;
-    }
-    return PORT_OK;
-}
-
-static port_status
-walk(compare_state *state, const pair *p, const port_view *expected, const port_view *actual, const port_view *scale,
-     char *buffers, port_error *err)
-{
-    cursor ce, ca, cs;
-    int64_t elems = state->m->num_elems;
-    cursor_start(&ce, expected, buffers);
-    cursor_start(&ca, actual, buffers + 8 * PORT_COMPARE_BLOCK);
-    if (scale != NULL) {
-        cursor_start(&cs, scale, buffers + 16 * PORT_COMPARE_BLOCK);
-    }
-    for (int64_t i = 0; state->has_scale && scale == NULL && i < PORT_COMPARE_BLOCK; i++) {
-        state->scale[i] = state->scale_scalar;
-    }
-    bool same_dtype = p->dtype_e == p->dtype_a;
-    for (int64_t base = 0; base < elems; base += PORT_COMPARE_BLOCK) {
-        int64_t count = elems - base < PORT_COMPARE_BLOCK ? elems - base : PORT_COMPARE_BLOCK;
-        const char *e = cursor_next(&ce, count), *a = cursor_next(&ca, count);
-        if (scale != NULL) {
-            port_status status = fetch_scale(state, scale, &cs, base, count, err);
-            if (status != PORT_OK) {
-                return status;
-            }
-        }
-        compare_raise_floor(state);
-        if (same_dtype && memcmp(e, a, (size_t)count * port_dtype_size(p->dtype_e)) == 0) {
-            equal_block(state, p, e, base, count);
-        } else {
-            unequal_block(state, p, e, a, base, count);
-        }
-    }
-    return PORT_OK;
 }
 
 /* ------------------------------------------------------------------ the end */
@@ -292,18 +126,13 @@ static void
 finish(compare_state *state)
 {
     port_metrics *m = state->m;
-    for (int lane = 0; lane < 4; lane++) {
-        for (int b = 0; b < PORT_ULP_BUCKETS; b++) {
-            m->ulp_histogram[b] += state->ulp_lanes[lane][b];
-        }
-    }
     double n = (double)state->num_finite;
     if (state->num_finite > 0) {
         m->mean_abs = state->sum_abs / n;
         m->mean_error = state->sum_error / n;
         m->mean_signed_ulp = state->sum_signed_ulp / n;
-        m->p99_abs = percentile(state, 0.99);
-        m->p999_abs = percentile(state, 0.999);
+        m->p99_abs = state->errors != NULL ? percentile(state, 0.99) : (double)NAN;
+        m->p999_abs = state->errors != NULL ? percentile(state, 0.999) : (double)NAN;
     }
     if (state->num_rel > 0) {
         m->mean_rel = state->sum_rel / (double)state->num_rel;
@@ -354,6 +183,185 @@ start(port_metrics *m, int64_t elems)
     m->max_expected = m->max_actual = -HUGE_VAL;
 }
 
+/* ------------------------------------------------------------------ parts and threads */
+
+/* The greater of two maxima, the first of equal ones; `from` is further on. An index of -1 says that there is none. */
+#define MERGE_MAX(into, from, value, index)                                                             \
+    do {                                                                                                \
+        if ((from)->index >= 0 && ((into)->index < 0 || (from)->value > (into)->value)) {               \
+            (into)->value = (from)->value;                                                              \
+            (into)->index = (from)->index;                                                              \
+        }                                                                                               \
+    } while (0)
+
+static void
+merge_counts(port_metrics *m, const port_metrics *from)
+{
+    m->num_unequal += from->num_unequal;
+    m->num_nan_expected += from->num_nan_expected;
+    m->num_nan_actual += from->num_nan_actual;
+    m->num_nan_mismatch += from->num_nan_mismatch;
+    m->num_inf_expected += from->num_inf_expected;
+    m->num_inf_actual += from->num_inf_actual;
+    m->num_inf_mismatch += from->num_inf_mismatch;
+    m->num_rel_inf += from->num_rel_inf;
+    if (m->first_nonfinite_mismatch < 0) {
+        m->first_nonfinite_mismatch = from->first_nonfinite_mismatch;
+    }
+    for (int b = 0; b < PORT_ULP_BUCKETS; b++) {
+        m->ulp_histogram[b] += from->ulp_histogram[b];
+    }
+    MERGE_MAX(m, from, max_abs, max_abs_idx);
+    MERGE_MAX(m, from, max_rel, max_rel_idx);
+    MERGE_MAX(m, from, max_ulp, max_ulp_idx);
+    MERGE_MAX(m, from, max_err_scale, max_err_scale_idx);
+    m->min_expected = from->min_expected < m->min_expected ? from->min_expected : m->min_expected;
+    m->max_expected = from->max_expected > m->max_expected ? from->max_expected : m->max_expected;
+    m->min_actual = from->min_actual < m->min_actual ? from->min_actual : m->min_actual;
+    m->max_actual = from->max_actual > m->max_actual ? from->max_actual : m->max_actual;
+}
+
+/* Adds a part to those before it. */
+static void
+merge(compare_state *state, const compare_state *from)
+{
+    double n = (double)from->num_finite;
+    merge_counts(state->m, from->m);
+    state->num_rel += from->num_rel;
+    state->sum_rel += from->sum_rel;
+    state->sum_signed_ulp += from->sum_signed_ulp;
+    /* The moments are those of a block whose shift is its mean: nothing is left of the first ones. */
+    compare_sums sums = {.sum_abs = from->sum_abs, .sum_error = from->sum_error, .sum_product = from->sum_product,
+                         .sum_sq_error = from->m->sum_sq_error, .sum_sq_expected = from->m->sum_sq_expected,
+                         .sum_sq_actual = from->m->sum_sq_actual, .shift_e = from->mean_e, .shift_a = from->mean_a,
+                         .d_ee = from->m2_e, .d_aa = from->m2_a, .d_ea = from->m2_ea};
+    compare_merge_sums(state, &sums, (int64_t)n);
+    int64_t top = compare_bucket(from->m->max_abs); /* below its floor a part counted too few to be asked for */
+    for (int64_t b = from->floor_bucket; state->errors != NULL && b <= top; b++) {
+        state->errors[b] += from->errors[b];
+    }
+}
+
+typedef struct part {
+    compare_state *state;
+    const compare_pair *pair;
+    int64_t begin, end;
+    char *buffers;
+    int64_t *errors;
+    port_metrics metrics;
+    port_error err;
+    port_status status;
+    pthread_t thread;
+    bool started;
+} part;
+
+static void *
+run_part(void *argument)
+{
+    part *p = argument;
+    p->status = compare_walk(p->state, p->pair, p->begin, p->end, p->buffers, &p->err);
+    return NULL;
+}
+
+static int32_t
+usable_cpus(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+/* All parts, on as many threads as there are processors. The calling thread takes what no other was started for. */
+static void
+run_parts(part *parts, int32_t num_parts)
+{
+    int32_t cpus = num_parts > 1 ? usable_cpus() : 1;
+    for (int32_t first = 0; first < num_parts; first += cpus) {
+        int32_t after = first + cpus < num_parts ? first + cpus : num_parts;
+        for (int32_t i = first + 1; i < after; i++) {
+            parts[i].started = pthread_create(&parts[i].thread, NULL, run_part, &parts[i]) == 0;
+        }
+        for (int32_t i = first; i < after; i++) {
+            if (!parts[i].started) {
+                run_part(&parts[i]);
+            }
+        }
+        for (int32_t i = first + 1; i < after; i++) {
+            if (parts[i].started) {
+                pthread_join(parts[i].thread, NULL);
+            }
+        }
+    }
+}
+
+static bool
+prepare_part(part *p, const port_compare_options *options, int64_t num_elems)
+{
+    bool basic = options != NULL && options->basic;
+    p->state = port_calloc(1, sizeof *p->state);
+    p->buffers = port_alloc_aligned(PORT_COMPARE_BUFFER);
+    p->errors = basic ? NULL : port_calloc(PORT_ERROR_BUCKETS, sizeof *p->errors);
+    if (p->state == NULL || p->buffers == NULL || (p->errors == NULL && !basic)) {
+        return false;
+    }
+    compare_state *state = p->state;
+    state->m = &p->metrics;
+    state->errors = p->errors;
+    state->scale_scalar = options != NULL ? options->scale_scalar : 0;
+    state->scale_slope = options != NULL ? options->scale_slope : 0;
+    state->has_scale = p->pair->scale != NULL || state->scale_scalar > 0 || state->scale_slope > 0;
+    state->unit_roundoff = options != NULL && options->unit_roundoff > 0 ? options->unit_roundoff : 0x1p-24;
+    state->most_above = num_elems - (int64_t)ceil(0.99 * (double)num_elems) + 1; /* 1: products round */
+    start(&p->metrics, num_elems);
+    return true;
+}
+
+static port_status
+compare_parts(const compare_pair *pair, const port_compare_options *options, port_metrics *metrics, port_error *err)
+{
+    int64_t elems = port_view_elems(pair->expected);
+    int64_t num_parts = elems / PART_ELEMS < 1 ? 1 : elems / PART_ELEMS > MAX_PARTS ? MAX_PARTS : elems / PART_ELEMS;
+    int64_t part_elems = (elems / num_parts / PORT_COMPARE_BLOCK + 1) * PORT_COMPARE_BLOCK;
+    part parts[MAX_PARTS] = {0};
+    port_status status = PORT_OK;
+    for (int32_t i = 0; i < (int32_t)num_parts && status == PORT_OK; i++) {
+        int64_t begin = i * part_elems < elems ? i * part_elems : elems;
+        parts[i].pair = pair;
+        parts[i].begin = begin;
+        parts[i].end = i + 1 == num_parts || elems - begin < part_elems ? elems : begin + part_elems;
+        if (!prepare_part(&parts[i], options, elems)) {
+            status = port_fail(err, PORT_E_NOMEM, "no memory to compare two tensors");
+        }
+    }
+    if (status == PORT_OK) {
+        run_parts(parts, (int32_t)num_parts);
+        for (int32_t i = 0; i < (int32_t)num_parts; i++) {
+            if (parts[i].status != PORT_OK && status == PORT_OK) {
+                status = parts[i].status;
+                if (err != NULL) {
+                    *err = parts[i].err;
+                }
+            }
+            if (i > 0) {
+                merge(parts[0].state, parts[i].state);
+            }
+        }
+        finish(parts[0].state);
+        *metrics = parts[0].metrics;
+    }
+    for (int32_t i = 0; i < (int32_t)num_parts; i++) {
+        port_free(parts[i].errors);
+        port_free_aligned(parts[i].buffers);
+        port_free(parts[i].state);
+    }
+    return status;
+}
+
+const compare_kernels *
+compare_best_kernels(void)
+{
+    return compare_have_avx512() ? &compare_kernels_avx512 : compare_have_avx2() ? &compare_kernels_avx2 : NULL;
+}
+
 port_status
 port_compare(const port_view *expected, const port_view *actual, const port_compare_options *options,
              port_metrics *metrics, port_error *err)
@@ -366,28 +374,10 @@ port_compare(const port_view *expected, const port_view *actual, const port_comp
     if (!as_parts(expected, &e) || !as_parts(actual, &a)) {
         return port_fail(err, PORT_E_SHAPE, "a complex tensor can have at most %d dimensions here", PORT_MAX_NDIM - 1);
     }
-    compare_state *state = port_calloc(1, sizeof *state);
-    char *buffers = port_alloc_aligned(3 * 8 * PORT_COMPARE_BLOCK);
-    int64_t *errors = port_calloc(PORT_ERROR_BUCKETS, sizeof *errors);
-    if (state == NULL || buffers == NULL || errors == NULL) {
-        status = port_fail(err, PORT_E_NOMEM, "no memory to compare two tensors");
-    } else {
-        pair p = {.dtype_e = e.dtype, .dtype_a = a.dtype, .whole = narrowness(e.dtype) == 0};
-        p.narrower = narrowness(e.dtype) > narrowness(a.dtype) ? e.dtype : a.dtype;
-        p.avx2 = e.dtype == PORT_F32 && a.dtype == PORT_F32 && compare_have_avx2();
-        const port_view *scale = options != NULL ? options->scale : NULL;
-        state->m = metrics;
-        state->errors = errors;
-        state->scale_scalar = options != NULL ? options->scale_scalar : 0;
-        state->has_scale = scale != NULL || state->scale_scalar > 0;
-        state->unit_roundoff = options != NULL && options->unit_roundoff > 0 ? options->unit_roundoff : 0x1p-24;
-        start(metrics, port_view_elems(&e));
-        state->most_above = metrics->num_elems - (int64_t)ceil(0.99 * (double)metrics->num_elems) + 1; /* 1: products round */
-        status = walk(state, &p, &e, &a, scale, buffers, err);
-        finish(state);
-    }
-    port_free(errors);
-    port_free_aligned(buffers);
-    port_free(state);
-    return status;
+    compare_pair pair = {.expected = &e, .actual = &a, .scale = options != NULL ? options->scale : NULL};
+    pair.whole = narrowness(e.dtype) == 0;
+    pair.narrower = narrowness(e.dtype) > narrowness(a.dtype) ? e.dtype : a.dtype;
+    bool laned = e.dtype == a.dtype && (e.dtype == PORT_F32 || e.dtype == PORT_F16 || e.dtype == PORT_BF16);
+    pair.kernels = laned ? compare_best_kernels() : NULL;
+    return compare_parts(&pair, options, metrics, err);
 }

@@ -1,8 +1,18 @@
 /* compare_blocks.c -- one decoded block of any dtype into the accumulator, element by element. It defines what the
- * metrics mean; compare_avx2.c is the same for finite f32. */
+ * metrics mean; compare_lanes.h is the same for finite f32, f16 and bf16. */
 #include "compare_blocks.h"
 
 #include <math.h>
+
+void
+compare_unshift(compare_sums *sums, int64_t count)
+{
+    double n = (double)count, e = sums->shift_e, a = sums->shift_a;
+    sums->sum_error = (sums->d_a - sums->d_e) + n * (a - e);
+    sums->sum_sq_expected = sums->d_ee + (2 * sums->d_e + n * e) * e;
+    sums->sum_sq_actual = sums->d_aa + (2 * sums->d_a + n * a) * a;
+    sums->sum_product = sums->d_ea + sums->d_e * a + sums->d_a * e + n * e * a;
+}
 
 void
 compare_merge_sums(compare_state *state, const compare_sums *sums, int64_t count)
@@ -97,7 +107,7 @@ count_error(compare_state *state, double error, int64_t index)
         m->max_abs = error;
         m->max_abs_idx = index;
     }
-    if (error > 0) {
+    if (error > 0 && state->errors != NULL) {
         int64_t bucket = compare_bucket(error);
         state->errors[bucket]++;
         state->num_above_floor += bucket >= state->floor_bucket;
@@ -183,31 +193,23 @@ compare_block_equal(compare_state *state, int64_t base, int64_t count)
 }
 
 void
-compare_block_scale(compare_state *state, int64_t base, int64_t count)
+compare_block_scale(compare_state *state, const float *e, int64_t base, int64_t count)
 {
     port_metrics *m = state->m;
     /* Only what comes near the greatest ratio so far is divided; the factor covers the rounding of the product. */
     double near = m->max_err_scale * state->unit_roundoff * (1 - 0x1p-50);
     for (int64_t i = 0; i < count; i++) {
         double error = state->error[i];
-        if (!(error >= near * state->scale[i]) || (error == 0 && m->max_err_scale >= 0)) {
+        double scale = state->scale[i] + state->scale_slope * fabs(e != NULL ? (double)e[i] : state->e[i]);
+        if (!(error >= near * scale) || (error == 0 && m->max_err_scale >= 0)) {
             continue; /* also where the error is no number */
         }
-        double ratio = error == 0 ? 0 : error / (state->unit_roundoff * state->scale[i]); /* no scale: infinite */
+        double ratio = error == 0 ? 0 : error / (state->unit_roundoff * scale); /* no scale: infinite */
         if (!(ratio <= m->max_err_scale)) {
             m->max_err_scale = isnan(ratio) ? (double)INFINITY : ratio; /* an infinite error against an infinite scale */
             m->max_err_scale_idx = base + i;
             near = m->max_err_scale * state->unit_roundoff * (1 - 0x1p-50);
         }
-    }
-}
-
-void
-compare_block_ulps(compare_state *state, int64_t count, bool opposite)
-{
-    for (int64_t i = 0; i < count; i++) {
-        int bucket = 32 - __builtin_clz(state->ulp[i] | 1) - (state->ulp[i] == 0);
-        state->ulp_lanes[i & 3][opposite && state->opposite[i] ? PORT_DIFFERENT_SIGN : bucket]++;
     }
 }
 

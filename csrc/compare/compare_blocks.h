@@ -1,9 +1,9 @@
 /* compare_blocks.h -- how the parts of the comparison fit together. Private to csrc/compare/.
  *
- * The two tensors are walked in row-major order in blocks of PORT_COMPARE_BLOCK elements. For each block one of
- * three functions adds to the accumulator:
+ * The two tensors are cut into parts (compare.c), and each part is walked (compare_walk.c) in row-major order in
+ * blocks of PORT_COMPARE_BLOCK elements. For each block one of these adds to the part's accumulator:
  *   equal      the bytes are the same: only one side is looked at, for NaN, infinity, range and moments
- *   f32_avx2   two finite f32 blocks
+ *   lanes      two finite blocks of f32, f16 or bf16 (compare_lanes.h, for AVX2 and AVX-512)
  *   decoded    anything else: elements as float64 values and as ordered integers
  * Every one counts what it sees in the same way, so which one ran cannot be told from the metrics (but for the
  * last bits of sums).
@@ -36,8 +36,8 @@ typedef struct compare_sums {
 
 typedef struct compare_state {
     port_metrics *m;
-    int64_t *errors;              /* PORT_ERROR_BUCKETS counts of errors that are not 0 */
-    double unit_roundoff, scale_scalar;
+    int64_t *errors;              /* PORT_ERROR_BUCKETS counts of errors that are not 0; NULL: no percentiles, no histogram */
+    double unit_roundoff, scale_scalar, scale_slope;
     bool has_scale;
     int64_t num_finite;           /* pairs with two finite sides */
     int64_t most_above;           /* no percentile asked for can have more errors above it than this */
@@ -47,14 +47,47 @@ typedef struct compare_state {
     double sum_rel, sum_signed_ulp;
     double sum_abs, sum_error, sum_product;
     double mean_e, mean_a, m2_e, m2_a, m2_ea; /* moments about the mean, merged block by block */
-    int64_t ulp_lanes[4][PORT_ULP_BUCKETS];   /* four counters each: increments of one do not wait for each other */
     double scale[PORT_COMPARE_BLOCK];
-    double e[PORT_COMPARE_BLOCK], a[PORT_COMPARE_BLOCK], error[PORT_COMPARE_BLOCK], rel[PORT_COMPARE_BLOCK];
+    double e[PORT_COMPARE_BLOCK], a[PORT_COMPARE_BLOCK], error[PORT_COMPARE_BLOCK];
     uint64_t key_e[PORT_COMPARE_BLOCK], key_a[PORT_COMPARE_BLOCK];
+    float rel[PORT_COMPARE_BLOCK];
     uint32_t ulp[PORT_COMPARE_BLOCK];
-    uint32_t opposite[PORT_COMPARE_BLOCK]; /* not 0 where the signs differ */
+    float wide_e[PORT_COMPARE_BLOCK], wide_a[PORT_COMPARE_BLOCK]; /* f16 and bf16 as f32 */
+    int32_t bits_e[PORT_COMPARE_BLOCK], bits_a[PORT_COMPARE_BLOCK];
 } compare_state;
 
+/* Two blocks for compare_lanes.h. bits: sign and magnitude as int32, the magnitude's unit being 2^ulp_shift; for f32
+ * the elements themselves. */
+typedef struct compare_lanes {
+    const float *e, *a;
+    const void *bits_e, *bits_a;
+    int ulp_shift;
+} compare_lanes;
+
+/* What compare_lanes.h offers for one width; counts are multiples of `lanes`. */
+typedef struct compare_kernels {
+    int64_t lanes;
+    /* Two blocks; false, with nothing added, if an element is not finite. Leaves the errors in state->error. */
+    bool (*block)(compare_state *state, const compare_lanes *x, int64_t base, int64_t count);
+    /* One block that equals its counterpart; false, with nothing added, if an element is not finite. */
+    bool (*equal)(compare_state *state, const float *e, int64_t base, int64_t count);
+    /* Whether an error may be at least near * scale. */
+    bool (*beyond)(const compare_state *state, const float *e, double near, int64_t count);
+    /* f16 or bf16 as f32, and their bits in the upper half of an int32. */
+    void (*widen)(const uint16_t *half, bool is_f16, int64_t count, float *values, int32_t *bits);
+    /* Sum of squares; infinite or NaN if an element is. */
+    double (*squares)(const float *x, int64_t count);
+} compare_kernels;
+
+extern const compare_kernels compare_kernels_avx2, compare_kernels_avx512;
+bool compare_have_avx2(void);
+bool compare_have_avx512(void);
+/* The widest that this CPU can run, NULL if it can run none. */
+const compare_kernels *compare_best_kernels(void);
+
+/* sum_sq_expected, sum_sq_actual, sum_product and sum_error from the sums relative to the shifts. These are elements of the
+ * block, so no square of a shift is greater than the sum that it is part of, and little is lost. */
+void compare_unshift(compare_sums *sums, int64_t count);
 /* Adds the sums of `count` finite pairs to the totals (moments by Chan, Golub and LeVeque's pairwise update). */
 void compare_merge_sums(compare_state *state, const compare_sums *sums, int64_t count);
 
@@ -63,23 +96,28 @@ void compare_merge_sums(compare_state *state, const compare_sums *sums, int64_t 
 void compare_block_decoded(compare_state *state, int64_t base, int64_t count, bool whole);
 /* The same when both sides are equal: only state->e is read. */
 void compare_block_equal(compare_state *state, int64_t base, int64_t count);
-/* max |a-e| / (u s) over state->error, where it is a number. */
-void compare_block_scale(compare_state *state, int64_t base, int64_t count);
-/* The histogram of state->ulp of a finite block; opposite: state->opposite has an entry that is not 0. */
-void compare_block_ulps(compare_state *state, int64_t count, bool opposite);
+/* max |a-e| / (u s) over state->error, where it is a number. e: the expected elements if they are f32, NULL: state->e. */
+void compare_block_scale(compare_state *state, const float *e, int64_t base, int64_t count);
 /* Raises floor_bucket as far as the counts allow. Called after a block, so that most errors of the next need not be counted. */
 void compare_raise_floor(compare_state *state);
-
-/* True if this CPU can run the two below. */
-bool compare_have_avx2(void);
-/* Two f32 blocks; false, with nothing added, if an element is not finite. */
-bool compare_block_f32_avx2(compare_state *state, const float *e, const float *a, int64_t base, int64_t count);
-/* One f32 block that equals its counterpart; false, with nothing added, if an element is not finite. */
-bool compare_equal_f32_avx2(compare_state *state, const float *e, int64_t base, int64_t count);
 
 /* Fills values and ordered keys of `count` elements. A key grows with the value; -0 and 0 have the same.
  * Floating dtypes other than `keys_of` have their key taken after rounding to it. */
 void compare_decode(const void *data, port_dtype dtype, port_dtype keys_of, int64_t count, double *values,
                     uint64_t *keys);
+
+/* What is compared, the same for all parts. */
+typedef struct compare_pair {
+    const port_view *expected, *actual, *scale; /* scale may be NULL */
+    port_dtype narrower;
+    bool whole;                     /* integers */
+    const compare_kernels *kernels; /* NULL: element by element */
+} compare_pair;
+
+#define PORT_COMPARE_BUFFER (3 * 8 * PORT_COMPARE_BLOCK) /* bytes that a walk needs for strided views */
+
+/* Elements [begin, end) of a pair into the accumulator. Returns PORT_OK, or VALUE for a scale that is negative or NaN. */
+port_status compare_walk(compare_state *state, const compare_pair *pair, int64_t begin, int64_t end, char *buffers,
+                         port_error *err);
 
 #endif /* PORT_COMPARE_BLOCKS_H */

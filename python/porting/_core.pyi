@@ -62,8 +62,18 @@ def repair(path: str) -> dict[str, int]:
 def verify(path: str) -> int: """Re-hashes every tensor; raises FormatError naming the first bad one. Returns tensors read."""
 
 def compare(expected: np.ndarray, actual: np.ndarray, scale: np.ndarray | float | None = None,
-            unit_roundoff: float = 0.0) -> dict[str, Any]:
-    """port_metrics as a dict with the struct's field names; ulp_histogram is a list. Indices are flat."""
+            unit_roundoff: float = 0.0, slope: float = 0.0, basic: bool = False) -> dict[str, Any]:
+    """port_metrics as a dict with the struct's field names; ulp_histogram is a list. Indices are flat.
+
+    slope: this times |expected| is added to the scale. basic: faster, without percentiles (NaN) and ulp_histogram (not there).
+    """
+
+def row_sizes(x: np.ndarray, kind: str) -> np.ndarray:
+    """Size of each row of a row-major array of real numbers, along the last axis: float64 (rows,).
+
+    kind: "rms" (root of the mean square, elements that are not finite counted as 0) or "median" (lower median of |x| over what is
+    finite and not 0; 0 if nothing is). Raises ValueError for another kind or an array that is not row-major.
+    """
 
 class Program:
     def __init__(self, json_text: bytes) -> None: """One program of docs/PROGRAM.md."""

@@ -64,8 +64,8 @@ def compare_arrays(expected: Any, actual: Any, *, tol: str | Tolerance = "auto",
     else:
         if scale is not None and pe is not e:
             scale = np.asarray(scale)[..., None] if np.ndim(scale) else scale
-        s, u = tol.scale_of(pe, kind=kind, terms=terms, scale=scale, kappa=kappa)
-        metrics = _core.compare(pe, pa, s, u)
+        base, slope, u = tol.scale_parts(pe, kind=kind, terms=terms, scale=scale, kappa=kappa)
+        metrics = _core.compare(pe, pa, base if base is None or not np.ndim(base) else np.broadcast_to(base, pe.shape), u, slope)
         metrics.update(tol.extra_metrics(pe, pa))
     if e.dtype != a.dtype:
         reason = f"dtype {a.dtype.name}, expected {e.dtype.name}; as numbers they differ by at most {metrics['max_abs']:.3g}"
@@ -81,7 +81,8 @@ def bits_equal(e: np.ndarray, a: np.ndarray) -> bool:
     raw = np.dtype(f"u{min(e.dtype.itemsize, 8)}")
     if e.dtype.kind in "biu" or e.dtype.itemsize > 8 or not (e.flags.c_contiguous and a.flags.c_contiguous):
         return bool(np.array_equal(e, a))
-    return bool(np.array_equal(e.view(raw), a.view(raw)))
+    e, a = e.reshape(-1).view(raw), a.reshape(-1).view(raw)
+    return bool(np.array_equal(e[:1024], a[:1024]) and np.array_equal(e, a))  # what differs mostly does so at once
 
 
 def _parts(x: np.ndarray) -> np.ndarray:

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from . import _core
+
 BANDS = ("exact", "green", "amber", "red")
 
 #: Unit roundoff by NumPy's dtype name: half the distance from 1 to the next number.
@@ -154,7 +156,18 @@ class Tolerance:
 
     def scale_of(self, expected: np.ndarray, *, kind: str, terms: int | None = None, scale: np.ndarray | float | None = None,
                  kappa: np.ndarray | float | None = None) -> tuple[np.ndarray | float | None, float]:
-        """(scale, unit roundoff) to hand to `_core.compare`, so that its max_err_scale is what `judge` needs.
+        """(scale of every element, unit roundoff) of `scale_parts`, for programs that take one array."""
+        base, slope, u = self.scale_parts(expected, kind=kind, terms=terms, scale=scale, kappa=kappa)
+        if base is None:
+            return None, u
+        return _finite(np.broadcast_to(base + slope * _absolute(expected), expected.shape)), u
+
+    def scale_parts(self, expected: np.ndarray, *, kind: str, terms: int | None = None, scale: np.ndarray | float | None = None,
+                    kappa: np.ndarray | float | None = None) -> tuple[np.ndarray | float | None, float, float]:
+        """(base, slope, unit roundoff) to hand to `_core.compare`, so that its max_err_scale is what `judge` needs: an element's
+        scale is base + slope |e|.
+
+        base broadcasts to the shape: mostly one number for each row. None: this rule needs no scale.
 
         expected : the reference, real. kind : docs/DESIGN.md. terms : K of a dot product, ops of a composite.
         scale : the condition scale s, if known. Without it the row's rms is taken.
@@ -164,37 +177,30 @@ class Tolerance:
         dtype = expected.dtype.name
         judged_by_bands = self.rule in ("bands", "green")
         if dtype not in UNIT_ROUNDOFF or expected.size == 0 or self.rule in ("exact", "ulp") or (judged_by_bands and kind in EXACT_KINDS):
-            return None, 0.0
+            return None, 0.0, 0.0
         if self.rule == "allclose":
             rtol, atol = self._rtol_atol(dtype)
-            return _finite(atol + rtol * _absolute(expected)), 1.0
+            return atol, rtol, 1.0
         if self.rule in ("typical", "pcc"):
-            return _finite(_absolute(expected) + typical_size(expected)), 1.0
+            return typical_size(expected), 1.0, 1.0
         kind = _judged_as(kind, scale, kappa)
         row = _KINDS.get(kind, _KINDS["composite"])
         c, u = self._constants(kind, dtype, terms)
-        size = _absolute(expected)
+        slope = row.roundings * UNIT_ROUNDOFF[dtype] / (c * u)
+        tiny = SMALLEST_SUBNORMAL[dtype] / (c * u)
         if kind == "conditioned":
-            s = kappa * (row_rms(expected) + size)
-        else:
-            s = row_rms(expected) + size if scale is None else np.asarray(scale, np.float64)
-        s = s + (row.roundings * UNIT_ROUNDOFF[dtype] / (c * u)) * size + SMALLEST_SUBNORMAL[dtype] / (c * u)
-        return _finite(np.broadcast_to(s, expected.shape)), u
+            if np.ndim(kappa):
+                return _finite(kappa * (row_rms(expected) + _absolute(expected)) + tiny), slope, u
+            return kappa * row_rms(expected) + tiny, slope + kappa, u
+        if scale is None:
+            return row_rms(expected) + tiny, slope + 1.0, u
+        return _finite(np.asarray(scale, np.float64)) + tiny, slope, u
 
     def extra_metrics(self, expected: np.ndarray, actual: np.ndarray) -> dict[str, float]:
         """What only some rules need beside the one pass: for pcc the worst channel's and row's squared error over its squared norm."""
         if self.rule != "pcc" or expected.dtype.name not in UNIT_ROUNDOFF or expected.ndim < 2 or expected.size == 0:
             return {}
-        e, a = expected.astype(np.float64), actual.astype(np.float64)
-        e, a = e.reshape(-1, e.shape[-1]), a.reshape(-1, a.shape[-1])
-        worst = 0.0
-        with np.errstate(all="ignore"):
-            square, error = e**2, (a - e) ** 2
-            floor = square[np.isfinite(square)].mean() if np.isfinite(square).any() else 0.0
-            for axis in (0, 1):
-                share = error.mean(axis) / np.maximum(square.mean(axis), 1e-3 * floor)
-                worst = max(worst, float(np.nanmax(share, initial=0.0)))
-        return {"worst_slice_nmse": worst}
+        return {"worst_slice_nmse": _worst_slice(expected.reshape(-1, expected.shape[-1]), actual.reshape(-1, actual.shape[-1]))}
 
     def _rtol_atol(self, dtype: str) -> tuple[float, float]:
         if self.rtol is None or self.atol is None:
@@ -231,7 +237,7 @@ class Tolerance:
 
     def judge(self, metrics: dict[str, Any], *, kind: str, dtype: Any, terms: int | None = None, scale: Any = None,
               kappa: np.ndarray | float | None = None) -> Verdict:
-        """The verdict on what `_core.compare` measured with the scale of `scale_of`.
+        """The verdict on what `_core.compare` measured with the scale of `scale_parts`.
 
         Parameters
         ----------
@@ -240,7 +246,7 @@ class Tolerance:
         dtype : dtype of the expected array, or its NumPy name
         terms : terms of a sum (K), or ops of a composite; None if unknown
         scale : None if the condition scale was not known and the row's rms stood in for it
-        kappa : what `scale_of` was given
+        kappa : what `scale_parts` was given
         """
         dtype = dtype if isinstance(dtype, str) else np.dtype(dtype).name
         kind = _judged_as(kind, scale, kappa)
@@ -392,11 +398,8 @@ def _finite(scale: np.ndarray | float) -> np.ndarray | float:
 
 
 def row_rms(x: np.ndarray) -> np.ndarray:
-    """Root mean square along the last axis, of the finite elements, keeping the axis; shape (..., 1)."""
-    wide = np.atleast_1d(x).astype(np.float64)
-    wide = np.where(np.isfinite(wide), wide, 0.0)
-    rms = np.sqrt(np.mean(wide * wide, axis=-1, keepdims=True))
-    return rms.reshape(()) if x.ndim == 0 else rms
+    """Root mean square along the last axis, of the finite elements, keeping the axis; shape (..., 1), () for a scalar."""
+    return _row_sizes(x, "rms")
 
 
 def typical_size(x: np.ndarray) -> np.ndarray:
@@ -404,17 +407,41 @@ def typical_size(x: np.ndarray) -> np.ndarray:
 
     A median, so that a few large elements do not excuse an error in all the others.
     """
-    size = _absolute(np.atleast_1d(x))
-    size = np.where(np.isfinite(size) & (size > 0), size, np.nan)
-    if size.shape[-1] < 8:
-        kept = size[~np.isnan(size)]
+    if np.atleast_1d(x).shape[-1] < 8:
+        size = _absolute(x)
+        kept = size[np.isfinite(size) & (size > 0)]
         return np.float64(np.median(kept) if kept.size else 0.0)
-    count = (~np.isnan(size)).sum(-1, keepdims=True)
-    ordered = np.sort(size, -1)  # NaN last
-    middle = np.maximum(count - 1, 0) // 2
-    median = np.take_along_axis(ordered, middle, -1)
-    median = np.where(count > 0, median, 0.0)
-    return median.reshape(()) if x.ndim == 0 else median
+    return _row_sizes(x, "median")
+
+
+def _row_sizes(x: np.ndarray, kind: str) -> np.ndarray:
+    sizes = _core.row_sizes(np.require(x, requirements="CA"), kind)
+    return sizes.reshape(*x.shape[:-1], 1) if x.ndim else sizes.reshape(())
+
+
+def _worst_slice(expected: np.ndarray, actual: np.ndarray) -> float:
+    """The greatest squared error of a row or column over its squares, of what is finite on both sides; shape (rows, columns).
+
+    Slices that are nearly zero are taken for a thousandth of the mean square: what is noise elsewhere is not all of them.
+    """
+    rows, cols = expected.shape
+    squares, errors = (np.zeros(rows), np.zeros(cols)), (np.zeros(rows), np.zeros(cols))
+    step = max(1, 16384 // cols)  # float64 copies that stay in the cache
+    with np.errstate(all="ignore"):
+        for at in range(0, rows, step):
+            e, a = expected[at:at + step].astype(np.float64), actual[at:at + step].astype(np.float64)
+            a -= e
+            if not np.isfinite(a.sum()) or not np.isfinite(e.sum()):
+                bad = ~(np.isfinite(e) & np.isfinite(a))
+                e[bad] = a[bad] = 0
+            for total, x in ((squares, e), (errors, a)):
+                x *= x
+                total[0][at:at + step] = x.sum(1)
+                total[1][:] += x.sum(0)
+        floor = 1e-3 * squares[0].sum() / expected.size
+        worst = [np.nanmax(error / np.maximum(square, floor * other), initial=0.0)
+                 for error, square, other in zip(errors, squares, (cols, rows))]
+    return float(max(worst))
 
 
 def _nan_note(m: dict[str, Any]) -> str:

@@ -1,9 +1,11 @@
 /* test_compare.c -- port_compare from C: what it counts, where, and what it refuses. */
 #include "core/core.h"
+#include "compare/row_sizes.h"
 
 #include "check.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 static port_view
 vector_of(void *data, port_dtype dtype, int64_t elems)
@@ -103,6 +105,122 @@ paths_agree(void)
     CHECK(m.min_actual == w.min_actual && m.max_expected == w.max_expected);
 }
 
+static bool
+same_findings(const port_metrics *m, const port_metrics *w)
+{
+    return m->num_unequal == w->num_unequal && m->max_abs == w->max_abs && m->max_abs_idx == w->max_abs_idx &&
+           m->max_rel == w->max_rel && m->max_rel_idx == w->max_rel_idx && m->num_rel_inf == w->num_rel_inf &&
+           m->num_nan_mismatch == w->num_nan_mismatch && m->num_inf_mismatch == w->num_inf_mismatch &&
+           m->first_nonfinite_mismatch == w->first_nonfinite_mismatch &&
+           m->max_err_scale == w->max_err_scale && m->max_err_scale_idx == w->max_err_scale_idx;
+}
+
+/* Every length of a tail, at every alignment of the memory, with NaN and infinity at its end. */
+static void
+tails(void)
+{
+    enum { MOST = 1100 };
+    static float e[MOST + 16], a[MOST + 16];
+    static double de[MOST + 16], da[MOST + 16];
+    for (int n = 1; n < MOST; n += n < 40 || n > 1020 ? 1 : 97) {
+        for (int variant = 0; variant < 4; variant++) {
+            int at = n % 16; /* elements into the array: not the alignment of a vector */
+            for (int i = 0; i < n; i++) {
+                e[at + i] = (float)cos(i * 0.7);
+                a[at + i] = i % 5 == 1 ? e[at + i] : e[at + i] + 1e-4f * (float)sin(i);
+            }
+            a[at + n - 1] = variant == 0 ? a[at + n - 1] : variant == 1 ? NAN : variant == 2 ? INFINITY : 40.0f;
+            e[at + n - 1] = variant == 3 ? 0.0f : e[at + n - 1];
+            for (int i = 0; i < n; i++) {
+                de[i] = e[at + i];
+                da[i] = a[at + i];
+            }
+            port_view ve = vector_of(e + at, PORT_F32, n), va = vector_of(a + at, PORT_F32, n);
+            port_view we = vector_of(de, PORT_F64, n), wa = vector_of(da, PORT_F64, n);
+            port_compare_options options = {.scale_scalar = 0.25, .scale_slope = 2, .basic = (n & 1) != 0};
+            port_metrics m, w;
+            CHECK(port_compare(&ve, &va, &options, &m, NULL) == PORT_OK);
+            CHECK(port_compare(&we, &wa, &options, &w, NULL) == PORT_OK);
+            CHECK(same_findings(&m, &w) && fabs(m.mean_abs - w.mean_abs) <= 1e-15 * (1 + w.mean_abs));
+            CHECK(n == 1 || isnan(m.p99_abs) == options.basic);
+        }
+    }
+}
+
+/* Half floats go through the same passes as f32: against themselves widened, ulp counted in their own dtype. */
+static void
+half_floats(void)
+{
+    enum { N = 2100 };
+    static uint16_t e[N], a[N];
+    static float fe[N], fa[N];
+    for (int type = 0; type < 2; type++) {
+        for (int i = 0; i < N; i++) {
+            uint16_t bits = (uint16_t)(i * 24989u);
+            bits = (bits & 0x7c00) == 0x7c00 ? 0x3c00 : bits; /* finite in both types */
+            e[i] = bits;
+            a[i] = (bits & 0x7fff) == 0 || i % 3 == 0 ? bits : (uint16_t)(bits - 1);
+            fe[i] = type == 0 ? port_f16_to_f32(e[i]) : port_bf16_to_f32(e[i]);
+            fa[i] = type == 0 ? port_f16_to_f32(a[i]) : port_bf16_to_f32(a[i]);
+        }
+        port_dtype dtype = type == 0 ? PORT_F16 : PORT_BF16;
+        port_view ve = vector_of(e, dtype, N), va = vector_of(a, dtype, N);
+        port_view we = vector_of(fe, PORT_F32, N), wa = vector_of(fa, PORT_F32, N);
+        port_metrics m, w;
+        CHECK(port_compare(&ve, &va, NULL, &m, NULL) == PORT_OK && port_compare(&we, &wa, NULL, &w, NULL) == PORT_OK);
+        CHECK(same_findings(&m, &w) && m.p99_abs == w.p99_abs && m.sum_sq_error == w.sum_sq_error);
+        CHECK(m.max_ulp == 1 && m.ulp_histogram[1] == m.num_unequal && m.ulp_histogram[0] == N - m.num_unequal);
+    }
+}
+
+/* A tensor that is cut into parts: what is found does not depend on where a part ends. */
+static void
+parts(void)
+{
+    enum { N = 700001 };
+    float *e = malloc(N * sizeof *e), *a = malloc(N * sizeof *a);
+    CHECK(e != NULL && a != NULL);
+    for (int i = 0; i < N && e != NULL && a != NULL; i++) {
+        e[i] = 1 + (float)(i % 1000) / 1000;
+        a[i] = e[i] + (float)(i % 7) * 1e-6f;
+    }
+    int places[] = {0, 131071, 131072, 350000, 699999, N - 1};
+    for (size_t k = 0; e != NULL && a != NULL && k < sizeof places / sizeof places[0]; k++) {
+        float before = a[places[k]];
+        a[places[k]] = 50;
+        port_view ve = vector_of(e, PORT_F32, N), va = vector_of(a, PORT_F32, N);
+        port_compare_options options = {.scale_scalar = 1};
+        port_metrics m;
+        CHECK(port_compare(&ve, &va, &options, &m, NULL) == PORT_OK);
+        CHECK(m.max_abs_idx == places[k] && m.max_rel_idx == places[k] && m.max_ulp_idx == places[k]);
+        CHECK(m.max_err_scale_idx == places[k] && m.p99_abs > 5e-6 && m.p99_abs < 7e-6);
+        int64_t counted = 0;
+        for (int b = 0; b < PORT_ULP_BUCKETS; b++) {
+            counted += m.ulp_histogram[b];
+        }
+        CHECK(counted == N && m.num_unequal == N - (N + 6) / 7 + (places[k] % 7 == 0));
+        a[places[k]] = NAN;
+        CHECK(port_compare(&ve, &va, NULL, &m, NULL) == PORT_OK);
+        CHECK(m.num_nan_mismatch == 1 && m.first_nonfinite_mismatch == places[k] && m.max_ulp == UINT64_MAX);
+        a[places[k]] = before;
+    }
+    free(e);
+    free(a);
+}
+
+static void
+row_sizes(void)
+{
+    float x[2][9] = {{3, -1, 2, 0, NAN, 5, -4, INFINITY, 0}, {0}};
+    int64_t shape[2] = {2, 9};
+    double sizes[2];
+    port_view v = port_view_contiguous(x, PORT_F32, 2, shape);
+    CHECK(port_row_sizes(&v, PORT_ROW_MEDIAN, sizes, NULL) == PORT_OK && sizes[0] == 3 && sizes[1] == 0);
+    CHECK(port_row_sizes(&v, PORT_ROW_RMS, sizes, NULL) == PORT_OK && sizes[0] == sqrt(55.0 / 9) && sizes[1] == 0);
+    v.strides[0] = 10;
+    CHECK(port_row_sizes(&v, PORT_ROW_RMS, sizes, NULL) == PORT_E_VALUE);
+}
+
 int
 main(void)
 {
@@ -111,5 +229,9 @@ main(void)
     scale_and_strides();
     refuses();
     paths_agree();
+    tails();
+    half_floats();
+    parts();
+    row_sizes();
     return CHECK_REPORT();
 }
