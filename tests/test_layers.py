@@ -15,7 +15,7 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "ops_table", "structure", "tree"},
-    {"providers", "tolerance", "selection", "tensors", "environment", "profiles", "widening"},
+    {"providers", "tolerance", "likeness", "selection", "tensors", "environment", "profiles", "widening"},
     {"patterns", "modules", "forms"},
     {"recorder"},
     {"program", "capture", "export", "weights"},

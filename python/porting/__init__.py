@@ -21,6 +21,7 @@ _HOME = {
     "explain": "diagnose.explain",
     "Diagnosis": "diagnose",
     "assert_close": "testing",
+    "assert_with_pcc": "testing",
     "test_layer": "testing",
     "ParityError": "testing",
     "parity": "parity",
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from .parity import parity
     from .providers import show_config
     from .report import Report
-    from .testing import ParityError, assert_close, test_layer
+    from .testing import ParityError, assert_close, assert_with_pcc, test_layer
     from .tolerance import Tolerance
 
 

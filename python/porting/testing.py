@@ -1,25 +1,29 @@
-"""Assertions for tests of ports: `assert_close` with torch.testing's arguments, and `test_layer` for one captured module.
+"""Assertions for tests of ports: `assert_close` with torch.testing's arguments, `assert_with_pcc` with TT-NN's, `test_layer` for one module.
 
 Arrays may be NumPy's or torch's, in any mix; torch is not imported. NaN is close to nothing, unless `equal_nan` says so for NaN on both sides.
 """
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from . import _core
 from ._core import PortingError
 from .compare import cause_of_callable, open_reference, rows_of_call
+from .likeness import likeness
 from .pair import compare_arrays
 from .port import as_array
 from .providers import use_provider
 from .report import Report, Row
 from .report.text import clean, describe
-from .tolerance import TORCH_TOLERANCES, Tolerance, resolve
+from .tolerance import TORCH_TOLERANCES, UNIT_ROUNDOFF, Tolerance, resolve
 
-__all__ = ["ParityError", "assert_close", "test_layer"]
+__all__ = ["ParityError", "assert_close", "assert_with_pcc", "test_layer"]
 
 
 class ParityError(PortingError, AssertionError):
@@ -31,22 +35,42 @@ class ParityError(PortingError, AssertionError):
         self.diagnosis = report.cause if report is not None else None
 
 
-def assert_close(actual: Any, expected: Any, *, rtol: float | None = None, atol: float | None = None, equal_nan: bool = False,
-                 check_dtype: bool = True, tol: str | Tolerance | None = None, msg: str | Callable[[str], str] | None = None) -> None:
+@dataclass(frozen=True)
+class _Options:
+    """What assert_close was asked for."""
+
+    rtol: float | None
+    atol: float | None
+    equal_nan: bool
+    check_dtype: bool
+    check_device: bool
+    check_layout: bool
+    check_stride: bool
+    allow_subclasses: bool
+    judge: Tolerance | None
+
+
+def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, rtol: float | None = None, atol: float | None = None,
+                 equal_nan: bool = False, check_device: bool = True, check_dtype: bool = True, check_layout: bool = True,
+                 check_stride: bool = False, tol: str | Tolerance | None = None, msg: str | Callable[[str], str] | None = None) -> None:
     """Raise ParityError, an AssertionError, unless |actual - expected| <= atol + rtol * |expected| for every element.
 
     Parameters
     ----------
     actual, expected : arrays, tensors, numbers, or sequences and mappings of them with the same structure
+    allow_subclasses : whether the two may be of different, related classes. A NumPy array and a torch tensor are compared in any case
     rtol, atol : both or neither; the default is torch.testing's for the dtype (the looser one if two dtypes are compared), 0 for integers
     equal_nan : whether NaN on both sides is close
+    check_device, check_layout : whether two torch tensors must be on the same device and of the same layout
     check_dtype : whether the dtypes must be equal
+    check_stride : whether the strides (in elements) must be equal
     tol : a preset or Tolerance in the place of rtol and atol; see `porting.Tolerance`
     msg : the message, or a function of the one made here
 
     Raises
     ------
-    ParityError : with the number of mismatched elements, the greatest differences and where they are, and what was allowed
+    ParityError : with the number of mismatched elements, the greatest differences, where they are and what was allowed, the two values there,
+        the band that `tol="auto"` gives it, and what it looks like (a scale, an offset, another order), where it looks like anything
     ValueError : only one of rtol and atol, or tol beside them
 
     Examples
@@ -60,31 +84,80 @@ def assert_close(actual: Any, expected: Any, *, rtol: float | None = None, atol:
     if any(not value >= 0 for value in (rtol, atol) if value is not None):
         raise ValueError(f"rtol and atol must be numbers that are not negative, got {rtol} and {atol}")
     judge = resolve(tol) if tol is not None else None
-    problems = _differences(actual, expected, "", rtol, atol, equal_nan, check_dtype, judge)
+    options = _Options(rtol, atol, equal_nan, check_dtype, check_device, check_layout, check_stride, allow_subclasses, judge)
+    problems = _differences(actual, expected, "", options)
     if problems:
         text = "\n\n".join(problems)
         raise ParityError(msg(text) if callable(msg) else msg if msg is not None else text)
 
 
-def _differences(actual: Any, expected: Any, where: str, rtol: float | None, atol: float | None, equal_nan: bool, check_dtype: bool,
-                 judge: Tolerance | None) -> list[str]:
+def assert_with_pcc(expected_pytorch_result: Any, actual_pytorch_result: Any, pcc: float = 0.9999) -> tuple[bool, float]:
+    """TT-NN's assertion: the Pearson correlation of two tensors is at least pcc; and, unlike there, their difference looks like noise.
+
+    A correlation alone accepts what is scaled or moved, NaN or constant on both sides, and any error beside larger elements. Here the error must
+    also be as small as noise of that correlation, overall, in each row and channel and in each element (docs/REPORT.md, `pcc`).
+    Another dtype is not an error: numbers are compared.
+
+    Parameters
+    ----------
+    expected_pytorch_result, actual_pytorch_result : tensors or arrays of one shape
+    pcc : least correlation, above 0 and at most 1 (1: the same numbers)
+
+    Returns
+    -------
+    (True, the correlation) : 1.0 for equal tensors, constant ones too
+
+    Raises
+    ------
+    ParityError : an AssertionError that says what was found, and where
+    ValueError : a pcc outside of its range
+    """
+    if not 0 < pcc <= 1:
+        raise ValueError(f"pcc must be above 0 and at most 1, got {pcc}")
+    e, a = as_array(expected_pytorch_result, "expected"), as_array(actual_pytorch_result, "actual")
+    if e.shape != a.shape:
+        raise ParityError(f"The values for attribute 'shape' do not match: {_shape(a)} != {_shape(e)}.")
+    if e.dtype != a.dtype or e.dtype.kind in "biu":
+        e, a = (x if x.dtype.kind == "c" else x.astype(np.float64) for x in (e, a))
+    if (e.dtype.kind == "c") != (a.dtype.kind == "c"):
+        raise ParityError(f"The values for attribute 'dtype' do not match: {a.dtype} != {e.dtype}.")
+    text = _judged(a, e, Tolerance.exact() if pcc == 1 else Tolerance.pcc(pcc))
+    if text:
+        raise ParityError(text)
+    found = _core.compare(*(x.view(np.float32) if x.dtype.kind == "c" else x for x in map(np.ascontiguousarray, (e, a))), basic=True)
+    return True, 1.0 if found["num_unequal"] == 0 else float(found["pcc"])
+
+
+def _differences(actual: Any, expected: Any, where: str, options: _Options) -> list[str]:
     """All that is wrong below this place, one text each."""
-    options = (rtol, atol, equal_nan, check_dtype, judge)
     if isinstance(expected, Mapping) and isinstance(actual, Mapping):
         if set(actual) != set(expected):
             missing, extra = sorted(map(str, set(expected) - set(actual))), sorted(map(str, set(actual) - set(expected)))
             return [f"The keys of the mappings do not match!{_at(where)}\nMissing keys: {missing}\nAdditional keys: {extra}"]
-        return [text for key in expected for text in _differences(actual[key], expected[key], f"{where}[{key!r}]", *options)]
+        return [text for key in expected for text in _differences(actual[key], expected[key], f"{where}[{key!r}]", options)]
     if _is_sequence(expected) and _is_sequence(actual):
         if len(actual) != len(expected):
             return [f"The length of the sequences do not match: {len(actual)} != {len(expected)}{_at(where)}"]
-        return [text for i, pair in enumerate(zip(actual, expected)) for text in _differences(*pair, f"{where}[{i}]", *options)]
+        return [text for i, pair in enumerate(zip(actual, expected)) for text in _differences(*pair, f"{where}[{i}]", options)]
     if expected is None or actual is None:
         return [] if expected is actual else [f"None mismatch: {_name(actual)} is not {_name(expected)}{_at(where)}"]
     if isinstance(expected, str) or isinstance(actual, str):
         return [] if expected == actual else [f"Object comparison failed: {actual!r} != {expected!r}{_at(where)}"]
-    text = _pair(as_array(actual, "actual" + where), as_array(expected, "expected" + where), *options)
+    text = _attributes(actual, expected, options)
+    text = text or _pair(as_array(actual, "actual" + where), as_array(expected, "expected" + where), options)
     return [text + _at(where)] if text else []
+
+
+def _attributes(actual: Any, expected: Any, options: _Options) -> str:
+    """What two torch tensors (or two arrays) are beside their values; "" if that agrees, or they are of different kinds."""
+    if not options.allow_subclasses and type(actual) is not type(expected):
+        return f"The classes do not match: {type(actual).__name__} is not {type(expected).__name__}."
+    if not all(hasattr(x, "device") and hasattr(x, "layout") for x in (actual, expected)):
+        return ""
+    for wanted, name in ((options.check_device, "device"), (options.check_layout, "layout")):
+        if wanted and getattr(actual, name) != getattr(expected, name):
+            return f"The values for attribute '{name}' do not match: {getattr(actual, name)} != {getattr(expected, name)}."
+    return ""
 
 
 def _is_sequence(value: Any) -> bool:
@@ -99,19 +172,32 @@ def _at(where: str) -> str:
     return f"\n\nThe failure occurred for item {where}" if where else ""
 
 
-def _pair(a: np.ndarray, e: np.ndarray, rtol: float | None, atol: float | None, equal_nan: bool, check_dtype: bool,
-          judge: Tolerance | None) -> str:
+def _pair(a: np.ndarray, e: np.ndarray, options: _Options) -> str:
     """What is wrong with one pair, "" if nothing is."""
     if a.shape != e.shape:
         return f"The values for attribute 'shape' do not match: {_shape(a)} != {_shape(e)}."
-    if check_dtype and a.dtype != e.dtype:
+    if options.check_dtype and a.dtype != e.dtype:
         return f"The values for attribute 'dtype' do not match: {a.dtype} != {e.dtype}."
-    if judge is not None:
-        return _judged(a.astype(e.dtype) if a.dtype != e.dtype else a, e, judge)
+    strides = [tuple(step // x.itemsize for step in x.strides) for x in (a, e)]
+    if options.check_stride and strides[0] != strides[1]:
+        return f"The values for attribute 'stride()' do not match: {strides[0]} != {strides[1]}."
+    if options.judge is not None:
+        return _judged(a.astype(e.dtype) if a.dtype != e.dtype else a, e, options.judge)
+    rtol, atol = options.rtol, options.atol
     if rtol is None or atol is None:
         rtols, atols = zip(*(TORCH_TOLERANCES.get(x.dtype.name, (0.0, 0.0)) for x in (a, e)))
         rtol, atol = max(rtols), max(atols)
-    return _mismatch(a, e, rtol, atol, equal_nan)
+    return "" if _surely_close(a, e, rtol, atol) else _mismatch(a, e, rtol, atol, options.equal_nan)
+
+
+def _surely_close(a: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> bool:
+    """Whether one pass in C sees that all is close; False where that has to be looked at closer: a bound just met, NaN, other dtypes."""
+    if a.dtype != e.dtype or e.dtype.name not in TORCH_TOLERANCES or e.dtype.kind == "c" or max(rtol, atol) == math.inf:
+        return False
+    m = _core.compare(e, a, atol, 1.0, rtol, basic=True)
+    if m["num_nan_expected"] or m["num_nan_mismatch"] or m["num_inf_mismatch"]:
+        return False
+    return m["num_unequal"] == 0 or 0 <= m["max_err_scale"] <= 1 - 1e-12
 
 
 def _shape(x: np.ndarray) -> str:
@@ -123,7 +209,8 @@ def _judged(a: np.ndarray, e: np.ndarray, judge: Tolerance) -> str:
     if result.passed:
         return ""
     row = Row("Tensor-likes", "", 0, None, "values", result.status, result.verdict, result.metrics, result.reason, result.shape, result.dtype)
-    return "Tensor-likes are not close!\n\n" + "\n".join(describe(row))
+    looks = likeness(e, a)
+    return "Tensor-likes are not close!\n\n" + "\n".join([*describe(row), f"    band: {result.band}", *([f"    it looks like this: {looks}"] if looks else [])])
 
 
 def _wide(x: np.ndarray) -> np.ndarray:
@@ -158,7 +245,24 @@ def _mismatch(a: np.ndarray, e: np.ndarray, rtol: float, atol: float, equal_nan:
     nans = [int(np.isnan(x).sum()) for x in (wa, we)]
     if any(nans):
         lines.append(f"NaN: {nans[0]} in actual, {nans[1]} in expected" + (" (equal_nan is off)" if not equal_nan and nans[0] == nans[1] else ""))
-    return "\n".join(lines)
+    if close.ndim:
+        _, index = _greatest(np.asarray(difference), close)
+        lines.append(f"Values there: {_number(a[index])} in actual, {_number(e[index])} in expected")
+    return "\n".join([*lines, *_remarks(a, e)])
+
+
+def _number(value: Any) -> str:
+    return f"{value:.9g}" if np.ndim(value) == 0 and not np.iscomplexobj(value) and np.asarray(value).dtype.kind != "b" else str(value)
+
+
+def _remarks(a: np.ndarray, e: np.ndarray) -> list[str]:
+    """How bad it is by the default tolerance, and what it looks like."""
+    if e.dtype.name not in UNIT_ROUNDOFF or e.size < 4:
+        return []
+    found = compare_arrays(e, a.astype(e.dtype))
+    lines = [f"Band: {found.band} ({found.reason})"] if found.band is not None else []
+    looks = likeness(e, a)
+    return [*lines, *([f"It looks like this: {looks}"] if looks else [])]
 
 
 def _greatest(values: np.ndarray, skip: np.ndarray) -> tuple[float, tuple[int, ...]]:

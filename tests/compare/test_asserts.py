@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+import porting
 from porting import _core
 from porting.port import as_array, flatten
 from porting.testing import ParityError, assert_close
@@ -156,3 +157,104 @@ def test_flatten_names_leaves_as_the_capture_does():
 def test_ml_dtypes_defaults_are_torchs():
     e = np.ones(4, ml_dtypes.bfloat16)
     assert ours(e, e) is None and "up to 0.016 allowed" in ours(e * 2, e)
+
+
+# ---------------------------------------------------------------- torch's other arguments
+
+
+@pytest.mark.parametrize("pair, options", [
+    (pair, options) for pair in ("strides", "dtypes", "layouts", "parameter", "same")
+    for options in ({}, {"check_stride": True}, {"check_dtype": False, "check_stride": True}, {"check_layout": False}, {"allow_subclasses": False})
+    if pair != "layouts" or "check_stride" not in options])  # a sparse tensor has no strides
+def test_attributes_are_judged_as_torch_does(pair, options):
+    e = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    a = {"strides": e.t().contiguous().t(), "dtypes": e.double(), "layouts": e.to_sparse(), "parameter": torch.nn.Parameter(e.clone()), "same": e.clone()}[pair]
+    try:
+        theirs = torch_says(a, e, **options)
+    except TypeError as error:  # torch's word for classes that may not be compared
+        theirs = str(error)
+    mine = ours(a, e, **options)
+    assert (theirs is None) == (mine is None), (theirs, mine)
+
+
+def test_another_device_is_told_and_can_be_allowed():
+    class Elsewhere(np.ndarray):
+        device, layout = "cuda:0", "strided"
+
+    class Here(Elsewhere):
+        device = "cpu"
+
+    e, a = np.ones(3, "f4").view(Here), np.ones(3, "f4").view(Elsewhere)
+    assert "'device' do not match: cuda:0 != cpu" in ours(a, e)
+    assert ours(a, e, check_device=False) is None and ours(np.asarray(a), e) is None
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (lambda e: 0 * e, "every element is 0"), (lambda e: 3 * e + 7, "it is 3 times what is expected + 7"), (lambda e: e * np.float32(1.5), "1.5 times"),
+    (lambda e: -e, "every sign is turned"), (lambda e: e - 2, "what is expected - 2"), (lambda e: np.roll(e, 1, 0), "moved by 1 along axis 0"),
+    (lambda e: e[:, ::-1].copy(), "turned around along axis 1"), (lambda e: e.T.copy(), "axes 0 and 1 exchanged"),
+    (lambda e: np.where(np.arange(16) == 3, e + 1, e), "index 3 of axis 1 (of 16)"), (lambda e: e + np.sin(np.arange(16) ** 2)[:, None] / 9 * e ** 2, None),
+])
+def test_a_failure_says_values_band_and_likeness(wrong, words):
+    e = np.random.default_rng(7).standard_normal((16, 16)).astype("f4")
+    a = np.asarray(wrong(e), "f4")
+    text = ours(a, e)
+    assert "Values there: " in text and "\nBand: red (" in text
+    assert ("It looks like this" in text) == (words is not None) and (words or "") in text
+    assert (words or "") in ours(a, e, tol="auto")
+
+
+def test_a_bound_that_is_just_met_is_close():
+    e = np.full(64, 1.0, "f8")
+    for factor in (1.0, 1 + 1e-13, 1 - 1e-13):
+        a = e + 2.0**-10 * factor
+        assert (ours(a, e, rtol=0, atol=2.0**-10) is None) == (torch_says(torch.from_numpy(a), torch.from_numpy(e), rtol=0, atol=2.0**-10) is None)
+
+
+# ---------------------------------------------------------------- TT-NN's
+
+
+def with_pcc(e, a, pcc=0.9999):
+    try:
+        return porting.assert_with_pcc(e, a, pcc)
+    except AssertionError as error:
+        return str(error)
+
+
+def test_pcc_of_good_ports():
+    e = torch.randn(64, 256, generator=torch.Generator().manual_seed(1))
+    passed, found = with_pcc(e, (e.bfloat16().float()))
+    assert passed is True and f"{found:.6f}" > "0.9999" and found < 1
+    assert with_pcc(e, e.bfloat16())[0] is True  # another dtype
+    assert with_pcc(e.bfloat16(), (e * (1 + 2.0**-9 * torch.randn_like(e))).bfloat16(), 0.999)[0] is True
+    assert with_pcc(e, e.clone()) == (True, 1.0) and with_pcc(torch.ones(9), torch.ones(9)) == (True, 1.0)
+    assert with_pcc(e, e.clone(), 1) == (True, 1.0) and "bit" in with_pcc(e, e * (1 + 1e-6), 1)
+    assert with_pcc(np.arange(9), torch.arange(9)) == (True, 1.0)
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (lambda e: e * 3, "a scale or an offset"), (lambda e: e + 7, "a scale or an offset"), (lambda e: 3 * e + 7, "a scale or an offset"),
+    (lambda e: torch.zeros_like(e), "constant"), (lambda e: torch.full_like(e, torch.nan), "NaN"), (lambda e: e * 1.01, "a wrong scale"),
+    (lambda e: e[:, :-1], "'shape'"), (lambda e: torch.where(torch.arange(256) == 3, -e, e), None), (lambda e: e + 0.1 * torch.randn_like(e), None),
+    (lambda e: e.index_fill(0, torch.tensor([5]), 0.0), None),
+])
+def test_pcc_refuses_what_correlates_and_is_wrong(wrong, words):
+    torch.manual_seed(2)
+    e = torch.randn(64, 256)
+    text = with_pcc(e, wrong(e))
+    assert isinstance(text, str) and (words or "") in text
+
+
+def test_pcc_refuses_constants_nan_and_what_outliers_hide():
+    two = torch.full((8, 64), 2.0)
+    assert "undefined" in with_pcc(two, two + 0.5)
+    nan = torch.full((8, 8), torch.nan)
+    assert "NaN on both sides" in with_pcc(nan, nan.clone())
+    e = torch.randn(32, 512, generator=torch.Generator().manual_seed(3))
+    a = e + torch.randn(e.shape, generator=torch.Generator().manual_seed(4))
+    e[:, 17] = a[:, 17] = 1e5
+    assert torch.corrcoef(torch.stack([e.flatten(), a.flatten()]))[0, 1] > 0.999999
+    assert isinstance(with_pcc(e, a), str)
+    for bad in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="at most 1"):
+            porting.assert_with_pcc(e, e, bad)
