@@ -22,7 +22,7 @@ PYTHON_LAYERS = [
     {"collecting"},
     {"hooks"},
     {"report"},
-    {"compare", "port", "diagnose", "interop", "golden", "judging", "pair"},
+    {"compare", "port", "diagnose", "interop", "golden", "graph", "judging", "pair"},
     {"check", "testing", "trial"},
     {"parity", "fixture"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},

@@ -18,6 +18,7 @@ _HOME = {
     "Capture": "capture",
     "check": "check",
     "compare": "compare",
+    "graph": "graph",
     "explain": "diagnose.explain",
     "Diagnosis": "diagnose",
     "assert_close": "testing",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .compare import compare
     from .diagnose import Diagnosis
     from .diagnose.explain import explain
+    from .graph import graph
     from .hooks import ActivationCollector, tap
     from .parity import parity
     from .providers import show_config

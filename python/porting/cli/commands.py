@@ -348,6 +348,19 @@ def demo(args):
     return run_demo(args.output)
 
 
+def graph(args):
+    """`porting graph`: the recorded program of one module call."""
+    from ..graph import graph as read_graph
+
+    with contextlib.closing(_open(args.capture)) as capture:
+        found = read_graph(capture, args.module, args.call)
+    if args.json:
+        _print_json(found.to_json())
+    else:
+        print(found.to_text())
+    return 0
+
+
 def ops(args):
     """`porting ops`: what each kernel promises."""
     from .. import ops_table
