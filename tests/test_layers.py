@@ -22,7 +22,7 @@ PYTHON_LAYERS = [
     {"collecting"},
     {"hooks"},
     {"report"},
-    {"compare", "port", "diagnose", "interop", "golden", "graph", "judging", "pair"},
+    {"compare", "port", "diagnose", "interop", "golden", "graph", "judging", "pair", "describe"},
     {"check", "testing", "trial"},
     {"parity", "fixture"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},

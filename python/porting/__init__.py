@@ -18,6 +18,7 @@ _HOME = {
     "Capture": "capture",
     "check": "check",
     "compare": "compare",
+    "describe": "describe",
     "graph": "graph",
     "explain": "diagnose.explain",
     "Diagnosis": "diagnose",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .capture import Capture, open
     from .check import check
     from .compare import compare
+    from .describe import describe
     from .diagnose import Diagnosis
     from .diagnose.explain import explain
     from .graph import graph

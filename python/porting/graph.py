@@ -126,7 +126,7 @@ def _graph(program: Program, interval: Interval, module: str, class_name: str, n
     constants = {v: name for v in external if v not in leaves and v not in parameters
                  for name in [interval.captured.get(v) or program.constants.get(v)] if name is not None}  # fmt: skip
     names = {**constants, **parameters, **leaves}
-    inner = _innermost(program, interval)
+    inner = innermost(program, interval)
     steps, seen = [], dict.fromkeys([*inputs.values(), *names])
     for index in range(interval.begin, interval.end):
         name, args, kwargs, outputs, *_ = program.ops[index]
@@ -139,7 +139,7 @@ def _graph(program: Program, interval: Interval, module: str, class_name: str, n
     return Graph(module, class_name, number, step, tuple(steps), values, inputs, interval.outputs, parameters, constants)
 
 
-def _innermost(program: Program, interval: Interval) -> list[str]:
+def innermost(program: Program, interval: Interval) -> list[str]:
     """For each op of the interval the path of the innermost module whose call it is part of."""
     found = [interval.name] * (interval.end - interval.begin)
     inside = [i for i in program.intervals if interval.begin <= i.begin and i.end <= interval.end and i is not interval]

@@ -1,5 +1,4 @@
 """Profiles: what each promises, against torch, exact sums and gguf; and what a report says where one cannot be kept."""
-import hashlib
 import json
 import math
 import os

@@ -361,6 +361,19 @@ def graph(args):
     return 0
 
 
+def describe(args):
+    """`porting describe`: the facts of a captured model."""
+    from ..describe import describe as tell
+
+    with contextlib.closing(_open(args.capture)) as capture:
+        found = tell(capture)
+    if args.json:
+        _print_json(found.to_json())
+    else:
+        print(found.to_text())
+    return 0
+
+
 def ops(args):
     """`porting ops`: what each kernel promises."""
     from .. import ops_table

@@ -364,7 +364,7 @@ def tiled(case: Case, op: Op, a: Attention, h: int, g: int) -> dict[int, np.ndar
     return {out: (softmax(x if m is None else x + m) @ v[:, order]).astype(values[out].dtype)}
 
 
-def repetitions(case: Case) -> dict[int, tuple[int, int]]:
+def repetitions(case: Case, least_groups: int = 2) -> dict[int, tuple[int, int]]:
     """(B, G, n, S, D) expanded from (B, G, 1, S, D) and viewed as (B, G n, S, D): value -> (heads, groups)."""
     found = {}
     for op in case.ops:
@@ -376,7 +376,7 @@ def repetitions(case: Case) -> dict[int, tuple[int, int]]:
         if made is None or case.ops[made].base != "expand":
             continue
         before, after = case.values[case.ops[made].inputs[0]][1], case.values[case.ops[made].outputs[0]][1]
-        if len(before) == 5 and before[2] == 1 and after[2] > 1 and before[1] > 1:
+        if len(before) == 5 and before[2] == 1 and after[2] > 1 and before[1] >= least_groups:
             found[op.outputs[0]] = (after[1] * after[2], before[1])
     return found
 
