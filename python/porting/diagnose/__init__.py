@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._core import PortingError
-from . import outputs, constants, structure, norms, attention, rotary, weights, layout, rounding, others, fit  # noqa: F401, I001  (they register their generators, in this order)
+from . import outputs, constants, structure, norms, attention, rotary, weights, layout, rounding, arguments, others, fit  # noqa: F401, I001  (they register their generators, in this order)
 from .case import Case, Op
 from .hypothesis import Generator, Hypothesis, edited, generator, generators, overridden, transformed
 from .rank import LEVEL, Judge, Ranked, decide
@@ -36,6 +36,8 @@ class Diagnosis:
     also : other hypotheses that explain it equally well (they cannot be told apart on these inputs)
     ranked : all hypotheses tried, best first
     ruled_out : cause ids that were tried and do not explain it
+    not_run : hypotheses that could not be run, or for which there was no time
+    op : where inside the module: number and name of the op of its program at which the cause is made, "" if it is at none
     """
 
     module: str
@@ -47,9 +49,12 @@ class Diagnosis:
     ranked: list[Ranked] = field(default_factory=list)
     ruled_out: list[str] = field(default_factory=list)
     not_run: list[str] = field(default_factory=list)
+    op: str = ""
 
     def __str__(self) -> str:
         text = f"{self.module}: {self.cause}: {self.detail}"
+        if self.op:
+            text += f"\n  inside {self.module}: {self.op}"
         for other in self.also:
             text += f"\n  or, equally: {other.cause}: {other.detail}"
         if self.cause in ("unknown", "partly-wrong"):
@@ -64,12 +69,13 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         return {
             "module": self.module, "cause": self.cause, "detail": self.detail, "explained": self.explained, "residual": self.residual,
-            "also": [r.to_dict() for r in self.also], "ranked": [r.to_dict() for r in self.ranked[:20]], "ruled_out": self.ruled_out, "not_run": self.not_run,
+            "also": [r.to_dict() for r in self.also], "ranked": [r.to_dict() for r in self.ranked[:20]], "ruled_out": self.ruled_out, "not_run": self.not_run, "op": self.op,
         }  # fmt: skip
 
 
 BUDGET_S = 10.0  # for the whole diagnosis
 RIVALS_S = 2.0  # for the rest, once something explains the port
+EQUAL_S = 0.7  # for the rest, once something gives the port's own bits
 
 
 def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
@@ -91,19 +97,31 @@ def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
     ranked, not_run = run_all(case, judge, generators(), end)
     named = simplest(decide(ranked))
     if not named:
-        refined, _ = run_all(case, judge, (fit.fitted,), end)
+        refined, _ = run_all(case, judge, fit.FITS, end)
         ranked = sorted([*ranked, *refined], key=order_of)
         named = simplest(decide(ranked))
     ruled_out = sorted({r.cause for r in ranked} - {r.cause for r in named})
     if named:
         first = named[0]
-        return Diagnosis(case.module, first.cause, first.detail, first.explained, first.residual, named[1:], ranked, ruled_out, not_run)
+        return Diagnosis(case.module, first.cause, first.detail, first.explained, first.residual, named[1:], ranked, ruled_out, not_run, place_of(case, first))
     part = judge.part
     if part is not None:
         detail = f"everything but {part.where} is right; there no single change explains the difference of {residual:.3g} units"
         return Diagnosis(case.module, "partly-wrong", detail, 0.0, residual, [], ranked, ruled_out, not_run)
     best = f"; nearest: {ranked[0].detail}, which leaves {ranked[0].residual:.3g} units" if ranked and ranked[0].explained > 0.5 else ""
     return Diagnosis(case.module, "unknown", f"no single change explains the difference of {residual:.3g} units{best}", 0.0, residual, [], ranked, ruled_out, not_run)
+
+
+ROLES = (("rope-", "rotary embedding"), ("mask-", "attention"), ("window-", "attention"), ("attention-", "attention"), ("softmax-", "attention"), ("gqa-", "attention"))
+
+
+def place_of(case: Case, named: Ranked) -> str:
+    """"op 12 aten.mul 1x9x11x64 in self_attn.q_norm", with what the op is part of where the cause says it; "" in a module of one op."""
+    index = named.op()
+    if index is None or not 0 <= index < len(case.ops) or len(case.ops) < 2:
+        return ""
+    role = next((f" ({words})" for start, words in ROLES if named.cause.startswith(start)), "")
+    return case.place(index) + role
 
 
 def dense(case: Case) -> list[tuple[str, np.ndarray]]:
@@ -129,7 +147,7 @@ def simplest(named: list[Ranked]) -> list[Ranked]:
     return sorted(named, key=lambda r: (r.cause in outputs.CAUSES, r.cause in GENERIC))
 
 
-GENERIC = {"op-missing", "op-other", "op-order", "axis", "operands-exchanged"}  # a changed op, whatever it means in the module
+GENERIC = {"op-missing", "op-other", "op-order", "axis", "operands-exchanged", "wrong-operand"}  # a changed op, whatever it means in the module
 
 
 def order_of(r: Ranked) -> tuple[bool, float]:
@@ -140,6 +158,7 @@ def run_all(case: Case, judge: Judge, makers: Iterable[Generator], end: float) -
     """All hypotheses, best first; and those that could not be run, with the reason."""
     ranked: list[Ranked] = []
     not_run: list[str] = []
+    explained = False
     lines = [each(make, case, not_run) for make in makers]
     while lines:  # one of each generator in turn, so that none waits for the end of another
         for line in list(lines):
@@ -152,8 +171,10 @@ def run_all(case: Case, judge: Judge, makers: Iterable[Generator], end: float) -
                 continue
             try:
                 found = judge.rank(hypothesis)
-                if any(r.residual <= LEVEL for r in found) and not any(r.residual <= LEVEL for r in ranked):
-                    end = min(end, time.thread_time() + RIVALS_S)
+                if any(r.equal for r in found):
+                    end = min(end, time.thread_time() + EQUAL_S)
+                elif any(r.residual <= LEVEL for r in found) and not explained:
+                    explained, end = True, min(end, time.thread_time() + RIVALS_S)
                 ranked += found
             except (PortingError, ValueError, IndexError, KeyError, TypeError) as error:
                 not_run.append(f"{hypothesis.cause}: {hypothesis.detail}: {error}")

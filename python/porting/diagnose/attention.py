@@ -147,8 +147,6 @@ def logit_like(case: Case, value: int) -> bool:
 
 
 def find_attentions(case: Case) -> list[Attention]:
-    if case.in_place:
-        return []
     if "attentions" not in case._memory:
         found: list[Attention] = []
         for i, op in enumerate(case.ops):
@@ -187,8 +185,8 @@ def probabilities(a: Attention, *, mask: np.ndarray | None | str = "own", scale:
     return softmax(x if m is None else x + m, axis, sink)
 
 
-def changed(case: Case, a: Attention, cause: str, detail: str, compute: Callable[[], np.ndarray]) -> Hypothesis:
-    return overridden(case, cause, detail, lambda: a.override(compute()))
+def changed(case: Case, a: Attention, cause: str, detail: str, compute: Callable[[], np.ndarray], coarse: bool = False) -> Hypothesis:
+    return overridden(case, cause, detail, lambda: a.override(compute()), coarse)
 
 
 @generator
@@ -200,14 +198,12 @@ def masks(case: Case) -> Iterator[Hypothesis]:
         t, s = shape[-2:]
         causal = np.where(np.tri(t, s, s - t, dtype=bool), 0.0, -np.inf)
         if m is None:
-            if t > 1:
-                yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda a=a, c=causal: probabilities(a, mask=c))
+            yield from unmasked_variants(case, a, causal)
             continue
         hidden = np.broadcast_to(m <= HIDDEN, np.broadcast_shapes(m.shape, shape[-2:]))
         if not hidden.any():
             if not np.any(m):
-                if t > 1:
-                    yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda a=a, c=causal: probabilities(a, mask=c))
+                yield from unmasked_variants(case, a, causal)
             else:
                 yield changed(case, a, "bias-missing", "port leaves out what the reference adds to the logits (a position bias)", lambda a=a: probabilities(a, mask=None))
                 yield changed(case, a, "bias-doubled", "port adds the position bias to the logits twice", lambda a=a, m=m: probabilities(a, mask=2 * m))
@@ -215,6 +211,23 @@ def masks(case: Case) -> Iterator[Hypothesis]:
                     yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda a=a, c=causal, m=m: probabilities(a, mask=m + c))
             continue
         yield from hidden_variants(case, a, m, hidden, causal)
+
+
+def unmasked_variants(case: Case, a: Attention, causal: np.ndarray) -> Iterator[Hypothesis]:
+    """A mask where the reference has none."""
+    t, s = causal.shape
+    if t == 1:
+        return
+    yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda: probabilities(a, mask=causal))
+    if t == s:
+        yield changed(case, a, "mask-diagonal", "port hides each position from itself", lambda: probabilities(a, mask=np.where(np.eye(t, dtype=bool), -np.inf, 0.0)))
+        away = np.abs(np.arange(t)[:, None] - np.arange(s)[None, :])
+        for width in range(1, min(s, 17)):
+            detail = f"port attends to positions at most {width - 1} away, reference to all"
+            yield changed(case, a, "window-added", detail, lambda w=width: probabilities(a, mask=np.where(away < w, 0.0, -np.inf)))
+            detail = f"port attends to the last {width} positions and all later ones, reference to all"
+            behind = np.arange(s)[None, :] <= np.arange(t)[:, None] - width
+            yield changed(case, a, "window-added", detail, lambda b=behind: probabilities(a, mask=np.where(b, -np.inf, 0.0)))
 
 
 def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray, causal: np.ndarray) -> Iterator[Hypothesis]:
@@ -255,10 +268,17 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
                 window = later | (np.arange(s)[None, :] <= np.arange(s - t, s)[:, None] - (limit + by))
                 yield one("window-off-by-one", f"port's window has {limit + by} positions, reference's {limit}", with_hidden(window))
     else:
+        if columns.any() and (hidden & ~columns).any():
+            yield one("window-ignored", "port hides the padding but attends to all positions, reference to a window of them", with_hidden(columns | np.zeros_like(hidden)))
         if t > 1:
             yield one("mask-causal", "port is causal beside the reference's mask", with_hidden(hidden | later))
         for shift in (1, -1):
             yield one("mask-off-by-one", f"port has the mask moved by {shift:+d} position", with_hidden(np.roll(hidden, shift, axis=-1)))
+    square = hidden.shape[-1] == hidden.shape[-2] and t > 1
+    if square and not np.array_equal(hidden, hidden.swapaxes(-1, -2)):
+        yield one("mask-transposed", "port has queries and keys of the mask exchanged", with_hidden(hidden.swapaxes(-1, -2), -1e30))
+    if square and not is_causal:
+        yield one("mask-diagonal", "port hides each position from itself", with_hidden(hidden | np.eye(t, dtype=bool)))
     yield one("mask-weak", "port adds 0 and 1 for the mask in the place of 0 and -inf", rest + np.where(hidden, 0.0, 1.0))
     yield one("mask-weak", "port adds 1 where the reference adds -inf", with_hidden(hidden, 1.0))
     for value in (-1.0, -10.0, -100.0):
@@ -311,16 +331,23 @@ def softmax_variants(case: Case, a: Attention) -> Iterator[Hypothesis]:
     out = case.ops[a.index].outputs[0]
     if case.dtype(out) == "F32":
         for label, dtype in (("bf16", ml_dtypes.bfloat16), ("f16", np.float16)):
-            for what, steps in (("result of the softmax in", (False, True)), ("logits in", (True, False)), ("softmax in", (True, True))):
-                yield changed(case, a, "softmax-precision", f"port has the {what} {label}", lambda a=a, t=dtype, s=steps: softmax_in(a, t, *s))
+            for what, steps in SOFTMAX_ROUNDINGS.items():
+                yield changed(case, a, "softmax-precision", f"port has the {what} {label}", lambda a=a, t=dtype, s=steps: softmax_in(a, t, *s), coarse=True)
     yield changed(case, a, "softmax-missing", "port leaves out the softmax", lambda a=a: a.logits() * a.scale)
 
 
-def softmax_in(a: Attention, dtype: type, before: bool, after: bool) -> np.ndarray:
-    """Probabilities with the logits, or the result, or both rounded to a narrow format."""
-    x = capped(a.logits() * a.scale, a.cap)
+#: What is rounded: the products of q and k before the scale, the logits, the result.
+SOFTMAX_ROUNDINGS = {"result of the softmax in": (False, False, True), "logits in": (False, True, False), "softmax in": (False, True, True),
+                     "products of q and k in": (True, False, False), "products of q and k, logits and softmax in": (True, True, True)}  # fmt: skip
+
+
+def softmax_in(a: Attention, dtype: type, products: bool, before: bool, after: bool) -> np.ndarray:
+    """Probabilities with the products, the logits or the result rounded to a narrow format."""
     m = a.mask()
     with np.errstate(over="ignore"):
+        x = a.logits()
+        x = x.astype(np.float32).astype(dtype).astype(np.float64) if products else x
+        x = capped(x * a.scale, a.cap)
         x = x if m is None else x + m
         x = x.astype(np.float32).astype(dtype).astype(np.float64) if before else x
         p = softmax(x)
@@ -333,8 +360,6 @@ def softmax_in(a: Attention, dtype: type, before: bool, after: bool) -> np.ndarr
 @generator
 def heads(case: Case) -> Iterator[Hypothesis]:
     """Grouped heads tiled for repeated, in the fused op, in a repetition written out, and wherever keys or values stand more than once."""
-    if case.in_place:
-        return
     for op in case.ops:
         if op.base.startswith("_scaled_dot_product"):
             h, g = case.values[op.inputs[0]][1][1], case.values[op.inputs[1]][1][1]

@@ -1,15 +1,17 @@
-"""Constants that are none of the usual ones: the value of one constant is fitted to the port, and named only if it then explains everything."""
+"""Constants and factors that are none of the usual ones: one number is fitted to the port, and named only if it then explains everything."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .case import Case
+from .attention import changed, find_attentions, probabilities
+from .case import VIEWS, Case
 from .constants import EPS_ARGUMENT, is_eps, is_number, show
-from .hypothesis import Hypothesis, Outputs, edited
+from .hypothesis import Hypothesis, Outputs, edited, overridden
+from .rotary import find_rotations, first_position, lead, rotate, speeds
 
-ROUNDS = 4
+ROUNDS = 6
 SIMPLE = ("mul", "div", "add", "sub", "rsub", "pow", "leaky_relu", "clamp", "clamp_min", "clamp_max", "hardtanh", "elu")
 
 
@@ -30,18 +32,85 @@ def fitted(case: Case) -> Iterator[Hypothesis]:
                 yield edited(case, cause, words, lambda d, i=i, p=place, v=value: d.ops[i].args.__setitem__(p, v))
 
 
-def solve(case: Case, index: int, place: int, old: float) -> float | None:
-    """The constant that comes nearest, by Newton steps on the least squares; None if the first step explains less than a tenth."""
+def factors(case: Case) -> Iterator[Hypothesis]:
+    """A factor on what one op makes, or on one parameter: a scale that is none of the program's constants."""
+    values = case.intermediates()
+    seen = set()
+    for v in [*case.parameters, *(op.outputs[0] for op in case.ops if op.outputs and op.outputs[0] is not None and op.base not in VIEWS)]:
+        if not case.is_floating(v) or v in case.shared or values[v].size == 0:
+            continue
+
+        def run(factor: float, v: int = v) -> np.ndarray:
+            return flat(case.run_override({v: times(values[v], factor)}), case)
+
+        factor = newton(case, run, 1.0)
+        if factor is None or round(factor, 6) in seen:
+            continue
+        name = case.parameters.get(v) or f"the result of {case.place(case.producers[v])}"
+        yield overridden(case, "scale", f"port has {name} times {show(factor)}", lambda v=v, f=factor: {v: times(values[v], f)})
+
+
+def times(x: np.ndarray, factor: float) -> np.ndarray:
+    return (x.astype(np.float64) * factor).astype(x.dtype)
+
+
+def attentions(case: Case) -> Iterator[Hypothesis]:
+    """The scale of q.k, and a tanh cap, of any size."""
+    for a in find_attentions(case):
+        scale = newton(case, lambda s, a=a: flat(case.run_override(a.override(probabilities(a, scale=s))), case), a.scale)
+        if scale is not None:
+            yield changed(case, a, "attention-scale", f"port scales q.k by {show(scale)}, reference by {show(a.scale)}", lambda a=a, s=scale: probabilities(a, scale=s))
+        caps = np.geomspace(1, 200, 24)
+        found = nearest(case, lambda c, a=a: flat(case.run_override(a.override(probabilities(a, cap=c))), case), caps)
+        if found is not None:
+            words = f"at {show(a.cap)}" if a.cap else "does not"
+            yield changed(case, a, "softcap", f"port caps the logits at {show(found)}, reference {words}", lambda a=a, c=found: probabilities(a, cap=c))
+
+
+def bases(case: Case) -> Iterator[Hypothesis]:
+    """The base of a rotary embedding, of any size."""
+    rotations = find_rotations(case)
+    if not rotations or speeds(rotations[0]) is None:
+        return
+
+    def turned(base: float) -> dict[int, np.ndarray]:
+        at = first_position(rotations[0]) + np.arange(len(rotations[0].angles))
+        return {r.y: rotate(r, case.intermediates()[r.x], np.sign(lead(r)) * at[:, None] * base ** (-np.arange(r.size // 2) * 2 / r.size)) for r in rotations}
+
+    found = nearest(case, lambda b: flat(case.run_override(turned(float(b))), case), np.geomspace(30, 3e7, 40))
+    if found is not None:
+        yield overridden(case, "rope-base", f"port's rotary base is {show(found)}", lambda: turned(found))
+
+
+def nearest(case: Case, run: Callable[[float], np.ndarray], tried: np.ndarray) -> float | None:
+    """The best of some positive values, made better by Newton steps; None if it explains less than half."""
     target = flat(case.actual, case)
-    step = max(abs(old) * 1e-2, 1e-4)
+    start = float(np.sum(np.square(target - flat(case.reference(), case))))
+    with np.errstate(all="ignore"):
+        left = [float(np.sum(np.square(target - run(float(value))))) for value in tried]
+    best = int(np.argmin(np.where(np.isfinite(left), left, np.inf)))
+    if not left[best] < 0.5 * start:
+        return None
+    return newton(case, run, float(tried[best]), share=1.0)
+
+
+def solve(case: Case, index: int, place: int, old: float) -> float | None:
+    """The constant that comes nearest."""
 
     def run(value: float) -> np.ndarray:
         draft = case.draft()
         draft.ops[index].args[place] = value
         return flat(case.run_edited(draft), case)
 
+    return newton(case, run, old)
+
+
+def newton(case: Case, run: Callable[[float], np.ndarray], old: float, share: float = 0.9) -> float | None:
+    """The value that comes nearest, by Newton steps on the least squares; None if the first step leaves more than `share` of the difference."""
+    target = flat(case.actual, case)
+    step = max(abs(old) * 1e-2, 1e-4)
     value, best = old, run(old)
-    start = float(np.sum(np.square(target - best)))
+    start = left = float(np.sum(np.square(target - best)))
     if not np.isfinite(start):
         return None
     for n in range(ROUNDS):
@@ -49,16 +118,21 @@ def solve(case: Case, index: int, place: int, old: float) -> float | None:
         size = float(slope @ slope)
         if not np.isfinite(size) or size == 0:
             return None
-        value += float(slope @ (target - best)) / size
-        if not np.isfinite(value):
+        moved = value + float(slope @ (target - best)) / size
+        if not np.isfinite(moved):
             return None
-        best = run(value)
+        best, before = run(moved), left
         left = float(np.sum(np.square(target - best)))
-        if not np.isfinite(left) or (n == 0 and left > 0.9 * start):
+        if not np.isfinite(left) or (n == 0 and left > share * start):
             return None
-        step = abs(value) * 1e-2 or 1e-12
+        value, step = moved, abs(moved) * (1e-2 if n == 0 else 1e-3) or 1e-12
+        if left > 0.9 * before:
+            break
     return value
 
 
 def flat(outputs: Outputs, case: Case) -> np.ndarray:
     return np.concatenate([outputs[leaf].astype(np.float64).ravel() for leaf in case.actual]) if case.actual else np.zeros(0)
+
+
+FITS = (fitted, attentions, bases, factors)

@@ -21,11 +21,15 @@ class Hypothesis:
     """One single change: a stable cause id, a sentence with the values, and how to compute the outputs under it.
 
     compute(wide): the outputs; with wide the arithmetic after the change is float64, which shows how large rounding is under this hypothesis.
+    op(): number of the op in the case that the change is made at; None if it is none.
+    coarse: a rounding to a narrow format stands within, so that the last bit of a sum decides about a whole step of it (rank.py).
     """
 
     cause: str
     detail: str
     compute: Callable[[bool], Outputs]
+    op: Callable[[], int | None] = lambda: None
+    coarse: bool = False
 
 
 Generator = Callable[[Case], Iterable[Hypothesis]]
@@ -42,20 +46,37 @@ def generators() -> tuple[Generator, ...]:
     return tuple(_generators)
 
 
-def edited(case: Case, cause: str, detail: str, change: Callable[[Draft], Any]) -> Hypothesis:
+def edited(case: Case, cause: str, detail: str, change: Callable[[Draft], Any], coarse: bool = False) -> Hypothesis:
     """A hypothesis that edits the program: `change` gets a draft."""
 
-    def compute(wide: bool) -> Outputs:
+    def drafted() -> Draft:
         draft = case.draft()
         change(draft)
-        return case.run_edited(draft, wide)
+        return draft
 
-    return Hypothesis(cause, detail, compute)
+    return Hypothesis(cause, detail, lambda wide: case.run_edited(drafted(), wide), lambda: first_change(case, drafted()), coarse)
 
 
-def overridden(case: Case, cause: str, detail: str, override: Callable[[], Mapping[int, np.ndarray]]) -> Hypothesis:
+def first_change(case: Case, draft: Draft) -> int | None:
+    """The first recorded op that the draft has not as it was."""
+    kept = {tuple(op.outputs): op for op in draft.ops}
+    for i, op in enumerate(case.ops):
+        other = kept.get(tuple(op.outputs))
+        if other is None or not other.same(op):
+            return i
+    return None
+
+
+def overridden(case: Case, cause: str, detail: str, override: Callable[[], Mapping[int, np.ndarray]], coarse: bool = False) -> Hypothesis:
     """A hypothesis that replaces values: `override` gives the new ones."""
-    return Hypothesis(cause, detail, lambda wide: case.run_override(override(), wide))
+
+    def place() -> int | None:
+        values = list(override())
+        made = [case.producers[v] for v in values if v in case.producers]
+        used = [i for v in values if v not in case.producers for i in case.users(v)]
+        return min(made or used, default=None)
+
+    return Hypothesis(cause, detail, lambda wide: case.run_override(override(), wide), place, coarse)
 
 
 def transformed(case: Case, cause: str, detail: str, change: Callable[[np.ndarray], np.ndarray]) -> Hypothesis:

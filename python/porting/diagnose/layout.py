@@ -16,8 +16,6 @@ MOVES = ("transpose", "permute")
 @generator
 def axes_left(case: Case) -> Iterator[Hypothesis]:
     """A transpose that the port leaves out: the numbers in memory's order under the shape that the reference has."""
-    if case.in_place:
-        return
     values = case.intermediates
     for op in case.ops:
         if op.base not in MOVES or not case.is_floating(op.outputs[0]):
@@ -43,8 +41,6 @@ def place_of(draft: Draft, op: Op) -> int:
 @generator
 def splits(case: Case) -> Iterator[Hypothesis]:
     """The last dimension split in another order: (heads, size) for (size, heads), on the way in and on the way out."""
-    if case.in_place:
-        return
     for op in case.ops:
         if op.base not in ("view", "_unsafe_view", "reshape"):
             continue
@@ -71,8 +67,6 @@ def swapped_split(x: np.ndarray, after: list[int]) -> np.ndarray:
 @generator
 def chunks(case: Case) -> Iterator[Hypothesis]:
     """The parts of a split in each other's places; parts interleaved number by number or head by head."""
-    if case.in_place:
-        return
     for op in case.ops:
         if op.base not in ("split", "split_with_sizes", "chunk", "unbind"):
             continue
@@ -116,8 +110,6 @@ def interleaved(x: np.ndarray, parts: list[int], size: int) -> dict[int, np.ndar
 @generator
 def slices(case: Case) -> Iterator[Hypothesis]:
     """A slice, or a selected element, that begins one further or one before; two slices of one value exchanged."""
-    if case.in_place:
-        return
     halves: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for op in case.ops:
         if op.base not in ("slice", "select") or not case.is_floating(op.outputs[0]) or op.inputs[0] in case.parameters:
@@ -165,7 +157,7 @@ def convolution(case: Case) -> Iterator[Hypothesis]:
         kernel = case.values[weight][1][2:]
         size, made = case.values[x][1][2:], case.values[op.outputs[0]][1][2:]
         for s in (1, 2, 3, 4):
-            for d in (1, 2, 3, 4):
+            for d in (1, 2, 3, 4):  # what must be added to the input's size for the output's
                 need = [(o - 1) * s + (k - 1) * d + 1 - m for o, k, m in zip(made, kernel, size)]
                 if ([s] * n, [d] * n) != (stride, dilation) and all(need_ >= 0 for need_ in need) and max(need) <= 2 * max(kernel) * d:
                     cause = "dilation" if [s] * n == stride else "stride"
@@ -175,7 +167,22 @@ def convolution(case: Case) -> Iterator[Hypothesis]:
                             case, cause, f"port has stride {s} and dilation {d}, reference {stride[0]} and {dilation[0]}, padded to the same shape",
                             lambda q, i=i, s=s, d=d, pads=pads: strided(q, i, [s] * n, [d] * n, pads),
                         )  # fmt: skip
+                    elif [s] * n != stride and [d] * n == dilation and min(need) < 0:
+                        yield edited(
+                            case, "stride", f"port has stride {s}, reference {stride[0]}; its output is cut to the same shape",
+                            lambda q, i=i, s=s, x=x, pads=padding, need=need: cut(case, q, i, x, s, pads, need),
+                        )  # fmt: skip
         yield from group_orders(case, op, x)
+
+
+def cut(case: Case, draft: Draft, index: int, x: int, stride: int, padding: list[int], need: list[int]) -> None:
+    """Another stride on as much of the padded input as makes the output's shape."""
+    source = case.intermediates()[x]
+    wide = np.pad(source, [(0, 0), (0, 0), *((p, p) for p in padding)])
+    wide = wide[(slice(None), slice(None), *(slice(0, m + k) for m, k in zip(source.shape[2:], need)))]
+    draft.feed(index, x, np.ascontiguousarray(wide))
+    op = draft.ops[index]
+    op.args[3], op.args[4] = {"list": [stride] * len(padding)}, {"list": [0] * len(padding)}
 
 
 def strided(draft: Draft, index: int, stride: list[int], dilation: list[int], pads: list[tuple[int, int]]) -> None:
@@ -224,7 +231,7 @@ def padded_with(case: Case, draft: Draft, index: int, x: int, padding: list[int]
 def group_orders(case: Case, op: Op, x: int) -> Iterator[Hypothesis]:
     groups = op.args[8]
     channels = case.values[x][1][1]
-    if groups > 1 and groups < channels and not case.in_place:
+    if groups > 1 and groups < channels:
         yield overridden(
             case, "groups-order", "port gives each group every n-th channel, reference channels that lie together",
             lambda: {x: shuffled(case.intermediates()[x], groups)},
@@ -243,8 +250,6 @@ def shuffled(x: np.ndarray, groups: int) -> np.ndarray:
 @generator
 def kernels(case: Case) -> Iterator[Hypothesis]:
     """A convolution's weight flipped, its spatial axes exchanged, its channel axes exchanged or read in another layout."""
-    if case.in_place:
-        return
     for v, name in case.parameters.items():
         shape = case.values[v][1]
         if len(shape) < 3 or not any(case.ops[i].base == "convolution" for i in case.users(v)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .case import Case, Draft, Op
+from .constants import show
 from .hypothesis import Hypothesis, edited, generator, overridden
 
 FUSED = ("native_layer_norm", "native_group_norm", "native_batch_norm")
@@ -139,6 +140,18 @@ def layer_norm_variants(case: Case, index: int, op: Op) -> Iterator[Hypothesis]:
         n = case.values[op.inputs[0]][1][-1]
         if n > 1:
             yield edited(case, "variance-unbiased", f"port divides the variance by {n - 1}, reference by {n}", lambda d: unbiased(d, index, n))
+            detail = f"port divides by the unbiased deviation plus eps={show(op.args[4])}, reference by the root of the biased variance plus eps"
+            yield edited(case, "variance-unbiased", detail, lambda d: by_deviation(d, index, n / (n - 1)))
+        detail = f"port adds eps={show(op.args[4])} after the square root, reference before it"
+        yield edited(case, "eps-outside-root", detail, lambda d: by_deviation(d, index, 1.0))
+        yield edited(case, "root-missing", "port divides by the variance, reference by its root", lambda d: by_variance(d, index))
+        for label, steps in (("raw 12-bit rsqrt", 0), ("12-bit rsqrt with one Newton step", 1)):
+            detail = f"port uses a {label} in the norm"
+            yield edited(case, "approximate-rsqrt", detail, lambda d, s=steps: with_rsqrt(case, d, index, s), coarse=True)
+    if op.args[2] is not None and op.args[3] is not None:
+        yield edited(case, "op-order", "port adds the norm's bias before it multiplies by the weight, reference after", lambda d: bias_first(d, index))
+    if op.args[2] is not None:
+        yield edited(case, "weight-plus-one", "port multiplies by 1 + the norm's weight", lambda d: one_more(d, index))
     shape = case.values[op.inputs[0]][1]
     for axes in [(a,) for a in range(len(shape) - len(dims)) if shape[a] > 1] + [tuple(range(1, len(shape)))]:
         if axes != tuple(range(len(shape) - len(dims), len(shape))):
@@ -201,6 +214,63 @@ def unbiased(draft: Draft, index: int, n: int) -> None:
     chain(draft, index + 1, op, inner, [("aten.mul.Scalar", [((n - 1) / n) ** 0.5]), *affine(op)])
 
 
+def by_deviation(draft: Draft, index: int, factor: float) -> None:
+    """y = (x - mean) / (sqrt(factor * variance) + eps) * weight + bias."""
+    op = draft.ops[index]
+    place, x, scale = normalise(draft, index, [-1], True)
+    eps_at, root_at = place - 2, place - 1
+    variance, eps = draft.ops[eps_at].args[0]["v"], op.args[4]
+    moved, made = draft.ops[eps_at].outputs[0], draft.ops[root_at].outputs[0]
+    scaled, root = draft.new_value(moved), draft.new_value(moved)
+    draft.ops[eps_at : root_at + 1] = [
+        Op("aten.mul.Scalar", [{"v": variance}, factor], {}, [scaled]), Op("aten.sqrt.default", [{"v": scaled}], {}, [root]),
+        Op("aten.add.Scalar", [{"v": root}, eps], {}, [moved]), Op("aten.reciprocal.default", [{"v": moved}], {}, [made]),
+    ]  # fmt: skip
+    chain(draft, place + 2, op, x, [("aten.mul.Tensor", [{"v": scale}]), *affine(op)])
+
+
+def by_variance(draft: Draft, index: int) -> None:
+    """y = (x - mean) / (variance + eps) * weight + bias."""
+    op = draft.ops[index]
+    place, x, scale = normalise(draft, index, [-1], True)
+    draft.ops[place - 1].name = "aten.reciprocal.default"
+    chain(draft, place, op, x, [("aten.mul.Tensor", [{"v": scale}]), *affine(op)])
+
+
+def with_rsqrt(case: Case, draft: Draft, index: int, steps: int) -> None:
+    """The norm with an approximate reciprocal square root, computed from the values of the reference."""
+    op = draft.ops[index]
+    x = case.intermediates()[op.inputs[0]].astype(np.float64)
+    moved = (x.var(axis=-1, keepdims=True) + op.args[4]).astype(np.float32)
+    place, centred, scale = normalise(draft, index, [-1], True)
+    draft.feeds[scale] = twelve_bit_rsqrt(moved, steps)
+    del draft.ops[place - 1]
+    chain(draft, place - 1, op, centred, [("aten.mul.Tensor", [{"v": scale}]), *affine(op)])
+
+
+def twelve_bit_rsqrt(x: np.ndarray, steps: int) -> np.ndarray:
+    """1/sqrt(x) with 12 bits; the hardware's table differs between makers, its relative error is up to 1.5 * 2^-12."""
+    y = (1 / np.sqrt(x.astype(np.float64))).astype(np.float32)
+    bits = y.view(np.uint32)
+    y = ((bits + 0x800) & np.uint32(0xFFFFF000)).view(np.float32)
+    for _ in range(steps):
+        y = y * (np.float32(1.5) - np.float32(0.5) * x * y * y)
+    return y
+
+
+def bias_first(draft: Draft, index: int) -> None:
+    op = draft.ops[index]
+    inner = draft.new_value(op.outputs[0])
+    draft.ops.insert(index, Op(op.name, [op.args[0], op.args[1], None, None, op.args[4]], {}, [inner, *op.outputs[1:]]))
+    chain(draft, index + 1, op, inner, [("aten.add.Tensor", [op.args[3]]), ("aten.mul.Tensor", [op.args[2]])])
+
+
+def one_more(draft: Draft, index: int) -> None:
+    weight = draft.ops[index].args[2]
+    more = draft.insert(index, "aten.add.Scalar", [weight, 1.0], {}, weight["v"])
+    draft.ops[index + 1].args[2] = {"v": more}
+
+
 @generator
 def weights_of_norms(case: Case) -> Iterator[Hypothesis]:
     """A scale that is ignored, and one of 1 + w."""
@@ -251,8 +321,6 @@ def in_groups(draft: Draft, index: int, number: int) -> None:
 @generator
 def batch_norms(case: Case) -> Iterator[Hypothesis]:
     """Running statistics ignored, the batch's own used, variance for its root; a fold into the convolution that forgets something."""
-    if case.in_place:
-        return
     for op in case.ops:
         if op.base != "native_batch_norm" or op.args[3] is None or op.args[4] is None or op.args[5]:
             continue

@@ -11,8 +11,6 @@ from .weights import mistaken, neighbour
 @generator
 def any_other(case: Case) -> Iterator[Hypothesis]:
     """Any other parameter of the capture with the same shape: a layer further away, the embedding for the head."""
-    if case.in_place:
-        return
     for v, name in case.parameters.items():
         shape = tuple(case.values[v][1])
         if not case.is_floating(v) or len(shape) < 1:

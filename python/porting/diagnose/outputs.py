@@ -107,7 +107,7 @@ def dropout(case: Case) -> Iterator[Hypothesis]:
         return
     yield from kept(case, leaf, e, a, None)
     made = case.producers.get(case.outputs[leaf])
-    if made is not None and not case.in_place and case.ops[made].base == "add" and len(case.ops[made].inputs) == 2:
+    if made is not None and case.ops[made].base == "add" and len(case.ops[made].inputs) == 2:
         for v in case.ops[made].inputs:
             rest = case.intermediates()[v].astype(np.float64)
             if rest.shape == e.shape:
@@ -124,7 +124,7 @@ def kept(case: Case, leaf: str, e: np.ndarray, a: np.ndarray, rest: np.ndarray |
     if not 0.005 < share < 0.98 or not left.any():
         return
     factor = float(np.median(a[left] / e[left]))
-    if factor < 1 or abs(1 - 1 / factor - share) > 5 * np.sqrt(share * (1 - share) / solid.sum()) + 1e-3:
+    if factor < 1.004 or abs(1 - 1 / factor - share) > 5 * np.sqrt(share * (1 - share) / solid.sum()) + 1e-3:
         return
     mask = np.where(np.abs(a) <= np.abs(e * factor) * 0.5, 0.0, factor)
     whole = (e * mask if rest is None else rest + e * mask).astype(case.actual[leaf].dtype)

@@ -3,9 +3,13 @@
 The unit is what rounding does to this very module: the greater of u * rms(expected), u of the output's dtype, and the rms distance between the
 reference and its float64 run (4 u * rms where an op has no float64 kernel). A residual is at rounding level if its rms is at most LEVEL units and
 no element is off by more than PEAK units.
+
+A hypothesis that rounds to a narrow format (`coarse`) reproduces another run of itself up to the sums that lie next to a tie, which differ by a whole step: what
+it leaves is at rounding level too if its rms is at most FLIPS of the whole difference, which no other rounding comes near.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +23,8 @@ LEVEL = 6.0
 PEAK = 64.0
 CLEARLY = 4.0
 NEAR = 1e3
+FLIPS = 0.05
+MOST_OF_IT = 0.5
 
 
 @dataclass
@@ -30,6 +36,7 @@ class Ranked:
     explained: float  # share of the squared difference that it removes
     residual: float  # in units of rounding; inf if not finite or of another shape
     equal: bool  # every bit of the port reproduced
+    op: Callable[[], int | None] = lambda: None  # number in the case of the op it is made at
 
     def to_dict(self) -> dict[str, object]:
         return {"cause": self.cause, "detail": self.detail, "explained": self.explained, "residual": self.residual, "equal": self.equal}
@@ -110,18 +117,21 @@ class Judge:
 
     def judged(self, hypothesis: Hypothesis, outputs: Outputs, part: Part | None) -> Ranked:
         explained, residual, equal = self.measure(outputs)
-        if not equal and residual < NEAR and any(is_float(x) for x in outputs.values()):
+        if not equal and not hypothesis.coarse and residual < NEAR and any(is_float(x) for x in outputs.values()):
             try:
-                units = self.units_of(outputs, hypothesis.compute(True)) if part is None else self.units
+                units = self.units_of(outputs, hypothesis.compute(True)) if part is None and explained > MOST_OF_IT else self.units
             except (PortingError, ValueError):
                 units = self.units
             explained, residual, equal = self.measure(outputs, {leaf: max(units[leaf], self.units[leaf]) for leaf in units})
+        if hypothesis.coarse and residual > LEVEL and explained >= 1 - FLIPS**2:
+            residual = LEVEL * float(np.sqrt(max(1 - explained, 0.0))) / FLIPS
         detail = hypothesis.detail if part is None else f"in {part.where} only: {hypothesis.detail}"
-        return Ranked(hypothesis.cause, detail, explained, residual, equal)
+        return Ranked(hypothesis.cause, detail, explained, residual, equal, hypothesis.op)
 
 
 def decide(ranked: list[Ranked]) -> list[Ranked]:
     """The causes that may be named: at rounding level, and nothing else clearly as good. Several if they cannot be told apart."""
+    ranked = [r for r in ranked if r.equal or r.explained > MOST_OF_IT]
     if not ranked or not (ranked[0].equal or ranked[0].residual <= LEVEL):
         return []
     best = ranked[0]

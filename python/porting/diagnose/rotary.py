@@ -46,7 +46,7 @@ def find_rotations(case: Case) -> list[Rotation]:
     if "rotations" in case._memory:
         return case._memory["rotations"]
     found: list[Rotation] = []
-    if not case.in_place and any(op.base in ("mul", "cat", "stack", "index_put") for op in case.ops):
+    if any(op.base in ("mul", "cat", "stack", "index_put") for op in case.ops):
         values = case.intermediates()
         for i, op in enumerate(case.ops):
             if op.base not in ("add", "cat", "view", "_unsafe_view", "sub", "clone", "reshape") or not op.outputs or op.outputs[0] is None:
@@ -226,8 +226,6 @@ def is_frequencies(x: np.ndarray) -> bool:
 @generator
 def frequencies(case: Case) -> Iterator[Hypothesis]:
     """A module that makes the tables of angles: another base, scaling ignored or added."""
-    if case.in_place:
-        return
     for v, x in case.feeds.items():
         if not is_frequencies(x):
             continue
@@ -245,8 +243,6 @@ def frequencies(case: Case) -> Iterator[Hypothesis]:
 @generator
 def position_inputs(case: Case) -> Iterator[Hypothesis]:
     """Whole numbers that the module is given, as positions are: moved, from 0, ignored."""
-    if case.in_place:
-        return
     for v in case.feeds:
         x = case.feeds[v]
         if x.dtype.kind != "i" or x.size == 0 or any(case.ops[i].base == "embedding" for i in case.users(v)):
@@ -266,8 +262,6 @@ def position_inputs(case: Case) -> Iterator[Hypothesis]:
 @generator
 def embeddings(case: Case) -> Iterator[Hypothesis]:
     """Indices off by one or two, ignored, and the embedding's scale."""
-    if case.in_place:
-        return
     for op in case.ops:
         if op.base != "embedding":
             continue

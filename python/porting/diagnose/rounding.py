@@ -9,6 +9,7 @@ import numpy as np
 
 from .case import VIEWS, Case, Draft, Op
 from .hypothesis import Hypothesis, edited, generator, overridden, transformed
+from .norms import twelve_bit_rsqrt
 from .structure import name_of, where
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu", "linear", "matmul")
@@ -127,13 +128,13 @@ def is_f32(case: Case, value: int) -> bool:
 
 @generator
 def operands(case: Case) -> Iterator[Hypothesis]:
-    """Weights and activations of products in a narrower format, one operand or both."""
-    if case.in_place:
-        return
-    for op in case.ops:
+    """Weights and activations of products in a narrower format, one operand or both. An activation is rounded for this product alone, and for all that use it."""
+    for i, op in enumerate(case.ops):
         if op.base not in PRODUCTS:
             continue
-        sources = [v for v in dict.fromkeys(case.source(v) for v in op.inputs) if is_f32(case, v) and len(case.values[v][1]) > 1]
+        sources = [v for v in dict.fromkeys(operand(case, op, v) for v in op.inputs) if is_f32(case, v) and len(case.values[v][1]) > 1]
+        weights = [v for v in sources if v in case.parameters]
+        others = [v for v in sources if v not in case.parameters]
         for label, rounding in FORMATS.items():
             for v in sources:
                 if label not in (*HALVES, "tf32", *ACTIVATION_FORMATS) and v not in case.parameters:
@@ -141,15 +142,68 @@ def operands(case: Case) -> Iterator[Hypothesis]:
                 yield rounded(case, "operand-precision", f"port has {name_of(case, v)} in {label} for {where(case, op)}", {v: rounding})
             if label in (*HALVES, "tf32") and len(sources) > 1:
                 yield rounded(case, "operand-precision", f"port takes both operands of {where(case, op)} in {label}", dict.fromkeys(sources, rounding))
-        weights = [v for v in sources if v in case.parameters]
-        others = [v for v in sources if v not in case.parameters]
+        pairs = [*PAIRS, *((label, label) for label in (*HALVES, "tf32"))]
         if len(weights) == 1 and len(others) == 1:
             for a, b in PAIRS:
                 detail = f"port has {name_of(case, weights[0])} in {a} and {name_of(case, others[0])} in {b} for {where(case, op)}"
                 yield rounded(case, "operand-precision", detail, {weights[0]: FORMATS[a], others[0]: FORMATS[b]})
+        if len(others) == 1 and len(readers(case, case.source(others[0]))) > 1:
+            yield from for_one_use(case, i, op, others[0], weights, pairs)
 
 
-def rounded(case: Case, cause: str, detail: str, how: dict[int, Callable]) -> Hypothesis:
+def operand(case: Case, op: Op, value: int) -> int:
+    """Where an operand is rounded: a weight as it is stored, the rows of a matrix product as they come, else before all views."""
+    source = case.source(value)
+    return value if op.base in ("mm", "addmm") and source not in case.parameters else source
+
+
+def readers(case: Case, value: int) -> list[int]:
+    """Ops that read a value, through views of it or as it is."""
+    found, line = [], [value]
+    while line:
+        for i in case.users(line.pop()):
+            if case.ops[i].base in VIEWS:
+                line += [v for v in case.ops[i].outputs if v is not None]
+            else:
+                found.append(i)
+    return found
+
+
+def for_one_use(case: Case, index: int, op: Op, other: int, weights: list[int], pairs: list[tuple[str, str]]) -> Iterator[Hypothesis]:
+    """The activation rounded for one product, where others use it too; with the weight as it is or in a format of its own."""
+    direct = next(v for v in op.inputs if operand(case, op, v) == other)
+
+    def change(draft: Draft, of_weight: str | None, of_other: str) -> None:
+        values = case.intermediates()
+        array = FORMATS[of_other](np.ascontiguousarray(values[direct]))
+        if array is None:
+            raise ValueError("format does not fit the shape")
+        draft.feed(index, direct, array)
+        for v in op.inputs if of_weight else ():
+            if case.source(v) in weights:
+                narrow = FORMATS[of_weight](np.ascontiguousarray(values[case.source(v)]))
+                if narrow is None:
+                    raise ValueError("format does not fit the shape")
+                draft.feed(index, v, as_viewed(narrow, values[case.source(v)], values[v]))
+
+    for label in (*HALVES, "tf32", *ACTIVATION_FORMATS):
+        detail = f"port has {name_of(case, other)} in {label} for {where(case, op)} alone"
+        yield edited(case, "operand-precision", detail, lambda d, b=label: change(d, None, b))
+    for a, b in pairs if len(weights) == 1 else ():
+        detail = f"port has {name_of(case, weights[0])} in {a} and {name_of(case, other)} in {b} for {where(case, op)} alone"
+        yield edited(case, "operand-precision", detail, lambda d, a=a, b=b: change(d, a, b))
+
+
+def as_viewed(changed: np.ndarray, source: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """The changed source as the view shows it: transposed, or under another shape."""
+    if view.shape == source.shape:
+        return changed
+    if view.shape == source.shape[::-1]:
+        return np.ascontiguousarray(changed.T)
+    return changed.reshape(view.shape)
+
+
+def rounded(case: Case, cause: str, detail: str, how: dict[int, Callable], coarse: bool = False) -> Hypothesis:
     def override() -> dict[int, np.ndarray]:
         changed = {}
         for v, rounding in how.items():
@@ -160,7 +214,7 @@ def rounded(case: Case, cause: str, detail: str, how: dict[int, Callable]) -> Hy
             changed[v] = array
         return changed
 
-    return overridden(case, cause, detail, override)
+    return overridden(case, cause, detail, override, coarse)
 
 
 @generator
@@ -168,8 +222,6 @@ def results(case: Case) -> Iterator[Hypothesis]:
     """One op's result rounded to half; the module's input or output in half."""
     for label in HALVES:
         yield transformed(case, "result-precision", f"port returns its output rounded to {label}", FORMATS[label])
-    if case.in_place:
-        return
     for v, leaf in case.leaves.items():
         if is_f32(case, v):
             for label in HALVES:
@@ -179,14 +231,52 @@ def results(case: Case) -> Iterator[Hypothesis]:
         if v is None or op.base in VIEWS or not is_f32(case, v) or v in case.outputs.values():
             continue
         for label in HALVES:
-            yield rounded(case, "result-precision", f"port rounds the result of {where(case, op)} to {label}", {v: FORMATS[label]})
+            yield rounded(case, "result-precision", f"port rounds the result of {where(case, op)} to {label}", {v: FORMATS[label]}, coarse=True)
+
+
+@generator
+def ops_in_half(case: Case) -> Iterator[Hypothesis]:
+    """One op with its operands and its result in half, as under autocast; or its operands alone."""
+    for i, op in enumerate(case.ops):
+        made = op.outputs[0] if op.outputs else None
+        if made is None or op.base in VIEWS or op.base in ("_to_copy", "clone", "cat", "copy") or not is_f32(case, made):
+            continue
+        taken = [v for v in dict.fromkeys(op.inputs) if is_f32(case, v)]
+        for label, dtype in zip(HALVES, ("BF16", "F16")) if taken else ():
+            detail = f"port computes {where(case, op)} in {label}"
+            yield edited(case, "result-precision", detail, lambda d, i=i, t=taken, k=dtype: op_in_half(d, i, t, k, True), coarse=True)
+            if op.base not in PRODUCTS:
+                yield edited(case, "operand-precision", f"port takes the operands of {where(case, op)} in {label}", lambda d, i=i, t=taken, k=dtype: op_in_half(d, i, t, k, False), coarse=True)
+                if len(taken) > 1 and op.inputs[0] == taken[0]:
+                    detail = f"port takes the first operand of {where(case, op)} in {label}"
+                    yield edited(case, "operand-precision", detail, lambda d, i=i, t=taken[:1], k=dtype: op_in_half(d, i, t, k, False), coarse=True)
+
+
+def op_in_half(draft: Draft, index: int, taken: list[int], dtype: str, result: bool) -> None:
+    """Casts to half and back before op `index` for each value it takes, and after it for its result."""
+    op = draft.ops[index]
+    for v in taken:
+        narrow = draft.new_value(v, dtype=dtype, shape=draft.values[v][1])
+        wide = draft.new_value(v, shape=draft.values[v][1])
+        draft.ops[index:index] = [cast(v, narrow, dtype), cast(narrow, wide, "F32")]
+        index += 2
+        draft.swap(index, v, wide)
+    if result:
+        made = op.outputs[0]
+        full, narrow = draft.new_value(made, shape=draft.values[made][1]), draft.new_value(made, dtype=dtype, shape=draft.values[made][1])
+        op.outputs = [full, *op.outputs[1:]]
+        draft.ops[index + 1 : index + 1] = [cast(full, narrow, dtype), cast(narrow, made, "F32")]
+
+
+def cast(source: int, made: int, dtype: str) -> Op:
+    return Op("aten._to_copy.default", [{"v": source}], {"dtype": {"dtype": dtype}}, [made])
 
 
 @generator
 def all_half(case: Case) -> Iterator[Hypothesis]:
     """Every weight in half; every floating value in half, op by op."""
     weights = [v for v in case.parameters if is_f32(case, v)]
-    if len(weights) > 1 and not case.in_place:
+    if len(weights) > 1:
         for label in HALVES:
             yield rounded(case, "operand-precision", f"port has all its weights in {label}", dict.fromkeys(weights, FORMATS[label]))
 
@@ -194,10 +284,10 @@ def all_half(case: Case) -> Iterator[Hypothesis]:
 @generator
 def computed_in_half(case: Case) -> Iterator[Hypothesis]:
     """The whole module in half: every operand and every result."""
-    if case.in_place or not any(is_f32(case, v) for v in case.outputs.values()):
+    if not any(is_f32(case, v) for v in case.outputs.values()):
         return
     for label, dtype in (("bf16", "BF16"), ("f16", "F16")):
-        yield Hypothesis("computed-in-half", f"port computes the whole module in {label}", lambda wide, d=dtype: in_half(case, d))
+        yield Hypothesis("computed-in-half", f"port computes the whole module in {label}", lambda wide, d=dtype: in_half(case, d), coarse=True)
 
 
 def in_half(case: Case, dtype: str) -> dict[str, np.ndarray]:
@@ -206,7 +296,8 @@ def in_half(case: Case, dtype: str) -> dict[str, np.ndarray]:
     with np.errstate(over="ignore"):
         feeds = {v: a.astype(kind) if a.dtype == np.float32 else a for v, a in case.feeds.items()}
     values = [[dtype, *v[1:]] if v[0] == "F32" else v for v in case.values]
-    ops = [Op(op.name, narrowed(op.args, dtype), narrowed(op.kwargs, dtype), op.outputs, op.result) for op in case.ops]
+    used = {v for op in case.ops for v in op.inputs} | set(case.outputs.values())
+    ops = [Op(op.name, narrowed(op.args, dtype), narrowed(op.kwargs, dtype), [v if v in used else None for v in op.outputs], op.result) for op in case.ops]
     found = case._run(values, ops, feeds, sorted({v for leaf, v in case.outputs.items() if leaf in case.actual}))
     return {leaf: a.astype(case.expected[leaf].dtype) for leaf, a in case._leaves(found).items()}
 
@@ -220,8 +311,6 @@ def narrowed(arg: Any, dtype: str) -> Any:
 @generator
 def accumulation(case: Case) -> Iterator[Hypothesis]:
     """Sums of products kept in half, one product or one block of them at a time."""
-    if case.in_place:
-        return
     for op in case.ops:
         if op.base not in ("mm", "addmm") or not is_f32(case, op.outputs[0]):
             continue
@@ -251,8 +340,6 @@ def accumulated(case: Case, op: Op, a: int, b: int, block: int, rounding: Callab
 @generator
 def casts(case: Case) -> Iterator[Hypothesis]:
     """In modules that mix dtypes: a weight multiplied before the cast for after it, and back; a widening that is left out."""
-    if case.in_place:
-        return
     for i, op in enumerate(case.ops):
         if op.base != "_to_copy" or not case.is_floating(op.outputs[0]) or not case.is_floating(op.inputs[0]):
             continue
@@ -296,8 +383,6 @@ def cast_before(draft: Draft, cast: int, product: int) -> None:
 @generator
 def approximate_rsqrt(case: Case) -> Iterator[Hypothesis]:
     """The processor's 12-bit reciprocal square root, raw and with one Newton step, for the IEEE one."""
-    if case.in_place:
-        return
     for op in case.ops:
         if op.base != "rsqrt" or not is_f32(case, op.inputs[0]):
             continue
@@ -310,21 +395,9 @@ def approximate_rsqrt(case: Case) -> Iterator[Hypothesis]:
             yield overridden(case, "approximate-rsqrt", f"port uses a {label}", override)
 
 
-def twelve_bit_rsqrt(x: np.ndarray, steps: int) -> np.ndarray:
-    """1/sqrt(x) with 12 bits; the hardware's table differs between makers, its relative error is up to 1.5 * 2^-12."""
-    y = (1 / np.sqrt(x.astype(np.float64))).astype(np.float32)
-    bits = y.view(np.uint32)
-    y = ((bits + 0x800) & np.uint32(0xFFFFF000)).view(np.float32)
-    for _ in range(steps):
-        y = y * (np.float32(1.5) - np.float32(0.5) * x * y * y)
-    return y
-
-
 @generator
 def approximate_exp(case: Case) -> Iterator[Hypothesis]:
     """Schraudolph's exp (the exponent's bits from a product) in a softmax, sigmoid, SiLU or exp."""
-    if case.in_place:
-        return
     for op in case.ops:
         if op.base in FAST and is_f32(case, op.inputs[0]):
             yield overridden(case, "approximate-exp", f"port uses a fast exp in {where(case, op)}", lambda o=op: {o.outputs[0]: FAST[o.base](case.intermediates()[o.inputs[0]])})

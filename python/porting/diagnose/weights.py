@@ -17,8 +17,6 @@ def simple(case: Case, cause: str, detail: str, value: int, change) -> Hypothesi
 @generator
 def one_weight(case: Case) -> Iterator[Hypothesis]:
     """One parameter transposed, zero, doubled, or with its rows, columns or heads in another order."""
-    if case.in_place:
-        return
     for v, name in case.parameters.items():
         if not case.is_floating(v):
             continue
@@ -46,6 +44,7 @@ def one_weight(case: Case) -> Iterator[Hypothesis]:
             yield simple(case, "weight-doubled", f"port has twice {name}", v, lambda w: w + w)
             yield simple(case, "weight-sign", f"port has {name} negated", v, lambda w: -w)
         yield from head_orders(case, v, name)
+        yield from column_orders(case, v, name)
 
 
 def head_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
@@ -69,6 +68,10 @@ def head_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
                 )  # fmt: skip
 
 
+                yield simple(
+                    case, "rows-permuted", f"port has the heads of {name} in reverse order (heads of {head})", value,
+                    lambda w, h=h, head=head: w.reshape(h, head, -1)[::-1].reshape(w.shape),
+                )  # fmt: skip
             for n, words in ((3, "q, k and v"), (2, "the two parts")) if h > 1 else ():
                 if h % n == 0 and h > n:
                     yield simple(
@@ -81,6 +84,23 @@ def head_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
                     )  # fmt: skip
 
 
+def column_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
+    """Columns of the projection after attention, or of a product after a convolution, regrouped: number by number for head by head."""
+    shape = case.values[value][1]
+    for head in dict.fromkeys((*head_sizes(case), 8, 16, 32, 64, 80, 96, 128)):
+        if len(shape) == 2 and shape[1] % head == 0 and shape[1] > head > 1:
+            h = shape[1] // head
+            for a, b, words in ((h, head, "number by number"), (head, h, "head by head")):
+                yield simple(
+                    case, "columns-permuted", f"port has the columns of {name} {words} ({h} of {head})", value,
+                    lambda w, a=a, b=b: w.reshape(-1, a, b).swapaxes(1, 2).reshape(w.shape),
+                )  # fmt: skip
+            yield simple(
+                case, "columns-permuted", f"port has the columns of {name} with the heads in reverse order ({h} of {head})", value,
+                lambda w, h=h, head=head: w.reshape(-1, h, head)[:, ::-1].reshape(w.shape),
+            )  # fmt: skip
+
+
 def head_sizes(case: Case) -> list[int]:
     """Last dimensions of the program's 4-dimensional values: sizes of heads."""
     return [s[-1] for s in {tuple(case.values[v][1]) for op in case.ops for v in op.outputs if v is not None} if len(s) == 4]
@@ -89,8 +109,6 @@ def head_sizes(case: Case) -> list[int]:
 @generator
 def swapped_neighbours(case: Case) -> Iterator[Hypothesis]:
     """Two single rows, or two halves, of a parameter exchanged."""
-    if case.in_place:
-        return
     for v, name in case.parameters.items():
         n = case.values[v][1][0] if case.values[v][1] else 0
         if n > 1 and n % 2 == 0 and case.is_floating(v):
@@ -102,8 +120,6 @@ def swapped_neighbours(case: Case) -> Iterator[Hypothesis]:
 @generator
 def exchanged(case: Case) -> Iterator[Hypothesis]:
     """Two parameters of equal shape exchanged (gate and up, q and k), or one used for both."""
-    if case.in_place:
-        return
     items = [(v, n) for v, n in case.parameters.items() if case.is_floating(v)]
     for i, (a, a_name) in enumerate(items):
         for b, b_name in items[i + 1 :]:
@@ -124,8 +140,6 @@ def mistaken(name: str, other: str) -> str:
 @generator
 def wrong_layer(case: Case) -> Iterator[Hypothesis]:
     """A parameter, or all parameters of a layer, of a neighbouring layer."""
-    if case.in_place:
-        return
     for step in (-1, 1):
         layers: dict[str, dict[int, str]] = {}
         for v, name in case.parameters.items():
