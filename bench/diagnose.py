@@ -16,6 +16,7 @@ import copy
 import os
 import random
 import re
+import shutil
 import statistics
 import tempfile
 import time
@@ -115,7 +116,7 @@ def verdict(said, fault, place=None):
     named = [said.cause, *(r.cause for r in said.also)]
     if said.cause in NOT_NAMED and not set(named) & set(fault.causes):
         return "unknown"
-    if place is not None and said.module not in place:
+    if place is not None and said.module not in place and not any(p and said.module.startswith(p + ".") for p in (place[0],)):
         return "elsewhere"
     if not set(named) & set(fault.causes):
         return "wrong" if said.cause != "partly-wrong" else "unknown"
@@ -155,10 +156,8 @@ def trials(name, model, inputs, reference, faults, levels, folder, rows, verbose
                     outcome = "no trace" if size < 40 else "missed"
                     said = types.SimpleNamespace(cause="-", detail=report.summary, also=[], module="-")
                 else:
-                    place = {site.module, layer, *(n for n, _ in model.named_modules() if site.module.startswith(n))}
+                    place = [site.module, layer, *(n for n, _ in model.named_modules() if site.module.startswith(n))]
                     outcome = verdict(said, fault, place)
-                import shutil
-
                 shutil.rmtree(path)
             else:
                 at = site.module if level == "module" else layer

@@ -714,7 +714,7 @@ PAIRS = (("gate_proj.weight", "up_proj.weight"), ("q_proj.weight", "k_proj.weigh
          ("k_proj.weight", "v_proj.weight"), ("q_lin.weight", "k_lin.weight"), ("query_proj.weight", "value_proj.weight"))  # fmt: skip
 
 
-@weights("weights_swapped", "weights-exchanged")
+@weights("weights_swapped", "weights-exchanged", "wrong-weight")
 def swapped(model):
     return [(n.rpartition(".")[0].rpartition(".")[0], {n: y, other: x}) for n, other, x, y in named_pair(model, PAIRS)]
 
@@ -908,8 +908,10 @@ def interleaved(x, cos, sin):
     return torch.cat([torch.stack([even * c - odd * s, odd * c + even * s], -1).flatten(-2), rest], -1)
 
 
-def moved(t, by):
-    return torch.cat([t[:, by:], t[:, -by:]], 1) if by > 0 else torch.cat([t[:, :1], t[:, :by]], 1)
+def later(c, s):
+    """The tables of positions one further on."""
+    one, other = c[:, 1:2], s[:, 1:2]
+    return c * one - s * other, s * one + c * other
 
 
 def with_base(right, q, k, cos, sin, base, at=0):
@@ -932,7 +934,7 @@ rotary("absent_on_k", ("rope-absent",), lambda f, q, k, c, s: (f(q, k, c, s)[0],
 rotary("twice", ("rope-twice", "rope-scaling"), lambda f, q, k, c, s: f(*f(q, k, c, s), c, s))
 rotary("base", ("rope-base",), lambda f, q, k, c, s: with_base(f, q, k, c, s, 1e6))
 rotary("odd_base", ("rope-base",), lambda f, q, k, c, s: with_base(f, q, k, c, s, 777.0))
-rotary("offset_of_q", ("rope-offset",), lambda f, q, k, c, s: (f(q, k, torch.roll(c, -1, 1), torch.roll(s, -1, 1))[0], f(q, k, c, s)[1]))
+rotary("offset_of_q", ("rope-offset",), lambda f, q, k, c, s: (f(q, k, *later(c, s))[0], f(q, k, c, s)[1]))
 rotary("position_zero_for_q", ("rope-offset", "rope-absent"), lambda f, q, k, c, s: (f(q, k, c[:, :1].expand_as(c), s[:, :1].expand_as(s))[0], f(q, k, c, s)[1]))
 rotary("sine_and_cosine", ("operands-exchanged", "rope-tables"), lambda f, q, k, c, s: f(q, k, s, c))
 rotary("half_width", ("rope-partial",), halved)

@@ -157,3 +157,39 @@ def test_test_layer_says_why(tmp_path):
     assert report.cause.cause == "bias-missing"
     report.to_html(tmp_path / "r.html")
     assert "bias-missing" in (tmp_path / "r.html").read_text()
+
+
+def test_the_op_inside_is_named(tmp_path):
+    """A composite's fault is carried down to the op; with the port's tensors inside, to the ops between those that agree."""
+    model = drawn(nn.Sequential(Block(), Block(), PostBlock()))
+    wrong = changed(model)
+    wrong[1].forward = lambda x: torch.tanh(wrong[1].fc(wrong[1].norm(x)))
+    for name, module in (("reference", model), ("port", wrong)):
+        with torch.no_grad(), porting.ActivationCollector(module, tmp_path / name):
+            module(X)
+    cause = porting.compare(tmp_path / "reference", tmp_path / "port").cause
+    assert (cause.module, cause.cause) == ("1", "addend-missing") and cause.op.startswith("op 6 aten.add 2x6x24")
+    assert "inside 1: op 6" in str(cause) and cause.to_dict()["op"] == cause.op
+    # a fault before a module inside, of a kind that nothing names: told by the ops between
+    wrong[1].forward = lambda x: x + torch.tanh(wrong[1].fc(torch.sin(3 * wrong[1].norm(x))))
+    with torch.no_grad(), porting.ActivationCollector(wrong, tmp_path / "other"):
+        wrong(X)
+    cause = porting.compare(tmp_path / "reference", tmp_path / "other").cause
+    assert (cause.module, cause.cause) == ("1", "unknown") and "1.fc.in.0 is the first tensor inside that differs" in cause.op
+
+
+def test_a_value_changed_in_place_is_left_alone():
+    """An op in place on a memory that a view shows: the faults around it are named all the same."""
+    class Scatter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(24, 24)
+
+        def forward(self, x):
+            y = x * 2
+            y[..., :4] += 1
+            return self.fc(torch.tanh(y))
+
+    module = drawn(Scatter())
+    assert "weight-transposed" in [why(module, changed(module, fc__weight=module.fc.weight.t()), X).cause]
+    assert why(module, lambda x: module.fc(torch.sigmoid(torch.cat([2 * x[..., :4] + 1, 2 * x[..., 4:]], -1))), X).cause == "activation"

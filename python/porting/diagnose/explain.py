@@ -121,6 +121,8 @@ def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str,
         neighbours=capture.parameters,
         others=lambda: other_tensors(capture, call),
         leaves=leaves,
+        inner=[(i.begin - interval.begin, i.end - interval.begin, i.name) for i in program.intervals
+               if interval.begin <= i.begin and i.end <= interval.end and i.begin < i.end and i.name != interval.name],
     )
 
 

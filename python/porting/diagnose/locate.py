@@ -2,37 +2,42 @@
 
 The first output that diverges need not belong to the module that is wrong: if its inputs diverge already, while no output before them does, then
 the ops between the modules made the error (a residual left out, a mask built wrongly). The blame then goes to the innermost enclosing call whose
-inputs still agree.
+inputs still agree. Where the port shows tensors of the modules inside that call, the ops between the last that agree and the first that does not are diagnosed
+by themselves.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from .._core import PortingError
-from .explain import case_of_call
+from ..program import Interval, Program, find_interval
 from . import Diagnosis, diagnose
+from .case import UNITS, Case, needed
+from .explain import case_of_call
 
-CLOSE = 64 * 2.0**-24  # relative to the rms: inputs this near are taken for equal but for rounding
+CLOSE = 64  # units of rounding of the dtype, relative to the rms: tensors this near are taken for equal but for rounding
 
 
 def close(expected: np.ndarray, actual: np.ndarray) -> bool:
     """True if two arrays agree but for rounding carried along."""
     if expected.shape != actual.shape:
         return False
-    if np.array_equal(expected, actual, equal_nan=expected.dtype.kind == "f"):
-        return True
-    if expected.dtype.kind != "f":
-        return False
+    unit = UNITS.get(expected.dtype.name)
+    if unit is None or actual.dtype.name not in UNITS:
+        return bool(np.array_equal(expected, actual))
     e, a = expected.astype(np.float64), actual.astype(np.float64)
     with np.errstate(invalid="ignore"):
         error = np.where((e == a) | (np.isnan(e) & np.isnan(a)), 0, e - a)
+    if not error.any():
+        return True
     if not np.isfinite(error).all():
         return False
     finite = e[np.isfinite(e)]
-    return bool(np.sqrt(np.mean(error * error)) <= CLOSE * np.sqrt(np.mean(finite * finite)) if finite.size else False)
+    return bool(np.sqrt(np.mean(error * error)) <= CLOSE * unit * np.sqrt(np.mean(finite * finite)) if finite.size else False)
 
 
 def port_leaves(port: Mapping[str, Any], call: Any, phase: str, translate: Any) -> dict[str, np.ndarray]:
@@ -88,7 +93,82 @@ def first_cause(capture: Any, port: Mapping[str, Any], row: Any, translate: Any 
     if not outputs:
         return None
     try:
-        inputs = port_leaves(port, blame, "in", translate)
-        return diagnose(case_of_call(capture, blame, outputs, inputs))
+        case = case_of_call(capture, blame, outputs, port_leaves(port, blame, "in", translate))
+        inside = first_inside(capture, blame, case, port, translate)
+        if inside is None:
+            return diagnose(case)
+        found = diagnose(inside)
+        if found.cause in NOT_NAMED:
+            found, seen = diagnose(case), found
+            if found.cause in NOT_NAMED:
+                found.op = f"{next(iter(inside.actual))} is the first tensor inside that differs ({seen.detail}); before it: {between(inside)}"
+        return found
     except PortingError as error:
         return Diagnosis(blame.module or "the root", "not-run", str(error), 0.0, float("inf"))
+
+
+# ---------------------------------------------------------------- down to the op
+
+
+NOT_NAMED = ("none", "rounding", "unknown", "partly-wrong", "not-run")
+
+
+def between(case: Case) -> str:
+    """"ops 12 to 19"."""
+    first, last = min(case.positions, default=0), max(case.positions, default=0)
+    return f"op {first}" if first == last else f"ops {first} to {last}"
+
+
+def captured_call(capture: Any, program: Program, interval: Interval, step: Any) -> Any:
+    """The captured call that an interval of the program stands for in this step, or None."""
+    if interval.name not in capture.modules:
+        return None
+    mates = sorted((c for c in capture.calls(interval.name) if c.step == step), key=lambda c: c.number)
+    intervals = program.of_module(interval.name)
+    return mates[intervals.index(interval)] if len(mates) == len(intervals) else None
+
+
+def seen_inside(capture: Any, call: Any, port: Mapping[str, Any], translate: Any) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
+    """What the port shows of the inside of a call: (value in its program, name, the reference's tensor, the port's) of the modules within."""
+    program, outer, _ = find_interval(capture, call)
+    for interval in program.intervals:
+        if interval is outer or not (outer.begin <= interval.begin and interval.end <= outer.end) or interval.name == outer.name:
+            continue
+        inner = captured_call(capture, program, interval, call.step)
+        for phase, numbers, leaves in (("in", interval.inputs, inner.inputs), ("out", interval.outputs, inner.outputs)) if inner is not None else ():
+            for path, value in numbers.items():
+                name = translate(inner.full_name(phase, path)) if path in leaves else ""
+                if name in port:
+                    array = np.asarray(port[name])
+                    if array.shape == leaves[path].shape and array.dtype == leaves[path].dtype:
+                        yield value, inner.full_name(phase, path), leaves[path], array
+
+
+def first_inside(capture: Any, call: Any, case: Case, port: Mapping[str, Any], translate: Any) -> Case | None:
+    """The part of a case that leads to the first tensor inside it that differs, from those that agree; None if the port shows nothing of the inside."""
+    recorded = len(find_interval(capture, call)[0].values)
+    if case.in_place or len(case.values) > recorded:
+        return None
+    right: dict[int, tuple[str, np.ndarray]] = {}
+    wrong: dict[int, tuple[str, np.ndarray, np.ndarray]] = {}
+    for value, name, expected, actual in seen_inside(capture, call, port, translate):
+        if value in case.producers and expected.size:
+            if close(expected, actual):
+                right.setdefault(value, (name, actual))
+            else:
+                wrong.setdefault(value, (name, expected, actual))
+    first = min(wrong, key=lambda v: case.producers[v], default=None)
+    if first is None or first in right:
+        return None
+    end = case.producers[first]
+    given = {v: array for v, (_, array) in right.items() if case.producers[v] < end}
+    ops = needed(case.ops[: end + 1], [first], given, set())
+    kept = {id(op) for op in ops}
+    used = {v for op in ops for v in op.inputs}
+    name, expected, actual = wrong[first]
+    return dataclasses.replace(
+        case, ops=ops, feeds={v: a for v, a in {**case.feeds, **given}.items() if v in used},
+        parameters={v: n for v, n in case.parameters.items() if v in used}, outputs={name: first}, expected={name: expected}, actual={name: actual},
+        leaves={**{v: n for v, n in case.leaves.items() if v in used}, **{v: right[v][0] for v in given if v in used}},
+        positions=[i for i, op in zip(case.positions, case.ops) if id(op) in kept], _memory={},
+    )  # fmt: skip
