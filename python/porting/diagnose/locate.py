@@ -16,7 +16,7 @@ import numpy as np
 from .._core import PortingError
 from ..program import Interval, Program, find_interval
 from . import Diagnosis, diagnose
-from .case import UNITS, Case, needed
+from .case import UNITS, Case, Op, needed
 from .explain import case_of_call
 
 CLOSE = 64  # units of rounding of the dtype, relative to the rms: tensors this near are taken for equal but for rounding
@@ -95,14 +95,14 @@ def first_cause(capture: Any, port: Mapping[str, Any], row: Any, translate: Any 
     try:
         case = case_of_call(capture, blame, outputs, port_leaves(port, blame, "in", translate))
         inside = first_inside(capture, blame, case, port, translate)
-        if inside is None:
-            return diagnose(case)
-        found = diagnose(inside)
-        if found.cause in NOT_NAMED:
-            found, seen = diagnose(case), found
-            if found.cause in NOT_NAMED:
-                found.op = f"{next(iter(inside.actual))} is the first tensor inside that differs ({seen.detail}); before it: {between(inside)}"
-        return found
+        cases = [case] if inside is None else [case, inside] if handed_over(inside) else [inside, case]
+        found = [diagnose(cases[0])]
+        if found[0].cause in NOT_NAMED and len(cases) > 1:
+            found.append(diagnose(cases[1]))
+        named = next((d for d in found if d.cause not in NOT_NAMED), found[-1] if len(found) == 1 or cases[1] is case else found[0])
+        if named.cause in NOT_NAMED and inside is not None:
+            named.op = f"{next(iter(inside.actual))} is the first tensor inside that differs; before it: {between(inside)}"
+        return named
     except PortingError as error:
         return Diagnosis(blame.module or "the root", "not-run", str(error), 0.0, float("inf"))
 
@@ -111,6 +111,11 @@ def first_cause(capture: Any, port: Mapping[str, Any], row: Any, translate: Any 
 
 
 NOT_NAMED = ("none", "rounding", "unknown", "partly-wrong", "not-run")
+
+
+def handed_over(case: Case) -> bool:
+    """True if the part is no op at all: a module returned what the reference did, and the next one was given something else."""
+    return len(case.ops) == 1 and case.ops[0].base == "clone" and case.ops[0].outputs[0] == len(case.values) - 1
 
 
 def between(case: Case) -> str:
@@ -158,8 +163,16 @@ def first_inside(capture: Any, call: Any, case: Case, port: Mapping[str, Any], t
             else:
                 wrong.setdefault(value, (name, expected, actual))
     first = min(wrong, key=lambda v: case.producers[v], default=None)
-    if first is None or first in right:
+    if first is None:
         return None
+    if first in right:
+        name, expected, actual = wrong[first]
+        values = [*case.values, case.values[first]]
+        return dataclasses.replace(
+            case, values=values, ops=[Op("aten.clone.default", [{"v": first}], {}, [len(values) - 1])], feeds={first: right[first][1]}, parameters={},
+            outputs={name: len(values) - 1}, expected={name: expected}, actual={name: actual}, leaves={first: right[first][0]},
+            positions=[case.positions[case.producers[first]]], _memory={},
+        )  # fmt: skip
     end = case.producers[first]
     given = {v: array for v, (_, array) in right.items() if case.producers[v] < end}
     ops = needed(case.ops[: end + 1], [first], given, set())
