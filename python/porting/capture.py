@@ -514,8 +514,22 @@ class Capture(Mapping[str, np.ndarray]):
         """
         if not isinstance(name, str):
             raise TypeError(f"tensors are looked up by name, got {name!r}")
+        found = self._meant(name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise LayerNotFoundError(f"{name} is ambiguous: {', '.join(found)}")
+        raise self._not_found(name, self._index)
+
+    def find(self, name: str) -> str | None:
+        """The full name that `name` means, as `resolve` finds it; None if it is none or more than one tensor's."""
+        found = self._meant(name)
+        return found[0] if len(found) == 1 else None
+
+    def _meant(self, name: str) -> list[str]:
+        """The full names that `name` may mean."""
         if name in self._index or name in self._names:
-            return name
+            return [name]
         found: list[str] = []
         for module, call, phase, leaf in naming.splits(name):
             for candidate in self._module_candidates(module):
@@ -524,12 +538,7 @@ class Capture(Mapping[str, np.ndarray]):
                 if path is not None:
                     found.append(naming.full_name(candidate, call, phase, path))
         found += [n for n in (f"{root}.{name}" for root in self.roots if root) if n in self._index]
-        found = list(dict.fromkeys(found))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise LayerNotFoundError(f"{name} is ambiguous: {', '.join(found)}")
-        raise self._not_found(name, self._index)
+        return list(dict.fromkeys(found))
 
     def _record(self, module: str, call: int, phase: str) -> _Record | None:
         entry = self._calls[1].get(module, {}).get(call)

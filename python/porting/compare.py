@@ -18,7 +18,11 @@ import numpy as np
 
 from . import _core
 from ._core import PortingError
+from .interop.layout import LayoutError
+from .interop.names import LaidOutPort, MappedPort, NamesError, flat_names, load
+from .interop.propose import Search, propose_pairs
 from .judging import CallJudge, run_on_inputs
+from .naming import suggest
 from .pair import Comparison, bits_equal, compare_arrays
 from .port import as_array, open_port, run_port
 from .program import find_interval
@@ -29,6 +33,8 @@ from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, resolve
 __all__ = ["Comparison", "compare", "compare_arrays", "match_prefix", "open_reference", "row_of", "rows_of_call"]
 
 MODES = ("isolated", "chained", "both")
+PARAMETER = "parameter"  # kind of the row of a weight
+MOST_HINTS = 20  # rows that get a similar name: looking for one is slow
 
 
 def row_of(result: Comparison, *, name: str, module: str, call: int, step: int | None, kind: str, inputs_differ: bool = False,
@@ -66,8 +72,8 @@ def _inside(call: Any, outer: Any) -> bool:
 # ---------------------------------------------------------------- a whole port
 
 
-def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "isolated", require_coverage: bool = True,
-            explain: bool = True, provider: str = "auto", progress: Callable[[int, int, str], None] | None = None) -> Report:
+def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "isolated", names: Any = None,
+            layout: str | Mapping[str, str] | None = None, require_coverage: bool = True, explain: bool = True, provider: str = "auto", progress: Callable[[int, int, str], None] | None = None) -> Report:
     """Compare a port with a capture of the reference.
 
     Parameters
@@ -85,14 +91,19 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
         "chained": against the reference's outputs throughout, errors carried along included; a tensor whose inputs differ is judged as the
         result of all modules before it. What a model returns in the end, and nothing about whose error it is.
         "both": judged as "isolated", with the verdict of "chained" in a column of its own (`Row.chained`)
+    names : what the reference calls the port's tensors, where that is not the same: a TOML file, a convention ("llama.cpp", "flax", "zml"), a mapping of regular
+        expressions to names, or a list of these (docs/NAMES.md). With it parameters that the port holds are compared, too
+    layout : how the port's axes become the reference's: "NHWC -> NCHW" for every tensor with that many axes, or a mapping of shell patterns of
+        the reference's names to such texts. Callables get their inputs in the port's layout
     require_coverage : whether what the port lacks fails the report; what it has too many is a row and fails nothing. What must be there: every output in the
         capture; for callables every output of the modules that the patterns name (a pattern that matches none is missing)
     explain : whether the first divergence is diagnosed (report.cause)
     provider : where matrix products of runs in C come from, as `check` has it
     progress : called with (calls done, calls in all, module)
 
-    A report passes if at least one tensor was compared, all compared ones pass, and coverage is as required.
-    Raises PortingError or OSError for what can't be opened, ValueError for an unknown mode.
+    A report passes if at least one tensor was compared, all compared ones pass, and coverage is as required. `report.proposals` says which names and
+    layouts the values suggest for what was not found or does not agree; nothing of it is taken for granted.
+    Raises PortingError or OSError for what can't be opened or a name map that does not fit, ValueError for an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(map(repr, MODES))}, got {mode!r}")
@@ -100,18 +111,23 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
     with contextlib.ExitStack() as opened:
         capture = open_reference(ref, opened)
         if not isinstance(port, Mapping):
-            given, port = port, _submodules(port, capture) or open_port(port)
+            given, port = port, _submodules(port, capture, names) or open_port(port)
             if port is not given and hasattr(port, "close"):
                 opened.callback(port.close)
+        port = under_reference_names(port, capture, names, layout)
+        search = Search()
         calls = in_order_of_return(capture.call_list)
         chosen, warning = use_provider(provider)
         if _is_callables(port):
             if mode != "isolated":
                 raise ValueError(f"callables are run on the captured inputs: mode {mode!r} needs the outputs of a whole run")
-            rows = _rows_of_callables(capture, calls, port, tol, chosen, progress)
+            rows = list(_rows_of_callables(capture, calls, port, tol, chosen, progress, search))
+            check_layout_used(port.values())
         else:
-            rows = _NamedPort(capture, calls, port, tol, mode, chosen).rows(progress)
-        report = Report(list(rows), len(calls), what="compare", missing_fails=require_coverage, tolerance=tol.name,
+            named = _NamedPort(capture, calls, port, tol, mode, chosen)
+            rows = list(named.rows(progress))
+            named.propose(rows, search)
+        report = Report(rows, len(calls), what="compare", missing_fails=require_coverage, tolerance=tol.name, proposals=search.found,
                         environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[warning] if warning else [])
         if explain and _is_callables(port):
             report.cause = cause_of_callable(capture, report, lambda module: next(port[p] for p in port if module_matches(module, p, capture)))
@@ -138,11 +154,14 @@ def cause_of_callable(capture: Any, report: Report, port_of: Callable[[str], Cal
 def _cause(capture: Any, port: Mapping[str, Any], report: Report) -> Any:
     """The diagnosis of the first divergence, None if there is none or nothing to diagnose with."""
     row = report.first_divergence
-    if row is None or row.status != "compared":
+    if row is None or row.status != "compared" or row.kind == PARAMETER:
         return None
     from .diagnose.locate import first_cause
 
-    return first_cause(capture, port, row, match_prefix(capture, port))
+    try:
+        return first_cause(capture, port, row, match_prefix(capture, port))
+    except LayoutError:  # said in the row of the tensor that it does not fit
+        return None
 
 
 def open_reference(ref: Any, opened: contextlib.ExitStack) -> Any:
@@ -157,16 +176,44 @@ def open_reference(ref: Any, opened: contextlib.ExitStack) -> Any:
     return ref
 
 
-def _submodules(port: Any, capture: Any) -> dict[str, Any] | None:
+def _submodules(port: Any, capture: Any, names: Any = None) -> dict[str, Any] | None:
     """The modules of a torch.nn.Module by the names that the reference captured; None if it is no module or has none of them."""
     if not callable(port) or not hasattr(port, "named_modules"):
         return None
     called = {call.module for call in capture.call_list}
-    found = {name: module for name, module in port.named_modules(remove_duplicate=False)
+    translate = load(names).module if names is not None else lambda name, _: name
+    modules = {translate(name, capture): module for name, module in port.named_modules(remove_duplicate=False)}
+    found = {name: module for name, module in modules.items()
              if any(module_matches(name_in_reference, name, capture) for name_in_reference in called)}
     if not found:
         raise PortingError(f"the port {type(port).__name__} has no module of the reference's names, such as {next(iter(called), '')!r}")
     return found
+
+
+def under_reference_names(port: Mapping[str, Any], capture: Any, names: Any, layout: str | Mapping[str, str] | None) -> Mapping[str, Any]:
+    """A port as the reference names it and lays it out; itself if neither names nor a layout are given.
+
+    Raises NamesError, LayoutError for a map or layout that cannot be read or does not fit.
+    """
+    if isinstance(port, MappedPort) or (names is None and layout is None):
+        return port
+    name_map = None if names is None else load(names)
+    if _is_callables(port):
+        if name_map is not None:
+            port = {name_map.module(name, capture): function for name, function in port.items()}
+        return port if layout is None else {name: LaidOutPort(function, layout, capture) for name, function in port.items()}
+    if isinstance(port, dict) and any(isinstance(value, (Mapping, tuple)) for value in port.values()):
+        port = flat_names(port)
+    return MappedPort(port, capture, name_map, layout)
+
+
+def check_layout_used(ports: Iterable[Any]) -> None:
+    """Raises NamesError for a layout of callables that was for none of their tensors."""
+    laid_out = [port for port in ports if isinstance(port, LaidOutPort)]
+    for pattern, layout in laid_out[0].parsed.items() if laid_out else ():
+        if not any(pattern in port.used for port in laid_out):
+            raise NamesError(f"layout {layout.text!r}: no tensor of the calls that were run " +
+                             (f"has {layout.ndim} axes" if laid_out[0].by_axes else f"has a name like {pattern}"))
 
 
 def _is_callables(port: Mapping[str, Any]) -> bool:
@@ -258,8 +305,11 @@ class _NamedPort:
         self.translate = match_prefix(self.outputs, self.given)
         self.known = set(self.given)
         self.refused = False  # whether a tensor was: only the first is worth explaining
+        self.origin = port.origin if isinstance(port, MappedPort) else lambda name: ""
 
     def rows(self, progress: Callable[[int, int, str], None] | None) -> Iterator[Row]:
+        if isinstance(self.port, MappedPort):
+            yield from self._parameter_rows()
         for i, call in enumerate(self.calls):
             if progress is not None:
                 progress(i, len(self.calls), call.module)
@@ -267,13 +317,76 @@ class _NamedPort:
                 yield empty_row(call)
                 continue
             yield from self._rows_of(call, 64 * (i + 1))
-        used = {self.translate(name) for name in self.outputs | self.inputs}
         taps = set(getattr(self.capture, "taps", ()))
-        for name in self.given:
-            if name not in used and name not in taps:
+        dangling = dict(getattr(self.port, "dangling", ()))
+        for name in self.unused():
+            if name not in taps:
                 yield from _extra(name, taps)
+        for name, ref in dangling.items():
+            near = suggest(ref, self.outputs, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield Row(name, ref, 0, None, "", "extra", reason=f"names sends it to {ref}, which the reference does not have{hint}")
         if progress is not None:
             progress(len(self.calls), len(self.calls), "")
+
+    def unused(self) -> list[str]:
+        """The port's names that no name of the reference is for."""
+        used = {self.translate(name) for name in self.outputs | self.inputs}
+        return [name for name in self.given if name not in used]
+
+    def _parameter_rows(self) -> Iterator[Row]:
+        """The weights that a name map found: nothing is computed in them, so nothing may differ."""
+        for name in self.port:
+            path = name.removeprefix("param:")
+            if path == name or path not in self.capture.parameters:
+                continue
+            expected = self.capture.parameters[path]
+            at = {"name": name, "module": path.rpartition(".")[0], "call": 0, "step": None, "kind": PARAMETER}
+            actual = self._fetch(name)
+            if isinstance(actual, LayoutError):
+                yield Row(**at, status="shape", reason=str(actual), shape=expected.shape, dtype=expected.dtype.name)
+                continue
+            if actual.dtype != expected.dtype and {actual.dtype.name, expected.dtype.name} <= UNIT_ROUNDOFF.keys():
+                actual = actual.astype(expected.dtype)
+            yield self._with_origin(row_of(compare_arrays(expected, actual, tol=self.tol, kind="move"), **at))
+
+    def _fetch(self, name: str) -> np.ndarray | LayoutError:
+        """The port's array, or why its layout does not fit."""
+        try:
+            return as_array(self.port[name])
+        except LayoutError as error:
+            return error
+
+    def _with_origin(self, row: Row) -> Row:
+        """A row that was refused says which of the port's tensors it is about."""
+        origin = "" if row.passed else self.origin(self.translate(row.name))
+        return dataclasses.replace(row, reason=f"{row.reason} ({origin})") if origin else row
+
+    def propose(self, rows: list[Row], search: Search) -> None:
+        """Names and layouts that the values suggest, and names that look alike, in the reasons of the rows they are about."""
+        for row in rows:
+            if row.status in ("shape", "compared") and not row.passed and row.kind != PARAMETER:
+                actual = self._fetch(self.translate(row.name))
+                if not isinstance(actual, LayoutError):
+                    source = getattr(self.port, "sources", {}).get(self.translate(row.name))
+                    search.look(row, self.capture[row.name], actual, source.names[0] if source is not None and len(source.names) == 1 else "")
+        unused = self.unused()
+        missing = {row.name: row for row in rows if row.status == "missing"}
+        if not unused or not (missing or self.inputs):
+            return
+        pairs = propose_pairs(self.port, unused, self.capture, missing)
+        rest = [name for name in unused if name not in {pair.port for pair in pairs}]
+        pairs += propose_pairs(self.port, rest, self.capture, sorted(name for name in self.inputs if self.translate(name) not in self.known))
+        search.found += pairs
+        by_value = {**{pair.port: pair.ref for pair in pairs}, **{pair.ref: pair.port for pair in pairs}}
+        hints = 0
+        for row in rows:
+            if row.status in ("missing", "extra") and row.name in by_value:
+                row.reason += f"; {by_value[row.name]} has its values"
+            elif (row.name in missing or row.status == "extra") and hints < MOST_HINTS:
+                hints += 1
+                near = suggest(row.name, unused if row.status == "missing" else missing, 1)
+                row.reason += f"; did you mean {near[0]}?" if near and "did you mean" not in row.reason else ""
 
     def _rows_of(self, call: Any, depth: int) -> Iterator[Row]:
         """depth : terms of the ladder, for what carries the errors of all modules before it."""
@@ -286,7 +399,11 @@ class _NamedPort:
             if self.translate(name) not in self.known:
                 yield Row(**at, status="missing", reason="the port has no tensor of this name", shape=expected.shape, dtype=expected.dtype.name)
                 continue
-            row = self._row_of(judge, leaf, expected, as_array(self.port[self.translate(name)]), depth, theirs, local, at)
+            actual = self._fetch(self.translate(name))
+            if isinstance(actual, LayoutError):
+                yield Row(**at, status="shape", reason=str(actual), shape=expected.shape, dtype=expected.dtype.name)
+                continue
+            row = self._with_origin(self._row_of(judge, leaf, expected, actual, depth, theirs, local, at))
             self.refused = self.refused or not row.passed
             yield row
 
@@ -347,7 +464,8 @@ class _NamedPort:
         names = {leaf: call.full_name("in", leaf) for leaf in call.inputs}
         wanted = {leaf: (call.inputs[leaf], self.translate(name)) for leaf, name in names.items()}
         wanted.update({name: (self.capture[name], self.translate(name)) for name in self._reached(call)})
-        arrays = {key: as_array(self.port[name]) for key, (_, name) in wanted.items() if name in self.known}
+        fetched = {key: self._fetch(name) for key, (_, name) in wanted.items() if name in self.known}
+        arrays = {key: array for key, array in fetched.items() if not isinstance(array, LayoutError)}
         fitting, differ, errors = {}, False, []
         for key, a in arrays.items():
             e = as_array(wanted[key][0])
@@ -398,7 +516,7 @@ def empty_row(call: Any) -> Row:
 
 
 def _rows_of_callables(capture: Any, calls: list[Any], port: Mapping[str, Callable[..., Any]], tol: Tolerance, provider: str,
-                       progress: Callable[[int, int, str], None] | None) -> Iterator[Row]:
+                       progress: Callable[[int, int, str], None] | None, search: Search | None = None) -> Iterator[Row]:
     unused = set(port)
     for i, call in enumerate(calls):
         if progress is not None:
@@ -407,7 +525,7 @@ def _rows_of_callables(capture: Any, calls: list[Any], port: Mapping[str, Callab
         if pattern is None:
             continue
         unused.discard(pattern)
-        yield from rows_of_call(capture, call, port[pattern], tol, provider)
+        yield from rows_of_call(capture, call, port[pattern], tol, provider, search)
     for pattern in unused:
         yield Row(pattern, pattern, 0, None, "", "missing", reason=f"no module of the reference matches {pattern!r}")
     if progress is not None:
@@ -422,8 +540,9 @@ def module_matches(module: str, pattern: str, capture: Any) -> bool:
     return bool(root) and module.startswith(root + ".") and fnmatch.fnmatchcase(module[len(root) + 1:], pattern)
 
 
-def rows_of_call(capture: Any, call: Any, function: Callable[..., Any], tol: Tolerance, provider: str = "auto") -> Iterator[Row]:
-    """Run the port on the captured inputs of one call and compare every output."""
+def rows_of_call(capture: Any, call: Any, function: Callable[..., Any], tol: Tolerance, provider: str = "auto",
+                 search: Search | None = None) -> Iterator[Row]:
+    """Run the port on the captured inputs of one call and compare every output. search : looks for a layout where one does not agree."""
     at = {"module": call.module, "call": call.number, "step": call.step}
     if not len(call.outputs):
         yield empty_row(call)
@@ -444,7 +563,10 @@ def rows_of_call(capture: Any, call: Any, function: Callable[..., Any], tol: Tol
             yield Row(name, kind=kind, status="missing", reason=reason, shape=expected.shape, dtype=expected.dtype.name, **at)
             continue
         result, golden = judge.judge(leaf, expected, matched[leaf])
-        yield row_of(result, name=name, kind=kind, golden=golden, **at)
+        row = row_of(result, name=name, kind=kind, golden=golden, **at)
+        if search is not None:
+            search.look(row, expected, matched[leaf])
+        yield row
     used = {id(array) for array in matched.values()}
     for leaf, array in found.items():
         if id(array) not in used:

@@ -146,8 +146,10 @@ def run_port(port: Callable[..., Any], call: Any) -> dict[str, np.ndarray]:
     A function whose parameters are named as the reference's gets the captured arguments by name. Any other gets them positionally in
     order of place, None and numbers in theirs; what no tensor is in is left out if it takes fewer. Arrays are NumPy's. A torch.nn.Module, or
     a port marked by `wants_torch`, gets torch tensors; a module gets those by the names of its parameters where it has them, with the
-    numbers, strings and None that were captured too.
+    numbers, strings and None that were captured too. A port with a method `run_call(call)` runs the call by itself.
     """
+    if hasattr(port, "run_call"):
+        return port.run_call(call)
     torch_tensors = _is_module(port) or getattr(port, "wants_torch", False)
     leaves = {path: to_torch(array) if torch_tensors else array for path, array in call.inputs.items()}
     places = place_values(leaves)

@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--porting-ref", metavar="CAPTURE", help="the reference: a directory that `porting capture` wrote")
     group.addoption("--porting-port", metavar="MODULE:FACTORY",
                     help="what FACTORY() returns is tested, one test per captured module call; also FILE.py:FACTORY, or the path of a capture or of files")
+    group.addoption("--porting-names", metavar="MAP", action="append", help="what the reference calls the port's tensors: a TOML file, llama.cpp, flax or zml")
     group.addoption("--porting-tol", metavar="T", default="auto", help="auto, strict, exact, close, approximate, ulp(N), pcc(X), allclose(RTOL, ATOL)")
     group.addoption("--porting-report", metavar="FILE", help=f"write the report; the ending says how: {', '.join(REPORT_SUFFIXES)}")
 
@@ -142,13 +143,18 @@ class Plan:
         from collections.abc import Mapping
 
         from ._core import PortingError
-        from .compare import _is_callables, module_matches
+        from .compare import _is_callables, module_matches, under_reference_names
+        from .interop.names import CONVENTIONS, load
         from .port import open_port
+
+        given = config.getoption("--porting-names")
+        self.names = load([name if name in CONVENTIONS else _from_start(config, name) for name in given]) if given else None
 
         self.port = load_port(config, self.port_text)
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(self.port, torch.nn.Module):
-            self.modules = dict(self.port.named_modules(remove_duplicate=False))
+            own = self.port.named_modules(remove_duplicate=False)
+            self.modules = {name if self.names is None else self.names.module(name, self.capture): module for name, module in own}
             self.calls, self.form = calls, "module"
             return
         if not isinstance(self.port, (str, os.PathLike, Mapping)):
@@ -156,6 +162,7 @@ class Plan:
                                " callables, a torch.nn.Module, a mapping of names to arrays, or a path")
         self.port = open_port(self.port)
         self.form = "callables" if _is_callables(self.port) else "names"
+        self.port = under_reference_names(self.port, self.capture, self.names, None)
         if self.form == "callables":
             self.unmatched = [p for p in self.port if not any(module_matches(c.module, p, self.capture) for c in calls)]
             calls = [c for c in calls if any(module_matches(c.module, p, self.capture) for p in self.port)]

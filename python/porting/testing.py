@@ -14,7 +14,8 @@ import numpy as np
 
 from . import _core
 from ._core import PortingError
-from .compare import cause_of_callable, open_reference, rows_of_call
+from .compare import cause_of_callable, check_layout_used, open_reference, rows_of_call, under_reference_names
+from .interop.propose import Search
 from .likeness import likeness
 from .pair import compare_arrays
 from .port import as_array
@@ -275,7 +276,8 @@ def _greatest(values: np.ndarray, skip: np.ndarray) -> tuple[float, tuple[int, .
 # ---------------------------------------------------------------- one layer
 
 
-def test_layer(port: Callable[..., Any], activations: Any, name: str, *, tol: str | Tolerance = "auto", call: int | None = None) -> Report:
+def test_layer(port: Callable[..., Any], activations: Any, name: str, *, tol: str | Tolerance = "auto", call: int | None = None,
+               layout: str | Mapping[str, str] | None = None) -> Report:
     """Run a port of one module on the captured inputs and compare every output.
 
     Parameters
@@ -285,6 +287,8 @@ def test_layer(port: Callable[..., Any], activations: Any, name: str, *, tol: st
     name : path of the module
     tol : preset name or Tolerance
     call : number of the call; None: all of them
+    layout : how the port's axes become the reference's ("NHWC -> NCHW", or a mapping of patterns of full names to such texts: docs/NAMES.md); the port
+        gets its inputs in its own layout
 
     Returns
     -------
@@ -303,8 +307,12 @@ def test_layer(port: Callable[..., Any], activations: Any, name: str, *, tol: st
             have = [c.number for c in capture.calls(name)]
             raise PortingError(f"{name} has no captured call" + (f" {call}; it has {have}" if have else ""))
         chosen, warning = use_provider("auto")
-        rows = [row for one in calls for row in rows_of_call(capture, one, port, judge, chosen)]
-        report = Report(rows, len(calls), what="compare", tolerance=judge.name, environment={"provider": chosen}, warnings=[warning] if warning else [])
+        port = under_reference_names({name: port}, capture, None, layout)[name]
+        search = Search()
+        rows = [row for one in calls for row in rows_of_call(capture, one, port, judge, chosen, search)]
+        check_layout_used([port])
+        report = Report(rows, len(calls), what="compare", tolerance=judge.name, environment={"provider": chosen}, warnings=[warning] if warning else [],
+                        proposals=search.found)
         report.cause = cause_of_callable(capture, report, lambda module: port)
     if not report.passed:
         raise ParityError(_layer_message(name, report), report)

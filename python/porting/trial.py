@@ -12,6 +12,7 @@ import numpy as np
 
 from ._core import PortingError
 from .compare import match_leaves, rows_of_call
+from .interop.propose import Search
 from .port import run_port
 from .report import Row
 from .report.failure import failure
@@ -71,7 +72,7 @@ def judge_call(capture: Any, call: Any, port: Callable[..., Any], tol: Tolerance
             raise failed
         return found
 
-    rows = list(rows_of_call(capture, call, answer, tol))
+    rows = list(rows_of_call(capture, call, answer, tol, search=Search(4)))
     matched = match_leaves(list(call.outputs), found)
     kept = {leaf: array for leaf, array in matched.items() if array.shape == call.outputs[leaf].shape}
     return Outcome(capture, call, rows, kept)

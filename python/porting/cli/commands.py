@@ -282,12 +282,31 @@ def compare(args):
     from ..compare import compare as run_compare
 
     _require_directory_of(args.html)
+    _require_directory_of(args.propose)
+    layout = _layout(args.layout)
     with contextlib.closing(_open(args.reference)) as reference:
         if not os.path.exists(args.port):
             raise FileNotFoundError(2, "no such file or folder", args.port)
         with _warnings_as_sentences():
-            report = run_compare(reference, args.port, tol=args.tol, mode=args.mode, provider=args.provider, require_coverage=args.require_coverage)
+            report = run_compare(reference, args.port, tol=args.tol, mode=args.mode, provider=args.provider, names=args.names, layout=layout,
+                                 require_coverage=args.require_coverage)
+        if args.propose is not None:
+            with open(args.propose, "w", encoding="utf-8") as file:
+                file.write(f"# Suggested by the values of {os.path.basename(args.port)}; look through it before you use it with --names.\n\n")
+                file.write("\n\n".join(proposal.to_toml() for proposal in report.proposals) + "\n")
         return _finish(report, args, f"{args.port}: has no tensor in common with {args.reference}")
+
+
+def _layout(texts):
+    """What `compare` takes, from the words of --layout: one text for all, or PATTERN=TEXT for some."""
+    if not texts:
+        return None
+    pairs = [re.match(r"([^ =>]+)=(.*->.*)", text, re.DOTALL) for text in texts]
+    if len(texts) == 1 and pairs[0] is None:
+        return texts[0]
+    if not all(pairs):
+        raise PortingError("--layout: with more than one, each is PATTERN=LAYOUT")
+    return {pair[1]: pair[2] for pair in pairs}
 
 
 # ---------------------------------------------------------------- keeping

@@ -86,7 +86,8 @@ class Report:
     """Rows of a whole model in order of execution.
 
     rows : list of Row. num_calls : calls of modules in the reference. what : "check" or "compare". missing_fails : whether a tensor that
-    the port does not have, or has too many, fails the report. environment : facts about how it was made. warnings : sentences.
+    the port does not have, or has too many, fails the report. environment : facts about how it was made. warnings : sentences. proposals : names and
+    layouts that the values suggest (`interop.propose.Proposal`); they change no verdict.
     """
 
     rows: Sequence[Row]
@@ -97,12 +98,13 @@ class Report:
     warnings: Sequence[str] = ()
     tolerance: str = "auto"
     cause: Any = None
+    proposals: Sequence[Any] = ()
 
     @cached_property
     def _by_call(self) -> dict[tuple[str, int], list[Row]]:
         calls: dict[tuple[str, int], list[Row]] = {}
         for row in self.rows:
-            if row.status != "extra":
+            if row.status != "extra" and row.kind != "parameter":
                 calls.setdefault((row.module, row.call), []).append(row)
         return calls
 

@@ -28,7 +28,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "worst_err_scale": plain(report.worst_err_scale),
         "first_divergence": None if first is None else first.name, "last_good": None if good is None else good.name,
         "cause": None if report.cause is None else plain(report.cause.to_dict()),
-        "warnings": [str(text) for text in report.notices], "environment": plain(report.environment),
+        "proposals": [plain(proposal.to_dict()) for proposal in report.proposals], "warnings": [str(text) for text in report.notices], "environment": plain(report.environment),
         "rows": [_row(row) for row in report.rows],
     }
 
