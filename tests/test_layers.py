@@ -16,18 +16,18 @@ PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "ops_table", "structure", "tree"},
     {"providers", "tolerance", "likeness", "selection", "tensors", "environment", "profiles", "widening"},
-    {"patterns", "modules", "forms"},
+    {"patterns", "modules", "forms", "keeping"},
     {"recorder"},
-    {"program", "capture", "export", "weights"},
+    {"program", "roots", "capture", "export", "weights"},
     {"collecting"},
     {"hooks"},
     {"report"},
-    {"compare", "port", "diagnose", "interop", "golden", "graph", "judging", "pair", "describe"},
+    {"compare", "port", "diagnose", "engine", "interop", "golden", "graph", "judging", "op_judging", "op_level", "pair", "describe", "whole"},
     {"check", "testing", "trial"},
     {"parity", "fixture"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},
 ]
-TORCH_AT_IMPORT = {"hooks", "patterns", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
+TORCH_AT_IMPORT = {"hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
 TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity"}  # to_torch(), running models
 
 

@@ -91,8 +91,10 @@ Program_missing(PyObject *self, PyObject *args)
 typedef struct run_request {
     PyObject *items; /* list of (number, array), keeps the arrays */
     port_feed *feeds;
-    int64_t *fetches, *fetch_at, *symbols;
-    Py_ssize_t num_feeds, num_fetches, num_fetch_at, num_symbols;
+    int64_t *fetches, *fetch_at, *symbols, *only;
+    Py_ssize_t num_feeds, num_fetches, num_fetch_at, num_symbols, num_only, num_expects;
+    PyObject *expected; /* tuple of (value, op, array), keeps the arrays */
+    port_expect *expects;
     uint64_t feed_bytes;
 } run_request;
 
@@ -103,6 +105,9 @@ request_end(run_request *request)
     PyMem_Free(request->fetches);
     PyMem_Free(request->fetch_at);
     PyMem_Free(request->symbols);
+    PyMem_Free(request->only);
+    PyMem_Free(request->expects);
+    Py_XDECREF(request->expected);
     Py_XDECREF(request->items);
 }
 
@@ -159,6 +164,48 @@ read_feeds(core_state *state, PyObject *mapping, run_request *request)
     return 0;
 }
 
+static int
+read_expects(core_state *state, PyObject *sequence, bool restore, run_request *request)
+{
+    request->expected = PySequence_Tuple(sequence);
+    if (request->expected == NULL) {
+        return -1;
+    }
+    request->num_expects = PyTuple_GET_SIZE(request->expected);
+    request->expects = PyMem_Calloc((size_t)(request->num_expects > 0 ? request->num_expects : 1), sizeof *request->expects);
+    if (request->expects == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t k = 0; k < request->num_expects; k++) {
+        PyObject *item = PyTuple_GET_ITEM(request->expected, k); /* borrowed */
+        if (!PyTuple_Check(item) || PyTuple_GET_SIZE(item) != 3) {
+            PyErr_SetString(PyExc_TypeError, "expects must be a sequence of (value, op, array)");
+            return -1;
+        }
+        request->expects[k].restore = restore;
+        request->expects[k].value = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 0));
+        request->expects[k].at = PyLong_AsLongLong(PyTuple_GET_ITEM(item, 1));
+        if (PyErr_Occurred() || bind_view_from_array(state, PyTuple_GET_ITEM(item, 2), &request->expects[k].view) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static PyObject *
+with_answers(PyObject *list, const run_request *request)
+{
+    PyObject *answers = list != NULL ? PyList_New(request->num_expects) : NULL;
+    for (Py_ssize_t k = 0; answers != NULL && k < request->num_expects; k++) {
+        PyList_SET_ITEM(answers, k, PyBool_FromLong(request->expects[k].same));
+    }
+    PyObject *both = answers != NULL ? PyTuple_Pack(2, list, answers) : NULL;
+    Py_XDECREF(list);
+    Py_XDECREF(answers);
+    return both;
+}
+
 static PyObject *
 take_results(core_state *state, port_result *results, Py_ssize_t count)
 {
@@ -207,14 +254,14 @@ static PyObject *
 Program_run(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"begin", "end", "feeds", "fetches", "fetch_at", "provider", "variant", "capability",
-                               "num_threads", "mkldnn", "symbols", "check_strides", "operands", NULL};
+                               "num_threads", "mkldnn", "symbols", "check_strides", "operands", "only", "expects", "restore", NULL};
     const char *provider = "auto", *variant = NULL, *operands = NULL, *capability = "default";
     long long begin, end;
-    PyObject *feeds, *fetches, *fetch_at = Py_None, *symbols = NULL, *list = NULL;
-    int num_threads = 1, mkldnn = 1 + (int)port_cpu_has_avx512(), check_strides = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLOO|$OszsiO&Opz:run", keywords, &begin, &end, &feeds, &fetches, &fetch_at,
+    PyObject *feeds, *fetches, *fetch_at = Py_None, *symbols = NULL, *only = Py_None, *expects = Py_None, *list = NULL;
+    int num_threads = 1, mkldnn = 1 + (int)port_cpu_has_avx512(), check_strides = 0, restore = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLOO|$OszsiO&OpzOOp:run", keywords, &begin, &end, &feeds, &fetches, &fetch_at,
                                      &provider, &variant, &capability, &num_threads, bind_mkldnn, &mkldnn, &symbols, &check_strides,
-                                     &operands)) {
+                                     &operands, &only, &expects, &restore)) {
         return NULL;
     }
     core_state *state = bind_state_of_type(Py_TYPE(self));
@@ -226,7 +273,9 @@ Program_run(PyObject *self, PyObject *args, PyObject *kwargs)
     if (read_feeds(state, feeds, &request) < 0 ||
         read_ints(fetches, &request.fetches, &request.num_fetches) < 0 ||
         (fetch_at != Py_None && read_ints(fetch_at, &request.fetch_at, &request.num_fetch_at) < 0) ||
-        (symbols != NULL && read_ints(symbols, &request.symbols, &request.num_symbols) < 0)) {
+        (symbols != NULL && read_ints(symbols, &request.symbols, &request.num_symbols) < 0) ||
+        (only != Py_None && read_ints(only, &request.only, &request.num_only) < 0) ||
+        (expects != Py_None && read_expects(state, expects, restore != 0, &request) < 0)) {
         goto done;
     }
     if (fetch_at != Py_None && request.num_fetch_at != request.num_fetches) {
@@ -236,7 +285,14 @@ Program_run(PyObject *self, PyObject *args, PyObject *kwargs)
     options.symbols = request.symbols;
     options.num_symbols = request.num_symbols;
     options.check_strides = check_strides != 0;
+    options.only = request.only;
+    options.num_only = (size_t)request.num_only;
+    options.expects = request.expects;
+    options.num_expects = (size_t)request.num_expects;
     list = execute((ProgramObject *)self, state, begin, end, &request, &options);
+    if (expects != Py_None) {
+        list = with_answers(list, &request);
+    }
 done:
     request_end(&request);
     return list;
@@ -259,8 +315,10 @@ static PyMethodDef program_methods[] = {
     {"missing", Program_missing, METH_VARARGS, "missing(begin, end)\n--\n\nNames of ops in [begin, end) without a handler."},
     {"run", (PyCFunction)(void (*)(void))Program_run, METH_VARARGS | METH_KEYWORDS,
      "run(begin, end, feeds, fetches, *, fetch_at=None, provider='auto', variant=None, capability='default', num_threads=1, "
-     "mkldnn=True, symbols=(), check_strides=False, operands=None)\n--\n\nExecute ops [begin, end) and return the fetched values. An op that "
-     "lacks a kernel of the variant runs its reference. check_strides also refuses results that do not lie as recorded."},
+     "mkldnn=True, symbols=(), check_strides=False, operands=None, only=None, expects=None, restore=False)\n--\n\nExecute ops [begin, end), "
+     "or those in `only`, and return the fetched values. An op that lacks a kernel of the variant runs its reference. check_strides also "
+     "refuses results that do not lie as recorded. With expects, [(value, op, array)] in the order of ops: (fetched values, [whether the "
+     "value holds these bits right after the op]); restore goes on with the expected bits where it does not."},
     {NULL, NULL, 0, NULL},
 };
 

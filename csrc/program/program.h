@@ -29,6 +29,14 @@ typedef struct port_feed {
 typedef enum port_operand_format {
     PORT_OPERANDS_EXACT = 0, PORT_OPERANDS_TF32, PORT_OPERANDS_BF16, PORT_OPERANDS_F16, PORT_OPERANDS_Q8_0
 } port_operand_format;
+/* What a value is expected to hold at one point of the run. */
+typedef struct port_expect {
+    int64_t value;
+    int64_t at;     /* right after this op; begin - 1: before the first */
+    port_view view; /* borrowed */
+    bool restore;   /* if it is not the same, but of that dtype and shape: go on with the expected content */
+    bool same;      /* out: dtype, shape and every bit agree. False also if there was no such value */
+} port_expect;
 
 typedef struct port_run_options {
     const port_provider *provider;
@@ -38,6 +46,10 @@ typedef struct port_run_options {
     int64_t num_symbols; /* values of the program's symbols (docs/PROGRAM.md), in order */
     const int64_t *symbols;
     bool check_strides; /* also refuse an output whose strides are not the recorded ones (tests) */
+    const int64_t *only; /* ascending: of [begin, end) only these ops run; NULL: all. Then fetch_at and expects must not be given */
+    size_t num_only;
+    port_expect *expects; /* in ascending order of `at`; nothing is copied for them */
+    size_t num_expects;
 } port_run_options;
 
 typedef struct port_result {

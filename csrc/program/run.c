@@ -14,8 +14,21 @@ typedef struct run_state {
     port_tensor **values;  /* by number; NULL: not there */
     int64_t *last_use;     /* op after which a value is dead; `end` for one that is fetched */
     op_call sizes;         /* only to evaluate symbols */
+    size_t num_expected;   /* expectations that have been looked at */
     port_error *err;
 } run_state;
+
+static int64_t
+num_steps(const run_state *run)
+{
+    return run->options->only != NULL ? (int64_t)run->options->num_only : run->end - run->begin;
+}
+
+static int64_t
+op_of_step(const run_state *run, int64_t step)
+{
+    return run->options->only != NULL ? run->options->only[step] : run->begin + step;
+}
 
 static void
 drop_value(run_state *run, int64_t v)
@@ -327,9 +340,94 @@ static void
 find_last_uses(run_state *run)
 {
     release_context context = {run, 0};
-    for (context.op_idx = run->begin; context.op_idx < run->end; context.op_idx++) {
+    for (int64_t step = 0; step < num_steps(run); step++) {
+        context.op_idx = op_of_step(run, step);
         op_for_each_input(&run->program->ops[context.op_idx], note_use, &context);
     }
+    for (size_t k = 0; k < run->options->num_expects; k++) {
+        context.op_idx = run->options->expects[k].at;
+        note_use(run->options->expects[k].value, &context);
+    }
+}
+
+/* ------------------------------------------------------------------ expectations */
+
+static bool
+holds(const port_tensor *tensor, const port_view *expected, bool *no_memory)
+{
+    bool same = tensor != NULL && tensor->dtype == expected->dtype && tensor->ndim == expected->ndim;
+    for (int32_t d = 0; same && d < expected->ndim; d++) {
+        same = tensor->shape[d] == expected->shape[d];
+    }
+    size_t bytes = same ? (size_t)tensor_elems(tensor) * port_dtype_size(tensor->dtype) : 0;
+    if (!same || bytes == 0) {
+        return same;
+    }
+    const port_view view = tensor_view(tensor), *sides[2] = {&view, expected};
+    void *copies[2] = {NULL, NULL};
+    const void *data[2];
+    for (int k = 0; k < 2; k++) {
+        data[k] = sides[k]->data;
+        if (!port_view_is_contiguous(sides[k])) {
+            data[k] = copies[k] = port_alloc(bytes);
+            *no_memory = *no_memory || copies[k] == NULL;
+        }
+        if (copies[k] != NULL) {
+            port_view_gather(sides[k], copies[k]);
+        }
+    }
+    same = !*no_memory && memcmp(data[0], data[1], bytes) == 0;
+    port_free(copies[0]);
+    port_free(copies[1]);
+    return same;
+}
+
+static port_status
+look_at_expectations(run_state *run, int64_t op_idx)
+{
+    const port_run_options *options = run->options;
+    bool no_memory = false;
+    size_t first = run->num_expected;
+    for (; run->num_expected < options->num_expects && options->expects[run->num_expected].at <= op_idx; run->num_expected++) {
+        port_expect *expect = &options->expects[run->num_expected];
+        expect->same = holds(run->values[expect->value], &expect->view, &no_memory);
+        if (no_memory) {
+            return port_fail(run->err, PORT_E_NOMEM, "no memory to compare value %lld", (long long)expect->value);
+        }
+        if (expect->restore && !expect->same && run->values[expect->value] != NULL) {
+            drop_value(run, expect->value);
+            port_status status = take_feed(run, &(port_feed){expect->value, expect->view});
+            if (status != PORT_OK) {
+                return status;
+            }
+        }
+    }
+    for (size_t k = first; k < run->num_expected; k++) { /* the others are released after their last use by an op */
+        release_if_dead(options->expects[k].value, &(release_context){run, op_idx});
+    }
+    return PORT_OK;
+}
+
+static port_status
+check_expectations(const run_state *run)
+{
+    const port_run_options *options = run->options;
+    for (size_t k = 0; k < options->num_expects; k++) {
+        const port_expect *expect = &options->expects[k];
+        if (expect->value < 0 || expect->value >= run->program->num_values || expect->at < run->begin - 1 || expect->at >= run->end ||
+            (k > 0 && expect->at < options->expects[k - 1].at)) {
+            return port_fail(run->err, PORT_E_VALUE, "value %lld is expected at op %lld: ops %lld to %lld run, expectations come in the order "
+                             "of ops", (long long)expect->value, (long long)expect->at, (long long)run->begin, (long long)run->end);
+        }
+    }
+    for (size_t k = 0; options->only != NULL && k < options->num_only; k++) {
+        int64_t op = options->only[k];
+        if (op < run->begin || op >= run->end || (k > 0 && op <= options->only[k - 1])) {
+            return port_fail(run->err, PORT_E_VALUE, "op %lld cannot be run alone: expected ascending ops from %lld to %lld",
+                             (long long)op, (long long)run->begin, (long long)run->end);
+        }
+    }
+    return PORT_OK;
 }
 
 /* ------------------------------------------------------------------ the run */
@@ -363,6 +461,9 @@ check_request(run_state *run, const int64_t *fetches, const int64_t *fetch_at, s
     port_status status = options_check(run->options, run->err);
     if (status != PORT_OK) {
         return status;
+    }
+    if (run->options->only != NULL && (fetch_at != NULL || run->options->num_expects > 0)) {
+        return port_fail(run->err, PORT_E_VALUE, "single ops are run: values cannot be asked for, or expected, in between");
     }
     if (run->begin < 0 || run->end < run->begin || run->end > program->num_ops) {
         return port_fail(run->err, PORT_E_VALUE, "ops %lld to %lld are asked for, the program has %lld", (long long)run->begin,
@@ -398,10 +499,17 @@ run_interval(run_state *run, const port_feed *feeds, size_t num_feeds, const int
         int64_t at = fetch_at != NULL && fetch_at[k] >= 0 ? fetch_at[k] : run->end;
         run->last_use[fetches[k]] = at > run->last_use[fetches[k]] ? at : run->last_use[fetches[k]];
     }
-    for (int64_t op = run->begin; op < run->end && status == PORT_OK; op++) {
+    if (status == PORT_OK) {
+        status = look_at_expectations(run, run->begin - 1);
+    }
+    for (int64_t step = 0; step < num_steps(run) && status == PORT_OK; step++) {
+        int64_t op = op_of_step(run, step);
         status = run_op(run, op);
         if (status == PORT_OK) {
             status = take_fetches(run, fetches, fetch_at, num_fetches, op, results);
+        }
+        if (status == PORT_OK) {
+            status = look_at_expectations(run, op);
         }
         release_after(run, op);
     }
@@ -421,6 +529,7 @@ port_program_run(const port_program *program, int64_t begin, int64_t end, const 
     run_state run = {.program = program, .options = &opt, .begin = begin, .end = end, .err = err, .sizes = {.options = &opt}};
     memset(results, 0, num_fetches * sizeof *results);
     port_status status = check_request(&run, fetches, fetch_at, num_fetches);
+    status = status == PORT_OK ? check_expectations(&run) : status;
     if (status != PORT_OK) {
         return status;
     }

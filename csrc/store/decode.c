@@ -293,7 +293,7 @@ decode_call(port_reader *reader, port_cursor *c, port_error *err)
     call.phase = port_get_u32(c); /* u8 and three zeros */
     call.structure = port_get_u32(c);
     call.count = port_get_u32(c);
-    if (c->bad || call.phase > PORT_PHASE_TAP || (size_t)(c->end - c->at) != 4 * (size_t)call.count) {
+    if (c->bad || call.phase > PORT_PHASE_OP || (size_t)(c->end - c->at) != 4 * (size_t)call.count) {
         return corrupt(err, "a call has the wrong size or phase");
     }
     port_status status = check_string(reader, call.module, "the module of a call", err);

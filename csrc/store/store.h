@@ -11,7 +11,7 @@
 #define PORT_NOWAIT 1u
 #define PORT_WOULD_BLOCK ((port_status)1)
 
-typedef enum port_phase { PORT_PHASE_IN = 0, PORT_PHASE_OUT = 1, PORT_PHASE_TAP = 2 } port_phase;
+typedef enum port_phase { PORT_PHASE_IN = 0, PORT_PHASE_OUT = 1, PORT_PHASE_TAP = 2, PORT_PHASE_OP = 3 } port_phase;
 
 typedef struct port_writer_stats {
     uint64_t num_tensors, num_deduplicated; /* stored; found equal to one stored before */

@@ -34,7 +34,7 @@ port_full_name(port_text *out, const char *module, size_t module_bytes, uint32_t
         port_text_put_u64(out, call);
     }
     if (phase != PORT_PHASE_TAP) {
-        const char *middle = phase == PORT_PHASE_IN ? ".in." : ".out.";
+        const char *middle = phase == PORT_PHASE_IN ? ".in." : phase == PORT_PHASE_OUT ? ".out." : ".op.";
         port_text_puts(out, out->size == begin ? middle + 1 : middle);
         port_text_put(out, leaf, leaf_bytes);
     } else if (leaf_bytes > 0) {

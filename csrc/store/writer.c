@@ -467,8 +467,8 @@ call_locked(port_writer *writer, const port_call_record *record, unsigned flags,
 port_status
 port_writer_call(port_writer *writer, const port_call_record *record, unsigned flags, port_error *err)
 {
-    if (record->phase > PORT_PHASE_TAP) {
-        return port_fail(err, PORT_E_VALUE, "phase: expected 0 (in), 1 (out) or 2 (tap), got %u", record->phase);
+    if (record->phase > PORT_PHASE_OP) {
+        return port_fail(err, PORT_E_VALUE, "phase: expected 0 (in), 1 (out), 2 (tap) or 3 (op), got %u", record->phase);
     }
     if (record->count > RECORD_MAX_BYTES / 8) {
         return port_fail(err, PORT_E_VALUE, "a call of %u tensors is too large for a record", record->count);

@@ -17,6 +17,8 @@ _HOME = {
     "open": "capture",
     "Capture": "capture",
     "check": "check",
+    "run": "whole",
+    "Engine": "engine",
     "compare": "compare",
     "describe": "describe",
     "graph": "graph",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .describe import describe
     from .diagnose import Diagnosis
     from .diagnose.explain import explain
+    from .engine import Engine
     from .graph import graph
     from .hooks import ActivationCollector, tap
     from .parity import parity
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from .report import Report
     from .testing import ParityError, assert_close, assert_with_pcc, test_layer
     from .tolerance import Tolerance
+    from .whole import run
 
 
 def __getattr__(name: str) -> Any:

@@ -84,8 +84,13 @@ class Program:
     def run(self, begin: int, end: int, feeds: Mapping[int, np.ndarray], fetches: Sequence[int], *,
             fetch_at: Sequence[int] | None = None, provider: str = "auto", variant: str | None = None,
             capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True,
-            symbols: Sequence[int] = (), check_strides: bool = False, operands: str | None = None) -> list[np.ndarray]: ...
-    # operands: "tf32", "bf16", "f16" or "q8_0": float32 operands of products are rounded to it first
+            symbols: Sequence[int] = (), check_strides: bool = False, operands: str | None = None, only: Sequence[int] | None = None,
+            expects: Sequence[tuple[int, int, np.ndarray]] | None = None, restore: bool = False) -> Any:
+        """list[np.ndarray], the fetched values; with expects (list, list[bool]).
+        operands: "tf32", "bf16", "f16" or "q8_0": float32 operands of products are rounded to it first.
+        only: ascending numbers of the ops that run, of [begin, end); then without fetch_at and expects.
+        expects: (value, op, array) in ascending order of ops: does the value hold these bits right after the op (begin - 1: before
+        the first)? restore: where it does not, the run goes on with these bits."""
 
 def call_op(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] = {}, *, provider: str = "auto", variant: str | None = None,
             capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True, operands: str | None = None) -> Any:

@@ -149,6 +149,7 @@ class Call:
         self.number = number
         self.step = step
         self._records: list[_Record | None] = [None, None]
+        self._ops: _Record | None = None
 
     @property
     def returned(self) -> bool:
@@ -163,6 +164,11 @@ class Call:
     def outputs(self) -> Mapping[str, np.ndarray]:
         """Leaf path to array, as they were when the module returned."""
         return _Leaves(self._capture, self._records[1])
+
+    @property
+    def op_tensors(self) -> Mapping[str, np.ndarray]:
+        """What its own ops made, by leaf path (``"3.aten.mm.default.out.0"``); empty unless captured with level="op"."""
+        return _Leaves(self._capture, self._ops)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -187,8 +193,12 @@ class Call:
 
     def leaf_ids(self, phase: str) -> dict[str, int]:
         """Leaf path to tensor id. Equal tensors have equal ids."""
-        record = self._records[PHASES.index(phase)]
+        record = self.record(phase)
         return dict(zip(record.form.leaves, record.ids)) if record is not None else {}
+
+    def record(self, phase: str) -> _Record | None:
+        """The record of one phase: "in", "out" or "op"."""
+        return self._ops if phase == "op" else self._records[PHASES.index(phase)]
 
     def _rebuild(self, phase: int) -> Any:
         record = self._records[phase]
@@ -379,7 +389,10 @@ class Capture(Mapping[str, np.ndarray]):
             if call is None:
                 call = calls[number] = Call(self, module, number, step)
                 in_order.append(call)
-            call._records[phase] = record
+            if phase == 3:
+                call._ops = record
+            else:
+                call._records[phase] = record
         return in_order, by_module, taps
 
     @property
@@ -494,7 +507,8 @@ class Capture(Mapping[str, np.ndarray]):
 
         in_order, _, taps = self._calls
         for call in in_order:
-            for phase, record in zip(PHASES, call._records):
+            for phase in ("in", "op", "out"):
+                record = call.record(phase)
                 if record is not None:
                     add(record, naming.prefix(call.module, call.number, phase))
         for name, uses in taps.items():
@@ -542,7 +556,7 @@ class Capture(Mapping[str, np.ndarray]):
 
     def _record(self, module: str, call: int, phase: str) -> _Record | None:
         entry = self._calls[1].get(module, {}).get(call)
-        return entry._records[PHASES.index(phase)] if entry is not None else None
+        return entry.record(phase) if entry is not None else None
 
     def _not_found(self, name: str, candidates: Mapping[str, Any]) -> LayerNotFoundError:
         near = naming.suggest(name, candidates)

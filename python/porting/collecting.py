@@ -7,7 +7,7 @@ the tensors later can't reach back.
 A call that ends with an exception never comes to its forward hook. Which calls are still open is told by the Python frames
 that called the hooks: those of an open call are below the frames of every call inside it. Only their ids are kept.
 
-What it does not do: it sees no tensor that stays inside a module's forward (`tap` names those), and it stores nothing that
+What it does not do: it sees no tensor that stays inside a module's forward (`tap` names those; level="op" keeps every op's), and it stores nothing that
 has no dense values in memory (meta, sparse, quantised tensors): these are listed in the capture's notes. Cached keys
 and values that are the same objects, at the same place and version as at the last hook are not read again: a change through
 `.data` or NumPy, which counts no version, is not seen there.
@@ -23,13 +23,16 @@ import threading
 import warnings
 import weakref
 from bisect import bisect_left
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from . import _core, naming, structure
 from .forms import Form, make_form
+from .keeping import OpKeeper
 from .modules import Slot, is_compiled
 from .recorder import Recorder, pattern_of, skip_compilation
 from .selection import Selection
@@ -107,7 +110,8 @@ class Run:
     """One capture while it is written: the hooks, the writer, the recorder and what they remember."""
 
     def __init__(
-        self, slots: list[Slot], selection: Selection, writer: _core.Writer, program: str | bool, stop: bool
+        self, slots: list[Slot], selection: Selection, writer: _core.Writer, program: str | bool, stop: bool,
+        level: str = "module",
     ) -> None:
         self.slots = slots
         self.selection = selection
@@ -116,7 +120,11 @@ class Run:
         self.stopped = False
         self.failure: OSError | None = None  # the writer's: nothing more can be stored
         self.weights = Weights(slots, self._put, writer.name, self.note)
-        self.recorder = Recorder(self._store_constant, self.weights.name_of) if program else None
+        keeper = OpKeeper(self._put_op, self._store_ops) if level == "op" else None
+        self.recorder = Recorder(self._store_constant, self.weights.name_of, keeper) if program else None
+        self._recorded_step = 0
+        self._selected = {slot.name for slot in slots if slot.selected}
+        self._op_texts: dict[tuple[str, ...], str] = {}
         self.share_programs = program == "once"
         self._recorder_lock = threading.Lock()  # held by the call that is being recorded
         self._recording_thread = 0  # dispatch modes belong to a thread
@@ -264,6 +272,7 @@ class Run:
                 self._recorder_lock.release()
                 return
             self._recording_thread = me
+            self._recorded_step = frame.step
         recorder.enter(slot.name, frame.call, tensors)
 
     def _exit(self, frame: _Frame, output: Any) -> None:
@@ -437,6 +446,35 @@ class Run:
             self._constants[tensor_id] = name
             self.writer.name(name, tensor_id)
         return self._constants[tensor_id]
+
+    def _put_op(self, tensor: torch.Tensor, module: str, call: int, leaf: str) -> int | None:
+        """For the keeper: stores a tensor that an op made or took."""
+        if module not in self._selected or not self.selection.takes_tensor(naming.full_name(module, 0, "op", leaf)):
+            return None
+        if self.failure is not None:
+            return None
+        try:
+            with _disable_current_modes():
+                return self._put(tensor, naming.full_name(module, call, "op", leaf))
+        except DroppedError as error:
+            self._note_dropped(naming.full_name(module, 0, "op", leaf), str(error))
+        except OSError as error:
+            self._trouble(error, naming.full_name(module, call, "op", leaf))
+        return None
+
+    def _store_ops(self, module: str, call: int, leaves: Sequence[str], ids: Sequence[int]) -> None:
+        """For the keeper: the record of the ops of one module call."""
+        leaves = tuple(leaves)
+        text = self._op_texts.get(leaves)
+        if text is None:
+            if len(self._op_texts) >= MAX_FORMS:
+                self._op_texts.clear()
+            text = structure.to_json(leaves, {"list": [{"$": i} for i in range(len(leaves))]})
+            self._op_texts[leaves] = text
+        try:
+            self.writer.call(module, call, self._recorded_step, 3, text, ids)
+        except Exception as error:
+            self._trouble(error, f"the ops of {module or 'the root'}")
 
     def store_tap(self, name: str, value: Any) -> None:
         if self.failure is not None or self.stopped:

@@ -23,9 +23,12 @@ from .interop.names import LaidOutPort, MappedPort, NamesError, flat_names, load
 from .interop.propose import Search, propose_pairs
 from .judging import CallJudge, run_on_inputs
 from .naming import suggest
+from .op_judging import rows_of_compare
+from .op_level import ops_of
 from .pair import Comparison, bits_equal, compare_arrays
 from .port import as_array, open_port, run_port
 from .program import find_interval
+from .profiles import AS_CAPTURED, settings
 from .providers import use_provider
 from .report import Report, Row
 from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, resolve
@@ -73,7 +76,8 @@ def _inside(call: Any, outer: Any) -> bool:
 
 
 def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "isolated", names: Any = None,
-            layout: str | Mapping[str, str] | None = None, require_coverage: bool = True, explain: bool = True, provider: str = "auto", progress: Callable[[int, int, str], None] | None = None) -> Report:
+            layout: str | Mapping[str, str] | None = None, require_coverage: bool = True, explain: bool = True, provider: str = "auto",
+            level: str = "module", progress: Callable[[int, int, str], None] | None = None) -> Report:
     """Compare a port with a capture of the reference.
 
     Parameters
@@ -99,12 +103,16 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
         capture; for callables every output of the modules that the patterns name (a pattern that matches none is missing)
     explain : whether the first divergence is diagnosed (report.cause)
     provider : where matrix products of runs in C come from, as `check` has it
+    level : "module", or "op": op by op, where both hold tensors of ops (captured with level="op") under the same names; modes "isolated" and
+        "chained" then mean the same of ops
     progress : called with (calls done, calls in all, module)
 
     A report passes if at least one tensor was compared, all compared ones pass, and coverage is as required. `report.proposals` says which names and
     layouts the values suggest for what was not found or does not agree; nothing of it is taken for granted.
     Raises PortingError or OSError for what can't be opened or a name map that does not fit, ValueError for an unknown mode.
     """
+    if level not in ("module", "op"):
+        raise ValueError(f"level is 'module' or 'op', got {level!r}")
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(map(repr, MODES))}, got {mode!r}")
     tol = resolve(tol)
@@ -118,6 +126,10 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
         search = Search()
         calls = in_order_of_return(capture.call_list)
         chosen, warning = use_provider(provider)
+        if level == "op":
+            rows, count = _rows_of_ops(capture, port, tol, mode, chosen, progress)
+            return Report(rows, count, what="compare", unit="op", missing_fails=require_coverage, tolerance=tol.name,
+                          environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[warning] if warning else [])
         if _is_callables(port):
             if mode != "isolated":
                 raise ValueError(f"callables are run on the captured inputs: mode {mode!r} needs the outputs of a whole run")
@@ -230,6 +242,13 @@ def _environment(capture: Any, port: Any, mode: str) -> dict[str, Any]:
     if hasattr(port, "path"):
         facts["port"] = str(port.path)
     return facts
+
+
+def against_all_before(kind: str, expected: np.ndarray, actual: np.ndarray, depth: int, tol: Tolerance) -> Comparison:
+    """Against the reference's own output, as the result of every module up to this one; depth : 64 for each of them."""
+    if kind in EXACT_KINDS and kind != "move":
+        return compare_arrays(expected, actual, tol=tol, kind=kind)
+    return compare_arrays(expected, actual, tol=tol, kind="composite", terms=depth)
 
 
 # ------------------------------------------------------------ by names
@@ -435,10 +454,7 @@ class _NamedPort:
         return _Local(result.outputs, tuple(stand_ins))
 
     def _against_all_before(self, kind: str, expected: np.ndarray, actual: np.ndarray, depth: int) -> Comparison:
-        """Against the reference's own output, as the result of every module up to this one."""
-        if kind in EXACT_KINDS and kind != "move":
-            return compare_arrays(expected, actual, tol=self.tol, kind=kind)
-        return compare_arrays(expected, actual, tol=self.tol, kind="composite", terms=depth)
+        return against_all_before(kind, expected, actual, depth, self.tol)
 
     def _local_row(self, judge: CallJudge, leaf: str, local: np.ndarray, expected: np.ndarray, actual: np.ndarray, depth: int, theirs: _Inputs,
                    at: dict[str, Any]) -> Row:
@@ -485,6 +501,28 @@ class _NamedPort:
             return [name for name in find_interval(self.capture, call)[1].captured.values() if name in self.capture]
         except PortingError:
             return []
+
+
+def _rows_of_ops(capture: Any, port: Any, tol: Tolerance, mode: str, provider: str,
+                 progress: Callable[[int, int, str], None] | None) -> tuple[list[Row], int]:
+    """(rows, number of ops in the reference) of level "op"."""
+    if mode == "both" or _is_callables(port):
+        raise ValueError('level "op" compares tensors of ops, in mode "isolated" or "chained"')
+    ops = list(ops_of(capture))
+    names = {op.call.full_name("op", leaf) for _, op in ops for leaf in op.outputs}
+    given = [name for name in port if not name.startswith(("param:", "const:"))]
+    translate = match_prefix(names, given)
+    if not any(translate(name) in port for name in names):
+        raise PortingError('the port holds no tensor of an op under a name of the reference: capture it with level="op" (--level op)')
+    ways = settings(AS_CAPTURED, capture.environment, provider)
+    rows: list[Row] = []
+    for i, (runs, op) in enumerate(ops):
+        if progress is not None:
+            progress(i, len(ops), op.label)
+        rows.extend(rows_of_compare(runs, op, port, translate, tol, ways, mode == "isolated"))
+    if progress is not None:
+        progress(len(ops), len(ops), "")
+    return rows, len(ops)
 
 
 def _relative_error(metrics: Mapping[str, Any] | None) -> float | None:

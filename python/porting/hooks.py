@@ -30,7 +30,7 @@ from .environment import fingerprint
 from .modules import Slot, checkpoint_of, describe_model, describe_module, find_roots, make_slots
 from .selection import Filter, Selection, describe
 
-LEVELS = ("module",)
+LEVELS = ("module", "op")
 BUDGET_BYTES = 256 * 1024 * 1024
 
 _active: contextvars.ContextVar[tuple[Run, ...]] = contextvars.ContextVar("porting_active", default=())
@@ -50,7 +50,7 @@ class ActivationCollector:
     stop_after_first_step : end the run when a root module is called for the second time
     include, exclude : regular expression(s) searched for in module paths, or a function of the path
     blacklist_regexes : the same on full names of tensors (of call 0: ``model.layers.0.mlp.in.0``): these are left out
-    level : "module"
+    level : "module": what goes in and out of every module. "op": also what every ATen op inside them makes (`...op.<k>.<aten name>.out.<i>`)
     program : record the executed ops: "once" for each pattern of calls, "all" for each call, or False
     weights : store parameters and buffers: True, False, or "auto": if they are less than 2 GB. With False they are not hashed.
     budget_bytes : memory for tensors on their way to disk
@@ -92,6 +92,8 @@ class ActivationCollector:
         _one_of("level", level, LEVELS)
         _one_of("program", program, ("once", "all", False))
         _one_of("weights", weights, ("auto", True, False))
+        if level == "op" and program is False:
+            raise ValueError('level="op" keeps the tensors of recorded ops: it needs program="once" or "all", got False')
         if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int) or budget_bytes <= 0:
             raise ValueError(f"budget_bytes is a number of bytes above 0, got {budget_bytes!r}")
         self._model = model
@@ -159,7 +161,7 @@ class ActivationCollector:
         path = self._make_path()
         self._opened, self._given, self._directory = None, None, path
         writer = _core.Writer(path, self._budget_bytes)
-        run = Run(slots, self._selection, writer, self._program, self._stop)
+        run = Run(slots, self._selection, writer, self._program, self._stop, self._options["level"])
         try:
             self._begin(run)
         except BaseException:

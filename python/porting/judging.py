@@ -131,10 +131,10 @@ def linear_condition(capture: Any, call: Any, leaf: str, provider: str,
         scale, = program.core.run(interval.begin, interval.end, feeds, [interval.outputs[leaf]], provider=provider, symbols=symbols)
     except (PortingError, ValueError, KeyError, MemoryError):
         return None, None
-    return np.abs(scale.astype(np.float64)), _dot_length(program, interval)
+    return np.abs(scale.astype(np.float64)), dot_length(program, interval)
 
 
-def _dot_length(program: Program, interval: Interval) -> int | None:
+def dot_length(program: Program, interval: Interval) -> int | None:
     """K of the interval's matrix product or convolution, by the recorded shapes."""
     for name, args, *_ in program.ops[interval.begin : interval.end]:
         op = name.split(".")[1] if name.count(".") else name

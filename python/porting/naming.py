@@ -1,14 +1,17 @@
 """Full names of tensors (docs/FORMAT.md section 6): how they are written, split and guessed.
 
-A full name is ``<module>[@<call>].<in|out>.<leaf path>``; a tap's is its own name. Nothing here knows a capture: resolving
+A full name is ``<module>[@<call>].<in|out>.<leaf path>``; an op's tensor has ``op`` in the middle and its number, name and place as
+leaf path; a tap's is its own name. Nothing here knows a capture: resolving
 a name against what was captured is `capture.py`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 
-PHASES = ("in", "out", "tap")  # the index is the number in a CALL record
+PHASES = ("in", "out", "tap", "op")  # the index is the number in a CALL record
+_OP_LEAF = re.compile(r"\d+\..+\.(in|out)\.\d+$")
 
 
 def prefix(module: str, call: int, phase: str) -> str:
@@ -26,7 +29,7 @@ def full_name(module: str, call: int, phase: str, leaf: str) -> str:
     ----------
     module : path as in ``named_modules()`` (``""`` is the root of a bare module), or the name of a tap
     call : 0, 1, ... per module
-    phase : "in", "out" or "tap"
+    phase : "in", "out", "tap" or "op"
     leaf : dotted path below the phase; "" for a tap that is a single tensor
 
     Examples
@@ -55,7 +58,7 @@ def splits(name: str) -> Iterable[tuple[str, int, str, str]]:
     """Every way to read `name` as (module, call, phase, leaf), the longest module path first."""
     parts = name.split(".")
     for i in range(len(parts) - 1, -1, -1):
-        if parts[i] in ("in", "out"):
+        if parts[i] in ("in", "out", "op"):
             module, call = split_call(".".join(parts[:i]))
             yield module, call, parts[i], ".".join(parts[i + 1 :])
 
@@ -72,12 +75,16 @@ def split_name(name: str, modules: Collection[str] = ()) -> tuple[str, int, str,
     ('layers.0', 2, 'out', '1.0')
     >>> split_name("gate.out.out.in.x", modules={"gate.out"})
     ('gate.out', 0, 'out', 'in.x')
+    >>> split_name("layers.0@2.op.3.aten.mm.default.out.0")
+    ('layers.0', 2, 'op', '3.aten.mm.default.out.0')
     """
     first = None
     for split in splits(name):
         if split[0] in modules:
             return split
-        if first is None and split[3]:
+        if split[2] == "op" and _OP_LEAF.match(split[3]):
+            return split
+        if first is None and split[3] and split[2] != "op":
             first = split
     return first or (*split_call(name), "tap", "")
 

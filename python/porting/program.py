@@ -16,7 +16,7 @@ import numpy as np
 
 from . import _core
 from ._core import FormatError, PortingError, UnsupportedError
-from .profiles import AS_CAPTURED, settings
+from .profiles import AS_CAPTURED, Settings, settings
 from .widening import NARROW, lay_out, rounded_once, wide_core, widen_array
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Program:
             raise FormatError(f"program.json: a program is malformed: {type(error).__name__}: {error}") from error
         self._entry = entry
         self._core: _core.Program | None = None
+        self._uses: list[tuple[int, ...]] | None = None
+        self._external: dict[tuple[int, int], list[int]] = {}
         self._by_module: dict[str, list[Interval]] = {}
         for interval in sorted(self.intervals, key=lambda i: i.call):
             self._by_module.setdefault(interval.name, []).append(interval)
@@ -96,13 +98,25 @@ class Program:
 
     def external(self, interval: Interval) -> list[int]:
         """The values that the interval's ops use before they make them, in the order of use."""
+        place = interval.begin, interval.end
+        if place not in self._external:
+            self._external[place] = self._find_external(interval)
+        return self._external[place]
+
+    def uses(self, op: int) -> tuple[int, ...]:
+        """The values that an op takes, in the order of its arguments."""
+        if self._uses is None:
+            self._uses = [tuple(values_in((op[1], op[2]))) for op in self.ops]
+        return self._uses[op]
+
+    def _find_external(self, interval: Interval) -> list[int]:
         made: set[int] = set()
         found: dict[int, None] = {}
-        for op in self.ops[interval.begin : interval.end]:
-            for value in _values_in((op[1], op[2])):
+        for number in range(interval.begin, interval.end):
+            for value in self.uses(number):
                 if value not in made:
                     found[value] = None
-            made.update(v for v in op[3] if isinstance(v, int) and v not in found)
+            made.update(v for v in self.ops[number][3] if isinstance(v, int) and v not in found)
         return list(found)
 
 
@@ -119,16 +133,16 @@ def _interval(entry: Mapping[str, Any], num_ops: int, num_values: int) -> Interv
     return Interval(str(entry["name"]), int(entry["call"]), begin, end, inputs, outputs, captured, entry.get("reason"))
 
 
-def _values_in(argument: Any) -> Iterator[int]:
-    if isinstance(argument, Mapping):
+def values_in(argument: Any) -> Iterator[int]:
+    if isinstance(argument, dict):
         if "v" in argument:
             yield argument["v"]
         else:
             for inner in argument.values():
-                yield from _values_in(inner)
+                yield from values_in(inner)
     elif isinstance(argument, (list, tuple)):
         for inner in argument:
-            yield from _values_in(inner)
+            yield from values_in(inner)
 
 
 def load(path: str | os.PathLike[str]) -> list[Program]:
@@ -216,14 +230,14 @@ def find_interval(capture: Capture, call: Call) -> tuple[Program, Interval, int]
 
 def _root_call(capture: Capture, program: Program, call: Call) -> int | None:
     """Number of the root call of this program that `call` is part of."""
-    steps = _steps(capture, program.root)
+    steps = steps_of_root(capture, program.root)
     for number in program.calls:
         if steps.get(number, number) == call.step and (call.module != program.root or call.number == number):
             return number
     return None
 
 
-def _steps(capture: Capture, root: str) -> dict[int, int]:
+def steps_of_root(capture: Capture, root: str) -> dict[int, int]:
     """Call number to step of a root; empty if the root itself was not captured (then both are equal)."""
     try:
         return {c.number: c.step for c in capture.calls(root)}
@@ -260,7 +274,6 @@ def run_call(
     """
     program, interval, root_call = find_interval(capture, call)
     chosen = settings(profile, capture.environment, provider)
-    options = chosen.options if variant is None else {**chosen.options, "variant": variant}
     core = wide_core(program) if chosen.wide else program.core
     without_kernel = core.missing(interval.begin, interval.end)
     if without_kernel:
@@ -289,10 +302,8 @@ def run_call(
     arrays: Sequence[np.ndarray] = []
     if fetches:
         try:
-            fed = {value: widen_array(array) for value, array in feeds.items()} if chosen.wide else feeds
-            arrays = core.run(interval.begin, interval.end, fed, fetches, symbols=program.call_symbols.get(root_call, []), **options)
-            if chosen.wide:
-                arrays = [rounded_once(array, _dtype_of(program, value)) for value, array in zip(fetches, arrays)]
+            arrays = execute(program, interval.begin, interval.end, feeds, fetches, chosen, symbols=program.call_symbols.get(root_call, []),
+                             **({} if variant is None else {"variant": variant}))
         except ValueError as error:  # a shape, or a number that the model read out of a tensor, is another one here
             if root_call == program.calls[0]:
                 raise
@@ -304,6 +315,17 @@ def run_call(
     outputs = {path: made[path] if path in made else given[path] for path in call.outputs if path not in missing}
     values = dict(zip(extra, arrays[len(wanted) :]))
     return RunResult(outputs, missing, values, program.op_names(interval), program, interval, provider)
+
+
+def execute(program: Program, begin: int, end: int, feeds: Mapping[int, np.ndarray], fetches: Sequence[int], ways: Settings, **options: Any) -> Any:
+    """`_core.Program.run` of some ops under a profile; `options` are further arguments of it, and override the profile's."""
+    core = wide_core(program) if ways.wide else program.core
+    fed = {value: widen_array(array) for value, array in feeds.items()} if ways.wide else feeds
+    found = core.run(begin, end, fed, fetches, **{**ways.options, **options})
+    if not ways.wide:
+        return found
+    arrays = [rounded_once(array, _dtype_of(program, value)) for value, array in zip(fetches, found[0] if "expects" in options else found)]
+    return (arrays, found[1]) if "expects" in options else arrays
 
 
 def _dtype_of(program: Program, value: int) -> np.dtype:
@@ -324,23 +346,34 @@ def _source(capture: Capture, call: Call, program: Program, interval: Interval, 
     replaced = _replacement(capture, call, interval, value, inputs) if inputs else None
     if replaced is not None:
         return replaced
-    for path, number in interval.inputs.items():
-        if number == value and path in call.inputs:
-            return _with_strides(call.inputs[path], capture, call.full_name("in", path))
+    name = source_name(capture, call, program, interval, value)
+    return with_strides(capture.parameters[name[len("param:"):]] if name.startswith("param:") else capture[name], capture, name)
+
+
+def source_name(capture: Capture, call: Call, program: Program, interval: Interval, value: int) -> str:
+    """The name of the captured tensor that a value of an interval is which its ops did not make: the full name of a leaf of the call's
+    inputs, of a captured tensor or a constant, or "param:" and a parameter's path.
+
+    Raises NoProgramError if that is not in the capture.
+    """
     leaves = [path for path, number in interval.inputs.items() if number == value]
+    for path in leaves:
+        if path in call.inputs:
+            return call.full_name("in", path)
     if leaves:
         raise NoProgramError(f"{_label(call)}: its input {leaves[0]} is not in the capture")
     name = interval.captured.get(value) or program.constants.get(value)
-    try:
-        if name is not None:
-            return _with_strides(capture[name], capture, name)
-        name = program.parameters.get(value)
-        if name is None:
-            raise NoProgramError(f"{_label(call)}: value {value} of its program has no source")
-        return _with_strides(capture.parameters[name], capture, f"param:{name}")
-    except KeyError:
-        why = capture.parameters.why_absent if name == program.parameters.get(value) else ""
-        raise NoProgramError(f"{_label(call)}: it uses {name}, {f'but {why}' if why else 'which is not in the capture'}") from None
+    if name is not None:
+        if name in capture:
+            return name
+        raise NoProgramError(f"{_label(call)}: it uses {name}, which is not in the capture")
+    name = program.parameters.get(value)
+    if name is None:
+        raise NoProgramError(f"{_label(call)}: value {value} of its program has no source")
+    if name not in capture.parameters:
+        why = capture.parameters.why_absent
+        raise NoProgramError(f"{_label(call)}: it uses {name}, {f'but {why}' if why else 'which is not in the capture'}")
+    return f"param:{name}"
 
 
 def _replacement(capture: Capture, call: Call, interval: Interval, value: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -357,11 +390,11 @@ def _replacement(capture: Capture, call: Call, interval: Interval, value: int, i
                                  f" got {array.dtype.name} {list(array.shape)}")  # fmt: skip
         if found is not None and not np.array_equal(found, array, equal_nan=array.dtype.kind == "f"):
             raise NoProgramError(f"{_label(call)}: the inputs {', '.join(names)} are one tensor in its program, and differ here")
-        found = _with_strides(array, capture, name)
+        found = with_strides(array, capture, name)
     return found
 
 
-def _with_strides(array: np.ndarray, capture: Capture, name: str) -> np.ndarray:
+def with_strides(array: np.ndarray, capture: Capture, name: str) -> np.ndarray:
     """The array laid out as the run had it: the order in which memory is walked can decide the bits."""
     try:
         info = capture.info(name)
@@ -389,7 +422,7 @@ _POINTWISE = frozenset("add add_ mul mul_ div div_ sub sub_ pow neg rsub".split(
 def kind_of(program: Program, interval: Interval, class_name: str = "") -> str:
     """What a module call computes, from its ops: linear, embedding, layer_norm, rms_norm, activation, attention, softmax, move
     or composite. The class's name only separates attention from larger modules that contain it."""
-    ops = [_base(name) for name in program.op_names(interval)]
+    ops = [base_name(name) for name in program.op_names(interval)]
     work = [op for op in ops if op not in _MOVES]
     if not work:
         return "move"
@@ -417,7 +450,12 @@ def kind_of(program: Program, interval: Interval, class_name: str = "") -> str:
     return "composite"
 
 
-def _base(name: str) -> str:
+def is_move(name: str) -> bool:
+    """Whether the op called `name` (its base name) only copies or looks at elements."""
+    return name in _MOVES
+
+
+def base_name(name: str) -> str:
     """"addmm" of "aten.addmm.default"."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else name

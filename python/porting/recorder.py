@@ -4,7 +4,7 @@
 which values it made, runs it, and hands its result on untouched. Values are numbered by the identity of the tensor object;
 only weak references are held, so nothing lives longer than it would have.
 
-What it does not do: it stores no intermediate tensors (the capture has the modules' inputs and outputs), it runs no torch op,
+What it does not do: it stores no intermediate tensors (the capture has the modules' inputs and outputs; an `OpKeeper` that it is given is told of every op's), it runs no torch op,
 and it never raises into the model: a call that cannot be recorded becomes a program with a `reason` and no modules.
 It does not see what happens outside the dispatcher: `Tensor.numpy()` sharing memory, `Tensor.data =`, `tolist()`.
 Nor that a batch norm in training changes its running statistics: the op's schema does not say so. In eval mode it does not.
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from .keeping import UNINITIALISED, OpKeeper
 from .patterns import Pattern, as_pattern, dtype_name, pattern_of
 
 __all__ = ["FORMAT", "Pattern", "Recorder", "pattern_of", "skip_compilation"]
@@ -55,7 +56,7 @@ _RANDOM = frozenset("""rand rand_like randn randn_like randint randint_like rand
 class _Op:
     """One overload: how it is named and which of its arguments it changes or aliases."""
 
-    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent", "random")
+    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent", "random", "stored")
 
     def __init__(self, func: Any) -> None:
         self.name = str(func)
@@ -65,6 +66,7 @@ class _Op:
         self.view_of: int | None = None
         self.data_dependent = False
         self.random = False
+        self.stored = True  # where tensors of ops are kept: its results are
         schema = getattr(func, "_schema", None)
         if schema is None:  # a higher-order operator
             self.name = f"higher_order.{getattr(func, '_name', self.name)}"
@@ -88,6 +90,7 @@ class _Op:
         self.skip = self.skip or (self.random and not writes)  # its result is then a constant of the program
         if self.name in _UNDECLARED_VIEWS:
             self.view_of = 0
+        self.stored = bool(writes) or (self.view_of is None and schema.name.removeprefix("aten::") not in UNINITIALISED)
 
 
 # ---------------------------------------------------------------- one root call
@@ -103,7 +106,7 @@ class _Value(int):
 class _Interval:
     """A module call that has begun: what it was given, and how it got the values that it did not make."""
 
-    __slots__ = ("name", "call", "begin", "inputs", "leaves", "sources", "captured", "reason", "seen")
+    __slots__ = ("name", "call", "begin", "inputs", "leaves", "sources", "captured", "reason", "seen", "kept")
 
     def __init__(self, name: str, call: int, begin: int) -> None:
         self.name = name
@@ -115,6 +118,7 @@ class _Interval:
         self.captured: dict[int, str] = {}
         self.reason: str | None = None
         self.seen: set[int] = set()  # values for which this and all outer intervals are settled
+        self.kept: list[tuple[str, int]] = []  # tensors of its ops: leaf path and id
 
 
 class _Recording:
@@ -136,6 +140,7 @@ class _Recording:
         self.parameters: dict[int, str] = {}
         self.constants: dict[int, tuple[str, int]] = {}  # value -> (name, number of changes when it was stored)
         self.stored: dict[tuple[int, int], str] = {}  # (value, number of changes) -> name
+        self.known: dict[int, int] = {}  # value -> number of changes of its memory that its kept content has seen
         self.modules: list[dict[str, Any]] = []
         self.stack: list[_Interval] = [_Interval("", 0, 0)]
         self.begin = 0
@@ -153,6 +158,7 @@ class Recorder(TorchDispatchMode):
     store_constant : stores a tensor in the capture and returns its name. Equal tensors should give equal names: calls whose
         constants have different names are not taken for the same program.
     parameter_name : the path of a parameter or buffer, else None.
+    keeper : is told of every op's tensors. Then every call is recorded; calls that share a program are found equal to it.
     """
 
     supports_higher_order_operators = True
@@ -169,8 +175,10 @@ class Recorder(TorchDispatchMode):
         self,
         store_constant: Callable[[torch.Tensor], str],
         parameter_name: Callable[[torch.Tensor], str | None],
+        keeper: OpKeeper | None = None,
     ) -> None:
         super().__init__()
+        self._keeper = keeper
         self._store_constant = store_constant
         self._parameter_name = parameter_name
         self._known_ops: dict[Any, _Op] = {}
@@ -186,7 +194,7 @@ class Recorder(TorchDispatchMode):
     def wants(self, pattern: Hashable) -> bool:
         """Whether a call of this pattern (`pattern_of`; None: never shared) has to be recorded."""
         shared = self._patterns.get(as_pattern(pattern))
-        return shared is None or shared.wants
+        return shared is None or shared.wants or self._keeper is not None
 
     def begin(self, root: str, call: int, pattern: Hashable = None) -> bool:
         """Start of a root call. Switches recording on and returns True; or, if the pattern's program is complete, lets that
@@ -237,6 +245,7 @@ class Recorder(TorchDispatchMode):
             self._programs.append(recording)
 
     def _stop(self, recording: _Recording) -> None:
+        self._end_calls(recording, 1)
         self._switch_off()
         self._recording = None
         recording.ids.clear()
@@ -285,6 +294,8 @@ class Recorder(TorchDispatchMode):
                 value = self._find(recording, tensor)
                 if value is None:
                     value = self._add_value(recording, tensor, _OUTSIDE, None)
+                if self._keeper is not None:
+                    self._keeper.first_seen(recording, value)
                 interval.inputs[path] = value
             interval.leaves.update(interval.inputs.values())
         except Exception as error:
@@ -304,6 +315,7 @@ class Recorder(TorchDispatchMode):
             depth -= 1
         if depth == 0:
             return
+        self._end_calls(recording, depth)
         del stack[depth + 1 :]
         interval = stack[-1]
         recording.begin, recording.seen = interval.begin, interval.seen
@@ -326,6 +338,12 @@ class Recorder(TorchDispatchMode):
         if interval.reason:
             entry["reason"] = interval.reason
         recording.modules.append(entry)
+
+    def _end_calls(self, recording: _Recording, depth: int) -> None:
+        """The open calls from `depth` on have ended: what was kept of their ops is recorded."""
+        if self._keeper is not None:
+            for interval in reversed(recording.stack[depth:]):
+                self._keeper.end_call(interval)
 
     # ------------------------------------------------------------ ops
 
@@ -357,6 +375,9 @@ class Recorder(TorchDispatchMode):
                 else:
                     encoded.append(self._encode(recording, a))
             named = tuple([(k, self._encode(recording, a)) for k, a in kwargs.items()]) if kwargs else ()
+            if self._keeper is not None and recording.changes:
+                tensors = [t for t in _flatten_result((args, tuple(kwargs.values()) if kwargs else ())) if isinstance(t, torch.Tensor)]
+                self._keeper.before(recording, op.name, [(int(self._use(recording, t)), t) for t in tensors])
             if op.writes:
                 self._note_changes(recording, op, args, kwargs or _NO_ARGUMENTS)
         except Exception as error:
@@ -376,6 +397,8 @@ class Recorder(TorchDispatchMode):
         value = self._add_value(recording, drawn, _OUTSIDE, None)
         self._reach(recording, value, drawn)
         recording.ops.append(("aten.copy_.default", (changed, recording.references[value]), (), (int(changed),)))
+        if self._keeper is not None:
+            self._keeper.after(recording, len(recording.ops) - 1, "aten.copy_.default", True, iter([(0, int(changed), result)]))
 
     def _add_op(self, recording: _Recording, op: _Op, encoded: tuple, named: tuple, result: Any) -> None:
         number = len(recording.ops)
@@ -396,6 +419,8 @@ class Recorder(TorchDispatchMode):
             elif not op.writes and any(e is recording.references[value] for e in encoded):
                 return  # it returned its argument itself (lift_fresh)
             recording.ops.append((op.name, encoded, named, (value,)))
+            if self._keeper is not None:
+                self._keeper.after(recording, number, op.name, op.stored, iter([(0, value, result)]))
             return
         outputs: list[int | None] = []
         scalars: list[Any] = []
@@ -414,6 +439,9 @@ class Recorder(TorchDispatchMode):
             recording.ops.append((op.name, encoded, named, (), answer))
         else:
             recording.ops.append((op.name, encoded, named, tuple(outputs)))
+        if self._keeper is not None:
+            made = ((i, v, t) for i, (v, t) in enumerate(zip(outputs, _flatten_result(result))) if v is not None)
+            self._keeper.after(recording, number, op.name, op.stored, made)
 
     # ------------------------------------------------------------ arguments
 
@@ -653,7 +681,7 @@ class _Shared:
             return program
         first = self.program
         merged = _merge(first, program)
-        if merged is None:
+        if merged is None or (not self.wants and merged != first["ops"]):
             self.separate = True
             return program
         first["ops"] = merged
@@ -700,6 +728,11 @@ def _merge_op(a: list, b: list, lengths: tuple[list[int], list[int]]) -> list:
 
 
 def _merge_value(a: Any, b: Any, lengths: tuple[list[int], list[int]]) -> Any:
+    if type(a) is dict and "sym" in a and type(b) is int:
+        offset, factors = a["sym"]
+        if offset + sum(factor * lengths[1][0] for factor, _ in factors) != b:
+            raise _Differ
+        return a
     if type(a) is not type(b):
         raise _Differ
     if isinstance(a, list):

@@ -110,7 +110,7 @@ bad_calls(void)
     record.tensor_ids = ids + 1;
     CHECK(port_writer_call(writer, &record, 0, &err) == PORT_E_VALUE); /* no tensor 7 */
     record.tensor_ids = ids;
-    record.phase = 3;
+    record.phase = 4;
     CHECK(port_writer_call(writer, &record, 0, &err) == PORT_E_VALUE);
     record.phase = 1;
     record.structure = "{\"leaves\":[0]}";

@@ -32,7 +32,7 @@ def test_a_tap_of_several_tensors():
 
 
 def test_an_unknown_phase_is_refused():
-    with pytest.raises(ValueError, match="phase is one of in, out, tap, got 'input'"):
+    with pytest.raises(ValueError, match="phase is one of in, out, tap, op, got 'input'"):
         full_name("a", 0, "input", "0")
 
 

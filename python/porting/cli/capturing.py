@@ -16,6 +16,7 @@ def capture(args):
         "include": args.include,
         "exclude": args.exclude,
         "program": {"once": "once", "all": "all", "none": False}[args.program],
+        "level": args.level,
         "weights": {"auto": "auto", "all": True, "none": False}[args.weights],
     }
     if args.budget is not None:

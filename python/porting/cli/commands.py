@@ -273,7 +273,8 @@ def check(args):
 
     _require_directory_of(args.html)
     with contextlib.closing(_open(args.capture)) as capture, _progress("checking") as progress:
-        report = run_check(capture, tol=args.tol, profile=args.profile, provider=args.provider, include=args.include, progress=progress)
+        report = run_check(capture, tol=args.tol, profile=args.profile, provider=args.provider, include=args.include, level=args.level,
+                           mode=args.mode, progress=progress)
     return _finish(report, args, f"{args.capture}: {report.why_failed}")
 
 
@@ -289,7 +290,7 @@ def compare(args):
             raise FileNotFoundError(2, "no such file or folder", args.port)
         with _warnings_as_sentences():
             report = run_compare(reference, args.port, tol=args.tol, mode=args.mode, provider=args.provider, names=args.names, layout=layout,
-                                 require_coverage=args.require_coverage)
+                                 level=args.level, require_coverage=args.require_coverage)
         if args.propose is not None:
             with open(args.propose, "w", encoding="utf-8") as file:
                 file.write(f"# Suggested by the values of {os.path.basename(args.port)}; look through it before you use it with --names.\n\n")

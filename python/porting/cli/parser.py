@@ -63,6 +63,8 @@ def _add_capture(commands):
                          help="record the ops of each distinct call pattern once, of all calls, or not at all (default: once)")
     command.add_argument("--weights", choices=["auto", "all", "none"], default="auto",
                          help="store parameters if they total under 2 GB, always, or never (default: auto)")
+    command.add_argument("--level", choices=["module", "op"], default="module",
+                         help="what is kept: tensors of modules (default), or also of every op inside them")
     command.add_argument("--budget", type=_positive, metavar="MIB", help="most memory for tensors that wait for the disk")
     command.add_argument("script", help="the script to run")
     command.add_argument("args", nargs="...", help="its arguments").required = False
@@ -98,6 +100,8 @@ def _add_looking(commands):
 def _add_judging(commands):
     def add_common(command):
         command.add_argument("--tol", default="auto", metavar="T", help="the tolerance (default: auto)")
+        command.add_argument("--level", choices=("module", "op"), default="module",
+                             help="judge modules (default), or each op of captures made with --level op")
         command.add_argument("--html", metavar="FILE", help="write the report as one HTML file")
         command.add_argument("--all", action="store_true", help="print every tensor, not only the summary and what differs")
         _add_json(command)
@@ -108,6 +112,8 @@ def _add_judging(commands):
     command.add_argument("--profile", default="as-captured", metavar="NAME",
                          help="how it is computed: as-captured (default), golden, strict, or operands of products in tf32, bf16, f16, q8_0")
     command.add_argument("--include", action="append", metavar="PATTERN", help="only modules whose name matches, with * and ? (may be repeated)")
+    command.add_argument("--mode", choices=("isolated", "chained"), default="isolated",
+                         help="run each module on its captured inputs (default), or the whole model from its inputs alone")
     add_common(command)
     command = _command(commands, "compare", "compare", "compare a port's outputs with a capture")
     command.add_argument("reference", metavar="REF", help="a capture")

@@ -85,7 +85,8 @@ class Row:
 class Report:
     """Rows of a whole model in order of execution.
 
-    rows : list of Row. num_calls : calls of modules in the reference. what : "check" or "compare". missing_fails : whether a tensor that
+    rows : list of Row. num_calls : calls of modules in the reference. unit : what is counted, "module call" or "op". what : "check" or
+    "compare". missing_fails : whether a tensor that
     the port does not have, or has too many, fails the report. environment : facts about how it was made. warnings : sentences. proposals : names and
     layouts that the values suggest (`interop.propose.Proposal`); they change no verdict.
     """
@@ -99,6 +100,7 @@ class Report:
     tolerance: str = "auto"
     cause: Any = None
     proposals: Sequence[Any] = ()
+    unit: str = "module call"
 
     @cached_property
     def _by_call(self) -> dict[tuple[str, int], list[Row]]:

@@ -23,7 +23,7 @@ def summary(report: Report) -> str:
     within = report.num_checked - report.num_exact - report.num_failed - report.num_empty
     worst = "" if report.worst_err_scale is None else f" (worst err/(u s) {report.worst_err_scale:.3g})"
     failed = report.num_failed
-    parts = [f"{report.num_checked} of {report.num_calls} module calls {verb}", f"{report.num_exact} bit-exact",
+    parts = [f"{report.num_checked} of {counted(report.num_calls, report.unit)} {verb}", f"{report.num_exact} bit-exact",
              f"{max(within, 0)} within bound" + (worst if not failed else ""), f"{failed} failed"]
     if report.num_empty:
         parts.append(f"{report.num_empty} without a tensor to compare")
@@ -51,7 +51,7 @@ def why_failed(report: Report) -> str:
     calls = len(set().union(*lacking.values()))
     what = "coverage is required, and " if report.what == "compare" else ""
     verb = "checked" if report.what == "check" else "compared"
-    return f"{what}{counted(calls, 'module call')} could not be {verb}: " + ", ".join(f"{len(c)} {_LACKS[s]}" for s, c in lacking.items())
+    return f"{what}{counted(calls, report.unit)} could not be {verb}: " + ", ".join(f"{len(c)} {_LACKS[s]}" for s, c in lacking.items())
 
 
 def _why_nothing(report: Report) -> str:

@@ -1,0 +1,214 @@
+"""A captured model as a function that runs in C: recorded programs on new inputs, for instance token after token.
+
+    engine = porting.Engine("run.capture")
+    step = engine(input_ids=ids, position_ids=positions, past_key_values=cache)
+    step["logits"], step.part("past_key_values")
+
+What it does not do: trace. It runs what was recorded. The program of a decode step stands for every length of the cache once two steps
+were captured; other sizes are refused. Branches that Python took when it was recorded are taken again; a number that the model read out of a
+tensor is compared with the recorded one.
+"""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._core import PortingError, UnsupportedError
+from .capture import open as open_capture
+from .profiles import AS_CAPTURED, Settings, settings
+from .program import NoProgramError, Program, execute, source_name, with_strides
+from .providers import use_provider
+from .roots import RootCall, root_calls
+
+if TYPE_CHECKING:
+    from .capture import Capture
+
+__all__ = ["Engine", "Step"]
+
+#: A size: a number, or (offset, factor) of the cache's length.
+Size = int | tuple[int, int]
+
+
+class Step(dict[str, np.ndarray]):
+    """What the model returned: leaf path to array."""
+
+    def part(self, name: str) -> dict[str, np.ndarray]:
+        """The leaves below a name, without it: ``part("past_key_values")`` is {"0.key": ..., "0.value": ...}."""
+        return {leaf[len(name) + 1:]: array for leaf, array in self.items() if leaf.startswith(f"{name}.")}
+
+
+class Engine:
+    """Runs a captured model in C. No torch.
+
+    Parameters
+    ----------
+    capture : path or Capture, with the model's programs and parameters; open as long as the engine is used
+    root : name of the root module, where there are several; None: the first
+    profile, provider : as `check` has them
+
+    Raises
+    ------
+    NoProgramError : the capture has no program of a whole call of the root, or not its parameters
+    UnsupportedError : ops without a kernel, by name
+    """
+
+    def __init__(self, capture: Any, *, root: str | None = None, profile: str = AS_CAPTURED, provider: str = "auto") -> None:
+        self.provider, _ = use_provider(provider)
+        self.capture: Capture = capture if hasattr(capture, "call_list") else open_capture(capture)
+        self.root = self.capture.root if root is None else self.capture.resolve_module(root)
+        self._ways = settings(profile, self.capture.environment, provider)
+        by_program: dict[Program, list[RootCall]] = {}
+        for call in root_calls(self.capture):
+            if call.program.root == self.root and call.own is not None:
+                by_program.setdefault(call.program, []).append(call)
+        self._recorded = [_Recorded(calls) for calls in by_program.values()]
+        if not self._recorded:
+            reasons = sorted({program.reason for program in self.capture.programs if program.reason})
+            raise NoProgramError(f"{self.capture.path} has no program of a whole call of {self.root or 'the root'}: {'; '.join(reasons) or 'none was recorded'}")
+
+    def __call__(self, **arguments: Any) -> Step:
+        """Runs the program that was recorded for such arguments.
+
+        Parameters
+        ----------
+        arguments : arrays by the names of forward's parameters; for one that holds several tensors (a cache) a mapping of leaf paths
+            ({"0.key": ...}, as `Step.part` gives it). All tensors that the captured call had, and no others. What was no tensor is as captured.
+
+        Raises
+        ------
+        NoProgramError : no program was recorded for arguments of these names, dtypes and sizes, or the model read another number out of
+            a tensor
+        """
+        given = dict(_flatten(arguments))
+        misfits = []
+        for recorded in self._recorded:
+            symbols, why = recorded.fit(given)
+            if symbols is not None:
+                return recorded.run(given, symbols, self._ways)
+            misfits.append(f"{recorded}: {why}")
+        raise NoProgramError(f"{self.root or 'the root'}: no recorded program takes these arguments. {'. '.join(misfits)}")
+
+
+def _flatten(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", np.asarray(value)
+
+
+@dataclasses.dataclass
+class _Leaf:
+    """One tensor of a call: its value in the program, dtype, sizes, and those of the recorded call's memory."""
+
+    value: int
+    dtype: np.dtype
+    sizes: tuple[Size, ...]
+
+
+class _Recorded:
+    """One program and the sizes of inputs that it stands for, as its captured calls show them."""
+
+    def __init__(self, calls: list[RootCall]) -> None:
+        first = next((call for call in calls if call.recorded), calls[0])
+        other = next((call for call in calls if call.symbols != first.symbols), None)
+        self.first, self.numbers = first, [call.number for call in calls]
+        self.program, (self.interval, own) = first.program, first.own
+        missing = self.program.core.missing(self.interval.begin, self.interval.end)
+        if missing:
+            raise UnsupportedError(f"{self.program.root or 'the root'}: no kernel for {', '.join(sorted(set(missing)))}")
+        names = own.input_names
+        named = {leaf: ".".join([names.get(leaf.partition(".")[0], leaf.partition(".")[0]), *leaf.split(".")[1:]]) for leaf in own.inputs}
+        self.inputs = {named[leaf]: self._leaf(first, other, "in", leaf) for leaf in own.inputs}
+        self.outputs = {leaf: self._leaf(first, other, "out", leaf) for leaf in own.outputs if leaf in self.interval.outputs}
+        fed = {leaf.value for leaf in self.inputs.values()}
+        self.feeds = {}
+        for value in self.program.external(self.interval):
+            if value not in fed:
+                name = source_name(first.capture, own, self.program, self.interval, value)
+                array = first.capture.parameters[name[len("param:"):]] if name.startswith("param:") else first.capture[name]
+                self.feeds[value] = with_strides(array, first.capture, name)
+        self.used = set(self.program.external(self.interval)) | {leaf.value for leaf in self.outputs.values()}
+
+    def _leaf(self, first: RootCall, other: RootCall | None, phase: str, leaf: str) -> _Leaf:
+        (interval, own) = first.own
+        array = own.inputs[leaf] if phase == "in" else own.outputs[leaf]
+        value = (interval.inputs if phase == "in" else interval.outputs).get(leaf, -1)
+        sizes: tuple[Size, ...] = array.shape
+        if other is not None:
+            theirs = other.own[1].inputs if phase == "in" else other.own[1].outputs
+            sizes = tuple(_size(a, b, first.symbols[0], other.symbols[0]) for a, b in zip(array.shape, theirs[leaf].shape))
+        return _Leaf(value, array.dtype, sizes)
+
+    def __str__(self) -> str:
+        calls = f"call {self.numbers[0]}" if len(self.numbers) == 1 else f"calls {', '.join(map(str, self.numbers[:8]))}"
+        some = list(self.inputs.items())
+        shown = ", ".join(f"{name} {_text(leaf.sizes)}" for name, leaf in some[:6])
+        return f"The program of {calls} takes {shown}{f' and {len(some) - 6} more' if len(some) > 6 else ''}"
+
+    def fit(self, given: Mapping[str, np.ndarray]) -> tuple[list[int] | None, str]:
+        """(symbols for these inputs, "") or (None, why it does not stand for them)."""
+        lacking, extra = [n for n in self.inputs if n not in given], [n for n in given if n not in self.inputs]
+        if lacking or extra:
+            return None, f"{lacking[0]} is not given" if lacking else f"{extra[0]} is given, which it has not"
+        length: int | None = None
+        for name, leaf in self.inputs.items():
+            array = given[name]
+            if array.dtype != leaf.dtype or array.ndim != len(leaf.sizes):
+                return None, f"{name} is {array.dtype.name} {list(array.shape)}, expected {leaf.dtype.name} {_text(leaf.sizes)}"
+            for size, found in zip(leaf.sizes, array.shape):
+                if isinstance(size, tuple) and length is None and (found - size[0]) % size[1] == 0:
+                    length = (found - size[0]) // size[1]
+                if found != _evaluate(size, length):
+                    alone = " (only one length of the cache was recorded: capture two decode steps)" if self.first.symbols and not self._grows else ""
+                    return None, f"{name} is {list(array.shape)}, expected {_text(leaf.sizes)}{f' with kv {length}' if length is not None else ''}{alone}"
+        if length is not None and length < 1:
+            return None, f"the cache has length {length}, expected at least 1"
+        return (self.first.symbols if length is None else [length]), ""
+
+    @property
+    def _grows(self) -> bool:
+        return any(isinstance(size, tuple) for leaf in self.inputs.values() for size in leaf.sizes)
+
+    def run(self, given: Mapping[str, np.ndarray], symbols: list[int], ways: Settings) -> Step:
+        feeds = dict(self.feeds)
+        for name, leaf in self.inputs.items():
+            if leaf.value in self.used:
+                known = feeds.setdefault(leaf.value, given[name])
+                if known is not given[name] and not np.array_equal(known, given[name]):
+                    raise NoProgramError(f"{name} was the same tensor as another argument when it was recorded, and is not here")
+        try:
+            arrays = execute(self.program, self.interval.begin, self.interval.end, feeds, [leaf.value for leaf in self.outputs.values()], ways, symbols=symbols)
+        except (PortingError, ValueError) as error:
+            raise NoProgramError(f"the program of call {self.numbers[0]} of {self.program.root or 'the root'} cannot run on these arguments: {error}") from error
+        for (name, leaf), array in zip(self.outputs.items(), arrays):
+            expected = tuple(_evaluate(size, symbols[0] if symbols else None) for size in leaf.sizes)
+            if array.shape != expected:
+                raise NoProgramError(f"the program of call {self.numbers[0]} of {self.program.root or 'the root'} does not stand for these arguments:"
+                                     f" {name} came out as {list(array.shape)}, expected {list(expected)}")
+        return Step(zip(self.outputs, arrays))
+
+
+def _size(a: int, b: int, length_a: int, length_b: int) -> Size:
+    """The size that is a and b at two lengths of the cache, as a line; a where it is none (then b's length does not fit)."""
+    factor, rest = divmod(b - a, length_b - length_a)
+    return a if a == b or rest else (a - factor * length_a, factor)
+
+
+def _evaluate(size: Size, length: int | None) -> int:
+    if isinstance(size, int):
+        return size
+    return size[0] + size[1] * length if length is not None else -1
+
+
+def _text(sizes: tuple[Size, ...]) -> str:
+    def one(size: Size) -> str:
+        if isinstance(size, int):
+            return str(size)
+        offset, factor = size
+        return ("kv" if factor == 1 else f"{factor} kv") + (f" + {offset}" if offset > 0 else f" - {-offset}" if offset else "")
+
+    return f"[{', '.join(map(one, sizes))}]"
