@@ -65,8 +65,8 @@ def condition_factor(reference: np.ndarray, golden: np.ndarray) -> np.ndarray | 
     it says nothing: other shapes, numbers that are finite on one side only, or more than MAX_KAPPA over the whole tensor.
     """
     unit = UNIT_ROUNDOFF.get(reference.dtype.name)
-    if unit is None or reference.shape != golden.shape or reference.size == 0 or reference.dtype.kind == "c":
-        return None
+    if unit is None or not unit > UNIT_ROUNDOFF["float64"] or reference.shape != golden.shape or reference.size == 0 or reference.dtype.kind == "c":
+        return None  # a float64 run says nothing of one that is float64 itself: both round alike
     kappa = rms_units(reference, golden, unit)
     if not kappa <= MAX_KAPPA:
         return None
@@ -80,7 +80,7 @@ def condition_factor(reference: np.ndarray, golden: np.ndarray) -> np.ndarray | 
 def accuracy(reference: np.ndarray, actual: np.ndarray, golden: np.ndarray) -> dict[str, float] | None:
     """Who is nearer to float64: rms errors in units of u * rms, and the port's over the reference's (which counts as one unit at least)."""
     unit = UNIT_ROUNDOFF.get(reference.dtype.name)
-    if unit is None or not reference.shape == actual.shape == golden.shape or reference.size == 0:
-        return None
+    if unit is None or not unit > UNIT_ROUNDOFF["float64"] or not reference.shape == actual.shape == golden.shape or reference.size == 0:
+        return None  # none is nearer to a run that rounds as the reference does
     theirs, ours = rms_units(reference, golden, unit), rms_units(actual, golden, unit)
     return {"reference": theirs, "port": ours, "ratio": ours / max(theirs, 1.0)}

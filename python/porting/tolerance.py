@@ -422,7 +422,10 @@ def _row_sizes(x: np.ndarray, kind: str) -> np.ndarray:
 def _worst_slice(expected: np.ndarray, actual: np.ndarray) -> float:
     """The greatest squared error of a row or column over its squares, of what is finite on both sides; shape (rows, columns).
 
-    Slices that are nearly zero are taken for a thousandth of the mean square: what is noise elsewhere is not all of them.
+    A slice with less than a quarter of the median's squares is taken for one with a quarter: noise that is the same everywhere reaches
+    four times the permitted share there, which is the limit, and is not the slice's fault. And of many
+    short slices of pure noise the worst is far from the mean: each is divided by what that amounts to (Laurent and Massart's bound on
+    chi squared, for one false alarm in a thousand tensors), and multiplied by what a single long one may be.
     """
     rows, cols = expected.shape
     squares, errors = (np.zeros(rows), np.zeros(cols)), (np.zeros(rows), np.zeros(cols))
@@ -438,10 +441,15 @@ def _worst_slice(expected: np.ndarray, actual: np.ndarray) -> float:
                 x *= x
                 total[0][at:at + step] = x.sum(1)
                 total[1][:] += x.sum(0)
-        floor = 1e-3 * squares[0].sum() / expected.size
-        worst = [np.nanmax(error / np.maximum(square, floor * other), initial=0.0)
-                 for error, square, other in zip(errors, squares, (cols, rows))]
-    return float(max(worst))
+        worst = 0.0
+        for error, square, length in zip(errors, squares, (cols, rows)):
+            if length < 2:
+                continue  # single elements have a bound of their own
+            middle = np.median(square[square > 0]) if (square > 0).any() else 0.0
+            t = math.log(1000 * len(square)) / length
+            luck = (3 + 1 + 2 * math.sqrt(t) + 2 * t) / 4
+            worst = max(worst, float(np.nanmax(error / np.maximum(square, middle / 4), initial=0.0)) / luck)
+    return worst
 
 
 def _nan_note(m: dict[str, Any]) -> str:
@@ -516,7 +524,12 @@ def condition_scale(kind: str, expected: np.ndarray, inputs: list[np.ndarray], p
         return softmax_scale(x, expected), x.shape[-1]
     if kind == "activation":
         relative = any(word in name.lower() for word in _RELATIVE_ACTIVATIONS) and "gelu" not in name.lower() and "hard" not in name.lower()
-        return _absolute(expected) + (0.0 if relative else _absolute(x)), None
+        if not relative:
+            return _absolute(expected) + _absolute(x), None
+        # 1 + exp(-x) overflows where the result is below |x| over the greatest number: such a result is 0 in one arithmetic and not in another.
+        u = min(UNIT_ROUNDOFF[expected.dtype.name], 2.0**-24)
+        greatest = float(np.finfo(np.float64 if u < 2.0**-24 else np.float32).max)
+        return _absolute(expected) + _absolute(x) / greatest / (_KINDS["activation"].c * u), None
     return None, None
 
 

@@ -115,7 +115,7 @@ def damages(e, rng):
     swapped = flat.copy()
     swapped[[0, len(flat) // 2]] = swapped[[len(flat) // 2, 0]]
     spoiled = e.copy()
-    spoiled[..., e.shape[-1] // 2] = 0
+    spoiled[..., np.argsort((flat.astype("f8") ** 2).sum(0))[e.shape[-1] // 2]] = 0  # one of ordinary size
     one_nan = e.copy()
     one_nan.flat[e.size // 3] = np.nan
     one_inf = e.copy()
@@ -196,12 +196,40 @@ def test_an_outlier_hides_nothing(tol):
 
 
 @pytest.mark.parametrize("tol", PRESETS)
-def test_one_bad_channel_of_4096(tol):
+@pytest.mark.parametrize("dtype", ["f4", "bfloat16", "f2"])
+def test_one_bad_channel_of_4096(tol, dtype):
     rng = np.random.default_rng(4)
-    e = rng.standard_normal((16, 4096)).astype(F4)
-    a = e.copy()
-    a[:, 1234] = rng.standard_normal(16)
-    assert not compare_arrays(e, a, tol=tol).passed
+    e = rng.standard_normal((16, 4096)).astype(np.dtype(getattr(ml_dtypes, dtype, dtype)))
+    for values in (rng.standard_normal(16), np.zeros(16), -e[:, 1234].astype("f8"), e[:, 1235], e[::-1, 1234]):
+        a = e.copy()
+        a[:, 1234] = values
+        assert not compare_arrays(e, a, tol=tol).passed
+
+
+@pytest.mark.parametrize("tol", PRESETS)
+def test_signs_that_cancel(tol):
+    """Errors that add up to nothing: each row's and the whole's mean error is 0, and so is its projection on the reference."""
+    rng = np.random.default_rng(9)
+    e = rng.standard_normal((32, 256)).astype(F4)
+    error = rng.standard_normal((32, 128)).astype(F4) / 2
+    both = np.concatenate([error, -error], -1)
+    assert abs(both.sum(-1)).max() < 1e-4
+    assert not compare_arrays(e, e + both, tol=tol).passed
+    assert not compare_arrays(both, -both, tol=tol).passed  # the same mean, the same size
+
+
+@pytest.mark.parametrize("x", [0.99, 0.999, 0.9999])
+@pytest.mark.parametrize("shape", [(2, 4096), (256, 32), (64, 64), (1, 100), (3, 5, 48)])
+def test_pcc_does_not_blame_noise_for_a_small_or_short_slice(x, shape):
+    """White noise of two fifths of what x allows, over channels of which some are nearly 0: nobody's fault."""
+    blamed = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        e = (rng.standard_normal(shape) * np.where(rng.random(shape[-1]) < 1 / 16, 0.01, 1.0)).astype(F4)
+        noise = rng.standard_normal(shape) * np.sqrt(0.4 * 2 * (1 - x) * np.mean(e.astype("f8") ** 2))
+        found = compare_arrays(e, (e + noise).astype(F4), tol=Tolerance.pcc(x))
+        blamed += [found.reason] if not found.passed else []
+    assert blamed == []
 
 
 @pytest.mark.parametrize("tol", PRESETS)
