@@ -23,11 +23,11 @@ PYTHON_LAYERS = [
     {"hooks"},
     {"report"},
     {"compare", "port", "diagnose", "engine", "interop", "golden", "graph", "judging", "op_judging", "op_level", "pair", "describe", "whole"},
-    {"check", "testing", "trial"},
+    {"check", "graft", "testing", "trial"},
     {"parity", "fixture"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},
 ]
-TORCH_AT_IMPORT = {"hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
+TORCH_AT_IMPORT = {"graft", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
 TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity"}  # to_torch(), running models
 
 

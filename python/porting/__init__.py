@@ -22,6 +22,7 @@ _HOME = {
     "compare": "compare",
     "describe": "describe",
     "graph": "graph",
+    "graft": "graft",
     "explain": "diagnose.explain",
     "Diagnosis": "diagnose",
     "assert_close": "testing",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .diagnose.explain import explain
     from .engine import Engine
     from .graph import graph
+    from .graft import graft
     from .hooks import ActivationCollector, tap
     from .parity import parity
     from .providers import show_config
@@ -82,7 +84,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, "__doc__", "__file__", "__name__", "__path__", "__version__"})
 
 
 class _Package(types.ModuleType):
