@@ -100,6 +100,9 @@ sanitize: $(if $(wildcard $(PY)),,$(VENV)/.installed) ## C tests and binding tes
 	LD_PRELOAD="$(SANITIZER_LIBS)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
 	  PYTHONPATH=$(SANITIZED) $(PY) -m pytest $(SANITIZED_TESTS) -p no:cacheprovider
 
+exhaustive: $(if $(wildcard $(PY)),,$(VENV)/.installed) ## all 2^32 inputs of every unary function and cast against torch: minutes each (OPS="exp 'to f16'" names some)
+	nice -n 19 $(PY) tests/kernels/exhaustive.py $(OPS)
+
 clean: ## remove everything that was built, not .venv
 	rm -rf build out python/porting/.libs python/porting/_core*.so
 
