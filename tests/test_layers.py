@@ -15,7 +15,7 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "ops_table", "structure", "tree"},
-    {"providers", "tolerance", "likeness", "selection", "tensors", "environment", "profiles", "widening"},
+    {"providers", "tolerance", "likeness", "selection", "tensors", "environment", "profiles", "widening", "probe"},
     {"patterns", "modules", "forms", "keeping"},
     {"recorder"},
     {"program", "roots", "capture", "export", "weights"},
@@ -28,7 +28,7 @@ PYTHON_LAYERS = [
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},
 ]
 TORCH_AT_IMPORT = {"graft", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
-TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity"}  # to_torch(), running models
+TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity", "probe"}  # to_torch(), running models
 
 
 def strip_comments(text):

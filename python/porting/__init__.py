@@ -23,6 +23,7 @@ _HOME = {
     "describe": "describe",
     "graph": "graph",
     "graft": "graft",
+    "probe": "probe",
     "explain": "diagnose.explain",
     "Diagnosis": "diagnose",
     "assert_close": "testing",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from .graft import graft
     from .hooks import ActivationCollector, tap
     from .parity import parity
+    from .probe import probe
     from .providers import show_config
     from .report import Report
     from .testing import ParityError, assert_close, assert_with_pcc, test_layer

@@ -27,6 +27,7 @@ import torch
 from . import _core, capture as captures
 from .collecting import Run, StopRun
 from .environment import fingerprint
+from .probe import for_manifest
 from .modules import Slot, checkpoint_of, describe_model, describe_module, find_roots, make_slots
 from .selection import Filter, Selection, describe
 
@@ -275,6 +276,9 @@ class ActivationCollector:
             programs = {"format": "porting.program", "version": 1, "programs": run.recorder.programs()}
             _write_file(os.path.join(run.writer.path, "program.json"), json.dumps(programs, separators=(",", ":")))
         if run.failure is None:
+            answers = for_manifest()  # here, so that no run starts later for it
+            if answers is not None:
+                self._manifest["environment"]["probe"] = answers
             run.writer.close(json.dumps({**self._manifest, "finished": True}))
 
     def _finish(self, error: BaseException) -> None:

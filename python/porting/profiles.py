@@ -14,6 +14,7 @@ from typing import Any
 from . import providers
 from ._core import PortingError
 from .environment import cpu
+from .probe import sentences
 
 AS_CAPTURED = "as-captured"
 OPERANDS = ("tf32", "bf16", "f16", "q8_0")
@@ -98,6 +99,9 @@ def _as_captured(environment: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
         warnings.append(f"the reference ran with the CPU capability {capability!r}, which no profile imitates; 'default' was taken")
     elif state.get("flush_denormal"):
         warnings.append("the reference flushed subnormal numbers to zero; the kernels do not")
+    other, doubts = sentences(environment)
+    warnings += doubts
+    capability = other or capability
     return {
         "capability": capability if capability in _CAPABILITIES else "default",
         "num_threads": threads if isinstance(threads, int) and threads > 0 else 1,

@@ -394,6 +394,18 @@ def describe(args):
     return 0
 
 
+def probe(args):
+    """`porting probe`: what the installed torch computes here; 1 if a kernel does not give its bits."""
+    from ..probe import probe as ask
+
+    found = ask(args.again)
+    if args.json:
+        _print_json(found.to_json())
+    else:
+        print(found.to_text())
+    return 1 if found.unfit else 0
+
+
 def ops(args):
     """`porting ops`: what each kernel promises."""
     from .. import ops_table
