@@ -16,7 +16,7 @@ PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "ops_table", "structure", "tree"},
     {"providers", "tolerance", "likeness", "selection", "tensors", "environment", "profiles", "widening", "probe"},
-    {"patterns", "modules", "forms", "keeping"},
+    {"patterns", "modules", "forms", "keeping", "sharing"},
     {"recorder"},
     {"program", "roots", "capture", "export", "weights"},
     {"collecting"},
@@ -27,7 +27,7 @@ PYTHON_LAYERS = [
     {"parity", "fixture"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},
 ]
-TORCH_AT_IMPORT = {"graft", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors"}  # may be loaded only by who asks for them
+TORCH_AT_IMPORT = {"graft", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors", "sharing"}  # may be loaded only by who asks for them
 TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity", "probe"}  # to_torch(), running models
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
+import os
 import sys
 import threading
 import warnings
@@ -121,7 +122,7 @@ class Run:
         self.failure: OSError | None = None  # the writer's: nothing more can be stored
         self.weights = Weights(slots, self._put, writer.name, self.note)
         keeper = OpKeeper(self._put_op, self._store_ops) if level == "op" else None
-        self.recorder = Recorder(self._store_constant, self.weights.name_of, keeper) if program else None
+        self.recorder = Recorder(self._store_constant, self.weights.name_of, keeper, self._log_program) if program else None
         self._recorded_step = 0
         self._selected = {slot.name for slot in slots if slot.selected}
         self._op_texts: dict[tuple[str, ...], str] = {}
@@ -494,6 +495,16 @@ class Run:
                 self._note_dropped(name, reason)
         except Exception as error:
             self._trouble(error, f"the tap {name!r}")
+
+    def _log_program(self, line: dict[str, Any]) -> None:
+        """For the recorder: what it knows so far is in a file, in case that the capture is never closed."""
+        if self.failure is not None:
+            return
+        try:
+            with open(os.path.join(self.writer.path, "program.jsonl"), "ab", buffering=0) as file:
+                file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        except OSError as error:
+            self._trouble(error, "a recorded program")
 
     # -------------------------------------------------------------- what goes wrong
 

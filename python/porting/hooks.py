@@ -11,6 +11,7 @@ in `collecting`. docs/DESIGN.md section 4 has the promises, docs/FORMAT.md secti
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import datetime
 import json
@@ -275,6 +276,8 @@ class ActivationCollector:
         if run.failure is None and run.recorder is not None:
             programs = {"format": "porting.program", "version": 1, "programs": run.recorder.programs()}
             _write_file(os.path.join(run.writer.path, "program.json"), json.dumps(programs, separators=(",", ":")))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(run.writer.path, "program.jsonl"))
         if run.failure is None:
             answers = for_manifest()  # here, so that no run starts later for it
             if answers is not None:

@@ -146,12 +146,13 @@ def values_in(argument: Any) -> Iterator[int]:
 
 
 def load(path: str | os.PathLike[str]) -> list[Program]:
-    """The programs of a program.json; an empty list if there is no such file. FormatError if it is not one."""
+    """The programs of a program.json, or where that was never written of the program.jsonl beside it; an empty list if there is neither.
+    FormatError if it is not one."""
     try:
         with open(path, "rb") as file:
             text = file.read()
     except FileNotFoundError:
-        return []
+        return _load_lines(f"{os.fspath(path)}l")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -164,6 +165,37 @@ def load(path: str | os.PathLike[str]) -> list[Program]:
     if not isinstance(programs, list) or not all(isinstance(p, dict) for p in programs):
         raise FormatError(f"{os.fspath(path)}: 'programs' is not a list of objects")
     return [Program(p) for p in programs]
+
+
+def _load_lines(path: str) -> list[Program]:
+    """The programs of a program.jsonl, up to its last whole line."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    entries: list[dict[str, Any]] = []
+    for number, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+            if "attach" in line:
+                entry = entries[_place(line["attach"], entries)]
+                entry["calls"].append(int(line["call"]))
+                if line["symbols"]:
+                    entry["call_symbols"][str(int(line["call"]))] = line["symbols"]
+            elif "replace" in line:
+                entries[_place(line["replace"], entries)] = dict(line["program"])
+            else:
+                entries.append(dict(line["program"]))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise FormatError(f"{path}: line {number}: {type(error).__name__}: {error}") from error
+    return [Program(entry) for entry in entries]
+
+
+def _place(place: Any, entries: list[Any]) -> int:
+    if not isinstance(place, int) or not 0 <= place < len(entries):
+        raise ValueError(f"program {place} of {len(entries)}")
+    return place
 
 
 # ---------------------------------------------------------------- running a captured call

@@ -12,7 +12,6 @@ Nor that a batch norm in training changes its running statistics: the op's schem
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
@@ -22,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from .keeping import UNINITIALISED, OpKeeper
 from .patterns import Pattern, as_pattern, dtype_name, pattern_of
+from .sharing import Shared
 
 __all__ = ["FORMAT", "Pattern", "Recorder", "pattern_of", "skip_compilation"]
 
@@ -158,6 +158,7 @@ class Recorder(TorchDispatchMode):
     store_constant : stores a tensor in the capture and returns its name. Equal tensors should give equal names: calls whose
         constants have different names are not taken for the same program.
     parameter_name : the path of a parameter or buffer, else None.
+    log : is given every change of `programs()` when it happens, as a line of program.jsonl (docs/PROGRAM.md).
     keeper : is told of every op's tensors. Then every call is recorded; calls that share a program are found equal to it.
     """
 
@@ -176,8 +177,10 @@ class Recorder(TorchDispatchMode):
         store_constant: Callable[[torch.Tensor], str],
         parameter_name: Callable[[torch.Tensor], str | None],
         keeper: OpKeeper | None = None,
+        log: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         super().__init__()
+        self._log = log or (lambda line: None)
         self._keeper = keeper
         self._store_constant = store_constant
         self._parameter_name = parameter_name
@@ -185,8 +188,8 @@ class Recorder(TorchDispatchMode):
         self._encodings: dict[Any, Any] = {}
         self._recording: _Recording | None = None
         self._active = False
-        self._programs: list[Any] = []  # dicts, and recordings that are not in that form yet
-        self._patterns: dict[Hashable, _Shared] = {}
+        self._programs: list[dict[str, Any]] = []
+        self._patterns: dict[Hashable, Shared] = {}
         self._parameter_versions: dict[str, int] = {}
 
     # ------------------------------------------------------------ root calls
@@ -205,7 +208,9 @@ class Recorder(TorchDispatchMode):
             return True
         key = as_pattern(pattern)
         if key is not None and not self.wants(key):
-            self._patterns[key].attach(call, key)
+            shared = self._patterns[key]
+            shared.attach(call, key)
+            self._log({"attach": shared.place, "call": call, "symbols": list(key.symbols)})
             return False
         self._recording = _Recording(root, call, key)
         self._switch_on()
@@ -221,16 +226,24 @@ class Recorder(TorchDispatchMode):
             return
         self._stop(recording)
         pattern = recording.pattern
-        if pattern is None:
-            self._programs.append(recording)
-            return
         program = _finish(recording)
+        if pattern is None:
+            self._add_program(program)
+            return
         shared = self._patterns.get(pattern)
         if shared is None:
-            shared = self._patterns[pattern] = _Shared()
-        kept = shared.add(program, recording.data_dependent)
-        if kept is not None:
-            self._programs.append(kept)
+            shared = self._patterns[pattern] = Shared(len(self._programs))
+        wanted = shared.wants
+        if shared.add(program, recording.data_dependent) is not None:
+            self._add_program(program)
+        elif wanted:
+            self._log({"replace": shared.place, "program": shared.program})
+        else:
+            self._log({"attach": shared.place, "call": recording.call, "symbols": list(pattern.symbols)})
+
+    def _add_program(self, program: dict[str, Any]) -> None:
+        self._programs.append(program)
+        self._log({"program": program})
 
     def abandon(self) -> None:
         """The root call ended with an exception: the modules that had returned before it keep their programs."""
@@ -242,7 +255,7 @@ class Recorder(TorchDispatchMode):
             return
         self._stop(recording)
         if recording.modules:
-            self._programs.append(recording)
+            self._add_program(_finish(recording))
 
     def _stop(self, recording: _Recording) -> None:
         self._end_calls(recording, 1)
@@ -253,7 +266,6 @@ class Recorder(TorchDispatchMode):
 
     def programs(self) -> list[dict[str, Any]]:
         """The programs so far, in the form of docs/PROGRAM.md, in the order of their first calls."""
-        self._programs = [_finish(p) if isinstance(p, _Recording) else p for p in self._programs]
         return list(self._programs)
 
     def __enter__(self) -> Recorder:
@@ -649,114 +661,3 @@ def _to_json(argument: Any) -> Any:
     if kind is tuple:
         return {"list": [_to_json(a) for a in argument]}
     return argument
-
-
-class _Shared:
-    """The recordings of one pattern, and whether one of them may stand for all further calls."""
-
-    def __init__(self) -> None:
-        self.wants = True
-        self.program: dict[str, Any] | None = None
-        self.separate = False
-
-    def attach(self, call: int, pattern: Pattern) -> None:
-        assert self.program is not None
-        self.program["calls"].append(call)
-        if pattern.symbols:
-            self.program["call_symbols"][str(call)] = list(pattern.symbols)
-
-    def add(self, program: dict[str, Any], data_dependent: bool) -> dict[str, Any] | None:
-        """Takes a recorded program; returns it if it stays a program of its own."""
-        if self.separate:
-            return program
-        if self.program is None:
-            self.program = program
-            if "reason" in program:
-                self.wants = False
-            elif data_dependent:
-                self.separate = True
-            else:
-                self.wants = bool(program["symbols"] or program["constants"] or _has_results(program)
-                                  or any("captured" in m for m in program["modules"]))  # fmt: skip
-            return program
-        first = self.program
-        merged = _merge(first, program)
-        if merged is None or (not self.wants and merged != first["ops"]):
-            self.separate = True
-            return program
-        first["ops"] = merged
-        first["calls"] += program["calls"]
-        first["call_symbols"].update(program["call_symbols"])
-        # The same length twice says nothing about how the integers grow.
-        self.wants = bool(program["symbols"]) and first["recorded_symbols"] == program["recorded_symbols"]
-        return None
-
-
-def _has_results(program: dict[str, Any]) -> bool:
-    return any(len(op) > 4 for op in program["ops"])
-
-
-class _Differ(Exception):
-    pass
-
-
-def _merge(first: dict[str, Any], second: dict[str, Any]) -> list | None:
-    """The ops of both recordings with symbols for the integers that differ; None if anything else differs."""
-    if "reason" in first or "reason" in second:
-        return None
-    if first["parameters"] != second["parameters"] or first["constants"] != second["constants"]:
-        return None
-    if len(first["ops"]) != len(second["ops"]) or len(first["modules"]) != len(second["modules"]):
-        return None
-    for a, b in zip(first["modules"], second["modules"]):
-        if {k: v for k, v in a.items() if k != "call"} != {k: v for k, v in b.items() if k != "call"}:
-            return None
-    if [(v[0], len(v[1])) for v in first["values"]] != [(v[0], len(v[1])) for v in second["values"]]:
-        return None
-    lengths = (first["recorded_symbols"], second["recorded_symbols"])
-    try:
-        return [_merge_op(a, b, lengths) for a, b in zip(first["ops"], second["ops"])]
-    except _Differ:
-        return None
-
-
-def _merge_op(a: list, b: list, lengths: tuple[list[int], list[int]]) -> list:
-    if a[0] != b[0] or a[3] != b[3] or len(a) != len(b):
-        raise _Differ
-    return [a[0], _merge_value(a[1], b[1], lengths), _merge_value(a[2], b[2], lengths), a[3],
-            *(_merge_value(x, y, lengths) for x, y in zip(a[4:], b[4:]))]  # fmt: skip
-
-
-def _merge_value(a: Any, b: Any, lengths: tuple[list[int], list[int]]) -> Any:
-    if type(a) is dict and "sym" in a and type(b) is int:
-        offset, factors = a["sym"]
-        if offset + sum(factor * lengths[1][0] for factor, _ in factors) != b:
-            raise _Differ
-        return a
-    if type(a) is not type(b):
-        raise _Differ
-    if isinstance(a, list):
-        if len(a) != len(b):
-            raise _Differ
-        return [_merge_value(x, y, lengths) for x, y in zip(a, b)]
-    if isinstance(a, dict):
-        if a.keys() != b.keys():
-            raise _Differ
-        if a.keys() == {"list"} or not a.keys() & {"v", "sym"}:
-            return {k: _merge_value(x, b[k], lengths) for k, x in a.items()}
-    if type(a) is int and a != b:
-        return _fit(a, b, lengths)
-    if repr(a) != repr(b):  # 0.0 and -0.0 differ
-        raise _Differ
-    return copy.copy(a)
-
-
-def _fit(a: int, b: int, lengths: tuple[list[int], list[int]]) -> dict[str, Any]:
-    """The line through both points, as {"sym": [offset, [[factor, "kv"]]]}."""
-    if len(lengths[0]) != 1 or lengths[0] == lengths[1]:
-        raise _Differ
-    x, y = lengths[0][0], lengths[1][0]
-    factor, rest = divmod(b - a, y - x)
-    if rest:
-        raise _Differ
-    return {"sym": [a - factor * x, [[factor, "kv"]]]}
