@@ -154,20 +154,24 @@ class _Recorded:
         lacking, extra = [n for n in self.inputs if n not in given], [n for n in given if n not in self.inputs]
         if lacking or extra:
             return None, f"{lacking[0]} is not given" if lacking else f"{extra[0]} is given, which it has not"
-        length: int | None = None
+        length = self._length(given)
         for name, leaf in self.inputs.items():
             array = given[name]
             if array.dtype != leaf.dtype or array.ndim != len(leaf.sizes):
                 return None, f"{name} is {array.dtype.name} {list(array.shape)}, expected {leaf.dtype.name} {_text(leaf.sizes)}"
             for size, found in zip(leaf.sizes, array.shape):
-                if isinstance(size, tuple) and length is None and (found - size[0]) % size[1] == 0:
-                    length = (found - size[0]) // size[1]
                 if found != _evaluate(size, length):
                     alone = " (only one length of the cache was recorded: capture two decode steps)" if self.first.symbols and not self._grows else ""
                     return None, f"{name} is {list(array.shape)}, expected {_text(leaf.sizes)}{f' with kv {length}' if length is not None else ''}{alone}"
         if length is not None and length < 1:
             return None, f"the cache has length {length}, expected at least 1"
         return (self.first.symbols if length is None else [length]), ""
+
+    def _length(self, given: Mapping[str, np.ndarray]) -> int | None:
+        """Length of the cache: what a size that is nothing else says, or any that depends on it; None if none does."""
+        found = [(size, n) for name, leaf in self.inputs.items() for size, n in zip(leaf.sizes, given[name].shape) if isinstance(size, tuple)]
+        found.sort(key=lambda pair: pair[0] != (0, 1))
+        return next(((n - size[0]) // size[1] for size, n in found), None)
 
     @property
     def _grows(self) -> bool:

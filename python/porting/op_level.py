@@ -132,7 +132,7 @@ class OpRuns:
             maker = next((number for number in reversed(self._makers.get(value, ())) if number < at), -1)
             if value in names or maker in only:
                 continue
-            if maker >= since:  # made after what is stored of it, which is nothing
+            if maker >= since and not self._was_given(value, at, maker):  # made after what is stored of it, which is nothing
                 if not self._is_rerun(maker):
                     raise NoProgramError(f"{op.label}: it uses what op {maker} of the program ({self.program.ops[maker][0]}) made, which is not in the capture")
                 only.append(maker)
@@ -146,6 +146,13 @@ class OpRuns:
             if lookup is not None and not own and not name.startswith(("param:", "const:")) and lookup(name) is None:
                 lacking.append(name)
         return Operands(feeds, [*sorted(only), op.number], names, given, tuple(lacking))
+
+    def _was_given(self, value: int, at: int, maker: int) -> bool:
+        """Whether a value that another op made came to this one as an input of its module, which is captured."""
+        interval, call = self.root.owner(at) or (None, None)
+        if interval is None or maker >= interval.begin:
+            return False
+        return value in interval.captured or any(v == value and path in call.inputs for path, v in interval.inputs.items())
 
     def _array(self, name: str, lookup: Lookup | None) -> tuple[np.ndarray, bool]:
         """(the array to feed, whether the lookup gave it and it is not the captured one)."""

@@ -78,7 +78,7 @@ def run(capture: Any, call: int = 0, *, root: str | None = None, inputs: Mapping
         others = [name for name in at if name not in tensors]
         arrays = _run(found, feeds, [*wanted.values(), *(at[name][0] for name in others)], [-1] * len(wanted) + [at[name][1] for name in others], ways)
         tensors.update(zip(others, arrays[len(wanted):]))
-        return WholeRun(dict(zip(wanted, arrays)), tensors, found.program.root, call, chosen)
+        return WholeRun(dict(zip(wanted, arrays)), {name: tensors[name] for name in names}, found.program.root, call, chosen)
     finally:
         if opened is not capture:
             opened.close()

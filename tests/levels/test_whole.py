@@ -1,0 +1,173 @@
+"""Whole programs: chained checks, porting.run, the pass that shows most modules at once, and generation in C."""
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import porting
+from porting import ActivationCollector, LayerNotFoundError, check
+from porting.profiles import settings
+from porting.program import NoProgramError, run_call
+from porting.roots import root_calls
+from porting.whole import outputs_of_calls, shown_exact
+
+EXAMPLES = os.path.join(os.path.dirname(__file__), "..", "..", "examples")
+
+
+def llama(seed=0, **options):
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                                        vocab_size=50, eos_token_id=None, **options)).eval()
+
+
+def llama_run(model, tokens=4, **options):
+    return model.generate(torch.arange(14).reshape(2, 7), attention_mask=torch.tensor([[1] * 7, [0, 0] + [1] * 5]), max_new_tokens=tokens,
+                          do_sample=False, pad_token_id=0, **options)
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    """A left-padded batch: a prefill and three decode steps."""
+    path = tmp_path_factory.mktemp("whole") / "a"
+    with ActivationCollector(llama(), path) as collector:
+        llama_run(collector._model)
+    with collector.capture as opened:
+        yield opened
+
+
+def with_wrong_norm(capture, monkeypatch, name="layers.1.input_layernorm.weight"):
+    """The capture with one parameter changed: C computes something else from that norm on."""
+    full = next(n for n in capture.parameters if n.endswith(name))
+    real = type(capture.parameters).__getitem__
+    monkeypatch.setattr(type(capture.parameters), "__getitem__",
+                        lambda self, key: real(self, key) * np.float32(1.01) if key == full else real(self, key))
+
+
+def test_a_chained_check_is_bit_for_bit(capture):
+    report = check(capture, mode="chained")
+    assert report.passed and report.coverage == 1.0 and report.num_exact == report.num_calls == check(capture).num_exact, report.to_text()
+    assert report.environment["mode"] == "chained"
+    with pytest.raises(ValueError, match="mode is"):
+        check(capture, mode="both")
+
+
+def test_a_chained_check_shows_what_an_error_becomes(capture, monkeypatch):
+    with_wrong_norm(capture, monkeypatch)
+    isolated, chained = check(capture, include="*"), check(capture, mode="chained")
+    assert isolated.first_divergence.module == chained.first_divergence.module == "model.layers.1.input_layernorm"
+    names = {row.module for row in isolated.rows if not row.passed}
+    assert names == {"model.layers.1.input_layernorm", "model.layers.1", "model", ""}, "alone only the norm and what contains it are wrong"
+    after = {row.module for row in chained.rows if row.band != "exact"}
+    assert {"model.layers.1.mlp.gate_proj", "lm_head", "model.norm"} <= after and "model.layers.0.mlp" not in after
+
+
+def test_one_run_of_the_whole_shows_only_what_it_shows(capture, monkeypatch):
+    ways = settings("as-captured", capture.environment)
+    everything = {(call.module, call.number) for call in capture.call_list}
+    assert set().union(*(shown_exact(root, ways) for root in root_calls(capture))) == everything
+    with_wrong_norm(capture, monkeypatch)
+    shown = set().union(*(shown_exact(root, ways) for root in root_calls(capture)))
+    wrong = {module for module, _ in everything - shown}
+    assert wrong == {"model.layers.1.input_layernorm", "model.layers.1", "model", ""}, "modules after it are run on the captured values"
+
+
+def test_run_gives_what_is_asked_for(capture):
+    names = ["model.layers.0.mlp@1.in.0", "model.layers.1.self_attn@1.out.0", "@1.in.0"]
+    found = porting.run(capture, 1, fetch=names)
+    assert list(found.tensors) == names and all(np.array_equal(found.tensors[name], capture[name]) for name in names)
+    call = capture.call("", 1)
+    assert found.outputs.keys() == call.outputs.keys() and all(np.array_equal(a, call.outputs[leaf]) for leaf, a in found.outputs.items())
+    op = next(name for name in range(100) if root_calls(capture)[0].program.ops[name][0] == "aten.embedding.default")
+    assert porting.run(capture, fetch=[f"model.embed_tokens.op.{op - 0}.aten.embedding.default.out.0"]).tensors
+    ids = call.arguments["input_ids"]
+    other = porting.run(capture, 1, inputs={"input_ids": (ids + 1) % 50})
+    assert not np.array_equal(other.outputs["logits"], found.outputs["logits"])
+    with pytest.raises(LayerNotFoundError, match="no tensor of call 1"):
+        porting.run(capture, 1, fetch=["model.layers.0.mlp.out.0"])
+    with pytest.raises(LayerNotFoundError, match="has no input ids; it has input_ids"):
+        porting.run(capture, 1, inputs={"ids": ids})
+    with pytest.raises(NoProgramError, match="expected int64 .2, 1., got int64 .2, 2."):
+        porting.run(capture, 1, inputs={"input_ids": np.zeros((2, 2), "i8")})
+    with pytest.raises(NoProgramError, match="no program was recorded for call 9"):
+        porting.run(capture, 9)
+
+
+def test_outputs_of_all_calls_are_those_of_single_runs(capture):
+    root = root_calls(capture)[1]
+    found = outputs_of_calls(root, settings("as-captured", capture.environment))
+    for call in capture.calls("model.layers.1.mlp"):
+        if call.step == root.step:
+            assert np.array_equal(found[call.module, call.number]["0"], run_call(capture, call).outputs["0"])
+
+
+# ---------------------------------------------------------------- generation
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    path = tmp_path_factory.mktemp("engine") / "a"
+    with ActivationCollector(llama(), path, include="^$") as collector:
+        llama_run(collector._model, 3)
+    with collector.capture as opened:
+        yield porting.Engine(opened)
+
+
+def generate(engine, tokens):
+    sys.path.insert(0, EXAMPLES)
+    try:
+        import generate as example
+    finally:
+        sys.path.remove(EXAMPLES)
+    takes = set(engine.capture.call("").input_names.values())
+    mask = np.array([[1] * 7, [0, 0] + [1] * 5])
+    return example.generate(engine, np.arange(14).reshape(2, 7), mask, tokens, -1, takes)
+
+
+def test_text_generated_in_c_is_bit_for_bit_the_same(engine):
+    expected = llama_run(llama(), 24, return_dict_in_generate=True, output_logits=True)
+    tokens, logits = generate(engine, 24)
+    assert np.array_equal(tokens, expected.sequences[:, 7:].numpy())
+    assert all(np.array_equal(a.view("u4"), b.numpy().view("u4")) for a, b in zip(logits, expected.logits, strict=True))
+    other = llama_run(llama(seed=1), 24, return_dict_in_generate=True, output_logits=True)
+    assert not np.array_equal(tokens, other.sequences[:, 7:].numpy())
+
+
+def test_arguments_that_were_not_recorded_are_refused(engine):
+    ids, positions, mask = np.arange(14).reshape(2, 7), np.tile(np.arange(7), (2, 1)), np.array([[1] * 7, [0, 0] + [1] * 5])
+    step = engine(input_ids=ids, position_ids=positions, attention_mask=mask)
+    given = {"input_ids": ids[:, :1], "position_ids": positions[:, :1] + 7, "attention_mask": np.ones((2, 8), "i8"),
+             "past_key_values": step.part("past_key_values")}
+    with pytest.raises(NoProgramError, match="position_ids is not given"):
+        engine(input_ids=ids, attention_mask=mask)
+    with pytest.raises(NoProgramError, match="token_type_ids is given, which it has not"):
+        engine(input_ids=ids, position_ids=positions, attention_mask=mask, token_type_ids=ids)
+    with pytest.raises(NoProgramError, match=r"input_ids is \[2, 6\], expected \[2, 7\]"):
+        engine(input_ids=ids[:, :6], position_ids=positions[:, :6], attention_mask=mask[:, :6])
+    with pytest.raises(NoProgramError, match=r"input_ids is int32 \[2, 7\]"):
+        engine(input_ids=ids.astype("i4"), position_ids=positions, attention_mask=mask)
+    with pytest.raises(NoProgramError, match=r"attention_mask is \[2, 9\], expected \[2, kv \+ 1\]"):
+        engine(**{**given, "attention_mask": np.ones((2, 9), "i8")})
+    cache = {leaf: a[:, :, :5] if leaf == "1.key" else a for leaf, a in given["past_key_values"].items()}
+    with pytest.raises(NoProgramError, match=r"past_key_values.1.key is .*with kv 7"):
+        engine(**{**given, "past_key_values": cache})
+    padded = {**given, "attention_mask": np.array([[1] * 8, [0, 0] + [1] * 6])}
+    assert engine(**padded)["logits"].shape == (2, 1, 50)
+
+
+def test_one_decode_step_stands_for_its_own_length_only(tmp_path):
+    with ActivationCollector(llama(), tmp_path / "a", include="^$") as collector:
+        llama_run(collector._model, 2)
+    with collector.capture as opened:
+        engine = porting.Engine(opened)
+        with pytest.raises(NoProgramError, match="only one length of the cache was recorded: capture two decode steps"):
+            generate(engine, 4)
+        assert generate(engine, 2)[0].shape == (2, 2)
+
+
+def test_a_capture_without_programs_makes_no_engine(tmp_path):
+    _, opened = ActivationCollector(torch.nn.Linear(2, 2), tmp_path / "a", program=False)(torch.ones(1, 2))
+    with opened, pytest.raises(NoProgramError, match="has no program of a whole call of the root: none was recorded"):
+        porting.Engine(opened)
