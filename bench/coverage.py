@@ -150,6 +150,9 @@ def run_all(builder, names, options):
                 running.remove(item)
                 rows.append(row)
                 print_row(row)
+                if options.json:
+                    with open(options.json, "w") as file:
+                        json.dump(rows, file, indent=1)
     return rows
 
 
@@ -193,7 +196,7 @@ def main():
     parser.add_argument("--mkldnn", choices=("on", "off"), default="on", help="oneDNN in the reference; default on, as users run it")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one model")
-    parser.add_argument("--json", help="write the rows there")
+    parser.add_argument("--json", help="write the rows there, anew after each model")
     options = parser.parse_args()
     builder = load_builder(options.builder)
     names = options.names or builder.names()
@@ -202,9 +205,6 @@ def main():
     print(f"{'model':28s} {' '.join(f'{key:>6s}' for key in NUMBERS)}  capture check s  ops missing")
     rows = run_all(builder, names, options)
     print_totals(rows)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(rows, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,7 @@ typedef struct port_sdpa_params {
 port_status port_sdpa_check(const port_kernel_call *call, port_error *err);
 
 /* ---- scatter.c
- * scatter: in (index I64 or I32, src), out (y, which holds what is to be changed), all of one ndim; check refuses an index outside of y
- * topk:    in (x (rows, n)), out (values (rows, k), places I64 (rows, k)), sorted */
+ * scatter: in (index I64 or I32, src), out (y, which holds what is to be changed), all of one ndim; check refuses an index outside of y */
 typedef enum port_scatter_kind {
     PORT_SCATTER_SET = 0, PORT_SCATTER_ADD, PORT_SCATTER_MUL, PORT_SCATTER_MAX, PORT_SCATTER_MIN
 } port_scatter_kind;
@@ -118,8 +117,10 @@ typedef struct port_scatter_params {
     int32_t dim;
     port_scatter_kind kind;
 } port_scatter_params;
+
+/* ---- topk.c: in (x (rows, n)), out (values (rows, k), places I64 (rows, k)) */
 typedef struct port_topk_params {
-    bool largest, stable; /* stable: equal elements keep their order, else it is that of torch.topk where that selects */
+    bool largest, stable, sorted; /* stable: in order, equal elements as they were; else as torch.topk leaves them, in order if sorted */
 } port_topk_params;
 
 /* ---- pool.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64
@@ -171,6 +172,6 @@ typedef struct port_conv_params {
 
 extern const port_kernel_row port_unary_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
-    port_convolution_rows[], port_scatter_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[];
+    port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[];
 
 #endif /* PORT_KERNELS_H */

@@ -126,6 +126,16 @@ run_like(op_call *call)
     return emit_filled(call, arg_dtype(call, 1 + full, like->dtype), like->ndim, like->shape, plain ? NULL : strides, value);
 }
 
+/* The number without what stands after the point; below 2^63. */
+static port_scalar
+as_integer(port_scalar value)
+{
+    if (value.kind != PORT_SCALAR_FLOAT) {
+        return value;
+    }
+    return (port_scalar){PORT_SCALAR_INT, (int64_t)value.d, trunc(value.d)};
+}
+
 /* arange, arange.start, arange.start_step. */
 static port_status
 run_arange(op_call *call)
@@ -139,8 +149,8 @@ run_arange(op_call *call)
     bool small = fabs(start.d) < 0x1p62 && fabs(end.d) < 0x1p62 && fabs(step.d) < 0x1p62; /* also false for NaN */
     if (!small) {
         count = -1.0;
-    } else if (dtype == PORT_I64) { /* torch truncates each to the dtype first, but counts integers exactly */
-        int64_t from = ints ? start.i : (int64_t)start.d, to = ints ? end.i : (int64_t)end.d, by = ints ? step.i : (int64_t)step.d;
+    } else if (dtype == PORT_I64) { /* torch counts with integers here, and divides for every other dtype */
+        int64_t to = as_integer(end).i, from = as_integer(start).i, by = as_integer(step).i;
         count = by == 0 ? -1.0 : ceil((double)(to - from) / (double)by);
     } else {
         count = ceil((end.d - start.d) / step.d);
@@ -149,7 +159,8 @@ run_arange(op_call *call)
         return fail_op(call, PORT_E_VALUE, "from %g to %g in steps of %g is no range", start.d, end.d, step.d);
     }
     port_tensor *made;
-    port_arange_params params = {start, step};
+    bool whole = !dtype_is_float(dtype); /* then the elements are made of integers too */
+    port_arange_params params = {whole ? as_integer(start) : start, whole ? as_integer(step) : step};
     int64_t shape[1] = {(int64_t)count};
     port_status status = tensor_new(call, dtype, 1, shape, NULL, &made);
     if (status == PORT_OK && shape[0] > 0) {

@@ -1,5 +1,5 @@
 /* sort_ops.c -- ops about the order of elements: topk, sort, argsort, aminmax, searchsorted, bucketize.
- * Equal elements: topk of few has the reference's order, everything else keeps theirs, which torch leaves open. */
+ * Equal elements, and what topk need not sort, come in the reference's order from topk; the others keep equal elements as they were. */
 #include "exec.h"
 
 /* x with dimension d moved to the end, as rows. */
@@ -61,11 +61,11 @@ emit_rows(op_call *call, const port_tensor *rows, const port_tensor *x, int32_t 
 }
 
 static port_status
-sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool largest, bool values)
+sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool largest, bool sorted, bool values)
 {
     int32_t d;
-    port_tensor *rows, *sorted, *order;
-    port_topk_params params = {largest, k < 0};
+    port_tensor *rows, *taken, *order;
+    port_topk_params params = {largest, k < 0, sorted};
     port_status status = wrap_dim(call, dim, x->ndim, &d);
     if (status != PORT_OK || (status = as_rows(call, x, d, &rows)) != PORT_OK) {
         return status;
@@ -76,14 +76,14 @@ sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool larg
         return fail_op(call, PORT_E_VALUE, "the %lld greatest of %lld elements", (long long)k, (long long)rows->shape[1]);
     }
     int64_t shape[2] = {rows->shape[0], k};
-    if ((status = tensor_new(call, x->dtype, 2, shape, NULL, &sorted)) != PORT_OK ||
+    if ((status = tensor_new(call, x->dtype, 2, shape, NULL, &taken)) != PORT_OK ||
         (status = tensor_new(call, PORT_I64, 2, shape, NULL, &order)) != PORT_OK ||
         (status = launch_tensors(call, "topk", x->dtype, (const port_tensor *const[]){rows}, 1,
-                                 (const port_tensor *const[]){sorted, order}, 2, &params)) != PORT_OK) {
+                                 (const port_tensor *const[]){taken, order}, 2, &params)) != PORT_OK) {
         return status;
     }
     if (values) {
-        status = emit_rows(call, sorted, x, d, all);
+        status = emit_rows(call, taken, x, d, all);
     }
     return status == PORT_OK ? emit_rows(call, order, x, d, all) : status;
 }
@@ -95,7 +95,7 @@ run_topk(op_call *call)
     if (k < 0) {
         return fail_op(call, PORT_E_VALUE, "the %lld greatest elements", (long long)k);
     }
-    return sort_rows(call, arg_tensor(call, 0), arg_int(call, 2), k, arg_bool(call, 3), true);
+    return sort_rows(call, arg_tensor(call, 0), arg_int(call, 2), k, arg_bool(call, 3), arg_bool(call, 4), true);
 }
 
 /* sort(self, dim, descending), argsort; the stable forms have `stable` before. */
@@ -104,7 +104,7 @@ run_sort(op_call *call)
 {
     int32_t first = strstr(call->row->name, "stable") != NULL ? 2 : 1;
     bool places_only = strncmp(call->row->name, "argsort", 7) == 0;
-    return sort_rows(call, arg_tensor(call, 0), arg_int(call, first), -1, arg_bool(call, first + 1), !places_only);
+    return sort_rows(call, arg_tensor(call, 0), arg_int(call, first), -1, arg_bool(call, first + 1), true, !places_only);
 }
 
 /* searchsorted.Tensor(sorted_sequence, self), bucketize.Tensor(self, boundaries): how many boundaries stand before each element. */

@@ -296,6 +296,13 @@ run_expand(op_call *call)
     return emit(call, out);
 }
 
+/* Nothing has no second element: what has no elements stays where it is, whatever its strides say. */
+static void
+skip_elems(port_tensor *view, int64_t num)
+{
+    view->offset_bytes += tensor_elems(view) > 0 ? num * (int64_t)port_dtype_size(view->dtype) : 0;
+}
+
 /* The part [start, end) in steps of dimension d; start and end are inside. */
 static port_status
 emit_part(op_call *call, int32_t d, int64_t start, int64_t end, int64_t step)
@@ -305,7 +312,7 @@ emit_part(op_call *call, int32_t d, int64_t start, int64_t end, int64_t step)
     if (status != PORT_OK) {
         return status;
     }
-    out->offset_bytes += start * out->strides[d] * (int64_t)port_dtype_size(out->dtype);
+    skip_elems(out, start * out->strides[d]);
     out->shape[d] = end > start ? (end - start - 1) / step + 1 : 0;
     if (__builtin_mul_overflow(out->strides[d], step, &out->strides[d])) {
         return fail_op(call, PORT_E_VALUE, "step %lld is too large", (long long)step);
@@ -370,7 +377,7 @@ drop_dim(op_call *call, int32_t d, int64_t index)
     if (status != PORT_OK) {
         return status;
     }
-    out->offset_bytes += index * out->strides[d] * (int64_t)port_dtype_size(out->dtype);
+    skip_elems(out, index * out->strides[d]);
     out->ndim--;
     for (int32_t k = d; k < out->ndim; k++) {
         out->shape[k] = out->shape[k + 1];

@@ -1,0 +1,260 @@
+/* topk.c -- the k greatest (or smallest) elements of each row and their places; with k = n and stable, a sort.
+ *
+ * Equal elements: a stable sort keeps their order. The reference's topk does not: it selects and sorts with its C++ library
+ * (libstdc++), whose algorithms are restated here step for step, because what they do to equal elements is what is seen. So is the order of
+ * elements that were asked for unsorted.
+ * Source: at::native topk_impl_loop, sort (BSD-3-Clause; restated); Musser, Introspective sorting and selection algorithms (1997).
+ * NaN is greatest. */
+#include "loops.h"
+
+/* The row's elements as f64 (exact for every float) or i64, and a permutation that is sorted by merging: stable. */
+typedef struct sort_row {
+    int64_t n;
+    bool descending, is_float;
+    double *f64;
+    int64_t *i64, *order, *space;
+} sort_row;
+
+static bool
+comes_before(const sort_row *row, int64_t a, int64_t b)
+{
+    if (!row->is_float) {
+        return row->descending ? row->i64[a] > row->i64[b] : row->i64[a] < row->i64[b];
+    }
+    double x = row->f64[a], y = row->f64[b];
+    return row->descending ? (x != x && y == y) || x > y : (x == x && y != y) || x < y;
+}
+
+static void
+sort_by_merging(const sort_row *row)
+{
+    for (int64_t i = 0; i < row->n; i++) {
+        row->order[i] = i;
+    }
+    int64_t *from = row->order, *to = row->space;
+    for (int64_t width = 1; width < row->n; width *= 2) {
+        for (int64_t begin = 0; begin < row->n; begin += 2 * width) {
+            int64_t middle = begin + width < row->n ? begin + width : row->n;
+            int64_t end = begin + 2 * width < row->n ? begin + 2 * width : row->n;
+            for (int64_t a = begin, b = middle, k = begin; k < end; k++) {
+                bool second = a == middle || (b < end && comes_before(row, from[b], from[a]));
+                to[k] = second ? from[b++] : from[a++];
+            }
+        }
+        int64_t *last = from;
+        from = to;
+        to = last;
+    }
+    if (from != row->order) {
+        memcpy(row->order, from, (size_t)row->n * sizeof *from);
+    }
+}
+
+/* ---------------------------------------------------------------- selection as the reference's library does it */
+
+static void
+swap_places(int64_t *order, int64_t a, int64_t b)
+{
+    int64_t place = order[a];
+    order[a] = order[b];
+    order[b] = place;
+}
+
+/* Puts `value` into the heap order[first..first+n) whose place `hole` is free: down to a leaf along the later children, then up again. */
+static void
+fill_hole(const sort_row *row, int64_t first, int64_t hole, int64_t n, int64_t value)
+{
+    int64_t *heap = row->order + first, top = hole, child = hole;
+    while (child < (n - 1) / 2) {
+        child = 2 * (child + 1);
+        child -= comes_before(row, heap[child], heap[child - 1]);
+        heap[hole] = heap[child];
+        hole = child;
+    }
+    if (n % 2 == 0 && child == (n - 2) / 2) {
+        heap[hole] = heap[2 * child + 1];
+        hole = 2 * child + 1;
+    }
+    for (; hole > top && comes_before(row, heap[(hole - 1) / 2], value); hole = (hole - 1) / 2) {
+        heap[hole] = heap[(hole - 1) / 2];
+    }
+    heap[hole] = value;
+}
+
+/* The first of order[first..last) come to order[first..middle), as a heap whose top is the last of them. */
+static void
+heap_select(const sort_row *row, int64_t first, int64_t middle, int64_t last)
+{
+    int64_t *order = row->order, n = middle - first;
+    for (int64_t parent = n / 2 - 1; parent >= 0; parent--) {
+        fill_hole(row, first, parent, n, order[first + parent]);
+    }
+    for (int64_t i = middle; i < last; i++) {
+        if (comes_before(row, order[i], order[first])) {
+            int64_t value = order[i];
+            order[i] = order[first];
+            fill_hole(row, first, 0, n, value);
+        }
+    }
+}
+
+static void
+partial_sort(const sort_row *row, int64_t first, int64_t middle, int64_t last)
+{
+    heap_select(row, first, middle, last);
+    for (int64_t end = middle - 1; end > first; end--) {
+        int64_t value = row->order[end];
+        row->order[end] = row->order[first];
+        fill_hole(row, first, 0, end - first, value);
+    }
+}
+
+static void
+insertion_sort(const sort_row *row, int64_t first, int64_t last)
+{
+    for (int64_t i = first + 1; i < last; i++) {
+        for (int64_t k = i; k > first && comes_before(row, row->order[k], row->order[k - 1]); k--) {
+            swap_places(row->order, k, k - 1);
+        }
+    }
+}
+
+/* Parts order[first..last) in two by the median of three, which goes to the front first; returns where the second part begins. */
+static int64_t
+partition(const sort_row *row, int64_t first, int64_t last)
+{
+    int64_t *order = row->order, a = first + 1, b = first + (last - first) / 2, c = last - 1;
+    bool ab = comes_before(row, order[a], order[b]), bc = comes_before(row, order[b], order[c]);
+    bool ac = comes_before(row, order[a], order[c]);
+    swap_places(order, first, ab ? (bc ? b : (ac ? c : a)) : (ac ? a : (bc ? c : b)));
+    int64_t low = first + 1, high = last;
+    for (;; low++) {
+        while (comes_before(row, order[low], order[first])) {
+            low++;
+        }
+        high--;
+        while (comes_before(row, order[first], order[high])) {
+            high--;
+        }
+        if (low >= high) {
+            return low;
+        }
+        swap_places(order, low, high);
+    }
+}
+
+static int
+twice_log2(int64_t n)
+{
+    return n < 1 ? 0 : 2 * (63 - __builtin_clzll((unsigned long long)n));
+}
+
+/* Afterwards the element at `nth` is in place, with none after it that comes before it. */
+static void
+select_nth(const sort_row *row, int64_t nth)
+{
+    int64_t first = 0, last = row->n;
+    for (int depth = twice_log2(row->n); last - first > 3; depth--) {
+        if (depth == 0) {
+            heap_select(row, first, nth + 1, last);
+            swap_places(row->order, first, nth);
+            return;
+        }
+        int64_t cut = partition(row, first, last);
+        first = cut <= nth ? cut : first;
+        last = cut <= nth ? last : cut;
+    }
+    insertion_sort(row, first, last);
+}
+
+/* Parts of at most 16 are left for the insertions that come after. Its own calls go to the later parts: their depth is bounded by `depth`. */
+static void
+sort_roughly(const sort_row *row, int64_t first, int64_t last, int depth)
+{
+    for (; last - first > 16; depth--) {
+        if (depth == 0) {
+            partial_sort(row, first, last, last);
+            return;
+        }
+        int64_t cut = partition(row, first, last);
+        sort_roughly(row, cut, last, depth - 1);
+        last = cut;
+    }
+}
+
+/* The first k, in order if `sorted`. */
+static void
+take_first(const sort_row *row, int64_t k, bool sorted)
+{
+    for (int64_t i = 0; i < row->n; i++) {
+        row->order[i] = i;
+    }
+    if (k <= row->n / 64) {
+        partial_sort(row, 0, k, row->n);
+        return;
+    }
+    select_nth(row, k - 1);
+    if (sorted) {
+        sort_roughly(row, 0, k - 1, twice_log2(k - 1));
+        insertion_sort(row, 0, k - 1);
+    }
+}
+
+/* ---------------------------------------------------------------- the op */
+
+static port_status
+topk_check(const port_kernel_call *call, port_error *err)
+{
+    const port_topk_params *p = call->params;
+    const port_view *x = call->in[0], *y = call->out[0], *places = call->out[1];
+    if (p == NULL || x->ndim != 2 || y->ndim != 2 || places->ndim != 2 || y->shape[1] > x->shape[1] || y->shape[0] != x->shape[0] ||
+        places->shape[0] != y->shape[0] || places->shape[1] != y->shape[1]) {
+        return port_fail(err, PORT_E_SHAPE, "topk: expected rows of x, values and places of the same number");
+    }
+    return y->dtype == x->dtype && places->dtype == PORT_I64
+               ? PORT_OK
+               : port_fail(err, PORT_E_DTYPE, "topk: values of %s and places of %s", port_dtype_name(y->dtype),
+                           port_dtype_name(places->dtype));
+}
+
+static size_t
+topk_scratch_bytes(const port_kernel_call *call)
+{
+    return 3 * sizeof(int64_t) * (size_t)call->in[0]->shape[1] + 64;
+}
+
+static void
+topk_run(const port_kernel_call *call)
+{
+    const port_topk_params *p = call->params;
+    const port_view *x = call->in[0], *y = call->out[0], *places = call->out[1];
+    int64_t n = x->shape[1], bytes = (int64_t)port_dtype_size(x->dtype);
+    sort_row row = {.n = n, .descending = p->largest, .is_float = port_dtype_is_float(x->dtype), .f64 = call->scratch,
+                    .i64 = call->scratch, .order = (int64_t *)call->scratch + n, .space = (int64_t *)call->scratch + 2 * n};
+    for (int64_t r = 0; r < x->shape[0]; r++) {
+        const char *from = (const char *)x->data + r * x->strides[0] * bytes;
+        if (row.is_float) {
+            port_load_f64(x->dtype, from, x->strides[1] * bytes, n, row.f64);
+        } else {
+            port_load_i64(x->dtype, from, x->strides[1] * bytes, n, row.i64);
+        }
+        int64_t taken = y->shape[1];
+        if (p->stable) {
+            sort_by_merging(&row);
+        } else if (taken > 0) {
+            take_first(&row, taken, p->sorted);
+        }
+        for (int64_t k = 0; k < y->shape[1]; k++) {
+            memcpy((char *)y->data + (r * y->strides[0] + k * y->strides[1]) * bytes, from + row.order[k] * x->strides[1] * bytes,
+                   (size_t)bytes);
+            ((int64_t *)places->data)[r * places->strides[0] + k * places->strides[1]] = row.order[k];
+        }
+    }
+}
+
+#define ROW(T) {"topk", T, "ref", 0, topk_check, topk_scratch_bytes, topk_run}
+
+const port_kernel_row port_topk_rows[] = {
+    ROW(PORT_F32), ROW(PORT_F64), ROW(PORT_BF16), ROW(PORT_F16), ROW(PORT_I64), ROW(PORT_I32),
+    ROW(PORT_I16), ROW(PORT_I8),  ROW(PORT_U8),   ROW(PORT_BOOL), {.op = NULL},
+};
