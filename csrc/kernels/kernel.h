@@ -14,9 +14,12 @@
 #define PORT_KERNEL_MAX_IN 8
 #define PORT_KERNEL_MAX_OUT 4
 
+/* One of MKL's vector functions. */
+typedef void (*port_vms)(int n, const float *in, float *out, long long mode);
+
 /* Functions of a library that kernels may call. A NULL member is not there; `reference` has none of them.
  * sgemm/dgemm are the Fortran ABI (column-major, all arguments by address, 32-bit integers).
- * vms* are MKL's vector math: (n, in, out, mode). */
+ * strsm solves op(a) x = alpha b or x op(a) = alpha b in place of b, a triangular. */
 typedef struct port_provider {
     const char *name; /* "reference", "openblas", "torch" */
     void (*sgemm)(const char *transa, const char *transb, const int *m, const int *n, const int *k, const float *alpha,
@@ -25,13 +28,9 @@ typedef struct port_provider {
     void (*dgemm)(const char *transa, const char *transb, const int *m, const int *n, const int *k, const double *alpha,
                   const double *a, const int *lda, const double *b, const int *ldb, const double *beta, double *c,
                   const int *ldc);
-    void (*vms_exp)(int n, const float *in, float *out, long long mode);
-    void (*vms_log)(int n, const float *in, float *out, long long mode);
-    void (*vms_tanh)(int n, const float *in, float *out, long long mode);
-    void (*vms_erf)(int n, const float *in, float *out, long long mode);
-    void (*vms_sin)(int n, const float *in, float *out, long long mode);
-    void (*vms_cos)(int n, const float *in, float *out, long long mode);
-    void (*vms_sqrt)(int n, const float *in, float *out, long long mode);
+    port_vms vms_exp, vms_log, vms_tanh, vms_erf, vms_sin, vms_cos, vms_sqrt, vms_log2, vms_log10, vms_tan, vms_atan, vms_acos, vms_asin;
+    void (*strsm)(const char *side, const char *uplo, const char *transa, const char *diag, const int *m, const int *n,
+                  const float *alpha, const float *a, const int *lda, float *b, const int *ldb);
     /* Groups of products of one shape: every argument but the matrices is an array with one entry per group. */
     void (*sgemm_batch)(const char *transa, const char *transb, const int *m, const int *n, const int *k, const float *alpha,
                         const void **a, const int *lda, const void **b, const int *ldb, const float *beta, void **c,

@@ -152,15 +152,27 @@ typedef struct port_group_params {
 
 /* ---- activation.c: in (x), out (y), same dtype, floating
  * softplus (a: beta, b: threshold)  elu (a: alpha, b: scale, c: input_scale)  leaky_relu (a: slope); the others take no params:
- * hardswish hardsigmoid mish log_sigmoid log1p expm1 trunc log2 log10 exp2 tan atan sinh cosh acos asin
- * vector_norm: in (x), out (y with size 1 at the reduced dimensions), F32 and F64 */
+ * hardswish hardsigmoid mish log_sigmoid exp_minus_abs (what log_sigmoid keeps) log1p expm1 trunc log2 log10 exp2 tan atan sinh cosh acos asin */
 typedef struct port_activation_params {
     double a, b, c;
 } port_activation_params;
+
+/* ---- vector_norm.c
+ * vector_norm: in (x), out (y with size 1 at the reduced dimensions), F32 and F64
+ * weight_norm: in (v (R, C), g), out (w (R, C), norm), all dense F32; g and norm have R elements if `rows`, else C */
 typedef struct port_vector_norm_params {
     double order; /* 1, 2 or infinity */
     uint32_t dims;
 } port_vector_norm_params;
+typedef struct port_weight_norm_params {
+    bool rows; /* of each row, else of each column */
+} port_weight_norm_params;
+
+/* ---- triangular.c
+ * solve_triangular: in (a (B, N, N)), out (x (B, N, K), or (B, K, N) if not left, which comes in as the right sides), F32 and F64 */
+typedef struct port_triangular_params {
+    bool upper, left, unit;
+} port_triangular_params;
 
 /* ---- convolution.c
  * convolution: in (x (N, C, ...), weight (O, C / groups, ...) or transposed (C, O / groups, ...), bias (O) or NULL), out (y (N, O, ...)),
@@ -172,6 +184,7 @@ typedef struct port_conv_params {
 
 extern const port_kernel_row port_unary_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
-    port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[];
+    port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[],
+    port_vector_norm_rows[], port_triangular_rows[];
 
 #endif /* PORT_KERNELS_H */

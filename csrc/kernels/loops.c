@@ -184,6 +184,21 @@ port_iter_range(const port_iter *iter, int64_t begin, int64_t end, port_loop_fn 
     }
 }
 
+float
+port_add_lanes(float *acc, int64_t count, bool halving)
+{
+    for (int64_t half = count / 2; halving && half > 0; half /= 2) {
+        for (int64_t i = 0; i < half; i++) {
+            acc[i] += acc[i + half];
+        }
+    }
+    float total = acc[0];
+    for (int64_t i = 1; !halving && i < count; i++) {
+        total += acc[i];
+    }
+    return total;
+}
+
 port_chunks
 port_chunks_of(int64_t n, int64_t grain, int32_t num_threads)
 {

@@ -46,6 +46,9 @@ typedef struct port_chunks {
 } port_chunks;
 port_chunks port_chunks_of(int64_t n, int64_t grain, int32_t num_threads);
 
+/* The sum of lanes: by halves (count a power of 2), which spoils acc, or one after the other. */
+float port_add_lanes(float *acc, int64_t count, bool halving);
+
 /* n elements of any dtype, stride in bytes, into row-major f32, f64 or i64 and back. Floats to integers as C converts them;
  * to BOOL: not equal to 0. The f32 forms are for F32, BF16, F16 and F8; f64 for F64 as well; i64 for BOOL and integers. */
 void port_load_f32(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t n, float *to);

@@ -47,13 +47,11 @@ static const struct {
     const char *name;
     size_t offset;
 } members[] = {
-    {"sgemm", offsetof(port_provider, sgemm)},       {"dgemm", offsetof(port_provider, dgemm)},
-    {"vms_exp", offsetof(port_provider, vms_exp)},   {"vms_log", offsetof(port_provider, vms_log)},
-    {"vms_tanh", offsetof(port_provider, vms_tanh)}, {"vms_erf", offsetof(port_provider, vms_erf)},
-    {"vms_sin", offsetof(port_provider, vms_sin)},   {"vms_cos", offsetof(port_provider, vms_cos)},
-    {"vms_sqrt", offsetof(port_provider, vms_sqrt)}, {"sgemm_batch", offsetof(port_provider, sgemm_batch)},
-    {"dgemm_batch", offsetof(port_provider, dgemm_batch)},
-    {"set_num_threads_local", offsetof(port_provider, set_num_threads_local)},
+#define MEMBER(name) {#name, offsetof(port_provider, name)}
+    MEMBER(sgemm), MEMBER(dgemm), MEMBER(sgemm_batch), MEMBER(dgemm_batch), MEMBER(strsm), MEMBER(set_num_threads_local),
+    MEMBER(vms_exp), MEMBER(vms_log), MEMBER(vms_tanh), MEMBER(vms_erf), MEMBER(vms_sin), MEMBER(vms_cos), MEMBER(vms_sqrt),
+    MEMBER(vms_log2), MEMBER(vms_log10), MEMBER(vms_tan), MEMBER(vms_atan), MEMBER(vms_acos), MEMBER(vms_asin),
+#undef MEMBER
 };
 
 static pthread_mutex_t torch_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -81,6 +79,6 @@ port_provider_torch_set(const char *name, void *address, port_error *err)
             return PORT_OK;
         }
     }
-    return port_fail(err, PORT_E_NAME, "the torch provider has no function %s; it has sgemm, dgemm, sgemm_batch, dgemm_batch "
-                     "set_num_threads_local and vms_exp, log, tanh, erf, sin, cos, sqrt", name);
+    return port_fail(err, PORT_E_NAME, "the torch provider has no function %s; it has sgemm, dgemm, sgemm_batch, dgemm_batch, strsm, "
+                     "set_num_threads_local and vms_exp, log, tanh, erf, sin, cos, sqrt, log2, log10, tan, atan, acos, asin", name);
 }

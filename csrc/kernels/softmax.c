@@ -137,16 +137,7 @@ static float
 sum_of_lanes(const softmax_line *line, float *acc, int64_t count)
 {
     bool halving = line->call->profile->capability != PORT_CAP_DEFAULT && count == line->lanes;
-    for (int64_t half = count / 2; halving && half > 0; half /= 2) {
-        for (int64_t i = 0; i < half; i++) {
-            acc[i] += acc[i + half];
-        }
-    }
-    float total = acc[0];
-    for (int64_t i = 1; !halving && i < count; i++) {
-        total += acc[i];
-    }
-    return total;
+    return port_add_lanes(acc, count, halving);
 }
 
 /* sum of exp(x - max); with `keep`, y gets the exponentials (f32 only: half floats compute them twice). */

@@ -182,29 +182,27 @@ PORT_DEFINE_MAP(sqrt_map, sqrtf)
 #define VML_OP(name, fallback)                                                                                       \
     static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
     {                                                                                                                \
+        const port_provider *provider = context->call->provider;                                                     \
         (void)is_vector;                                                                                             \
-        if (vml_applies(context) && context->call->provider->vms_##name != NULL) {                                   \
-            vml(context->call->provider->vms_##name, n, x, y);                                                       \
+        if (port_vml_run(context, provider == NULL ? NULL : provider->vms_##name, n, x, y)) {                        \
             return;                                                                                                  \
         }                                                                                                            \
         fallback;                                                                                                    \
     }
 
 /* For half floats the reference converts and calls its vector functions, not MKL. */
-static bool
-vml_applies(const unary_context *context)
-{
-    return context->call->provider != NULL && context->call->in[0]->dtype == PORT_F32;
-}
-
-static void
-vml(void (*function)(int, const float *, float *, long long), int64_t n, const float *x, float *y)
+bool
+port_vml_run(const unary_context *context, port_vms function, int64_t n, const float *x, float *y)
 {
     const long long high_accuracy = 0x2 | 0x140000 | 0x100; /* VML_HA, denormals kept, errors ignored: as ATen calls it */
+    if (function == NULL || context->call->in[0]->dtype != PORT_F32) {
+        return false;
+    }
     for (int64_t i = 0; i < n; i += 1 << 30) {
         int64_t m = n - i < 1 << 30 ? n - i : 1 << 30;
         function((int)m, x + i, y + i, high_accuracy);
     }
+    return true;
 }
 
 #define LIBM_LOOP(function)                                                                                          \

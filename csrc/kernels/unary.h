@@ -23,6 +23,8 @@ typedef struct unary_op {
 } unary_op;
 
 void port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level);
+/* y = function(x) as the reference calls MKL's vector math; false (and nothing done) if it has no such function for this dtype. */
+bool port_vml_run(const unary_context *context, port_vms function, int64_t n, const float *x, float *y);
 port_status port_unary_check(const port_kernel_call *call, port_error *err);
 
 #endif /* PORT_UNARY_H */

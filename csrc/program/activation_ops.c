@@ -108,12 +108,7 @@ run_log_sigmoid(op_call *call)
         (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &buffer)) != PORT_OK) {
         return status;
     }
-    static const char *const steps[] = {"abs", "neg", "exp"}; /* the buffer holds exp(-|x|) */
-    const port_tensor *from = x;
-    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
-        status = launch_tensors(call, steps[k], x->dtype, &from, 1, (const port_tensor *const[]){buffer}, 1, NULL);
-        from = buffer;
-    }
+    status = launch_tensors(call, "exp_minus_abs", x->dtype, &x, 1, (const port_tensor *const[]){buffer}, 1, NULL);
     return status == PORT_OK ? emit(call, buffer) : status;
 }
 
@@ -121,31 +116,41 @@ run_log_sigmoid(op_call *call)
 static port_status
 run_weight_norm(op_call *call)
 {
-    const port_tensor *v = arg_tensor(call, 0), *g = arg_tensor(call, 1), *dense;
+    const port_tensor *v = arg_tensor(call, 0), *g = arg_tensor(call, 1);
     int64_t shape[PORT_MAX_NDIM];
     int32_t d;
     port_status status = wrap_dim(call, arg_int(call, 2), v->ndim, &d);
     if (status != PORT_OK || v->dtype != PORT_F32 || g->dtype != PORT_F32 || v->ndim == 0 || tensor_elems(g) != v->shape[d]) {
         return status != PORT_OK ? status : fail_unsupported(call, "a weight of %s", port_dtype_name(v->dtype));
     }
-    port_vector_norm_params params = {.order = 2.0};
-    for (int32_t k = 0; k < v->ndim; k++) {
-        params.dims |= k != d ? 1u << k : 0;
-        shape[k] = k == d ? v->shape[k] : 1;
+    if (d != 0 && d != v->ndim - 1) {
+        return fail_unsupported(call, "the norm of dimension %d of %d", d, v->ndim);
     }
-    port_tensor *norm, *out;
-    if ((status = tensor_contiguous(call, v, &v)) != PORT_OK || (status = tensor_contiguous(call, g, &dense)) != PORT_OK ||
+    int64_t rows = d == 0 ? v->shape[0] : 1, flat[2];
+    for (int32_t k = 0; k < v->ndim; k++) {
+        shape[k] = k == d ? v->shape[k] : 1;
+        rows *= d != 0 && k != d ? v->shape[k] : 1;
+    }
+    flat[0] = rows;
+    flat[1] = rows > 0 ? tensor_elems(v) / rows : 0;
+    port_tensor *norm, *out, *parts[3];
+    if ((status = tensor_contiguous(call, v, &v)) != PORT_OK || (status = tensor_contiguous(call, g, &g)) != PORT_OK ||
         (status = tensor_new(call, PORT_F32, v->ndim, shape, NULL, &norm)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F32, v->ndim, v->shape, NULL, &out)) != PORT_OK ||
-        (status = launch_tensors(call, "vector_norm", PORT_F32, &v, 1, (const port_tensor *const[]){norm}, 1, &params)) != PORT_OK) {
+        (status = tensor_new(call, PORT_F32, v->ndim, v->shape, NULL, &out)) != PORT_OK) {
         return status;
     }
-    const float *from = (const float *)tensor_view(v).data, *size = (const float *)tensor_view(norm).data,
-                *gain = (const float *)tensor_view(dense).data;
-    float *to = (float *)tensor_view(out).data;
-    for (int64_t i = 0, n = tensor_elems(v); i < n; i++) {
-        int64_t c = i / v->strides[d] % v->shape[d];
-        to[i] = from[i] * (gain[c] / size[c]);
+    const port_tensor *whole[3] = {v, out, norm};
+    int64_t length = tensor_elems(norm);
+    for (int32_t k = 0; k < 3; k++) {
+        if ((status = tensor_reshaped(call, whole[k], k < 2 ? 2 : 1, k < 2 ? flat : &length, &parts[k])) != PORT_OK) {
+            return status;
+        }
+    }
+    port_weight_norm_params params = {.rows = d == 0};
+    status = launch_tensors(call, "weight_norm", PORT_F32, (const port_tensor *const[]){parts[0], g}, 2,
+                            (const port_tensor *const[]){parts[1], parts[2]}, 2, &params);
+    if (status != PORT_OK) {
+        return status;
     }
     status = emit(call, out);
     return status == PORT_OK ? emit(call, norm) : status;
@@ -194,50 +199,6 @@ run_three(op_call *call)
             y[i] = fused ? fmaf(scale * a[i], b[i], x[i]) : x[i] + scale * a[i] * b[i];
         } else {
             y[i] = x[i] + scale * a[i] / b[i];
-        }
-    }
-    return emit(call, out);
-}
-
-/* linalg_solve_triangular(A (.., N, N), B (.., N, K), upper, left, unitriangular): substitution, sums in f64 rounded once. */
-static port_status
-run_solve_triangular(op_call *call)
-{
-    const port_tensor *a = arg_tensor(call, 0), *b = arg_tensor(call, 1);
-    bool upper = arg_bool(call, 2), unit = arg_bool(call, 4);
-    int64_t n = a->ndim >= 2 ? a->shape[a->ndim - 1] : 0;
-    if (!arg_bool(call, 3) || a->dtype != PORT_F32 || b->dtype != PORT_F32 || a->ndim < 2 || b->ndim != a->ndim) {
-        return fail_unsupported(call, "left=False, or operands of %s in %d and %d dimensions", port_dtype_name(a->dtype), a->ndim, b->ndim);
-    }
-    int32_t row = a->ndim - 2, col = a->ndim - 1;
-    bool fits = a->shape[row] == n && b->shape[row] == n;
-    int64_t count = 1, strides[PORT_MAX_NDIM];
-    for (int32_t d = 0; d < row; d++) {
-        fits = fits && a->shape[d] == b->shape[d];
-        count *= a->shape[d];
-    }
-    port_tensor *out;
-    dense_strides(b->ndim, b->shape, strides);
-    strides[row] = 1; /* columns are dense, as LAPACK leaves them */
-    strides[col] = n > 0 ? n : 1;
-    port_status status = fits ? tensor_contiguous(call, a, &a) : fail_op(call, PORT_E_SHAPE, "the operands do not fit");
-    if (status != PORT_OK || (status = tensor_contiguous(call, b, &b)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F32, b->ndim, b->shape, strides, &out)) != PORT_OK) {
-        return status;
-    }
-    int64_t k = b->shape[col];
-    for (int64_t item = 0; item < count; item++) {
-        const float *matrix = (const float *)tensor_view(a).data + item * n * n, *right = (const float *)tensor_view(b).data + item * n * k;
-        float *x = (float *)tensor_view(out).data + item * n * k;
-        for (int64_t c = 0; c < k; c++) {
-            for (int64_t step = 0; step < n; step++) {
-                int64_t i = upper ? n - 1 - step : step;
-                double sum = (double)right[i * k + c];
-                for (int64_t j = upper ? i + 1 : 0; j < (upper ? n : i); j++) {
-                    sum -= (double)matrix[i * n + j] * (double)x[c * n + j];
-                }
-                x[c * n + i] = (float)(unit ? sum : sum / (double)matrix[i * n + i]);
-            }
         }
     }
     return emit(call, out);
@@ -391,12 +352,11 @@ const op_row op_activation_rows[] = {
     {"glu", "T self, I dim=-1", run_glu, "sigmoid", 0, 0},
     {"_safe_softmax", "T self, I dim, D? dtype=None", run_safe_softmax, "softmax", 0, 0},
     {"log_sigmoid_forward", "T self", run_log_sigmoid, "log_sigmoid", 0, 0},
-    {"_weight_norm_interface", "T v, T g, I dim=0", run_weight_norm, "vector_norm", 0, 0},
+    {"_weight_norm_interface", "T v, T g, I dim=0", run_weight_norm, "weight_norm", 0, 0},
     {"addcmul", "T self, T tensor1, T tensor2, *, S value=1", run_three, NULL, 0, OP_IN_PLACE},
     {"addcdiv", "T self, T tensor1, T tensor2, *, S value=1", run_three, NULL, 0, OP_IN_PLACE},
     {"lerp.Scalar", "T self, T end, S weight", run_three, NULL, 0, OP_IN_PLACE},
     {"lerp.Tensor", "T self, T end, T weight", run_three, NULL, 0, OP_IN_PLACE},
-    {"linalg_solve_triangular", "T self, T B, *, B upper, B left=True, B unitriangular=False", run_solve_triangular, NULL, 0, 0},
     {"polar", "T abs, T angle", run_polar, NULL, 0, 0},
     {"view_as_real", "T self", run_complex_view, NULL, 0, 0},
     {"view_as_complex", "T self", run_complex_view, NULL, 0, 0},

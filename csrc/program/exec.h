@@ -123,6 +123,8 @@ port_status tensor_new(op_call *call, port_dtype dtype, int32_t ndim, const int6
                        port_tensor **out);
 /* A second tensor of this call on the same memory, for a handler to change its shape. */
 port_status tensor_alias(op_call *call, const port_tensor *tensor, port_tensor **out);
+/* The same of another shape with as many elements; the tensor must be contiguous. */
+port_status tensor_reshaped(op_call *call, const port_tensor *tensor, int32_t ndim, const int64_t *shape, port_tensor **out);
 port_status emit(op_call *call, const port_tensor *tensor);
 void copy_view(const port_view *to, const port_view *from); /* same dtype and shape; to does not overlap itself or from */
 /* Row-major copy, or the tensor itself if it is that already. */

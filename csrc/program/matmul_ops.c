@@ -177,12 +177,87 @@ run_flash(op_call *call)
     return status == PORT_OK ? emit(call, lse) : status;
 }
 
+/* The shape of a stack of matrices `of`, over the batch dimensions that both broadcast to; false if they do not fit. */
+static bool
+stack_shape(const port_tensor *of, const port_tensor *other, int32_t *ndim, int64_t *shape, int64_t *count)
+{
+    *ndim = of->ndim > other->ndim ? of->ndim : other->ndim;
+    *count = 1;
+    for (int32_t d = 0; d < *ndim - 2; d++) {
+        int32_t in_of = d - (*ndim - of->ndim), in_other = d - (*ndim - other->ndim);
+        int64_t a = in_of < 0 ? 1 : of->shape[in_of], b = in_other < 0 ? 1 : other->shape[in_other];
+        shape[d] = a == 1 ? b : a;
+        *count *= shape[d];
+        if (b != 1 && a != 1 && a != b) {
+            return false;
+        }
+    }
+    shape[*ndim - 2] = of->shape[of->ndim - 2];
+    shape[*ndim - 1] = of->shape[of->ndim - 1];
+    return true;
+}
+
+/* A new stack of matrices with the tensor's content, and the same as one dimension of `count` matrices. */
+static port_status
+copy_stack(op_call *call, const port_tensor *t, bool columns, int32_t ndim, const int64_t *shape, int64_t count, port_tensor **whole,
+           port_tensor **stack)
+{
+    int64_t strides[PORT_MAX_NDIM], rows = shape[ndim - 2], cols = shape[ndim - 1];
+    dense_strides(ndim, shape, strides);
+    if (columns) {
+        strides[ndim - 2] = 1;
+        strides[ndim - 1] = rows > 0 ? rows : 1;
+    }
+    port_status status = tensor_new(call, t->dtype, ndim, shape, strides, whole);
+    if (status != PORT_OK || (status = tensor_alias(call, *whole, stack)) != PORT_OK) {
+        return status;
+    }
+    port_view to = tensor_view(*whole), from = view_broadcast(t, ndim, shape);
+    copy_view(&to, &from);
+    **stack = (port_tensor){.buffer = (*whole)->buffer, .offset_bytes = (*whole)->offset_bytes, .dtype = t->dtype, .ndim = 3,
+                            .shape = {count, rows, cols}, .strides = {rows * cols, strides[ndim - 2], strides[ndim - 1]}};
+    return PORT_OK;
+}
+
+/* linalg_solve_triangular(A (.., N, N), B (.., N, K), upper, left, unitriangular). A row-major stack is used as it is, any
+ * other copied. */
+static port_status
+run_solve_triangular(op_call *call)
+{
+    const port_tensor *a = arg_tensor(call, 0), *b = arg_tensor(call, 1);
+    port_triangular_params params = {.upper = arg_bool(call, 2), .left = arg_bool(call, 3), .unit = arg_bool(call, 4)};
+    if ((a->dtype != PORT_F32 && a->dtype != PORT_F64) || b->dtype != a->dtype || a->ndim < 2 || b->ndim < 2) {
+        return fail_unsupported(call, "operands of %s and %s in %d and %d dimensions", port_dtype_name(a->dtype),
+                                port_dtype_name(b->dtype), a->ndim, b->ndim);
+    }
+    int64_t n = a->shape[a->ndim - 1], a_shape[PORT_MAX_NDIM], b_shape[PORT_MAX_NDIM], count;
+    int32_t ndim;
+    if (a->shape[a->ndim - 2] != n || b->shape[b->ndim - (params.left ? 2 : 1)] != n || !stack_shape(a, b, &ndim, a_shape, &count) ||
+        !stack_shape(b, a, &ndim, b_shape, &count)) {
+        return fail_op(call, PORT_E_SHAPE, "the operands do not fit");
+    }
+    port_tensor *matrices, *whole, *out, *x;
+    bool as_it_is = a->ndim == ndim && tensor_is_contiguous(a) && memcmp(a->shape, a_shape, (size_t)ndim * sizeof *a_shape) == 0;
+    /* Where x is one row, and so row-major as well as column-major, a copy of A is row-major. */
+    bool columns = params.left || b_shape[ndim - 2] != 1 || (a->ndim == ndim && a->strides[ndim - 2] == 1 && a->strides[ndim - 1] == n);
+    int64_t stack[3] = {count, n, n};
+    port_status status = as_it_is ? tensor_reshaped(call, a, 3, stack, &matrices)
+                                  : copy_stack(call, a, columns, ndim, a_shape, count, &whole, &matrices);
+    if (status != PORT_OK || (status = copy_stack(call, b, true, ndim, b_shape, count, &out, &x)) != PORT_OK ||
+        (status = launch_tensors(call, "solve_triangular", a->dtype, (const port_tensor *const[]){matrices}, 1,
+                                 (const port_tensor *const[]){x}, 1, &params)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, out);
+}
+
 const op_row op_matmul_rows[] = {
     {"mm", "T self, T mat2", run_mm, "gemm", 0, 0},
     {"bmm", "T self, T mat2", run_mm, "bmm", 0, 0},
     {"addmm", "T self, T mat1, T mat2, *, S beta=1, S alpha=1", run_addmm, "gemm", 0, OP_IN_PLACE},
     {"baddbmm", "T self, T batch1, T batch2, *, S beta=1, S alpha=1", run_addmm, "bmm", 0, OP_IN_PLACE},
     {"linear", "T input, T weight, T? bias=None", run_linear, "gemm", 0, 0},
+    {"linalg_solve_triangular", "T self, T B, *, B upper, B left=True, B unitriangular=False", run_solve_triangular, "solve_triangular", 0, 0},
     {"_scaled_dot_product_flash_attention_for_cpu",
      "T query, T key, T value, F dropout_p=0., B is_causal=False, *, T? attn_mask=None, F? scale=None", run_flash, "sdpa_flash", 0, 0},
     {.name = NULL},

@@ -223,6 +223,18 @@ tensor_alias(op_call *call, const port_tensor *tensor, port_tensor **out)
 }
 
 port_status
+tensor_reshaped(op_call *call, const port_tensor *tensor, int32_t ndim, const int64_t *shape, port_tensor **out)
+{
+    port_status status = tensor_alias(call, tensor, out);
+    if (status == PORT_OK) {
+        (*out)->ndim = ndim;
+        memcpy((*out)->shape, shape, (size_t)ndim * sizeof *shape);
+        dense_strides(ndim, shape, (*out)->strides);
+    }
+    return status;
+}
+
+port_status
 emit(op_call *call, const port_tensor *tensor)
 {
     if (!tensor_in_bounds(tensor)) {

@@ -23,10 +23,12 @@ VMS_MODE = 0x2 | 0x140000 | 0x100
 _VECTOR_MATH = {
     "vms_exp": ("vmsExp", math.exp), "vms_log": ("vmsLn", math.log), "vms_tanh": ("vmsTanh", math.tanh),
     "vms_erf": ("vmsErf", math.erf), "vms_sin": ("vmsSin", math.sin), "vms_cos": ("vmsCos", math.cos),
-    "vms_sqrt": ("vmsSqrt", math.sqrt),
+    "vms_sqrt": ("vmsSqrt", math.sqrt), "vms_log2": ("vmsLog2", math.log2), "vms_log10": ("vmsLog10", math.log10),
+    "vms_tan": ("vmsTan", math.tan), "vms_atan": ("vmsAtan", math.atan), "vms_acos": ("vmsAcos", math.acos),
+    "vms_asin": ("vmsAsin", math.asin),
 }
 _SYMBOLS = {
-    "sgemm": "sgemm_", "dgemm": "dgemm_", "sgemm_batch": "sgemm_batch_", "dgemm_batch": "dgemm_batch_",
+    "sgemm": "sgemm_", "dgemm": "dgemm_", "sgemm_batch": "sgemm_batch_", "dgemm_batch": "dgemm_batch_", "strsm": "strsm_",
     "set_num_threads_local": "MKL_Set_Num_Threads_Local", **{name: symbol for name, (symbol, _) in _VECTOR_MATH.items()},
 }
 _loaded = None  # the TorchProvider of this process; its library must stay loaded, since C keeps the addresses
@@ -187,6 +189,8 @@ def _gives_known_answer(name, function):
         return _vector_math_is_right(function, _VECTOR_MATH[name][1])
     if name == "set_num_threads_local":
         return _thread_setting_is_right(function)
+    if name == "strsm":
+        return _solution_is_right(function)
     real = ctypes.c_float if name.startswith("s") else ctypes.c_double
     return _batch_is_right(function, real) if name.endswith("_batch") else _product_is_right(function, real)
 
@@ -229,10 +233,19 @@ def _batch_is_right(function, real):
     return all(list(c) == _EXPECTED for c in results)
 
 
+def _solution_is_right(function):
+    """[[2, .], [3, 4]] x = 2 b for b = [[1, 3], [7, 9]], whose other triangle must not be read."""
+    function.restype, function.argtypes = None, None
+    a, b = (ctypes.c_float * 4)(2, 3, 99, 4), (ctypes.c_float * 5)(1, 7, 3, 9, 99)
+    two = ctypes.byref(ctypes.c_int(2))
+    function(b"l", b"l", b"n", b"n", two, two, ctypes.byref(ctypes.c_float(2)), a, two, b, two)
+    return list(b) == [1, 2.75, 3, 2.25, 99]
+
+
 def _vector_math_is_right(function, exact):
     function.restype = None
     function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_longlong]
-    values = [0.25, 0.5, 1.0, 1.75, 2.5]
+    values = [-1.0, -0.5, 0.0, 0.25, 1.0] if exact in (math.acos, math.asin) else [0.25, 0.5, 1.0, 1.75, 2.5]
     answers = (ctypes.c_float * 6)(*[-7.0] * 6)
     function(5, (ctypes.c_float * 5)(*values), answers, VMS_MODE)
     if answers[5] != -7.0:

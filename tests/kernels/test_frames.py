@@ -124,6 +124,52 @@ def test_scatter_and_topk():
     assert order.tolist() == [[1, 2]] and values[0, 1] == 3.0
 
 
+@pytest.mark.parametrize("n", (1, 3, 4, 17, 40, 65, 129, 1000))
+def test_equal_elements_of_topk_come_in_the_librarys_order(n):
+    """Also those that need not be sorted: the places decide, for instance, which expert a token meets first."""
+    for few in (2, 20, 1 << 20):
+        x = torch.randint(0, few, (3, n)).float()
+        x[0, n // 2] = float("nan") if few == 20 else 1.0
+        for x in (x, torch.arange(n).float().expand(2, n), -torch.arange(n).float().expand(2, n)):
+            for k in sorted({1, max(1, n // 64), n // 64 + 1, max(1, n // 2), n}):
+                for largest in (True, False):
+                    for in_order in (True, False):
+                        places = ATEN.topk(x, k, -1, largest, in_order)[1]
+                        assert torch.equal(torch.from_numpy(ours("aten.topk.default", [x, k, -1, largest, in_order], {})[1]), places)
+
+
+@pytest.mark.parametrize("n", (1, 5, 7, 8, 19, 100))
+def test_norms(n):
+    torch.manual_seed(n)
+    for shape, dims in (((40, n), [1]), ((40, n), [0]), ((3, 4, n, 5), [1, 2]), ((2, n, 3, 4), [1]), ((n, 20), [0, 1]), ((4, n, 2), [-1])):
+        x = torch.randn(shape)
+        for laid in (x, x.transpose(0, -1).contiguous().transpose(0, -1), torch.cat([x, x], -1)[..., : x.shape[-1]]):
+            for order in (2, 1, float("inf")):
+                check("aten.linalg_vector_norm.default", [laid, order, dims, True])
+    v = torch.randn(33, 2, n)
+    check("aten._weight_norm_interface.default", [v, torch.randn(33, 1, 1), 0])
+    check("aten._weight_norm_interface.default", [v, torch.randn(1, 1, n), 2])
+
+
+@pytest.mark.parametrize("upper", (True, False))
+@pytest.mark.parametrize("left", (True, False))
+def test_triangular_systems(upper, left):
+    torch.manual_seed(0)
+    for n, k in ((1, 1), (5, 3), (33, 7), (64, 16), (64, 1)):
+        a = torch.randn(2, 3, n, n) * 0.1 + torch.eye(n)
+        b = torch.randn(2, 3, n, k) if left else torch.randn(2, 3, k, n)
+        for laid in (a, a.mT.contiguous().mT, a[:, :1], a[0, 0], torch.cat([a, a], -1)[..., :n]):
+            for unit in (True, False):
+                expected = torch.linalg.solve_triangular(laid, b, upper=upper, left=left, unitriangular=unit)
+                options = {"upper": upper, "left": left, "unitriangular": unit}
+                mine = torch.from_numpy(ours("aten.linalg_solve_triangular.default", [laid, b], options))
+                assert torch.equal(mine, expected)
+                wide = ours("aten.linalg_solve_triangular.default", [laid.double(), b.double()], options)
+                assert (torch.from_numpy(wide) - expected).abs().max() < 1e-4
+    with pytest.raises(ValueError, match="do not fit"):
+        ours("aten.linalg_solve_triangular.default", [torch.eye(3), torch.ones(4, 2)], {"upper": True})
+
+
 @pytest.mark.parametrize("bad", (6, -1))
 def test_an_index_outside_is_refused(bad):
     with pytest.raises(ValueError, match="index is outside"):

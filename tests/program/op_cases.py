@@ -215,7 +215,8 @@ add("empty_like", [one(rand(0, 3)), one(rand(0, 3), dtype=I64)])
 add("full_like", [one(x, 1.5, **k) for x in layouts() for k in ({}, {"dtype": F64}, {"memory_format": torch.preserve_format})])
 add("arange", [one(5), one(5.5), one(0), one(5, dtype=F32), one(4, dtype=I32), one(3, dtype=BF16)])
 add("arange.start", [one(2, 7), one(1.5, 6), one(2, 7, dtype=F32), one(-3, 3, device=torch.device("cpu"))])
-add("arange.start_step", [one(0, 64, 2, dtype=F32), one(10, 0, -3), one(0.0, 1.0, 0.1), one(0, 64, 2, dtype=I64)])
+add("arange.start_step", [one(0, 64, 2, dtype=F32), one(10, 0, -3), one(0.0, 1.0, 0.1), one(0, 64, 2, dtype=I64),
+                          one(0, 8, 1.0, dtype=I64), one(-5, 9, 2.5, dtype=I64), one(0.9, 7.9, 1.5, dtype=I32)])
 in_place("zero", [one(x) for d in (F32, I64, BOOL) for x in layouts(d)[:4]])
 in_place("fill.Scalar", [one(x, v) for d in (F32, BF16, I64) for x in layouts(d)[:4] for v in (2, -1)])
 in_place("fill.Tensor", [one(x, torch.tensor(v)) for d in (F32, I64) for x in layouts(d)[:4] for v in (2, -1)])
@@ -402,6 +403,7 @@ def reduce_size(shape: tuple[int, ...]) -> int:
 
 add("topk", [one(x, k, d, largest) for x in (_distinct(5, 7), _distinct(7, 5).t(), _distinct(5, 7).to(F64), torch.randperm(30).reshape(5, 6))
              for k in (1, 3) for d in (0, -1) for largest in (True, False)] + [one(_distinct(9), 4)])  # fmt: skip
+CASES["aten.topk.default"] += [one(_distinct(9), 9, -1, True, False), one(torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0]), 5, -1, False, False)]
 for name in ("sort", "argsort"):
     add(name, [one(x, d, r) for x in (_distinct(5, 7), _distinct(7, 5).t(), torch.randperm(30).reshape(5, 6)) for d in (0, -1) for r in (True, False)])
     add(f"{name}.stable", [one(x, stable=True, dim=d, descending=r) for x in (_distinct(5, 7), index(3, 4, 9)) for d in (0, -1) for r in (True, False)])

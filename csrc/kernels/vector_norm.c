@@ -1,0 +1,207 @@
+/* vector_norm.c -- the norm of a vector, and weights that are scaled to a norm.
+ *     vector_norm   of order 1, 2 or infinity over any dimensions: y = (sum |x|^p)^(1/p)
+ *     weight_norm   w = v * (g / |v|), the norm taken of each row, or of each column
+ * Orders of summation as the reference has them: the 2-norm of a dense row in lanes of 32 bytes (also with avx512), every other
+ * norm in order of memory. What its compiler fused differs from loop to loop and was found by trying; nothing is fused under "default".
+ * Source: at::native ReduceOpsKernel.cpp, WeightNormKernel.cpp (BSD-3-Clause; restated). */
+#include "loops.h"
+
+#include <math.h>
+
+#define LANES 8
+
+/* ---------------------------------------------------------------- vector_norm */
+
+static port_status
+vector_norm_check(const port_kernel_call *call, port_error *err)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    const port_vector_norm_params *p = call->params;
+    bool fits = p != NULL && y->ndim == x->ndim && y->dtype == x->dtype && (p->order == 1.0 || p->order == 2.0 || isinf(p->order));
+    for (int32_t d = 0; fits && d < x->ndim; d++) {
+        fits = y->shape[d] == ((p->dims >> d & 1u) != 0 ? 1 : x->shape[d]);
+    }
+    return fits ? PORT_OK : port_fail(err, PORT_E_SHAPE, "vector_norm: an order other than 1, 2 or infinity, or an output that does not fit");
+}
+
+#define TAKE(sum, size) (order == 1.0 ? (sum) + (size) : ((size) != (size) || (size) > (sum) ? (size) : (sum)))
+
+/* One output from its elements: one after the other, a large one in as many parts as the reference has threads for it. */
+#define NORM(real, absolute, root)                                                                                        \
+    static real norm_##real(double order, const real *x, int64_t n, int32_t num_threads)                                  \
+    {                                                                                                                     \
+        real total = 0;                                                                                                   \
+        port_chunks chunks = port_chunks_of(n, PORT_GRAIN_SIZE, num_threads);                                                  \
+        for (int64_t begin = 0; begin < n; begin += chunks.size) {                                                        \
+            real sum = 0;                                                                                                 \
+            for (int64_t i = begin; i < n && i < begin + chunks.size; i++) {                                              \
+                real size = absolute(x[i]);                                                                               \
+                sum = order == 2.0 ? sum + size * size : TAKE(sum, size);                                                 \
+            }                                                                                                             \
+            total = order == 2.0 ? total + sum : TAKE(total, sum);                                                        \
+        }                                                                                                                 \
+        return order == 2.0 ? root(total) : total;                                                                        \
+    }
+
+NORM(float, fabsf, sqrtf)
+NORM(double, fabs, sqrt)
+
+/* Whole vectors in lanes, which are added one after the other; of the rest the compiler made one more vector of four products. */
+static float
+row_norm(const port_kernel_call *call, const float *x, int64_t n)
+{
+    float sums[LANES] = {0.0f};
+    int64_t bulk = n - n % LANES, products = bulk + (n - bulk) / 4 * 4;
+    for (int64_t i = 0; i < bulk; i++) {
+        sums[i % LANES] += x[i] * x[i];
+    }
+    float sum = sums[0];
+    for (int64_t lane = 1; lane < LANES; lane++) {
+        sum += sums[lane];
+    }
+    for (int64_t i = bulk; i < n; i++) {
+        bool fused = i >= products && call->profile->capability != PORT_CAP_DEFAULT;
+        sum = fused ? fmaf(x[i], x[i], sum) : sum + x[i] * x[i];
+    }
+    return sqrtf(sum);
+}
+
+/* The reduced dimensions of x in order of memory, others as size 1; true if they are one dense row. */
+static bool
+reduced_part(const port_view *x, uint32_t dims, port_view *part)
+{
+    *part = *x;
+    part->ndim = 0;
+    for (int32_t d = 0; d < x->ndim; d++) {
+        if ((dims >> d & 1u) == 0 || x->shape[d] == 1) {
+            continue;
+        }
+        int32_t at = part->ndim++;
+        for (; at > 0 && part->strides[at - 1] < x->strides[d]; at--) {
+            part->shape[at] = part->shape[at - 1];
+            part->strides[at] = part->strides[at - 1];
+        }
+        part->shape[at] = x->shape[d];
+        part->strides[at] = x->strides[d];
+    }
+    return part->ndim > 0 && port_view_is_contiguous(part);
+}
+
+/* Every output by itself. */
+static void
+vector_norm_run(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    const port_vector_norm_params *p = call->params;
+    int64_t outputs = port_view_elems(y), place[PORT_MAX_NDIM] = {0};
+    port_view part;
+    bool row = reduced_part(x, p->dims, &part) && p->order == 2.0;
+    int64_t n = port_view_elems(&part), bytes = (int64_t)port_dtype_size(x->dtype);
+    int32_t threads = outputs == 1 ? call->profile->num_threads : 1; /* several outputs are dealt to the threads */
+    for (int64_t i = 0; i < outputs; i++) {
+        int64_t from = 0, to = 0;
+        for (int32_t d = 0; d < x->ndim; d++) {
+            from += place[d] * x->strides[d];
+            to += place[d] * y->strides[d];
+        }
+        part.data = (char *)x->data + from * bytes;
+        port_view_gather(&part, call->scratch);
+        if (x->dtype == PORT_F64) {
+            ((double *)y->data)[to] = norm_double(p->order, call->scratch, n, threads);
+        } else {
+            ((float *)y->data)[to] = row ? row_norm(call, call->scratch, n) : norm_float(p->order, call->scratch, n, threads);
+        }
+        for (int32_t d = x->ndim - 1; d >= 0 && ++place[d] == y->shape[d]; d--) {
+            place[d] = 0;
+        }
+    }
+}
+
+static size_t
+vector_norm_scratch_bytes(const port_kernel_call *call)
+{
+    return (size_t)port_view_elems(call->in[0]) * port_dtype_size(call->in[0]->dtype) + 64;
+}
+
+/* ---------------------------------------------------------------- weight_norm */
+
+static port_status
+weight_norm_check(const port_kernel_call *call, port_error *err)
+{
+    const port_weight_norm_params *p = call->params;
+    const port_view *v = call->in[0], *g = call->in[1], *w = call->out[0], *norm = call->out[1];
+    bool fits = p != NULL && v->ndim == 2 && w->ndim == 2 && w->shape[0] == v->shape[0] && w->shape[1] == v->shape[1] &&
+                port_view_elems(g) == v->shape[p->rows ? 0 : 1] && port_view_elems(norm) == port_view_elems(g);
+    if (!fits || !port_view_is_contiguous(v) || !port_view_is_contiguous(g) || !port_view_is_contiguous(w) ||
+        !port_view_is_contiguous(norm)) {
+        return port_fail(err, PORT_E_SHAPE, "weight_norm: expected dense matrices v and w, and one g and one norm for each row or column");
+    }
+    return v->dtype == PORT_F32 && g->dtype == PORT_F32 && w->dtype == PORT_F32 && norm->dtype == PORT_F32
+               ? PORT_OK
+               : port_fail(err, PORT_E_DTYPE, "weight_norm: expected F32");
+}
+
+/* The 2-norm of a row that is shorter than a vector: one after the other; else in lanes that are added by halves (default: in order). */
+static float
+halved_row_norm(const port_kernel_call *call, const float *x, int64_t n)
+{
+    float sums[LANES];
+    int64_t count = n < LANES ? n : LANES;
+    for (int64_t i = 0; i < n; i++) {
+        float product = x[i] * x[i];
+        sums[i % LANES] = i < count ? product : sums[i % LANES] + product;
+    }
+    return sqrtf(port_add_lanes(sums, count, count == LANES && call->profile->capability != PORT_CAP_DEFAULT));
+}
+
+/* The rows are dealt to the threads, each of which sums the columns of its own; then the sums are added. */
+static void
+column_norms(const port_kernel_call *call, float *norms)
+{
+    const port_view *v = call->in[0];
+    int64_t rows = v->shape[0], cols = v->shape[1];
+    port_chunks chunks = port_chunks_of(rows, 1, call->profile->num_threads);
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    const float *x = v->data;
+    for (int64_t c = 0; c < cols; c++) {
+        float total = 0.0f;
+        for (int64_t part = 0; part < chunks.count; part++) {
+            float sum = 0.0f;
+            for (int64_t r = part * chunks.size; r < rows && r < (part + 1) * chunks.size; r++) {
+                float value = x[r * cols + c];
+                sum = fused ? fmaf(value, value, sum) : sum + value * value;
+            }
+            total += sum;
+        }
+        norms[c] = sqrtf(total);
+    }
+}
+
+static void
+weight_norm_run(const port_kernel_call *call)
+{
+    const port_weight_norm_params *p = call->params;
+    const port_view *v = call->in[0];
+    int64_t rows = v->shape[0], cols = v->shape[1];
+    const float *x = v->data, *g = call->in[1]->data;
+    float *w = call->out[0]->data, *norms = call->out[1]->data;
+    if (!p->rows) {
+        column_norms(call, norms);
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        if (p->rows) {
+            norms[r] = halved_row_norm(call, x + r * cols, cols);
+        }
+        for (int64_t c = 0; c < cols; c++) {
+            int64_t k = p->rows ? r : c;
+            w[r * cols + c] = x[r * cols + c] * (g[k] / norms[k]);
+        }
+    }
+}
+
+const port_kernel_row port_vector_norm_rows[] = {
+    {"vector_norm", PORT_F32, "ref", 0, vector_norm_check, vector_norm_scratch_bytes, vector_norm_run},
+    {"vector_norm", PORT_F64, "ref", 0, vector_norm_check, vector_norm_scratch_bytes, vector_norm_run},
+    {"weight_norm", PORT_F32, "ref", 0, weight_norm_check, NULL, weight_norm_run},
+    {.op = NULL},
+};
