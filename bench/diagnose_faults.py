@@ -635,7 +635,7 @@ def exp_missing(f, x):
     return x.clone()
 
 
-@patch("topk", "experts", "op-other")
+@patch("topk", "top-k")
 def smallest_experts(f, x, k, *rest, **named):
     return torch.topk(x, k, dim=-1, largest=False)
 
@@ -839,7 +839,7 @@ def attention(name, causes, change, needs="any"):
     FAULTS.append(Fault(f"eager_{name}", causes, eager_sites, plant_eager))
 
 
-MASKED = ("mask-absent",)
+MASKED = ("mask-absent", "bias-missing")
 attention("mask_absent", MASKED, {"mask": lambda m: None}, "mask")
 attention("mask_weak", ("mask-weak",), {"mask": lambda m: torch.where(hidden(m), -10.0, m)}, "mask")
 attention("mask_as_numbers", ("mask-weak",), {"mask": lambda m: torch.where(hidden(m), 0.0, 1.0)}, "mask")
@@ -860,7 +860,7 @@ attention("p_bf16", ("softmax-precision", "operand-precision", "result-precision
 attention("logits_bf16", ("softmax-precision", "operand-precision", "result-precision"), {"logits": BF16})
 attention("logits_f16", ("softmax-precision", "operand-precision", "result-precision"), {"logits": F16})
 attention("normalised_late", ("mask-after-softmax", "mask-absent"), {"mask": lambda m: None}, "mask")
-attention("heads_unmerged", ("head-order", "axes-order"), {"out": lambda y: y.transpose(1, 2).reshape(y.shape)})
+attention("heads_unmerged", ("head-order", "axes-order"), {"out": lambda y: y.reshape(y.shape[0], y.shape[2], y.shape[1], -1).transpose(1, 2)})
 attention("self_hidden", ("mask-off-by-one", "mask-self-hidden"), {"logits": lambda x: x + torch.diag_embed(torch.full((x.shape[-1],), -1e4)) if x.shape[-1] == x.shape[-2] else x})
 attention("window_three", ("window-added", "window-off-by-one", "window"), {"logits": lambda x: x.masked_fill(torch.ones(x.shape[-2:], dtype=torch.bool).tril(-3), -1e30)})
 attention("distance_bias", ("unknown",), {"logits": lambda x: x - 0.25 * (torch.arange(x.shape[-2])[:, None] - torch.arange(x.shape[-1])).abs()})
@@ -936,7 +936,7 @@ rotary("base", ("rope-base",), lambda f, q, k, c, s: with_base(f, q, k, c, s, 1e
 rotary("odd_base", ("rope-base",), lambda f, q, k, c, s: with_base(f, q, k, c, s, 777.0))
 rotary("offset_of_q", ("rope-offset",), lambda f, q, k, c, s: (f(q, k, *later(c, s))[0], f(q, k, c, s)[1]))
 rotary("position_zero_for_q", ("rope-offset", "rope-absent"), lambda f, q, k, c, s: (f(q, k, c[:, :1].expand_as(c), s[:, :1].expand_as(s))[0], f(q, k, c, s)[1]))
-rotary("sine_and_cosine", ("operands-exchanged", "rope-tables"), lambda f, q, k, c, s: f(q, k, s, c))
+rotary("sine_and_cosine", ("rope-sign",), lambda f, q, k, c, s: f(q, k, s, c))
 rotary("half_width", ("rope-partial",), halved)
 rotary("k_rotated_as_q_is_not", ("rope-absent",), lambda f, q, k, c, s: (q, f(q, k, c, s)[1]))
 rotary("scaled_positions", ("rope-scaling",), lambda f, q, k, c, s: f(q, k, torch.cos(2 * torch.atan2(s.float(), c.float())).to(c.dtype), torch.sin(2 * torch.atan2(s.float(), c.float())).to(c.dtype)))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import _core
+from .hosted import HOSTED
 
 
 def contiguous(shape: list[int]) -> list[int]:
@@ -212,8 +213,8 @@ KNOWN = frozenset(_core.known_ops())
 
 
 def can_run(name: str) -> bool:
-    """True if the op has a kernel or is written in ops that have."""
-    return name in KNOWN or name.split(".")[1:2] and name.split(".")[1] in WRITTEN
+    """True if the op has a kernel, is written in ops that have, or is computed here."""
+    return name in KNOWN or name in HOSTED or name.split(".")[1:2] and name.split(".")[1] in WRITTEN
 
 
 def decomposed(values: list[list[Any]], ops: list[Any], make: Callable[..., Any]) -> list[Any]:

@@ -23,6 +23,7 @@ LEVEL = 6.0
 PEAK = 64.0
 CLEARLY = 4.0
 NEAR = 1e3
+NEARLY = 1e-6
 FLIPS = 0.05
 MOST_OF_IT = 0.5
 
@@ -117,7 +118,7 @@ class Judge:
 
     def judged(self, hypothesis: Hypothesis, outputs: Outputs, part: Part | None) -> Ranked:
         explained, residual, equal = self.measure(outputs)
-        if not equal and not hypothesis.coarse and residual < NEAR and any(is_float(x) for x in outputs.values()):
+        if not equal and not hypothesis.coarse and (residual < NEAR or explained > 1 - NEARLY) and any(is_float(x) for x in outputs.values()):
             try:
                 units = self.units_of(outputs, hypothesis.compute(True)) if part is None and explained > MOST_OF_IT else self.units
             except (PortingError, ValueError):

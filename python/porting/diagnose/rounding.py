@@ -235,6 +235,18 @@ def results(case: Case) -> Iterator[Hypothesis]:
 
 
 @generator
+def tables(case: Case) -> Iterator[Hypothesis]:
+    """Two inputs of one shape in half, as tables of sines and cosines are."""
+    wide = [v for v in case.leaves if is_f32(case, v)]
+    for i, a in enumerate(wide):
+        for b in wide[i + 1 :]:
+            if case.values[a][1] == case.values[b][1]:
+                for label in (*HALVES, "tf32"):
+                    detail = f"port takes its inputs {case.leaves[a]} and {case.leaves[b]} in {label}"
+                    yield rounded(case, "operand-precision", detail, {a: FORMATS[label], b: FORMATS[label]})
+
+
+@generator
 def ops_in_half(case: Case) -> Iterator[Hypothesis]:
     """One op with its operands and its result in half, as under autocast; or its operands alone."""
     for i, op in enumerate(case.ops):
