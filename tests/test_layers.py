@@ -22,7 +22,7 @@ PYTHON_LAYERS = [
     {"collecting"},
     {"hooks"},
     {"report"},
-    {"compare", "port", "diagnose", "engine", "interop", "golden", "graph", "judging", "op_judging", "op_level", "pair", "describe", "whole"},
+    {"compare", "port", "diagnose", "engine", "interop", "golden", "ops", "graph", "judging", "op_judging", "op_level", "pair", "describe", "whole"},
     {"check", "graft", "testing", "trial"},
     {"parity", "fixture"},
     {"runner", "demo", "cli", "pytest_plugin", "__main__"},

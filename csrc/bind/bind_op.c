@@ -375,6 +375,20 @@ core_known_ops(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+core_op_signature(PyObject *Py_UNUSED(module), PyObject *arg)
+{
+    const char *name = PyUnicode_AsUTF8(arg), *signature, *kernel;
+    if (name == NULL) {
+        return NULL;
+    }
+    if (!port_op_signature(name, &signature, &kernel)) {
+        PyErr_Format(PyExc_ValueError, "no op with a handler is called %.200s", name);
+        return NULL;
+    }
+    return Py_BuildValue("(sz)", signature, kernel);
+}
+
+static PyObject *
 core_kernel_rows(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     PyObject *list = PyList_New(0);
@@ -481,6 +495,8 @@ static PyMethodDef functions[] = {
      "call_op(name, args, kwargs={}, *, provider='auto', variant=None, capability='default', num_threads=1, mkldnn=True, operands=None)\n--\n\n"
      "Run one ATen op on arrays and Python scalars; an array, or a tuple of arrays. A dtype is {'dtype': 'F32'}."},
     {"known_ops", core_known_ops, METH_NOARGS, "Names of the ATen ops that have a handler."},
+    {"op_signature", core_op_signature, METH_O,
+     "op_signature(name)\n--\n\nAn op's arguments (\"T self, S alpha=1\", csrc/program/args.c) and the kernel that it launches, or None."},
     {"kernel_rows", core_kernel_rows, METH_NOARGS, "(op, dtype, variant, cpu_level) of every kernel."},
     {"providers", core_providers, METH_NOARGS, "Names of the providers that are there."},
     {"set_torch_provider", core_set_torch_provider, METH_VARARGS, "Set one function of the torch provider by name."},

@@ -123,6 +123,10 @@ port_status port_op_run(const char *name, const port_op_inputs *inputs, const po
                         port_result **results, size_t *num_results, port_error *err);
 void port_results_free(port_result *results, size_t num_results);
 
+/* Arguments of the op `name` as args.c writes them, and the kernel that its generic handler launches (NULL: several, or none).
+ * False if it has no handler. The strings are constants. */
+bool port_op_signature(const char *name, const char **signature, const char **kernel);
+
 /* The i-th op with a handler, "aten.add.Tensor"; false if i is out of range. In-place forms are listed too. */
 bool port_op_known_name(size_t i, char *name, size_t name_bytes);
 

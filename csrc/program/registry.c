@@ -51,6 +51,19 @@ op_find(const char *name, bool *in_place)
 }
 
 bool
+port_op_signature(const char *name, const char **signature, const char **kernel)
+{
+    bool in_place;
+    const op_row *row = op_find(name, &in_place);
+    if (row == NULL) {
+        return false;
+    }
+    *signature = row->signature;
+    *kernel = row->kernel;
+    return true;
+}
+
+bool
 port_op_known_name(size_t i, char *name, size_t name_bytes)
 {
     for (size_t f = 0; f < NUM_FAMILIES; f++) {

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ._core import (
         ClosedError, DtypeError, FormatError, LayerNotFoundError, PortingError, ShapeError, UnsupportedError, repair, verify,
     )  # fmt: skip
+    from . import ops
     from .capture import Capture, open
     from .check import check
     from .compare import compare
@@ -77,6 +78,8 @@ def __getattr__(name: str) -> Any:
             return version("porting")
         except PackageNotFoundError:  # run from its sources
             return "0+unknown"
+    if name == "ops":
+        return importlib.import_module("porting.ops")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'porting' has no attribute {name!r}")
