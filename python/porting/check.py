@@ -7,7 +7,8 @@ bits on this machine; ports are judged by `compare`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from . import _core
 from ._core import PortingError, UnsupportedError
 from .compare import against_all_before, empty_row, in_order_of_return, module_matches, open_reference, row_of
 from .judging import CallJudge, class_name_of
+from .ledger import finish
 from .op_judging import rows_of_check
 from .op_level import ops_of
 from .pair import bits_equal, compare_arrays
@@ -31,13 +33,14 @@ MODES = ("isolated", "chained")
 
 
 def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPTURED, provider: str = "auto", include: str | Sequence[str] | None = None,
-          level: str = "module", mode: str = "isolated", progress: Callable[[int, int, str], None] | None = None) -> Report:
+          level: str = "module", mode: str = "isolated", progress: Callable[[int, int, str], None] | None = None,
+          ledger: str | os.PathLike[str] | None = None, update_ledger: bool = False, loosen: Mapping[str, str] | None = None) -> Report:
     """Check every module call of a capture, or every op.
 
     Parameters
     ----------
     capture : path or Capture
-    tol : preset name or Tolerance
+    tol : preset name or Tolerance, or the path of a TOML file with tolerances by module (docs/REPORT.md)
     profile : how the programs are computed (docs/NUMERICS.md): "as-captured", "golden" (float64, rounded once), "strict" (the same bits on every
         machine), or with operands of products rounded to "tf32", "bf16", "f16" or "q8_0". `environment["profile"]` says which it was, and
         `warnings` what of it this machine cannot give
@@ -48,6 +51,8 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPT
     mode : "isolated": each module on its captured inputs. "chained": each call of the root from its inputs and parameters alone, so that a module
         gets what the modules before it computed in C, and is judged as the result of all of them (docs/REPORT.md, 3a)
     progress : called with (calls done, calls in all, module)
+    ledger : a file with the best verdict that each module has reached (docs/REPORT.md): one that is worse now, or gone, fails the report
+    update_ledger : write to it what became better; loosen : module to reason: its entry becomes what this run found
 
     Returns
     -------
@@ -82,8 +87,9 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPT
             rows.extend(rows_of())
         if progress is not None:
             progress(len(work), len(work), "")
-        return Report(rows, len(work), what="check", unit="op" if level == "op" else "module call", tolerance=tol.name,
-                      environment={**_environment(capture, chosen, ways), "mode": mode}, warnings=warnings)
+        report = Report(rows, len(work), what="check", unit="op" if level == "op" else "module call", tolerance=tol.name,
+                        environment={**_environment(capture, chosen, ways), "mode": mode}, warnings=warnings)
+        return finish(report, tol, ledger, update_ledger, loosen)
 
 
 def _modules(capture: Any, calls: list[Any], tol: Tolerance, provider: str, ways: Settings) -> list[tuple[str, Callable[[], Any]]]:
@@ -134,9 +140,9 @@ def _chained(capture: Any, calls: list[Any], tol: Tolerance, provider: str, ways
             if actual is None:
                 yield Row(**at, status="no program", reason="no recorded op made it", shape=expected.shape, dtype=expected.dtype.name)
             elif bits_equal(expected, actual):
-                yield row_of(exact.compared(tensor, kind, expected), **at)
+                yield row_of(exact.compared(tensor, kind, expected, call.module), **at)
             else:
-                yield row_of(against_all_before(kind, expected, actual, 64 * (places[key] + 1), tol), **at)
+                yield row_of(against_all_before(kind, expected, actual, 64 * (places[key] + 1), tol.of(call.module)), **at)
 
     return [(call.module, partial(rows_of, call)) for call in calls]
 
@@ -147,12 +153,12 @@ class _ExactRows:
     def __init__(self, capture: Any, tol: Tolerance) -> None:
         self.capture, self.tol = capture, tol
         self._kinds: dict[int, str] = {}
-        self._compared: dict[tuple[int, str], Any] = {}
+        self._compared: dict[tuple[int, str, Tolerance], Any] = {}
 
     def rows_of(self, call: Any, program: Any, interval: Any) -> Iterator[Row]:
         kind = self.kind_of(call, program, interval)
         for leaf, tensor in call.leaf_ids("out").items():
-            compared = self.compared(tensor, kind, call.outputs[leaf])
+            compared = self.compared(tensor, kind, call.outputs[leaf], call.module)
             yield row_of(compared, name=call.full_name("out", leaf), module=call.module, call=call.number, step=call.step, kind=kind)
 
     def kind_of(self, call: Any, program: Any, interval: Any) -> str:
@@ -161,17 +167,18 @@ class _ExactRows:
             self._kinds[id(interval)] = kind_of(program, interval, class_name_of(self.capture, call.module))
         return self._kinds[id(interval)]
 
-    def compared(self, tensor: int, kind: str, expected: Any) -> Any:
+    def compared(self, tensor: int, kind: str, expected: Any, module: str) -> Any:
         """A captured tensor (id and array) against itself."""
-        if (tensor, kind) not in self._compared:
-            self._compared[tensor, kind] = compare_arrays(expected, expected, tol=self.tol, kind=kind)
-        return self._compared[tensor, kind]
+        key = tensor, kind, self.tol.of(module)
+        if key not in self._compared:
+            self._compared[key] = compare_arrays(expected, expected, tol=key[2], kind=kind)
+        return self._compared[key]
 
 
 def _ops(capture: Any, calls: list[Any], tol: Tolerance, provider: str, ways: Settings) -> list[tuple[str, Callable[[], Any]]]:
     """(label, what makes its rows) of every captured op of these calls."""
     wanted = {(call.module, call.number) for call in calls}
-    return [(op.label, partial(rows_of_check, runs, op, tol, ways)) for runs, op in ops_of(capture) if (op.call.module, op.call.number) in wanted]
+    return [(op.label, partial(rows_of_check, runs, op, tol.of(op.call.module), ways)) for runs, op in ops_of(capture) if (op.call.module, op.call.number) in wanted]
 
 
 def _rows_of(capture: Any, call: Any, tol: Tolerance, provider: str, ways: Settings) -> Iterator[Row]:

@@ -22,6 +22,7 @@ from .interop.layout import LayoutError
 from .interop.names import LaidOutPort, MappedPort, NamesError, flat_names, load
 from .interop.propose import Search, propose_pairs
 from .judging import CallJudge, run_on_inputs
+from .ledger import finish
 from .naming import suggest
 from .op_judging import rows_of_compare
 from .op_level import ops_of
@@ -77,7 +78,8 @@ def _inside(call: Any, outer: Any) -> bool:
 
 def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "isolated", names: Any = None,
             layout: str | Mapping[str, str] | None = None, require_coverage: bool = True, explain: bool = True, provider: str = "auto",
-            level: str = "module", progress: Callable[[int, int, str], None] | None = None) -> Report:
+            level: str = "module", progress: Callable[[int, int, str], None] | None = None,
+            ledger: str | os.PathLike[str] | None = None, update_ledger: bool = False, loosen: Mapping[str, str] | None = None) -> Report:
     """Compare a port with a capture of the reference.
 
     Parameters
@@ -85,7 +87,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
     ref : path of a capture, or a Capture
     port : a torch.nn.Module with the reference's names; a path or Capture of a capture; a folder or file of .npz, .npy or .safetensors; a mapping of full names to arrays; or a mapping
         of module patterns (``"model.layers.*.mlp"``) to callables, which are run on the captured inputs
-    tol : preset name or Tolerance
+    tol : preset name or Tolerance, or the path of a TOML file with tolerances by module (docs/REPORT.md)
     mode : which inputs a module is judged on.
         "isolated": each on the inputs it had. Where the port's own inputs of a call are there and are not the reference's, the reference's
         program runs in C on them, and the verdict compares with that: a module that only carries an error passes (its reason begins
@@ -106,6 +108,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
     level : "module", or "op": op by op, where both hold tensors of ops (captured with level="op") under the same names; modes "isolated" and
         "chained" then mean the same of ops
     progress : called with (calls done, calls in all, module)
+    ledger, update_ledger, loosen : as `check` has them
 
     A report passes if at least one tensor was compared, all compared ones pass, and coverage is as required. `report.proposals` says which names and
     layouts the values suggest for what was not found or does not agree; nothing of it is taken for granted.
@@ -128,8 +131,9 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
         chosen, warning = use_provider(provider)
         if level == "op":
             rows, count = _rows_of_ops(capture, port, tol, mode, chosen, progress)
-            return Report(rows, count, what="compare", unit="op", missing_fails=require_coverage, tolerance=tol.name,
-                          environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[warning] if warning else [])
+            report = Report(rows, count, what="compare", unit="op", missing_fails=require_coverage, tolerance=tol.name,
+                            environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[warning] if warning else [])
+            return finish(report, tol, ledger, update_ledger, loosen)
         if _is_callables(port):
             if mode != "isolated":
                 raise ValueError(f"callables are run on the captured inputs: mode {mode!r} needs the outputs of a whole run")
@@ -145,7 +149,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
             report.cause = cause_of_callable(capture, report, lambda module: next(port[p] for p in port if module_matches(module, p, capture)))
         elif explain:
             report.cause = _cause(capture, port, report)
-        return report
+        return finish(report, tol, ledger, update_ledger, loosen)
 
 
 def cause_of_callable(capture: Any, report: Report, port_of: Callable[[str], Callable[..., Any]]) -> Any:
@@ -367,7 +371,7 @@ class _NamedPort:
                 continue
             if actual.dtype != expected.dtype and {actual.dtype.name, expected.dtype.name} <= UNIT_ROUNDOFF.keys():
                 actual = actual.astype(expected.dtype)
-            yield self._with_origin(row_of(compare_arrays(expected, actual, tol=self.tol, kind="move"), **at))
+            yield self._with_origin(row_of(compare_arrays(expected, actual, tol=self.tol.of(at["module"]), kind="move"), **at))
 
     def _fetch(self, name: str) -> np.ndarray | LayoutError:
         """The port's array, or why its layout does not fit."""
@@ -435,7 +439,7 @@ class _NamedPort:
             if local.stand_ins and not row.passed:
                 row, why = None, f"the port does not hold its input {local.stand_ins[0]} in the reference's form"
         if row is None and (theirs.differ or (not theirs.any and self.mode == "chained")):
-            row = row_of(self._against_all_before(judge.kind, expected, actual, depth), inputs_differ=theirs.differ, **at)
+            row = row_of(against_all_before(judge.kind, expected, actual, depth, judge.tol), inputs_differ=theirs.differ, **at)
             if why and not row.passed:
                 row = dataclasses.replace(row, reason=f"{row.reason}; not judged on the port's own inputs: {why}")
         if row is None:
@@ -443,7 +447,7 @@ class _NamedPort:
             row = row_of(found, golden=golden, **at)
         if self.mode == "both":
             carried = theirs.differ or not theirs.any
-            row.chained = self._against_all_before(judge.kind, expected, actual, depth).verdict if carried else row.verdict
+            row.chained = against_all_before(judge.kind, expected, actual, depth, judge.tol).verdict if carried else row.verdict
         return row
 
     def _run_on(self, call: Any, theirs: _Inputs) -> _Local:
@@ -453,13 +457,10 @@ class _NamedPort:
             return _Local(why=str(error))
         return _Local(result.outputs, tuple(stand_ins))
 
-    def _against_all_before(self, kind: str, expected: np.ndarray, actual: np.ndarray, depth: int) -> Comparison:
-        return against_all_before(kind, expected, actual, depth, self.tol)
-
     def _local_row(self, judge: CallJudge, leaf: str, local: np.ndarray, expected: np.ndarray, actual: np.ndarray, depth: int, theirs: _Inputs,
                    at: dict[str, Any]) -> Row:
         """The verdict on a module's own arithmetic, with what its output is off by all told."""
-        whole = self._against_all_before(at["kind"], expected, actual, depth)
+        whole = against_all_before(at["kind"], expected, actual, depth, judge.tol)
         if whole.status != "compared":
             return row_of(whole, inputs_differ=True, **at)
         found, golden = judge.judge(leaf, local, actual, not self.refused)
@@ -519,7 +520,7 @@ def _rows_of_ops(capture: Any, port: Any, tol: Tolerance, mode: str, provider: s
     for i, (runs, op) in enumerate(ops):
         if progress is not None:
             progress(i, len(ops), op.label)
-        rows.extend(rows_of_compare(runs, op, port, translate, tol, ways, mode == "isolated"))
+        rows.extend(rows_of_compare(runs, op, port, translate, tol.of(op.call.module), ways, mode == "isolated"))
     if progress is not None:
         progress(len(ops), len(ops), "")
     return rows, len(ops)

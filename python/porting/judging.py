@@ -36,7 +36,7 @@ class CallJudge:
 
     def __init__(self, capture: Any, call: Any, tol: Tolerance, *, provider: str = "auto", kind: str | None = None, terms: int | None = None,
                  inputs: Mapping[str, np.ndarray] | None = None) -> None:
-        self.capture, self.call, self.tol, self.provider, self.terms, self.inputs = capture, call, tol, provider, terms, inputs
+        self.capture, self.call, self.tol, self.provider, self.terms, self.inputs = capture, call, tol.of(call.module), provider, terms, inputs
         self.kind = kind or kind_of_call(capture, call)
         self._golden: dict[str, np.ndarray] | None = None
 

@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--porting-port", metavar="MODULE:FACTORY",
                     help="what FACTORY() returns is tested, one test per captured module call; also FILE.py:FACTORY, or the path of a capture or of files")
     group.addoption("--porting-names", metavar="MAP", action="append", help="what the reference calls the port's tensors: a TOML file, llama.cpp, flax or zml")
-    group.addoption("--porting-tol", metavar="T", default="auto", help="auto, strict, exact, close, approximate, ulp(N), pcc(X), allclose(RTOL, ATOL)")
+    group.addoption("--porting-tol", metavar="T", default="auto", help="auto, strict, exact, close, approximate, ulp(N), pcc(X), allclose(RTOL, ATOL), or a TOML file")
+    group.addoption("--porting-ledger", metavar="FILE", help="fail if a module is worse than FILE (porting.lock) says it has been")
     group.addoption("--porting-report", metavar="FILE", help=f"write the report; the ending says how: {', '.join(REPORT_SUFFIXES)}")
 
 
@@ -62,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     try:
         resolve(config.getoption("--porting-tol"))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise pytest.UsageError(f"--porting-tol: {error}") from None
 
 
@@ -307,6 +308,8 @@ class CallItem(pytest.Item):
                 plan.failed.append(call)
                 raise ParityError(outcome.text(cause))
         finally:
+            for row in outcome.rows:
+                row.tolerance = plan.tol.said_of(row.module) if row.verdict is not None else None
             self.finding = {"place": self.place, "num_calls": len(plan.calls), "tolerance": plan.tol.name, "rows": [plain_row(r) for r in outcome.rows],
                             "cause": cause.to_dict() if hasattr(cause, "to_dict") else None, "reference": plan.capture.path, "port": plan.port_text}
 
@@ -346,21 +349,47 @@ class Findings:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.findings: list[dict[str, Any]] = []
+        self.report: Any = None
+        self.ledger_error = ""
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if hasattr(report, "porting"):
             self.findings.append(report.porting)
+
+    @pytest.hookimpl(tryfirst=True)  # before the exit status is shown
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Puts what ran to the ledger: a module that is worse fails the session, though no test did."""
+        if not self.findings:
+            return
+        self.report = report_of(self.findings)
+        ledger = self.config.getoption("--porting-ledger")
+        if ledger is None:
+            return
+        from ._core import PortingError
+        from .ledger import apply
+
+        try:
+            apply(self.report, _from_start(self.config, ledger), partial=len(self.findings) < self.findings[0]["num_calls"])
+            worse = bool(self.report.ledger.problems)
+        except (PortingError, OSError) as error:
+            self.ledger_error, worse = str(error), True
+        if worse and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.findings:
             return
         from .report.text import clean, describe
 
-        report = report_of(self.findings)
+        report = self.report if self.report is not None else report_of(self.findings)
         terminalreporter.section(f"porting: {self.findings[0]['port']} against {os.path.basename(self.findings[0]['reference'])}")
         terminalreporter.line(("passed: " if report.passed else "FAILED: ") + report.summary)
         if report.why_failed:
             terminalreporter.line("failed because " + report.why_failed)
+        if self.ledger_error:
+            terminalreporter.line("ledger: " + clean(self.ledger_error))
+        for text in [*report.ledger.problems, report.ledger.said()] if report.ledger is not None else ():
+            terminalreporter.line(clean(text))
         first = report.first_divergence
         if first is not None:
             terminalreporter.line("first divergence: " + "\n".join(describe(first)))

@@ -14,6 +14,8 @@ Every rule is written as `error <= bound`, so that NaN passes none of them. Noth
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +153,20 @@ class Tolerance:
         if not 0 < x < 1:
             raise ValueError(f"pcc(x) needs 0 < x < 1, got {x}")
         return cls(f"pcc({x:g})", "pcc", limit=x)
+
+    # ------------------------------------------------------------ of a module
+
+    def of(self, module: str) -> Tolerance:
+        """The tolerance that judges a module: this one. A table of overrides (overrides.py) says another for some."""
+        return self
+
+    def said_of(self, module: str) -> str | None:
+        """Which entry of a table of overrides judges a module; None where there is no table."""
+        return None
+
+    def unused(self, modules: Iterable[str]) -> list[str]:
+        """Sentences about the entries of a table that judge none of these modules."""
+        return []
 
     # ------------------------------------------------------------ what to measure
 
@@ -367,10 +383,15 @@ PRESETS = {"auto": Tolerance.auto, "exact": Tolerance.exact, "strict": Tolerance
            "approximate": Tolerance.approximate, "allclose": Tolerance.allclose}
 
 
-def resolve(tol: str | Tolerance) -> Tolerance:
-    """A Tolerance, or the preset of that name; also "ulp(4)", "pcc(0.999)" and "allclose(1e-3, 1e-5)" as text. Raises ValueError."""
+def resolve(tol: str | os.PathLike[str] | Tolerance) -> Tolerance:
+    """A Tolerance, or the preset of that name; also "ulp(4)", "pcc(0.999)" and "allclose(1e-3, 1e-5)" as text, or the path of a TOML file
+    with tolerances by module (overrides.py). Raises ValueError, OSError for a file that cannot be read."""
     if isinstance(tol, Tolerance):
         return tol
+    if isinstance(tol, os.PathLike) or (isinstance(tol, str) and tol.endswith(".toml")):
+        from .overrides import load_tolerances
+
+        return load_tolerances(tol)
     if isinstance(tol, str):
         if tol in PRESETS:
             return PRESETS[tol]()
@@ -381,7 +402,7 @@ def resolve(tol: str | Tolerance) -> Tolerance:
                 return getattr(Tolerance, word)(*numbers)
             except TypeError:
                 raise ValueError(f"tolerance {tol!r}: wrong number of numbers") from None
-    raise ValueError(f"no tolerance {tol!r}: expected one of {', '.join(PRESETS)}, ulp(N), pcc(X), allclose(RTOL, ATOL) or a Tolerance")
+    raise ValueError(f"no tolerance {tol!r}: expected one of {', '.join(PRESETS)}, ulp(N), pcc(X), allclose(RTOL, ATOL), a .toml file or a Tolerance")
 
 
 # ---------------------------------------------------------------- sizes

@@ -208,3 +208,22 @@ def test_the_entry_point_names_the_plugin():
         from pip._vendor import tomli as tomllib
     settings = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     assert settings["project"]["entry-points"]["pytest11"] == {"porting": "porting.pytest_plugin"}
+
+
+def test_a_ledger_fails_the_session(project, pytester, capture):
+    """Every test passes; a module that is worse than the ledger says fails the session all the same, with its sentence."""
+    from porting.ledger import apply, read, write
+
+    ledger = pytester.path / "porting.lock"
+    arguments = ("--porting-ref", str(capture), "--porting-port", "my_port:build", "--porting-ledger", "porting.lock", "--porting-tol", "close")
+    done = project(*arguments)
+    assert done.ret == 1 and "no such ledger" in done.stdout.str()
+    report = porting.compare(capture, str(capture), tol="close", explain=False)
+    apply(report, ledger, update=True)
+    done = project(*arguments, "-k", "norm")  # a part only: what did not run is not gone
+    assert "not compared in this run" not in done.stdout.str()
+    entries = read(ledger)
+    done = project(*arguments)
+    assert done.ret == 1 and " was exact, and is " in done.stdout.str()
+    write(ledger, [e.__class__(e.name, "red", e.max_ulp, e.err, e.tol) for e in entries.values() if e.name == "blocks.0.norm"])
+    assert project(*arguments).ret == 0  # nothing is worse than red

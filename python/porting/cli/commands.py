@@ -274,7 +274,7 @@ def check(args):
     _require_directory_of(args.html)
     with contextlib.closing(_open(args.capture)) as capture, _progress("checking") as progress:
         report = run_check(capture, tol=args.tol, profile=args.profile, provider=args.provider, include=args.include, level=args.level,
-                           mode=args.mode, progress=progress)
+                           mode=args.mode, progress=progress, **_ledger(args))
     return _finish(report, args, f"{args.capture}: {report.why_failed}")
 
 
@@ -290,12 +290,22 @@ def compare(args):
             raise FileNotFoundError(2, "no such file or folder", args.port)
         with _warnings_as_sentences():
             report = run_compare(reference, args.port, tol=args.tol, mode=args.mode, provider=args.provider, names=args.names, layout=layout,
-                                 level=args.level, require_coverage=args.require_coverage)
+                                 level=args.level, require_coverage=args.require_coverage, **_ledger(args))
         if args.propose is not None:
             with open(args.propose, "w", encoding="utf-8") as file:
                 file.write(f"# Suggested by the values of {os.path.basename(args.port)}; look through it before you use it with --names.\n\n")
                 file.write("\n\n".join(proposal.to_toml() for proposal in report.proposals) + "\n")
         return _finish(report, args, f"{args.port}: has no tensor in common with {args.reference}")
+
+
+def _ledger(args):
+    """What --ledger, --update, --loosen and --why say, as arguments."""
+    if args.ledger is None and (args.update or args.loosen is not None):
+        raise PortingError("--update and --loosen need --ledger FILE")
+    if (args.loosen is None) != (args.why is None):
+        raise PortingError("--loosen NAME and --why TEXT belong together: a module that may be worse needs a reason")
+    _require_directory_of(args.ledger)
+    return {"ledger": args.ledger, "update_ledger": args.update, "loosen": None if args.loosen is None else {args.loosen: args.why}}
 
 
 def _layout(texts):

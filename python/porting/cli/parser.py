@@ -102,7 +102,11 @@ def _add_looking(commands):
 
 def _add_judging(commands):
     def add_common(command):
-        command.add_argument("--tol", default="auto", metavar="T", help="the tolerance (default: auto)")
+        command.add_argument("--tol", default="auto", metavar="T", help="the tolerance (default: auto), or a TOML file with tolerances by module")
+        command.add_argument("--ledger", metavar="FILE", help="fail if a module is worse than FILE (porting.lock) says it has been")
+        command.add_argument("--update", action="store_true", help="write to the ledger what became better, and modules that it does not know")
+        command.add_argument("--loosen", metavar="NAME", help="let the ledger's entry of this module be what it is now")
+        command.add_argument("--why", metavar="TEXT", help="why it may be worse; kept in the ledger")
         command.add_argument("--level", choices=("module", "op"), default="module",
                              help="judge modules (default), or each op of captures made with --level op")
         command.add_argument("--html", metavar="FILE", help="write the report as one HTML file")

@@ -27,6 +27,7 @@ class Row:
     is; None if no such run was made. local_metrics : against the reference's program run on the port's own inputs, where the verdict is
     about that (then `metrics`, against the reference's output, hold what was carried along, too). amplification : relative error of the output
     over that of the inputs. chained : in mode "both", the verdict against the reference's outputs.
+    tolerance : which entry of a table of tolerances judged it, None where there is no table.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Row:
     local_metrics: dict[str, Any] | None = None
     amplification: float | None = None
     chained: Verdict | None = None
+    tolerance: str | None = None
 
     @property
     def judged_metrics(self) -> dict[str, Any] | None:
@@ -87,7 +89,7 @@ class Report:
 
     rows : list of Row. num_calls : calls of modules in the reference. unit : what is counted, "module call" or "op". what : "check" or
     "compare". missing_fails : whether a tensor that
-    the port does not have, or has too many, fails the report. environment : facts about how it was made. warnings : sentences. proposals : names and
+    the port does not have, or has too many, fails the report. ledger : what the ledger says (ledger.Outcome), None if there is none. environment : facts about how it was made. warnings : sentences. proposals : names and
     layouts that the values suggest (`interop.propose.Proposal`); they change no verdict.
     """
 
@@ -101,6 +103,7 @@ class Report:
     cause: Any = None
     proposals: Sequence[Any] = ()
     unit: str = "module call"
+    ledger: Any = None
 
     @cached_property
     def _by_call(self) -> dict[tuple[str, int], list[Row]]:
@@ -152,8 +155,8 @@ class Report:
 
     @cached_property
     def passed(self) -> bool:
-        """True if at least one tensor was compared, none was refused, and nothing that had to be there is missing."""
-        if self.num_compared == 0 or any(self._refused(row) for row in self.rows):
+        """True if at least one tensor was compared, none was refused, nothing that had to be there is missing, and the ledger agrees."""
+        if self.num_compared == 0 or any(self._refused(row) for row in self.rows) or (self.ledger is not None and self.ledger.problems):
             return False
         return not self.missing_fails or all(row.passed for row in self.rows if row.status != "extra")
 

@@ -29,6 +29,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "first_divergence": None if first is None else first.name, "last_good": None if good is None else good.name,
         "cause": None if report.cause is None else plain(report.cause.to_dict()),
         "proposals": [plain(proposal.to_dict()) for proposal in report.proposals], "warnings": [str(text) for text in report.notices], "environment": plain(report.environment),
+        "ledger": None if report.ledger is None else plain(vars(report.ledger)),
         "rows": [_row(row) for row in report.rows],
     }
 
@@ -41,7 +42,7 @@ def _row(row: Row) -> dict[str, Any]:
         "shape": plain(row.shape), "dtype": row.dtype, "worst_index": plain(row.worst_index),
         "inputs_differ": row.inputs_differ, "metrics": plain(row.metrics),
         "local_metrics": plain(row.local_metrics), "amplification": plain(row.amplification), "golden": plain(row.golden),
-        "chained": None if row.chained is None else plain(vars(row.chained)),
+        "chained": None if row.chained is None else plain(vars(row.chained)), "tolerance": row.tolerance,
     }
 
 

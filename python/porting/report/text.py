@@ -44,6 +44,8 @@ def why_failed(report: Report) -> str:
         return _why_nothing(report)
     if report.passed or report.first_divergence is not None:
         return ""
+    if report.ledger is not None and report.ledger.problems:
+        return "of the ledger: " + clean(report.ledger.problems[0]) + (f", and {len(report.ledger.problems) - 1} more" if report.ledger.problems[1:] else "")
     lacking: dict[str, set[tuple[str, int]]] = {}
     for row in report.rows:
         if not row.passed and row.status in _LACKS:
@@ -79,6 +81,8 @@ def render(report: Report, *, all_rows: bool = False) -> str:
     lines = _table([_row_cells(row) for row in report.rows]) if all_rows else _table(_group_cells(report.rows))
     lines += _problems(report)
     lines += [f"warning: {clean(text)}" for text in report.notices]
+    if report.ledger is not None:
+        lines += [clean(text) for text in [*report.ledger.problems, report.ledger.said()]]
     facts = report.environment or {}
     known = [f"{key} {clean(facts[key])}" for key in ("profile", "reference", "provider") if facts.get(key)]
     if known:
@@ -188,7 +192,7 @@ def describe(row: Row) -> list[str]:
         sizes = (f"greatest absolute error {m['max_abs']:.6g}{where}, relative {m['max_rel']:.3g}, max {_ulp(m['max_ulp'])} ulp,"
                  f" pcc {m['pcc']:.6g}") if m["max_abs_idx"] >= 0 else "no element is finite on both sides"
         lines.append(f"    {m['num_unequal']} of {m['num_elems']} elements differ, {sizes}")
-        lines.append(f"    allowed: {row.verdict.allowed}")
+        lines.append(f"    allowed: {row.verdict.allowed}" + (f"; by {clean(row.tolerance)}" if row.tolerance else ""))
     if row.golden is not None and math.isfinite(row.golden["ratio"]):
         lines.append(f"    against float64: reference {row.golden['reference']:.3g} u, port {row.golden['port']:.3g} u"
                      f" ({row.golden['ratio']:.3g} times the reference's error)")
