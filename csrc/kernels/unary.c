@@ -478,15 +478,14 @@ F64_OP(copy, v)
 F32_OP(one, port_select(v != v, 1.0f, 1.0f))
 F64_OP(one, v != v ? 1.0 : 1.0)
 
-/* torch rewrites some exponents into other ops before it comes to pow. */
+/* torch rewrites some exponents into other ops before it comes to `by_pow`. */
 static void
-pow_scalar_any(const port_kernel_call *call, int32_t level)
+pow_scalar_by(const port_kernel_call *call, int32_t level, const unary_op *by_pow)
 {
-    static const unary_op by_pow = {pow_f32, pow_f64, pow_i64}, by_sqrt = {sqrt_f32, sqrt_f64, pow_i64},
-                          by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64}, by_division = {reciprocal_f32, reciprocal_f64, pow_i64},
-                          by_copy = {copy_f32, copy_f64, pow_i64}, by_one = {one_f32, one_f64, pow_i64};
+    static const unary_op by_sqrt = {sqrt_f32, sqrt_f64, pow_i64}, by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64},
+                          by_division = {reciprocal_f32, reciprocal_f64, pow_i64}, by_copy = {copy_f32, copy_f64, pow_i64}, by_one = {one_f32, one_f64, pow_i64};
     double exponent = ((const port_pow_params *)call->params)->exponent.d;
-    const unary_op *op = &by_pow;
+    const unary_op *op = by_pow;
     if (call->in[0]->dtype != PORT_F16) { /* which torch leaves to pow */
         op = exponent == 0.5 ? &by_sqrt : op;
         op = exponent == -0.5 ? &by_rsqrt : op;
@@ -495,6 +494,28 @@ pow_scalar_any(const port_kernel_call *call, int32_t level)
     op = exponent == 1.0 ? &by_copy : op;
     op = exponent == 0.0 ? &by_one : op;
     port_unary_run(call, op, level);
+}
+
+static void
+pow_scalar_any(const port_kernel_call *call, int32_t level)
+{
+    static const unary_op by_pow = {pow_f32, pow_f64, pow_i64};
+    pow_scalar_by(call, level, &by_pow);
+}
+
+/* The variant "strict": every element as in the scalar rest, wherever it stands. */
+static void
+pow_strict_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    (void)is_vector;
+    pow_f32(context, false, n, x, y);
+}
+
+static void
+pow_scalar_strict_run(const port_kernel_call *call)
+{
+    static const unary_op by_pow = {pow_strict_f32, pow_f64, pow_i64};
+    pow_scalar_by(call, 0, &by_pow);
 }
 
 static port_status
@@ -662,6 +683,7 @@ bitwise_not_run(const port_kernel_call *call)
 const port_kernel_row port_unary_rows[] = {
     CHECKED_FLOATS(pow_scalar, pow_scalar_check),
     PORT_INT_ROWS("pow_scalar", "ref", 0, pow_scalar_check, pow_scalar_run),
+    PORT_FLOAT_ROWS("pow_scalar", "strict", 0, pow_scalar_check, pow_scalar_strict_run),
     CHECKED_FLOATS(clamp, clamp_check),
     PORT_INT_ROWS("clamp", "ref", 0, clamp_check, clamp_run),
     FLOATS(neg),
