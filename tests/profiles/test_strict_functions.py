@@ -71,7 +71,7 @@ def test_strict_powers_keep_their_label():
     for exponent in (1.7, -0.3, 2.0, 0.5, -2.0):
         y = ops.pow(x, exponent, profile="strict")
         assert (np.abs(y / x.astype(np.float64) ** exponent - 1) <= ops_table.label("pow_scalar", "F32", "strict").ulp * 2.0**-23).all(), exponent
-        assert np.array_equal(y, ops.pow(x, exponent)) == (exponent in (2.0, 0.5, -2.0))
+        assert np.array_equal(y, ops.pow(x, exponent)) == (exponent in (2.0, -2.0))  # 0.5 is MKL's square root there
 
 
 def test_the_question_can_be_answered_otherwise():
