@@ -15,19 +15,19 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "ops_table", "structure", "tree"},
-    {"providers", "tolerance", "likeness", "overrides", "selection", "tensors", "environment", "profiles", "widening", "probe"},
-    {"patterns", "modules", "forms", "keeping", "sharing"},
+    {"providers", "tolerance", "likeness", "overrides", "selection", "tensors", "environment", "noise", "profiles", "widening", "probe"},
+    {"patterns", "modules", "forms", "keeping", "live", "sharing"},
     {"recorder"},
     {"program", "roots", "capture", "export", "weights"},
     {"collecting"},
-    {"hooks"},
+    {"hooks", "noising"},
     {"report"},
     {"compare", "port", "diagnose", "engine", "interop", "golden", "ops", "graph", "judging", "ledger", "op_judging", "op_level", "pair", "describe", "whole"},
     {"check", "graft", "testing", "trial"},
     {"parity", "fixture"},
-    {"runner", "demo", "cli", "pytest_plugin", "__main__"},
+    {"runner", "demo", "noise_script", "cli", "pytest_plugin", "__main__"},
 ]
-TORCH_AT_IMPORT = {"graft", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors", "sharing"}  # may be loaded only by who asks for them
+TORCH_AT_IMPORT = {"graft", "live", "noising", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors", "sharing"}  # may be loaded only by who asks for them
 TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity", "probe"}  # to_torch(), running models
 
 

@@ -24,6 +24,7 @@ _HOME = {
     "graph": "graph",
     "graft": "graft",
     "probe": "probe",
+    "measure_noise": "noising",
     "explain": "diagnose.explain",
     "Diagnosis": "diagnose",
     "assert_close": "testing",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .graph import graph
     from .graft import graft
+    from .noising import measure_noise
     from .hooks import ActivationCollector, tap
     from .parity import parity
     from .probe import probe

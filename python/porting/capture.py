@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, naming, structure, tree
+from . import _core, naming, noise, structure, tree
 from ._core import ClosedError, FormatError, LayerNotFoundError
 
 if TYPE_CHECKING:
@@ -621,6 +621,11 @@ class Capture(Mapping[str, np.ndarray]):
         from .program import load
 
         return load(os.path.join(self.path, "program.json"))
+
+    @cached_property
+    def noise(self) -> noise.Noise | None:
+        """How far the reference was from itself when it ran again (`porting.measure_noise`); None if that was not measured."""
+        return noise.load(os.path.join(self.path, noise.FILE))
 
     def to_torch(self) -> dict[str, torch.Tensor]:
         """Every tensor as a torch tensor, by full name: copies, so that nothing shares memory with the file.

@@ -439,7 +439,8 @@ class _NamedPort:
             if local.stand_ins and not row.passed:
                 row, why = None, f"the port does not hold its input {local.stand_ins[0]} in the reference's form"
         if row is None and (theirs.differ or (not theirs.any and self.mode == "chained")):
-            row = row_of(against_all_before(judge.kind, expected, actual, depth, judge.tol), inputs_differ=theirs.differ, **at)
+            found = judge.unless_noise(leaf, expected, actual, against_all_before(judge.kind, expected, actual, depth, judge.tol), chained=True)
+            row = row_of(found, inputs_differ=theirs.differ, **at)
             if why and not row.passed:
                 row = dataclasses.replace(row, reason=f"{row.reason}; not judged on the port's own inputs: {why}")
         if row is None:
@@ -447,7 +448,8 @@ class _NamedPort:
             row = row_of(found, golden=golden, **at)
         if self.mode == "both":
             carried = theirs.differ or not theirs.any
-            row.chained = against_all_before(judge.kind, expected, actual, depth, judge.tol).verdict if carried else row.verdict
+            whole = against_all_before(judge.kind, expected, actual, depth, judge.tol)
+            row.chained = judge.unless_noise(leaf, expected, actual, whole, chained=True).verdict if carried else row.verdict
         return row
 
     def _run_on(self, call: Any, theirs: _Inputs) -> _Local:

@@ -8,10 +8,9 @@ This file imports torch; nothing that only reads captures needs it.
 """
 from __future__ import annotations
 
-import copy
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from . import structure
 from ._core import PortingError
 from .compare import match_leaves, module_matches, row_of
+from .live import Forwards, copied, leaves_of, with_leaves
 from .modules import Parameters, find_roots
 from .naming import full_name, suggest
 from .pair import compare_arrays
@@ -85,7 +85,7 @@ class Graft:
         self._tol = resolve(tol)
         self._targets = _targets(self._roots, ports)
         self._compare_root = compare_root
-        self._restore: list[tuple[torch.nn.Module, bool, Any]] = []
+        self._forwards = Forwards()
         self._local = threading.local()
         self._rows: list[Row] = []
         self._num_calls = 0
@@ -103,14 +103,14 @@ class Graft:
     # ------------------------------------------------------------ in and out
 
     def __enter__(self) -> Graft:
-        if self._restore:
+        if self._forwards:
             raise PortingError("these ports are grafted already")
         try:
             for target in self._targets:
-                self._replace(target.module, self._grafted(target, target.module.forward))
+                self._forwards.replace(target.module, self._grafted(target, target.module.forward))
             if self._compare_root:
                 for name, root in self._roots.items():
-                    self._replace(root, self._watched(name, root, root.forward))
+                    self._forwards.replace(root, self._watched(name, root, root.forward))
         except BaseException:
             self.close()
             raise
@@ -122,16 +122,7 @@ class Graft:
 
     def close(self) -> None:
         """Puts every module's own forward back. May be called twice."""
-        while self._restore:
-            module, had, before = self._restore.pop()
-            if had:
-                module.__dict__["forward"] = before
-            else:
-                module.__dict__.pop("forward", None)
-
-    def _replace(self, module: torch.nn.Module, forward: Callable[..., Any]) -> None:
-        self._restore.append((module, "forward" in module.__dict__, module.__dict__.get("forward")))
-        module.__dict__["forward"] = forward
+        self._forwards.close()
 
     # ------------------------------------------------------------ what runs in the place of forward
 
@@ -156,7 +147,7 @@ class Graft:
             if getattr(self._local, "off", 0) or getattr(self._local, "inside", False):
                 return original(*args, **kwargs)
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                copies = _copied((args, kwargs))
+                copies = copied((args, kwargs))
                 with self._without_ports():
                     expected = original(*copies[0], **copies[1])
             self._local.inside = True
@@ -183,7 +174,7 @@ class Graft:
             if hasattr(error, "add_note"):
                 error.add_note(f"porting.graft: in the port of {where}")
             raise
-        originals = _leaves(expected)
+        originals = leaves_of(expected)
         if not originals:
             raise PortingError(f"{where}: the module returned no tensor, so that there is nothing for a port to return")
         matched = match_leaves(list(originals), found)
@@ -207,12 +198,12 @@ class Graft:
             row = row_of(compare_arrays(e, a, tol=self._tol, kind=kind, scale=scale, terms=terms), name=name, kind=kind, **at)
             self._rows.append(replace(row, reason=row.reason + note))
             tensors[leaf] = to_torch(a).to(original.device)
-        return _substituted(expected, tensors)
+        return with_leaves(expected, lambda path, tensor: tensors.get(path, tensor))
 
     def _compare_roots(self, name: str, root: torch.nn.Module, expected: Any, output: Any) -> None:
         step = self._steps[name]
         self._steps[name] += 1
-        ours, theirs = _leaves(expected), _leaves(output)
+        ours, theirs = leaves_of(expected), leaves_of(output)
         depth = 64 * sum(1 for _ in root.modules())
         for leaf, e in ours.items():
             if leaf not in theirs:
@@ -292,58 +283,6 @@ def _targets(roots: Mapping[str, torch.nn.Module], ports: Mapping[str, Callable[
         if inner is not None:
             raise PortingError(f"{paths[inner][0]} ({chosen[inner]!r}) is inside {paths[key][0]} ({pattern!r}), which a port stands in for: it would never be called")
     return [_Target(paths[key], modules[key], ports[chosen[key]]) for key in paths if key in chosen]
-
-
-def _copied(value: Any) -> Any:
-    """A deep copy. Tensors that autograd made cannot be copied, their values can."""
-    leaves, _ = structure.flatten(value, is_leaf, "")
-    return copy.deepcopy(value, {id(leaf): leaf.detach().clone() for _, leaf in leaves if isinstance(leaf, torch.Tensor)})
-
-
-def _leaves(value: Any) -> dict[str, torch.Tensor]:
-    """Leaf path to tensor of what a module returned, by the rules of docs/FORMAT.md section 6; caches are not looked into."""
-    found: dict[str, torch.Tensor] = {}
-    for path, leaf in _walk(value, ""):
-        found[path or "0"] = leaf
-    return found
-
-
-def _walk(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        yield path, value
-        return
-    for key, item in _items(value):
-        yield from _walk(item, f"{path}.{key}" if path else str(key))
-
-
-def _items(value: Any) -> list[tuple[Any, Any]]:
-    """Key and item of a mapping, a tuple or list, or a dataclass; nothing for others."""
-    if isinstance(value, Mapping):
-        return list(value.items())
-    if isinstance(value, (tuple, list)):
-        return list(zip(value._fields, value)) if hasattr(value, "_fields") else list(enumerate(value))
-    if hasattr(value, "__dataclass_fields__"):
-        return [(name, getattr(value, name)) for name in value.__dataclass_fields__]
-    return []
-
-
-def _substituted(value: Any, tensors: Mapping[str, torch.Tensor], path: str = "") -> Any:
-    """`value` with the tensors at these paths in it, of the same classes."""
-    if isinstance(value, torch.Tensor):
-        return tensors.get(path or "0", value)
-    items = _items(value)
-    new = {key: _substituted(item, tensors, f"{path}.{key}" if path else str(key)) for key, item in items}
-    if all(new[key] is item for key, item in items):
-        return value
-    if isinstance(value, (tuple, list)):
-        return type(value)(*new.values()) if hasattr(value, "_fields") else type(value)(new.values())
-    changed = copy.copy(value)  # a mapping, a model output or another dataclass
-    for key, item in new.items():
-        if isinstance(value, Mapping):
-            changed[key] = item
-        else:
-            object.__setattr__(changed, key, item)
-    return changed
 
 
 def _converted(a: np.ndarray, e: np.ndarray, where: str) -> tuple[np.ndarray, str]:

@@ -28,8 +28,9 @@ import torch
 from . import _core, capture as captures
 from .collecting import Run, StopRun
 from .environment import fingerprint
-from .probe import for_manifest
+from .live import copied
 from .modules import Slot, checkpoint_of, describe_model, describe_module, find_roots, make_slots
+from .probe import for_manifest
 from .selection import Filter, Selection, describe
 
 LEVELS = ("module", "op")
@@ -57,6 +58,7 @@ class ActivationCollector:
     weights : store parameters and buffers: True, False, or "auto": if they are less than 2 GB. With False they are not hashed.
     budget_bytes : memory for tensors on their way to disk
     modules : a module, or a mapping of names to modules, if they are not to be found in `model`
+    noise : after the capture run the model again under other settings and store how far it is from itself (`porting.measure_noise`); the call form only
 
     Raises
     ------
@@ -90,6 +92,7 @@ class ActivationCollector:
         weights: str | bool = "auto",
         budget_bytes: int = BUDGET_BYTES,
         modules: torch.nn.Module | Mapping[str, torch.nn.Module] | None = None,
+        noise: bool = False,
     ) -> None:
         _one_of("level", level, LEVELS)
         _one_of("program", program, ("once", "all", False))
@@ -98,7 +101,9 @@ class ActivationCollector:
             raise ValueError('level="op" keeps the tensors of recorded ops: it needs program="once" or "all", got False')
         if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int) or budget_bytes <= 0:
             raise ValueError(f"budget_bytes is a number of bytes above 0, got {budget_bytes!r}")
-        self._model = model
+        if noise and not callable(model):
+            raise ValueError("noise=True runs the model again, which the call form alone can do: call the collector, or use porting.measure_noise")
+        self._model, self._modules, self._noise = model, modules, bool(noise)
         self._selection = Selection(include, exclude, blacklist_regexes, max_layers)
         self._roots = find_roots(model, modules)
         self._path = None if path is None else os.fspath(path)
@@ -130,6 +135,7 @@ class ActivationCollector:
                 f"a {type(self._model).__name__} cannot be called: use `with ActivationCollector(...):` and call its modules"
             )
         output = None
+        inputs = copied((args, kwargs)) if self._noise else None
         self.__enter__()
         try:
             output = self._model(*args, **kwargs)
@@ -152,6 +158,10 @@ class ActivationCollector:
             error.output = output
             raise
         capture = self.capture
+        if inputs is not None:
+            from .noising import measure_noise_of
+
+            measure_noise_of(self._model, *inputs, capture, self._modules)
         if self._path is None:  # the caller's alone: it goes when the caller drops it
             self._opened, self._given = None, weakref.ref(capture)
         return output, capture
@@ -181,6 +191,10 @@ class ActivationCollector:
         if error is not None:
             self._finish(error)
             return False
+        run = self._run
+        if run is not None and not any(slot.num_calls for slot in run.slots):
+            run.note("warning", "", "no module was called")
+            warnings.warn("porting: nothing was captured: none of the model's modules was called in the with block", RuntimeWarning, stacklevel=2)
         self.close()
         return False
 

@@ -154,7 +154,7 @@ def outermost_owner(module, frame):
     return best
 
 
-def run_script(script, arguments, path, options):
+def run_script(script, arguments, path, options, watch=None):
     """Run `script` as `python script.py arguments...` would and capture its models.
 
     Parameters
@@ -165,6 +165,8 @@ def run_script(script, arguments, path, options):
         The capture to create; must not exist.
     options : dict
         Keyword arguments of `ActivationCollector`.
+    watch : Watch, optional
+        What meets the roots, if it is not one of `path` and `options`.
 
     Returns
     -------
@@ -185,7 +187,7 @@ def run_script(script, arguments, path, options):
         from . import hooks
     except ImportError as error:
         raise ImportError(f"capturing needs torch in this environment: {error}") from error
-    watch = Watch(os.path.abspath(path), options)
+    watch = watch or Watch(os.path.abspath(path), options)
     saved = sys.argv, list(sys.path), sys.modules["__main__"]
     sys.argv = [script, *arguments]
     sys.path[0] = os.path.dirname(os.path.abspath(script))

@@ -29,6 +29,11 @@ def capture(args):
         print(f"porting: {trouble}", file=sys.stderr)
     if not watch.captures and not watch.troubles:
         print(f"porting: {args.script} called no torch.nn.Module: nothing was captured", file=sys.stderr)
+    if args.noise and watch.captures and not code:
+        from ..noise_script import measure_script
+
+        for sentence in measure_script(args.script, args.args, [root.path for root in watch.captures]):
+            print(f"porting: {sentence}", file=sys.stderr)
     failed = not watch.captures or any(trouble.startswith(root.path) for trouble in watch.troubles for root in watch.captures)
     return code if code or not failed else 2
 

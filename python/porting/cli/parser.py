@@ -66,6 +66,8 @@ def _add_capture(commands):
     command.add_argument("--level", choices=["module", "op"], default="module",
                          help="what is kept: tensors of modules (default), or also of every op inside them")
     command.add_argument("--budget", type=_positive, metavar="MIB", help="most memory for tensors that wait for the disk")
+    command.add_argument("--noise", action="store_true",
+                         help="run the script twice more, with other settings, and store how far the reference is from itself: --tol auto allows a port that much")
     command.add_argument("script", help="the script to run")
     command.add_argument("args", nargs="...", help="its arguments").required = False
 
