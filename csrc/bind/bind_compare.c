@@ -2,6 +2,7 @@
 #include "bind.h"
 
 #include "../compare/row_sizes.h"
+#include "../compare/summary.h"
 
 #define GIL_FREE_BYTES 65536
 
@@ -190,7 +191,32 @@ row_sizes(PyObject *module, PyObject *args)
 PyDoc_STRVAR(row_sizes_doc, "row_sizes(x, kind)\n--\n\n"
              "Root mean square ('rms') or median of |x| ('median') of each row of a row-major array: float64, one per row.");
 
+PyDoc_STRVAR(summarize_doc, "summarize(x)\n--\n\nStatistics, hash and sketch of an array as bytes (docs/FORMAT.md, section 10).");
+
+static PyObject *
+summarize(PyObject *module, PyObject *array)
+{
+    core_state *state = bind_state(module);
+    port_view view;
+    if (bind_view_from_array(state, array, &view) < 0) {
+        return NULL;
+    }
+    port_summary summary;
+    port_error err;
+    port_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = port_summarize(&view, &summary, &err);
+    Py_END_ALLOW_THREADS
+    if (status != PORT_OK) {
+        return bind_raise(state, &err, NULL);
+    }
+    unsigned char bytes[SUMMARY_MAX_BYTES];
+    size_t size = port_summary_write(&view, &summary, bytes);
+    return PyBytes_FromStringAndSize((const char *)bytes, (Py_ssize_t)size);
+}
+
 static PyMethodDef compare_methods[] = {
+    {"summarize", summarize, METH_O, summarize_doc},
     {"compare", (PyCFunction)(void (*)(void))compare, METH_VARARGS | METH_KEYWORDS, compare_doc},
     {"row_sizes", row_sizes, METH_VARARGS, row_sizes_doc},
     {NULL, NULL, 0, NULL},

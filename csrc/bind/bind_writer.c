@@ -5,6 +5,7 @@
 #include "bind_store.h"
 
 #include "../store/structure.h"
+#include "../compare/summary.h"
 
 #define NOGIL_BYTES 65536
 #define STACK_IDS 64
@@ -230,6 +231,29 @@ writer_put_pointer(PyObject *self, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     return PyLong_FromUnsignedLong(id);
+}
+
+static PyObject *
+writer_put_summary(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    port_view view;
+    uint32_t id;
+    port_summary summary;
+    port_error err;
+    port_status status;
+    if (!check_count("put_summary", count, 5) || view_of_memory(args, &view) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    status = port_summarize(&view, &summary, &err);
+    Py_END_ALLOW_THREADS
+    if (status != PORT_OK) {
+        return raise_error(self, &err);
+    }
+    unsigned char bytes[SUMMARY_MAX_BYTES];
+    int64_t size = (int64_t)port_summary_write(&view, &summary, bytes);
+    port_view stored = port_view_contiguous(bytes, PORT_U8, 1, &size);
+    return put_view((writer_object *)self, &stored, args[4], &id) < 0 ? NULL : PyLong_FromUnsignedLong(id);
 }
 
 /* Repeats a call without the GIL if it would have to wait. */
@@ -550,6 +574,9 @@ static PyMethodDef writer_methods[] = {
     {"put_pointer", FASTCALL(writer_put_pointer), METH_FASTCALL,
      "put_pointer($self, pointer, dtype, shape, strides, key, /)\n--\n\nThe same for memory that the caller keeps alive during "
      "the call; strides in elements."},
+    {"put_summary", FASTCALL(writer_put_summary), METH_FASTCALL,
+     "put_summary($self, pointer, dtype, shape, strides, key, /)\n--\n\nStore statistics, hash and sketch in the tensor's place "
+     "(docs/FORMAT.md, section 10)."},
     {"add", FASTCALL(writer_add), METH_FASTCALL, "add($self, name, array, /)\n--\n\nput and name."},
     {"name", FASTCALL(writer_name), METH_FASTCALL, "name($self, name, tensor_id, /)\n--\n\nBind a full name to a tensor."},
     {"call", FASTCALL(writer_call), METH_FASTCALL,

@@ -21,6 +21,8 @@ class Writer:
         """Store the tensor (or find an equal one). Returns its id. key: name in the segment if it is new."""
     def put_pointer(self, pointer: int, dtype: int, shape: Sequence[int], strides: Sequence[int], key: str) -> int:
         """The same for memory that the caller keeps alive during the call; strides in elements."""
+    def put_summary(self, pointer: int, dtype: int, shape: Sequence[int], strides: Sequence[int], key: str) -> int:
+        """Store what `summarize` says of the tensor in its place."""
     def add(self, name: str, array: np.ndarray) -> int: """put + name."""
     def name(self, name: str, tensor_id: int) -> None: ...
     # name: FileExistsError if it was bound before. call: ValueError if the structure's leaves and tensor_ids differ in number, or
@@ -74,6 +76,8 @@ def row_sizes(x: np.ndarray, kind: str) -> np.ndarray:
     kind: "rms" (root of the mean square, elements that are not finite counted as 0) or "median" (lower median of |x| over what is
     finite and not 0; 0 if nothing is). Raises ValueError for another kind or an array that is not row-major.
     """
+
+def summarize(x: np.ndarray) -> bytes: """Statistics, hash and sketch of an array (docs/FORMAT.md section 10)."""
 
 class Program:
     def __init__(self, json_text: bytes) -> None: """One program of docs/PROGRAM.md."""

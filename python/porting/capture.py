@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core, naming, noise, structure, tree
-from ._core import ClosedError, FormatError, LayerNotFoundError
+from ._core import ClosedError, FormatError, LayerNotFoundError, PortingError
+from .summaries import Summary
 
 if TYPE_CHECKING:
     import torch
@@ -252,6 +253,8 @@ class _Parameters(Mapping[str, np.ndarray]):
         """Why the values of the model's parameters are not there; "" if they were stored."""
         if self._capture.manifest.get("parameters", {}).get("stored") is not False:
             return ""
+        if self._capture.level == "stats" and self._capture.manifest.get("options", {}).get("weights") == "auto":
+            return 'the capture was made with level="stats", which stores weights only with weights=True (--weights all)'
         if self._capture.manifest.get("options", {}).get("weights") == "auto":
             return "the capture was made without weights (by weights=auto, which stores less than 2 GB)"
         return "the capture was made without weights (weights=False / --weights none)"
@@ -571,11 +574,42 @@ class Capture(Mapping[str, np.ndarray]):
         """(dtype, shape, strides in the captured process, bytes, hash, segment, offset, key) of a tensor."""
         return self._open_reader.info(self.tensor_id(name))
 
+    @property
+    def level(self) -> str:
+        """What was kept: "module", "op" or "stats"."""
+        return str(self.manifest.get("options", {}).get("level", "module"))
+
+    @cached_property
+    def _whole_ids(self) -> frozenset[int]:
+        """Tensors that are kept as they are where of others only statistics are: parameters and constants."""
+        return frozenset(i for name, i in self._names.items() if name.startswith(INTERNAL))
+
+    def _is_summary(self, tensor_id: int) -> bool:
+        return self.level == "stats" and tensor_id not in self._whole_ids
+
+    def require_tensors(self, what: str) -> None:
+        """Raises PortingError if only statistics were kept; `what` is what needs the tensors ("a check")."""
+        if self.level == "stats":
+            raise PortingError(f'{self.path} holds statistics, not tensors (level="stats"): {what} needs tensors, capture with level="module"')
+
+    def stats(self, name: str) -> Summary:
+        """Minimum, maximum, mean, rms, NaN, infinities, hash and sketch of a tensor: the stored ones, or computed in C."""
+        return self._summary(self.tensor_id(name))
+
+    def _summary(self, tensor_id: int) -> Summary:
+        data = self._open_reader.tensor(tensor_id)
+        return Summary.from_bytes(data, f"{self.path}, tensor {tensor_id}") if self._is_summary(tensor_id) else Summary.of(data)
+
     def _array(self, tensor_id: int) -> np.ndarray:
+        if self._is_summary(tensor_id):
+            self.require_tensors("reading one")
         return self._open_reader.tensor(tensor_id)
 
     def _describe(self, tensor_id: int) -> str:
         dtype, shape, *_ = self._open_reader.info(tensor_id)
+        if self._is_summary(tensor_id):
+            summary = self._summary(tensor_id)
+            return f"{summary.dtype}{list(summary.shape)} (statistics)"
         return f"{dtype}{list(shape)}"
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -71,6 +71,7 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPT
     patterns = [include] if isinstance(include, str) else list(include) if include is not None else None
     with contextlib.ExitStack() as opened:
         capture = open_reference(capture, opened)
+        capture.require_tensors("a check")
         calls = [c for c in in_order_of_return(capture.call_list)
                  if patterns is None or any(module_matches(c.module, p, capture) for p in patterns)]
         if patterns is not None and not calls:

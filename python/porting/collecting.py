@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -121,6 +122,7 @@ class Run:
         self.stopped = False
         self.failure: OSError | None = None  # the writer's: nothing more can be stored
         self.weights = Weights(slots, self._put, writer.name, self.note)
+        self._only_summaries = level == "stats"
         keeper = OpKeeper(self._put_op, self._store_ops) if level == "op" else None
         self.recorder = Recorder(self._store_constant, self.weights.name_of, keeper, self._log_program) if program else None
         self._recorded_step = 0
@@ -344,6 +346,9 @@ class Run:
             if dropped:
                 text, paths = form.without(dropped)
                 items = [item for i, item in enumerate(items) if i not in dropped]
+        if self._only_summaries:
+            prefix = naming.prefix(name, call, naming.PHASES[phase])
+            items = [self.writer.put_summary(*item, f"{prefix}{path}") if isinstance(item, tuple) else item for item, path in zip(items, paths)]
         ids = self.writer.call_tensors(name, call, step, phase, text, paths, items)
         if dropped:
             return {form.kept_paths[i]: reason for i, reason in dropped.items()}
@@ -401,7 +406,8 @@ class Run:
                 dropped[i] = str(item)
             elif not isinstance(item, (int, tuple)):
                 try:
-                    items[i] = self.writer.put(item, naming.full_name(name, call, naming.PHASES[phase], paths[i]))
+                    kept = np.frombuffer(_core.summarize(item), np.uint8) if self._only_summaries else item
+                    items[i] = self.writer.put(kept, naming.full_name(name, call, naming.PHASES[phase], paths[i]))
                 except TypeError as error:
                     dropped[i] = str(error)
 

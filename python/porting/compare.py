@@ -32,6 +32,7 @@ from .program import find_interval
 from .profiles import AS_CAPTURED, settings
 from .providers import use_provider
 from .report import Report, Row
+from .summary_judging import refuse_what_needs_tensors, rows_of_summaries
 from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, resolve
 
 __all__ = ["Comparison", "compare", "compare_arrays", "match_prefix", "open_reference", "row_of", "rows_of_call"]
@@ -128,6 +129,11 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
         port = under_reference_names(port, capture, names, layout)
         search = Search()
         calls = in_order_of_return(capture.call_list)
+        if "stats" in (capture.level, getattr(port, "level", "")):
+            refuse_what_needs_tensors(capture, port, tol, mode, level, _is_callables(port))
+            return Report(list(rows_of_summaries(capture, calls, port, progress)), len(calls), what="compare", missing_fails=require_coverage,
+                          tolerance="the same hash", environment=_environment(capture, port, mode),
+                          warnings=["statistics were compared, not tensors: what differs by rounding alone is refused as well"])
         chosen, warning = use_provider(provider)
         if level == "op":
             rows, count = _rows_of_ops(capture, port, tol, mode, chosen, progress)

@@ -33,7 +33,7 @@ from .modules import Slot, checkpoint_of, describe_model, describe_module, find_
 from .probe import for_manifest
 from .selection import Filter, Selection, describe
 
-LEVELS = ("module", "op")
+LEVELS = ("module", "op", "stats")
 BUDGET_BYTES = 256 * 1024 * 1024
 
 _active: contextvars.ContextVar[tuple[Run, ...]] = contextvars.ContextVar("porting_active", default=())
@@ -54,8 +54,9 @@ class ActivationCollector:
     include, exclude : regular expression(s) searched for in module paths, or a function of the path
     blacklist_regexes : the same on full names of tensors (of call 0: ``model.layers.0.mlp.in.0``): these are left out
     level : "module": what goes in and out of every module. "op": also what every ATen op inside them makes (`...op.<k>.<aten name>.out.<i>`)
+        "stats": of what goes in and out of modules only statistics, a hash and a sketch (`Capture.stats`), no tensors
     program : record the executed ops: "once" for each pattern of calls, "all" for each call, or False
-    weights : store parameters and buffers: True, False, or "auto": if they are less than 2 GB. With False they are not hashed.
+    weights : store parameters and buffers: True, False, or "auto": if they are less than 2 GB (with level="stats": hashes only). With False they are not hashed.
     budget_bytes : memory for tensors on their way to disk
     modules : a module, or a mapping of names to modules, if they are not to be found in `model`
     noise : after the capture run the model again under other settings and store how far it is from itself (`porting.measure_noise`); the call form only
@@ -279,7 +280,7 @@ class ActivationCollector:
         for slot in run.slots:
             for alias in slot.paths[1:]:
                 run.writer.alias(alias, slot.name)
-        parameters = run.weights.store(self._weights)
+        parameters = run.weights.store(self._weights, keep=self._options["level"] != "stats")
         parameters["checkpoint"] = checkpoint_of(self._roots)
         self._manifest["parameters"] = parameters
         run.writer.set_manifest(json.dumps(self._manifest))

@@ -48,11 +48,11 @@ class Weights:
                     first = self._names.setdefault(id(tensor), name)
                     yield name, tensor, first if first != name else None
 
-    def store(self, mode: str | bool) -> dict[str, Any]:
-        """Stores them (`mode` is the collector's `weights`), and returns the manifest's "parameters"."""
+    def store(self, mode: str | bool, keep: bool = True) -> dict[str, Any]:
+        """Stores them (`mode` is the collector's `weights`), and returns the manifest's "parameters". keep: whether "auto" may store any."""
         named = list(self.named())
         total = sum(t.numel() * t.element_size() for _, t, first in named if first is None and not is_lazy(t))
-        stored = total < AUTO_BYTES if mode == "auto" else bool(mode)
+        stored = keep and total < AUTO_BYTES if mode == "auto" else bool(mode)
         entries: dict[str, Any] = {}
         keys: dict[int, str] = {}
         ids: dict[str, int] = {}

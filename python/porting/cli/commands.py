@@ -91,14 +91,25 @@ def ls(args):
         elif args.modules:
             _print_columns([(row["name"] or "(root)", row["class"], f"{row['calls']} calls") for row in rows])
         else:
-            _print_columns([(row["name"], row["dtype"], _shape(row["shape"])) for row in rows])
+            _print_columns([(row["name"], row["dtype"], _shape(row["shape"]), *_statistics(row)) for row in rows])
     return 0
+
+
+def _statistics(row):
+    """What is known of a tensor of which only statistics were kept."""
+    if "rms" not in row:
+        return ("",) * 4
+    text = [f"{key} {row[key]:.6g}" if isinstance(row[key], float) else f"{key} {row[key]}" for key in ("rms", "min", "max")]
+    return *text, ", ".join(f"{row[key]} {key}" for key in ("nan", "inf") if row[key])
 
 
 def _tensor_rows(capture, names, fits):
     rows = []
     for name in names:
-        if fits(name):
+        if fits(name) and capture.level == "stats" and not name.startswith("param:"):
+            facts = capture.stats(name).facts()
+            rows.append({"name": name, **{key: _plain(facts[key]) for key in ("dtype", "shape", "rms", "min", "max", "nan", "inf")}})
+        elif fits(name):
             array = capture[name]
             rows.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "bytes": int(array.nbytes)})
     return rows
@@ -116,6 +127,9 @@ def show(args):
     """`porting show`: the facts of one tensor or parameter, or the calls of one module."""
     with contextlib.closing(_open(args.capture)) as capture:
         try:
+            if capture.level == "stats" and args.name in capture:
+                _print_facts({"name": args.name, **capture.stats(args.name).facts()}, 9, args.json)
+                return 0
             array = capture[args.name]
         except LayerNotFoundError:
             if _is_module(capture, args.name):
@@ -164,21 +178,25 @@ def _plain(value):
 
 
 def _show_tensor(name, array, count, as_json):
-    facts = {"name": name, **tensor_facts(array, count)}
+    _print_facts({"name": name, **tensor_facts(array, count)}, 9 if array.dtype.name in ("float32", "float64") else 5, as_json)
+
+
+def _print_facts(facts, digits, as_json):
+    """The facts of one tensor; digits of its first values."""
     if as_json:
-        _print_json(facts)
+        _print_json({key: _plain(value) for key, value in facts.items()})
         return
     facts["shape"] = _shape(facts["shape"])
     if "first" in facts:
-        digits = 9 if array.dtype.name in ("float32", "float64") else 5
         facts["first"] = "  ".join(f"{v:.{digits}g}" if isinstance(v, float) else str(v) for v in facts["first"])
     _print_columns([(key, f"{value:.9g}" if isinstance(value, float) else str(value)) for key, value in facts.items()])
 
 
-def _leaf_rows(call, phase, leaves):
-    for leaf, array in leaves.items():
-        parameter = _parameter_name(call, leaf) if phase == "in" else ""
-        yield {"name": call.full_name(phase, leaf), "parameter": parameter, "dtype": array.dtype.name, "shape": list(array.shape)}
+def _leaf_rows(capture, call, phase):
+    for leaf in call.leaf_ids(phase):
+        name = call.full_name(phase, leaf)
+        facts = capture.stats(name).facts() if capture.level == "stats" else {"dtype": capture[name].dtype.name, "shape": list(capture[name].shape)}
+        yield {"name": name, "parameter": _parameter_name(call, leaf) if phase == "in" else "", "dtype": facts["dtype"], "shape": facts["shape"]}
 
 
 def _parameter_name(call, leaf):
@@ -194,8 +212,8 @@ def _show_module(capture, name, as_json):
     info = capture.modules.get(module)
     facts = {"name": module, "class": info.class_name if info else None, "aliases": list(info.aliases) if info else [], "calls": []}
     for call in calls:
-        facts["calls"].append({"call": call.number, "step": call.step, "inputs": list(_leaf_rows(call, "in", call.inputs)),
-                               "outputs": list(_leaf_rows(call, "out", call.outputs))})
+        facts["calls"].append({"call": call.number, "step": call.step, "inputs": list(_leaf_rows(capture, call, "in")),
+                               "outputs": list(_leaf_rows(capture, call, "out"))})
     if as_json:
         _print_json(facts)
         return

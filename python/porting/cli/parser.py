@@ -63,8 +63,8 @@ def _add_capture(commands):
                          help="record the ops of each distinct call pattern once, of all calls, or not at all (default: once)")
     command.add_argument("--weights", choices=["auto", "all", "none"], default="auto",
                          help="store parameters if they total under 2 GB, always, or never (default: auto)")
-    command.add_argument("--level", choices=["module", "op"], default="module",
-                         help="what is kept: tensors of modules (default), or also of every op inside them")
+    command.add_argument("--level", choices=["module", "op", "stats"], default="module",
+                         help="what is kept: tensors of modules (default), also of every op inside them, or statistics of tensors only")
     command.add_argument("--budget", type=_positive, metavar="MIB", help="most memory for tensors that wait for the disk")
     command.add_argument("--noise", action="store_true",
                          help="run the script twice more, with other settings, and store how far the reference is from itself: --tol auto allows a port that much")
