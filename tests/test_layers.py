@@ -28,7 +28,7 @@ PYTHON_LAYERS = [
     {"runner", "demo", "noise_script", "cli", "pytest_plugin", "__main__"},
 ]
 TORCH_AT_IMPORT = {"graft", "live", "noising", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors", "sharing"}  # may be loaded only by who asks for them
-TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity", "probe"}  # to_torch(), running models
+TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity", "probe", "describe"}  # to_torch(), running models
 
 
 def strip_comments(text):

@@ -155,6 +155,21 @@ def test_models_are_captured_first():
     assert one(found, "activation").value == "erf GELU" and one(found, "bias").value == "yes"
 
 
+def test_checkpoints_are_loaded_and_captured(tmp_path, capsys):
+    config = transformers.MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=6)
+    torch.manual_seed(0)
+    transformers.MistralForCausalLM(config).save_pretrained(tmp_path / "m")
+    assert main(["describe", str(tmp_path / "m"), "--json"]) == 0
+    facts = {fact["name"]: fact for fact in json.loads(capsys.readouterr().out)["facts"]}
+    assert facts["sliding window"]["value"] == "6" and facts["sliding window"]["verified"] and facts["attention mask"]["value"] == "causal"
+    with pytest.raises(porting.PortingError, match="they are made"):
+        porting.describe(tmp_path / "m", torch.ones(1, 3))
+    transformers.HubertModel(transformers.HubertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8,),
+                             conv_stride=(5,), conv_kernel=(10,), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2)).save_pretrained(tmp_path / "h")
+    assert main(["describe", str(tmp_path / "h")]) == 2
+    assert "whose main input is input_values; capture it" in capsys.readouterr().err
+
+
 def test_a_capture_without_programs_is_refused(tmp_path):
     model = torch.nn.GELU()
     with torch.no_grad(), porting.ActivationCollector(model, tmp_path / "c", program=False):

@@ -413,8 +413,13 @@ def describe(args):
     """`porting describe`: the facts of a captured model."""
     from ..describe import describe as tell
 
-    with contextlib.closing(_open(args.capture)) as capture:
-        found = tell(capture)
+    from ..describe.checkpoint import is_checkpoint
+
+    if is_checkpoint(args.source):
+        found = tell(args.source)
+    else:
+        with contextlib.closing(_open(args.source)) as capture:
+            found = tell(capture)
     if args.json:
         _print_json(found.to_json())
     else:

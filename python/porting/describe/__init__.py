@@ -30,6 +30,7 @@ from ..profiles import AS_CAPTURED, settings
 from ..program import find_interval, run_call
 from ..providers import use_provider
 from . import readings
+from .checkpoint import is_checkpoint, load
 from .facts import Description, Fact, merged
 from .readings import Reading
 
@@ -55,7 +56,7 @@ def describe(source: Any, *inputs: Any, **keywords: Any) -> Description:
 
     Parameters
     ----------
-    source : path of a capture, an opened Capture, or a torch module
+    source : path of a capture, an opened Capture, a torch module, or a folder with a checkpoint of Transformers (which is run on a counter's tokens or image)
     inputs, keywords : of a module: what it is called with. It is captured once, into a temporary folder
 
     Returns
@@ -65,6 +66,10 @@ def describe(source: Any, *inputs: Any, **keywords: Any) -> Description:
     Raises PortingError or OSError if the capture cannot be opened, and NoProgramError if nothing of it was recorded.
     """
     with contextlib.ExitStack() as opened:
+        if is_checkpoint(source):
+            if inputs or keywords:
+                raise PortingError("inputs are for a model that is to be captured; for a checkpoint they are made")
+            source, keywords = load(source)
         if not isinstance(source, (str, os.PathLike)) and callable(source):
             folder = opened.enter_context(tempfile.TemporaryDirectory())
             return describe(_captured(source, inputs, keywords, os.path.join(folder, "capture")))
@@ -76,7 +81,9 @@ def describe(source: Any, *inputs: Any, **keywords: Any) -> Description:
 def _captured(model: Any, inputs: tuple[Any, ...], keywords: Mapping[str, Any], path: str) -> Any:
     from ..hooks import ActivationCollector
 
-    with ActivationCollector(model, path, weights=True):
+    import torch
+
+    with torch.no_grad(), ActivationCollector(model, path, weights=True):
         model(*inputs, **keywords)
     return path
 
@@ -282,7 +289,7 @@ def variant_text(hypothesis: Hypothesis) -> str:
 def distance(case: Case, hypothesis: Hypothesis) -> tuple[int, float] | None:
     """(ulp, greatest difference in 16 unit roundoffs of the largest value) between a variant's outputs and the captured ones.
 
-    The ulp are the most over outputs of at least 1/1024 of the largest (near 0 they say nothing); 0 only if all bits are equal.
+    The ulp are the most over outputs of which one is at least 1/1024 of the largest (near 0 they say nothing); 0 only if all bits are equal.
     Variants may be computed in float64, so less than 1 in the second says that they differ by rounding alone. None: it cannot be run.
     """
     try:
@@ -300,7 +307,7 @@ def distance(case: Case, hypothesis: Hypothesis) -> tuple[int, float] | None:
             return int(metrics["max_ulp"]), float("inf")
         wide = np.abs(expected.astype(np.float64))
         size = wide[np.isfinite(wide)].max(initial=0.0)
-        large = wide >= size / 1024
+        large = np.maximum(wide, np.abs(actual.astype(np.float64))) >= size / 1024
         ulp = max(ulp, int(metrics["max_ulp"] > 0), int(_core.compare(expected[large], actual[large])["max_ulp"]))
         unit = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}.get(expected.dtype.name, 2.0**-53)
         units = max(units, float(metrics["max_abs"]) / (16 * unit * size) if size else 0.0)

@@ -62,10 +62,11 @@ def norm_readings(case: Case, own: set[int]) -> Iterator[Reading]:
     yield Reading("norm", name, of_cause(kinds, "mean-subtracted", "mean-not-subtracted", "variance-unbiased", "norm-groups", "statistics-ignored", "batch-statistics"))
     yield Reading("norm eps", constants.show(norm.eps), nearest_eps(case, norm.eps), same_arithmetic=True)
     weight, bias = norm_parameters(case, norm)
+    scales += [h for h in weights.one_weight(case) if norm.fused]
     variants = of_cause([*scales, *kinds], "weight-plus-one", "weight-ignored")
     yield Reading("norm weight", weight, variants if weight != "none" else [], "nothing is multiplied" if weight == "none" else "")
     if norm.fused:
-        yield Reading("norm bias", bias, of_cause(kinds, "bias-missing") if bias == "yes" else [shifted(case)])
+        yield Reading("norm bias", bias, of_cause([*kinds, *scales], "bias-missing") if bias == "yes" else [shifted(case)])
     yield Reading("norm cast", *cast_reading(case, norm), same_arithmetic=True)
 
 
