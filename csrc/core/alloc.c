@@ -1,9 +1,27 @@
-/* alloc.c -- memory behind one switch, so that a test can make the n-th allocation fail. */
+/* alloc.c -- memory behind one switch, so that a test can make the n-th allocation fail; large blocks are kept for the next user.
+ *
+ * A run of a program asks for the same blocks over and over, and fresh memory costs a page fault every 4 KiB: more than most
+ * kernels do with it. So freed aligned blocks of 16 KiB and more stay here, up to 128 MiB, and go to the next request of nearly that
+ * size. A block begins with a line that holds its size. Not under AddressSanitizer, which has to see every free. */
 #include "core.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #define ALIGNMENT_BYTES 64
+#define KEPT_BLOCKS 64
+#define KEPT_LEAST_BYTES ((size_t)16 << 10)
+#define KEPT_TOTAL_BYTES ((size_t)128 << 20)
+#if defined(__SANITIZE_ADDRESS__)
+#define KEEPS_BLOCKS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define KEEPS_BLOCKS 0
+#endif
+#endif
+#ifndef KEEPS_BLOCKS
+#define KEEPS_BLOCKS 1
+#endif
 
 static atomic_size_t num_calls;
 static atomic_size_t fail_after; /* 0: never */
@@ -48,18 +66,82 @@ port_free(void *memory)
     free(memory);
 }
 
+typedef union block {
+    size_t size_bytes; /* behind this line */
+    char line[ALIGNMENT_BYTES];
+} block;
+
+static struct {
+    pthread_mutex_t lock; /* only ever tried: who finds it taken (also by a thread that fork left behind) does without */
+    size_t count, total_bytes;
+    block *blocks[KEPT_BLOCKS];
+} kept = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* The smallest kept block that is large enough and at most a quarter larger; NULL if there is none. */
+static block *
+take_kept(size_t size_bytes)
+{
+    block *found = NULL;
+    if (!KEEPS_BLOCKS || size_bytes < KEPT_LEAST_BYTES || pthread_mutex_trylock(&kept.lock) != 0) {
+        return NULL;
+    }
+    size_t best = KEPT_BLOCKS, best_bytes = size_bytes + size_bytes / 4 + 1;
+    for (size_t k = 0; k < kept.count; k++) {
+        size_t bytes = kept.blocks[k]->size_bytes;
+        if (bytes >= size_bytes && bytes < best_bytes) {
+            best = k, best_bytes = bytes;
+        }
+    }
+    if (best < KEPT_BLOCKS) {
+        found = kept.blocks[best];
+        kept.total_bytes -= found->size_bytes;
+        kept.blocks[best] = kept.blocks[--kept.count];
+    }
+    pthread_mutex_unlock(&kept.lock);
+    return found;
+}
+
+/* The oldest blocks go first when there is no room. */
+static void
+keep(block *freed)
+{
+    if (!KEEPS_BLOCKS || freed->size_bytes < KEPT_LEAST_BYTES || freed->size_bytes > KEPT_TOTAL_BYTES / 2 ||
+        pthread_mutex_trylock(&kept.lock) != 0) {
+        free(freed);
+        return;
+    }
+    while (kept.count == KEPT_BLOCKS || kept.total_bytes + freed->size_bytes > KEPT_TOTAL_BYTES) {
+        kept.total_bytes -= kept.blocks[0]->size_bytes;
+        free(kept.blocks[0]);
+        memmove(kept.blocks, kept.blocks + 1, --kept.count * sizeof kept.blocks[0]);
+    }
+    kept.blocks[kept.count++] = freed;
+    kept.total_bytes += freed->size_bytes;
+    pthread_mutex_unlock(&kept.lock);
+}
+
 void *
 port_alloc_aligned(size_t size_bytes)
 {
-    if (!allowed() || size_bytes > SIZE_MAX - ALIGNMENT_BYTES) {
+    if (!allowed() || size_bytes > SIZE_MAX - 2 * ALIGNMENT_BYTES) {
         return NULL;
     }
     size_t rounded = (size_bytes + ALIGNMENT_BYTES - 1) / ALIGNMENT_BYTES * ALIGNMENT_BYTES;
-    return aligned_alloc(ALIGNMENT_BYTES, rounded > 0 ? rounded : ALIGNMENT_BYTES);
+    rounded = rounded > 0 ? rounded : ALIGNMENT_BYTES;
+    block *made = take_kept(rounded);
+    if (made == NULL) {
+        made = aligned_alloc(ALIGNMENT_BYTES, rounded + sizeof *made);
+        if (made != NULL) {
+            made->size_bytes = rounded;
+        }
+    }
+    return made != NULL ? made + 1 : NULL;
 }
 
 void
 port_free_aligned(void *memory)
 {
-    free(memory);
+    if (memory != NULL) {
+        keep((block *)memory - 1);
+    }
 }

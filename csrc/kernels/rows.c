@@ -1,6 +1,8 @@
 /* rows.c -- all kernel families, the choice of a row, and what this CPU can run. */
 #include "kernels.h"
 
+#include <pthread.h>
+
 static const port_kernel_row *const families[] = {
     port_unary_rows,    port_binary_rows, port_cast_rows,      port_reduce_rows,        port_softmax_rows, port_norm_rows,
     port_indexing_rows, port_gemm_rows,   port_attention_rows, port_attention_f64_rows,
@@ -45,19 +47,91 @@ port_cpu_level(void)
     return level;
 }
 
+/* ---------------------------------------------------------------- finding a row: a table of all rows by op and dtype */
+
+typedef struct found_rows {
+    const port_kernel_row *const *rows; /* of one op and dtype, in the order of the families */
+    size_t count;
+} found_rows;
+
+static struct {
+    pthread_once_t once;
+    const port_kernel_row **rows; /* sorted; NULL: there was no memory */
+    size_t count;
+} sorted = {.once = PTHREAD_ONCE_INIT};
+
+static int
+compare_key(const port_kernel_row *row, const char *op, port_dtype dtype)
+{
+    return row->dtype != dtype ? (row->dtype < dtype ? -1 : 1) : strcmp(row->op, op);
+}
+
+static int
+compare_rows(const void *a, const void *b)
+{
+    const port_kernel_row *const *left = a, *const *right = b;
+    int order = compare_key(*left, (*right)->op, (*right)->dtype);
+    if (order != 0) {
+        return order;
+    }
+    return *left < *right ? -1 : *left > *right; /* rows of one op and dtype stand in one family */
+}
+
+static void
+sort_rows(void)
+{
+    size_t count = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        count = 0;
+        for (size_t f = 0; families[f] != NULL; f++) {
+            for (const port_kernel_row *row = families[f]; row->op != NULL; row++) {
+                if (pass == 1) {
+                    sorted.rows[count] = row;
+                }
+                count++;
+            }
+        }
+        if (pass == 0 && (sorted.rows = calloc(count, sizeof *sorted.rows)) == NULL) {
+            return;
+        }
+    }
+    qsort(sorted.rows, count, sizeof *sorted.rows, compare_rows);
+    sorted.count = count;
+}
+
+static found_rows
+find_rows(const char *op, port_dtype dtype)
+{
+    pthread_once(&sorted.once, sort_rows);
+    size_t low = 0, high = sorted.count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (compare_key(sorted.rows[middle], op, dtype) < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    found_rows found = {.rows = sorted.rows + low};
+    while (low + found.count < sorted.count && compare_key(found.rows[found.count], op, dtype) == 0) {
+        found.count++;
+    }
+    return found;
+}
+
 const port_kernel_row *
 port_kernel_find(const char *op, port_dtype dtype, const char *variant)
 {
     const port_kernel_row *best = NULL;
     int32_t level = port_cpu_level();
-    for (size_t f = 0; families[f] != NULL; f++) {
-        for (const port_kernel_row *row = families[f]; row->op != NULL; row++) {
-            if (row->dtype != dtype || strcmp(row->op, op) != 0 || row->cpu_level > level) {
-                continue;
-            }
-            if (variant != NULL ? strcmp(row->variant, variant) == 0 : (best == NULL || row->cpu_level > best->cpu_level)) {
-                best = row;
-            }
+    found_rows found = find_rows(op, dtype);
+    for (size_t k = 0; k < found.count; k++) {
+        const port_kernel_row *row = found.rows[k];
+        if (row->cpu_level > level) {
+            continue;
+        }
+        if (variant != NULL ? strcmp(row->variant, variant) == 0 : (best == NULL || row->cpu_level > best->cpu_level)) {
+            best = row;
         }
     }
     return best;

@@ -51,7 +51,9 @@ write_back(op_call *call)
 port_status
 op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named)
 {
-    call->row = op_find(call->name, &call->in_place);
+    if (call->row == NULL) {
+        call->row = op_find(call->name, &call->in_place);
+    }
     if (call->row == NULL) {
         return port_fail(call->err, PORT_E_UNSUPPORTED, "%s: there is no handler for this op", call->name);
     }
@@ -65,6 +67,17 @@ op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_nam
     return status;
 }
 
+static void
+release_temps(op_call *call)
+{
+    while (call->temps != NULL) {
+        op_temp *next = call->temps->next;
+        buffer_release(call->temps->tensor.buffer);
+        port_free(call->temps);
+        call->temps = next;
+    }
+}
+
 void
 op_call_end(op_call *call)
 {
@@ -74,12 +87,7 @@ op_call_end(op_call *call)
     port_free(call->out);
     call->out = NULL;
     call->num_out = call->capacity_out = 0;
-    while (call->temps != NULL) {
-        op_temp *next = call->temps->next;
-        buffer_release(call->temps->tensor.buffer);
-        port_free(call->temps);
-        call->temps = next;
-    }
+    release_temps(call);
 }
 
 port_status
@@ -147,12 +155,19 @@ tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err)
 }
 
 port_status
-result_from_tensor(const port_tensor *tensor, port_result *result, port_error *err)
+result_from_tensor(port_tensor *tensor, port_result *result, port_error *err)
 {
     int64_t elems;
     uint64_t bytes;
     if (!port_shape_bytes(tensor->dtype, tensor->ndim, tensor->shape, &elems, &bytes)) {
         return port_fail(err, PORT_E_SHAPE, "a result is too large to be copied out");
+    }
+    port_buffer *buffer = tensor->buffer;
+    if (buffer->refs == 1 && buffer->memory != NULL && buffer->size_bytes == bytes && tensor_is_contiguous(tensor)) {
+        result->view = port_view_contiguous(buffer->data, tensor->dtype, tensor->ndim, tensor->shape);
+        result->memory = buffer->memory;
+        buffer->memory = NULL; /* as if it were borrowed: nobody else holds it */
+        return PORT_OK;
     }
     void *memory = bytes < (uint64_t)1 << 40 ? port_alloc_aligned((size_t)bytes) : NULL;
     if (memory == NULL) {
@@ -180,6 +195,7 @@ take_results(op_call *call, port_result **results, size_t *num_results)
     if (call->options->variant != NULL && call->kernel_ran && !call->variant_ran) {
         return fail_unsupported(call, "no kernel that it uses has a variant %.100s", call->options->variant);
     }
+    release_temps(call); /* so that a result has its memory to itself, and need not be copied */
     port_result *made = port_calloc(call->num_out, sizeof *made);
     port_status status = made != NULL ? PORT_OK : port_fail(call->err, PORT_E_NOMEM, "no memory for results");
     for (size_t k = 0; status == PORT_OK && k < call->num_out; k++) {

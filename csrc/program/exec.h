@@ -182,7 +182,7 @@ port_status launch_tensors(op_call *call, const char *kernel, port_dtype dtype, 
                            const port_tensor *const *out, int32_t num_out, const void *params);
 
 /* ---- call.c */
-/* Binds, runs, and for an in-place op copies the result into the first argument. On success call->out is filled; the
+/* Binds, runs (call->row, or the row of call->name if that is NULL), and for an in-place op copies the result into the first argument. On success call->out is filled; the
  * caller gives it back with op_call_end, also after a failure. */
 port_status op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named);
 void op_call_end(op_call *call);
@@ -190,6 +190,7 @@ port_status options_check(const port_run_options *options, port_error *err);
 /* Makes a tensor of a fed view: borrowed if its elements are aligned and its strides >= 0, else a copy. The copy keeps the
  * strides, which decide the bits of products, and is row-major where they are negative or reach too far. */
 port_status tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err);
-port_status result_from_tensor(const port_tensor *tensor, port_result *result, port_error *err);
+/* A row-major result. Takes the tensor's memory where nobody else holds it (the tensor then may only be released), else copies. */
+port_status result_from_tensor(port_tensor *tensor, port_result *result, port_error *err);
 
 #endif /* PORT_EXEC_H */

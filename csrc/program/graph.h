@@ -15,6 +15,8 @@ typedef struct value_info {
 
 typedef struct op_info {
     const char *name;
+    const op_row *row; /* NULL: there is no handler */
+    bool in_place;
     const port_arg *args;
     size_t num_args;
     const port_named_arg *named;

@@ -282,6 +282,7 @@ parse_op(parser *p, const port_json_value *json, op_info *op)
     port_arg args;
     port_status status = parse_list(p, &items[1], &args);
     op->name = take_text(p, items[0].as.text);
+    op->row = op->name != NULL ? op_find(op->name, &op->in_place) : NULL;
     port_named_arg *named = take(p, kwargs->count, sizeof *named);
     if (status != PORT_OK || op->name == NULL || named == NULL) {
         return status != PORT_OK ? status : PORT_E_NOMEM;
@@ -409,9 +410,7 @@ port_program_op_name(const port_program *program, int64_t op_idx)
 bool
 port_program_op_known(const port_program *program, int64_t op_idx)
 {
-    bool in_place;
-    const char *name = port_program_op_name(program, op_idx);
-    return name != NULL && op_find(name, &in_place) != NULL;
+    return op_idx >= 0 && op_idx < program->num_ops && program->ops[op_idx].row != NULL;
 }
 
 static void

@@ -306,7 +306,7 @@ static port_status
 run_op(run_state *run, int64_t op_idx)
 {
     const op_info *op = &run->program->ops[op_idx];
-    op_call call = {.name = op->name, .values = run->values, .num_values = run->program->num_values, .options = run->options,
+    op_call call = {.row = op->row, .in_place = op->in_place, .name = op->name, .values = run->values, .num_values = run->program->num_values, .options = run->options,
                     .err = run->err};
     port_status status = op_call_run(&call, op->args, op->num_args, op->named, op->num_named);
     if (status == PORT_OK) {
@@ -433,22 +433,67 @@ check_expectations(const run_state *run)
 /* ------------------------------------------------------------------ the run */
 
 static port_status
+fail_absent(const run_state *run, int64_t v)
+{
+    return port_fail(run->err, PORT_E_VALUE, "value %lld is asked for, but ops %lld to %lld neither make nor get it", (long long)v,
+                     (long long)run->begin, (long long)run->end);
+}
+
+/* A copy for each that asks for a value right after this op. */
+static port_status
 take_fetches(run_state *run, const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches, int64_t op_idx,
              port_result *results)
 {
-    for (size_t k = 0; k < num_fetches; k++) {
-        int64_t at = fetch_at != NULL && fetch_at[k] >= 0 ? fetch_at[k] : run->end;
-        if (at != op_idx) {
+    for (size_t k = 0; fetch_at != NULL && k < num_fetches; k++) {
+        if (fetch_at[k] != op_idx) {
             continue;
         }
-        const port_tensor *tensor = run->values[fetches[k]];
+        port_tensor *tensor = run->values[fetches[k]];
         if (tensor == NULL) {
-            return port_fail(run->err, PORT_E_VALUE, "value %lld is asked for, but ops %lld to %lld neither make nor get it",
-                             (long long)fetches[k], (long long)run->begin, (long long)run->end);
+            return fail_absent(run, fetches[k]);
         }
+        tensor->buffer->refs++; /* the run goes on with it */
         port_status status = result_from_tensor(tensor, &results[k], run->err);
+        tensor->buffer->refs--;
         if (status != PORT_OK) {
             return status;
+        }
+    }
+    return PORT_OK;
+}
+
+/* What is asked for after the last op. The last one to ask for a value gets its memory instead of a copy: all else is dropped first. */
+static port_status
+take_last_fetches(run_state *run, const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches, port_result *results)
+{
+    int64_t *asked = run->last_use; /* which is not needed any more */
+    memset(asked, 0, (size_t)run->program->num_values * sizeof *asked);
+    for (size_t k = 0; k < num_fetches; k++) {
+        bool is_last = fetch_at == NULL || fetch_at[k] < 0;
+        if (is_last && run->values[fetches[k]] == NULL) {
+            return fail_absent(run, fetches[k]);
+        }
+        asked[fetches[k]] += is_last;
+    }
+    for (int64_t v = 0; v < run->program->num_values; v++) {
+        if (asked[v] == 0) {
+            drop_value(run, v);
+        }
+    }
+    for (size_t k = 0; k < num_fetches; k++) {
+        if (fetch_at != NULL && fetch_at[k] >= 0) {
+            continue;
+        }
+        port_tensor *tensor = run->values[fetches[k]];
+        bool again = --asked[fetches[k]] > 0;
+        tensor->buffer->refs += again;
+        port_status status = result_from_tensor(tensor, &results[k], run->err);
+        tensor->buffer->refs -= again;
+        if (status != PORT_OK) {
+            return status;
+        }
+        if (!again) {
+            drop_value(run, fetches[k]);
         }
     }
     return PORT_OK;
@@ -513,7 +558,7 @@ run_interval(run_state *run, const port_feed *feeds, size_t num_feeds, const int
         }
         release_after(run, op);
     }
-    return status == PORT_OK ? take_fetches(run, fetches, fetch_at, num_fetches, run->end, results) : status;
+    return status == PORT_OK ? take_last_fetches(run, fetches, fetch_at, num_fetches, results) : status;
 }
 
 port_status
