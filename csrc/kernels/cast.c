@@ -10,6 +10,14 @@ static void
 cast_row(port_dtype from, const char *x, int64_t x_stride, port_dtype to, char *y, int64_t y_stride, int64_t n)
 {
     bool to_int = port_compute_of(to) == PORT_COMPUTE_I64 && to != PORT_BOOL;
+    if (from == PORT_F32 && x_stride == 4 && !to_int) { /* as it lies, in one go */
+        port_store_f32(to, (const float *)(const void *)x, n, y, y_stride);
+        return;
+    }
+    if (to == PORT_F32 && y_stride == 4 && port_compute_of(from) == PORT_COMPUTE_F32) {
+        port_load_f32(from, x, x_stride, n, (float *)(void *)y);
+        return;
+    }
     union {
         float f32[PORT_BLOCK];
         double f64[PORT_BLOCK];

@@ -88,6 +88,8 @@ const port_kernel_row *const *port_kernel_families(void); /* NULL-ended list of 
 const port_kernel_row *port_kernel_find(const char *op, port_dtype dtype, const char *variant);
 /* 0, 1 or 2: what this CPU and OS can run (CPUID and XGETBV), lowered by PORTING_DISABLE_CPU=avx512|avx2. */
 int32_t port_cpu_level(void);
+/* What port_cpu_level found when it was last called, which port_kernel_find does: for code that runs too often to ask. */
+int32_t port_cpu_level_found(void);
 /* Whether libraries on this CPU take their AVX-512 code: not lowered by PORTING_DISABLE_CPU. */
 bool port_cpu_has_avx512(void);
 

@@ -260,17 +260,17 @@ bf16_of_float(float value)
     return (0x7fc0 & is_nan) | (rounded & ~is_nan);
 }
 
-/* DENSE(name, from type, to type, expression in v): a static function over n dense elements; to may not be from. */
-enum { DENSE_LANES = 4 };
-#define DENSE(name, from_type, to_type, expression)                                                                  \
-    static void name(int64_t n, const char *from, char *to)                                                          \
+/* DENSE(name, from type, to type, expression in v): a static function over n dense elements; to may not be from. One build per level
+ * of the CPU, the same bits. */
+#define DENSE_BODY(name, lanes, attributes, from_type, to_type, expression)                                          \
+    attributes static void name(int64_t n, const char *from, char *to)                                               \
     {                                                                                                                \
         int64_t i = 0;                                                                                               \
-        for (; i + DENSE_LANES <= n; i += DENSE_LANES) {                                                             \
-            from_type in[DENSE_LANES];                                                                               \
-            to_type out[DENSE_LANES];                                                                                \
+        for (; i + (lanes) <= n; i += (lanes)) {                                                                     \
+            from_type in[lanes];                                                                                     \
+            to_type out[lanes];                                                                                      \
             memcpy(in, from + i * (int64_t)sizeof(from_type), sizeof(in));                                           \
-            for (int lane = 0; lane < DENSE_LANES; lane++) {                                                         \
+            for (int lane = 0; lane < (lanes); lane++) {                                                             \
                 from_type v = in[lane];                                                                              \
                 out[lane] = (to_type)(expression);                                                                   \
             }                                                                                                        \
@@ -284,6 +284,15 @@ enum { DENSE_LANES = 4 };
             memcpy(to + i * (int64_t)sizeof(result), &result, sizeof(result));                                       \
         }                                                                                                            \
     }
+#if PORT_HAVE_AVX2
+#define DENSE(name, from_type, to_type, expression)                                                                  \
+    DENSE_BODY(name##_ref, 4, , from_type, to_type, expression)                                                      \
+    DENSE_BODY(name##_avx2, 8, PORT_TARGET_AVX2, from_type, to_type, expression)                                     \
+    DENSE_BODY(name##_avx512, 16, PORT_TARGET_AVX512, from_type, to_type, expression)
+#else
+#define DENSE(name, from_type, to_type, expression) DENSE_BODY(name##_ref, 4, , from_type, to_type, expression)
+#endif
+#define RUN_DENSE(name) PORT_PICK_MAP(name, port_cpu_level_found())
 
 DENSE(dense_f32_of_bf16, uint16_t, float, port_f32_of_bits((int32_t)((uint32_t)v << 16)))
 DENSE(dense_f32_of_f16, uint16_t, float, float_of_f16(v))
@@ -291,58 +300,52 @@ DENSE(dense_bf16_of_f32, float, uint16_t, bf16_of_float(v))
 DENSE(dense_f16_of_f32, float, uint16_t, f16_of_float(v))
 DENSE(dense_bool_of_f32, float, uint8_t, v != 0.0f)
 
-#define FOR_EACH(type, statement)                                                                                    \
+/* The cases of a switch over dtypes that load n elements, with what is to be done to a float, an integer and a BOOL. */
+#define LOAD(type, statement)                                                                                        \
     for (int64_t i = 0; i < n; i++, from += stride_bytes) {                                                          \
         type value;                                                                                                  \
         memcpy(&value, from, sizeof(value));                                                                         \
         to[i] = statement;                                                                                           \
     }                                                                                                                \
     break
+#define LOAD_CASES(of_float, of_int, of_bool)                                                                        \
+    case PORT_F32: LOAD(float, of_float(value));                                                                     \
+    case PORT_F64: LOAD(double, of_float(value));                                                                    \
+    case PORT_BF16: LOAD(uint16_t, of_float(port_bf16_to_f32(value)));                                               \
+    case PORT_F16: LOAD(uint16_t, of_float(port_f16_to_f32(value)));                                                 \
+    case PORT_F8_E4M3: LOAD(uint8_t, of_float(port_f8e4m3_to_f32(value)));                                           \
+    case PORT_F8_E5M2: LOAD(uint8_t, of_float(port_f8e5m2_to_f32(value)));                                           \
+    case PORT_BOOL: LOAD(uint8_t, of_bool(value));                                                                   \
+    case PORT_U8: LOAD(uint8_t, of_int(value));                                                                      \
+    case PORT_I8: LOAD(int8_t, of_int(value));                                                                       \
+    case PORT_I16: LOAD(int16_t, of_int(value));                                                                     \
+    case PORT_I32: LOAD(int32_t, of_int(value));                                                                     \
+    case PORT_I64: LOAD(int64_t, of_int(value));                                                                     \
+    default: break
+#define AS_FLOAT(value) (float)(value)
+#define AS_DOUBLE(value) (double)(value)
+#define AS_IT_IS(value) (value)
+#define AS_TRUTH(value) ((value) != 0)
+#define TRUNCATED(value) int_of_double((double)(value))
 
 void
 port_load_f32(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t n, float *to)
 {
-    if (stride_bytes == (int64_t)port_dtype_size(dtype)) {
-        switch (dtype) {
-        case PORT_F32:
-            memcpy(to, from, (size_t)n * sizeof(*to));
-            return;
-        case PORT_BF16:
-            dense_f32_of_bf16(n, from, (char *)to);
-            return;
-        case PORT_F16:
-            dense_f32_of_f16(n, from, (char *)to);
-            return;
-        default:
-            break;
-        }
+    bool dense = stride_bytes == (int64_t)port_dtype_size(dtype);
+    if (dense && dtype == PORT_F32) {
+        memcpy(to, from, (size_t)n * sizeof(*to));
+        return;
+    }
+    if (dense && dtype == PORT_BF16) {
+        RUN_DENSE(dense_f32_of_bf16)(n, from, (char *)to);
+        return;
+    }
+    if (dense && dtype == PORT_F16) {
+        RUN_DENSE(dense_f32_of_f16)(n, from, (char *)to);
+        return;
     }
     switch (dtype) {
-    case PORT_F32:
-        FOR_EACH(float, value);
-    case PORT_BF16:
-        FOR_EACH(uint16_t, port_bf16_to_f32(value));
-    case PORT_F16:
-        FOR_EACH(uint16_t, port_f16_to_f32(value));
-    case PORT_F8_E4M3:
-        FOR_EACH(uint8_t, port_f8e4m3_to_f32(value));
-    case PORT_F8_E5M2:
-        FOR_EACH(uint8_t, port_f8e5m2_to_f32(value));
-    case PORT_F64:
-        FOR_EACH(double, (float)value);
-    case PORT_BOOL:
-    case PORT_U8:
-        FOR_EACH(uint8_t, (float)value);
-    case PORT_I8:
-        FOR_EACH(int8_t, (float)value);
-    case PORT_I16:
-        FOR_EACH(int16_t, (float)value);
-    case PORT_I32:
-        FOR_EACH(int32_t, (float)value);
-    case PORT_I64:
-        FOR_EACH(int64_t, (float)value);
-    default:
-        break;
+        LOAD_CASES(AS_FLOAT, AS_FLOAT, AS_FLOAT);
     }
 }
 
@@ -350,31 +353,7 @@ void
 port_load_f64(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t n, double *to)
 {
     switch (dtype) {
-    case PORT_F64:
-        FOR_EACH(double, value);
-    case PORT_F32:
-        FOR_EACH(float, (double)value);
-    case PORT_BF16:
-        FOR_EACH(uint16_t, (double)port_bf16_to_f32(value));
-    case PORT_F16:
-        FOR_EACH(uint16_t, (double)port_f16_to_f32(value));
-    case PORT_F8_E4M3:
-        FOR_EACH(uint8_t, (double)port_f8e4m3_to_f32(value));
-    case PORT_F8_E5M2:
-        FOR_EACH(uint8_t, (double)port_f8e5m2_to_f32(value));
-    case PORT_BOOL:
-    case PORT_U8:
-        FOR_EACH(uint8_t, (double)value);
-    case PORT_I8:
-        FOR_EACH(int8_t, (double)value);
-    case PORT_I16:
-        FOR_EACH(int16_t, (double)value);
-    case PORT_I32:
-        FOR_EACH(int32_t, (double)value);
-    case PORT_I64:
-        FOR_EACH(int64_t, (double)value);
-    default:
-        break;
+        LOAD_CASES(AS_DOUBLE, AS_DOUBLE, AS_DOUBLE);
     }
 }
 
@@ -389,42 +368,25 @@ void
 port_load_i64(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t n, int64_t *to)
 {
     switch (dtype) {
-    case PORT_BOOL:
-        FOR_EACH(uint8_t, value != 0);
-    case PORT_U8:
-        FOR_EACH(uint8_t, value);
-    case PORT_I8:
-        FOR_EACH(int8_t, value);
-    case PORT_I16:
-        FOR_EACH(int16_t, value);
-    case PORT_I32:
-        FOR_EACH(int32_t, value);
-    case PORT_I64:
-        FOR_EACH(int64_t, value);
-    case PORT_F64:
-        FOR_EACH(double, int_of_double(value));
-    case PORT_F32:
-        FOR_EACH(float, int_of_double((double)value));
-    case PORT_BF16:
-        FOR_EACH(uint16_t, int_of_double((double)port_bf16_to_f32(value)));
-    case PORT_F16:
-        FOR_EACH(uint16_t, int_of_double((double)port_f16_to_f32(value)));
-    case PORT_F8_E4M3:
-        FOR_EACH(uint8_t, int_of_double((double)port_f8e4m3_to_f32(value)));
-    case PORT_F8_E5M2:
-        FOR_EACH(uint8_t, int_of_double((double)port_f8e5m2_to_f32(value)));
-    default:
-        break;
+        LOAD_CASES(TRUNCATED, AS_IT_IS, AS_TRUTH);
     }
 }
-#undef FOR_EACH
 
-#define FOR_EACH(type, expression)                                                                                   \
+/* The same for storing; integers go through port_store_i64 alone. */
+#define STORE(type, expression)                                                                                      \
     for (int64_t i = 0; i < n; i++, to += stride_bytes) {                                                            \
         type value = (type)(expression);                                                                             \
         memcpy(to, &value, sizeof(value));                                                                           \
     }                                                                                                                \
     break
+#define STORE_FLOAT_CASES()                                                                                          \
+    case PORT_F32: STORE(float, from[i]);                                                                            \
+    case PORT_F64: STORE(double, from[i]);                                                                           \
+    case PORT_BF16: STORE(uint16_t, port_f32_to_bf16((float)from[i]));                                               \
+    case PORT_F16: STORE(uint16_t, port_f32_to_f16((float)from[i]));                                                 \
+    case PORT_F8_E4M3: STORE(uint8_t, port_f32_to_f8e4m3((float)from[i]));                                           \
+    case PORT_F8_E5M2: STORE(uint8_t, port_f32_to_f8e5m2((float)from[i]));                                           \
+    case PORT_BOOL: STORE(uint8_t, from[i] != 0)
 
 void
 port_store_f32(port_dtype dtype, const float *from, int64_t n, char *to, int64_t stride_bytes)
@@ -435,35 +397,21 @@ port_store_f32(port_dtype dtype, const float *from, int64_t n, char *to, int64_t
             memmove(to, from, (size_t)n * sizeof(*from));
             return;
         case PORT_BF16:
-            dense_bf16_of_f32(n, (const char *)from, to);
+            RUN_DENSE(dense_bf16_of_f32)(n, (const char *)from, to);
             return;
         case PORT_F16:
-            dense_f16_of_f32(n, (const char *)from, to);
+            RUN_DENSE(dense_f16_of_f32)(n, (const char *)from, to);
             return;
         case PORT_BOOL:
-            dense_bool_of_f32(n, (const char *)from, to);
+            RUN_DENSE(dense_bool_of_f32)(n, (const char *)from, to);
             return;
         default:
             break;
         }
     }
     switch (dtype) {
-    case PORT_F32:
-        FOR_EACH(float, from[i]);
-    case PORT_BF16:
-        FOR_EACH(uint16_t, port_f32_to_bf16(from[i]));
-    case PORT_F16:
-        FOR_EACH(uint16_t, port_f32_to_f16(from[i]));
-    case PORT_F8_E4M3:
-        FOR_EACH(uint8_t, port_f32_to_f8e4m3(from[i]));
-    case PORT_F8_E5M2:
-        FOR_EACH(uint8_t, port_f32_to_f8e5m2(from[i]));
-    case PORT_F64:
-        FOR_EACH(double, (double)from[i]);
-    case PORT_BOOL:
-        FOR_EACH(uint8_t, from[i] != 0.0f);
-    default: /* integers go through port_load_i64 */
-        break;
+        STORE_FLOAT_CASES();
+    default: break;
     }
 }
 
@@ -471,22 +419,8 @@ void
 port_store_f64(port_dtype dtype, const double *from, int64_t n, char *to, int64_t stride_bytes)
 {
     switch (dtype) {
-    case PORT_F64:
-        FOR_EACH(double, from[i]);
-    case PORT_F32:
-        FOR_EACH(float, from[i]);
-    case PORT_BF16:
-        FOR_EACH(uint16_t, port_f32_to_bf16((float)from[i]));
-    case PORT_F16:
-        FOR_EACH(uint16_t, port_f32_to_f16((float)from[i]));
-    case PORT_F8_E4M3:
-        FOR_EACH(uint8_t, port_f32_to_f8e4m3((float)from[i]));
-    case PORT_F8_E5M2:
-        FOR_EACH(uint8_t, port_f32_to_f8e5m2((float)from[i]));
-    case PORT_BOOL:
-        FOR_EACH(uint8_t, from[i] != 0.0);
-    default:
-        break;
+        STORE_FLOAT_CASES();
+    default: break;
     }
 }
 
@@ -494,35 +428,15 @@ void
 port_store_i64(port_dtype dtype, const int64_t *from, int64_t n, char *to, int64_t stride_bytes)
 {
     switch (dtype) {
-    case PORT_BOOL:
-        FOR_EACH(uint8_t, from[i] != 0);
-    case PORT_U8:
-        FOR_EACH(uint8_t, from[i]);
-    case PORT_I8:
-        FOR_EACH(int8_t, from[i]);
-    case PORT_I16:
-        FOR_EACH(int16_t, from[i]);
-    case PORT_I32:
-        FOR_EACH(int32_t, from[i]);
-    case PORT_I64:
-        FOR_EACH(int64_t, from[i]);
-    case PORT_F64:
-        FOR_EACH(double, from[i]);
-    case PORT_F32:
-        FOR_EACH(float, from[i]);
-    case PORT_BF16:
-        FOR_EACH(uint16_t, port_f32_to_bf16((float)from[i]));
-    case PORT_F16:
-        FOR_EACH(uint16_t, port_f32_to_f16((float)from[i]));
-    case PORT_F8_E4M3:
-        FOR_EACH(uint8_t, port_f32_to_f8e4m3((float)from[i]));
-    case PORT_F8_E5M2:
-        FOR_EACH(uint8_t, port_f32_to_f8e5m2((float)from[i]));
-    default:
-        break;
+        STORE_FLOAT_CASES();
+    case PORT_U8: STORE(uint8_t, from[i]);
+    case PORT_I8: STORE(int8_t, from[i]);
+    case PORT_I16: STORE(int16_t, from[i]);
+    case PORT_I32: STORE(int32_t, from[i]);
+    case PORT_I64: STORE(int64_t, from[i]);
+    default: break;
     }
 }
-#undef FOR_EACH
 
 /* ---------------------------------------------------------------- helpers of every family */
 

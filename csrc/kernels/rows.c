@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 static const port_kernel_row *const families[] = {
     port_unary_rows,    port_binary_rows, port_cast_rows,      port_reduce_rows,        port_softmax_rows, port_norm_rows,
@@ -27,8 +28,18 @@ port_cpu_has_avx512(void)
 #endif
 }
 
+static atomic_int level_found = -1;
+
 int32_t
-port_cpu_level(void)
+port_cpu_level_found(void)
+{
+    int32_t level = atomic_load_explicit(&level_found, memory_order_relaxed);
+    return level >= 0 ? level : port_cpu_level();
+}
+
+/* The level of the CPU, before anything is disabled. */
+static int32_t
+detect_level(void)
 {
     int32_t level = 0;
 #if defined(__x86_64__)
@@ -37,13 +48,20 @@ port_cpu_level(void)
         level = port_cpu_has_avx512() ? 2 : 1;
     }
 #endif
+    return level;
+}
+
+int32_t
+port_cpu_level(void)
+{
+    int32_t level = detect_level();
     const char *disabled = getenv("PORTING_DISABLE_CPU");
     if (disabled != NULL && strstr(disabled, "avx2") != NULL) {
-        return 0;
+        level = 0;
+    } else if (disabled != NULL && strstr(disabled, "avx512") != NULL && level > 1) {
+        level = 1;
     }
-    if (disabled != NULL && strstr(disabled, "avx512") != NULL && level > 1) {
-        return 1;
-    }
+    atomic_store_explicit(&level_found, level, memory_order_relaxed);
     return level;
 }
 
