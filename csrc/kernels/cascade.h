@@ -34,23 +34,32 @@ CASCADE(load)(const CASCADE(source) *source, const char *at, CASCADE_REAL *to)
 }
 
 /* acc[k * 8 + lane] += the rows' vectors, for dense elements of the accumulator's type: the lanes' number is known, which lets the
- * compiler add them side by side. */
-static inline void
-CASCADE(add_dense_rows)(const char *at, int64_t row_stride, int64_t col_stride, int64_t rows, CASCADE_REAL *acc)
-{
-    enum { FULL = 32 / sizeof(CASCADE_REAL) };
-    CASCADE_REAL sums[CASCADE(ROWS) * FULL];
-    memcpy(sums, acc, sizeof(sums));
-    for (int64_t i = 0; i < rows; i++, at += row_stride) {
-        for (int k = 0; k < CASCADE(ROWS); k++) {
-            const CASCADE_REAL *value = (const CASCADE_REAL *)(const void *)(at + k * col_stride);
-            for (int lane = 0; lane < FULL; lane++) {
-                sums[k * FULL + lane] += value[lane];
-            }
-        }
+ * compiler add them side by side. One build per level, the same bits. */
+#define CASCADE_DENSE_ROWS(suffix, attributes)                                                                       \
+    attributes static void CASCADE(add_dense_rows##suffix)(const char *at, int64_t row_stride, int64_t col_stride,   \
+                                                           int64_t rows, CASCADE_REAL *acc)                          \
+    {                                                                                                                \
+        enum { FULL = 32 / sizeof(CASCADE_REAL) };                                                                   \
+        CASCADE_REAL sums[CASCADE(ROWS) * FULL];                                                                     \
+        memcpy(sums, acc, sizeof(sums));                                                                             \
+        for (int64_t i = 0; i < rows; i++, at += row_stride) {                                                       \
+            for (int k = 0; k < CASCADE(ROWS); k++) {                                                                \
+                const CASCADE_REAL *value = (const CASCADE_REAL *)(const void *)(at + k * col_stride);               \
+                for (int lane = 0; lane < FULL; lane++) {                                                            \
+                    sums[k * FULL + lane] += value[lane];                                                            \
+                }                                                                                                    \
+            }                                                                                                        \
+        }                                                                                                            \
+        memcpy(acc, sums, sizeof(sums));                                                                             \
     }
-    memcpy(acc, sums, sizeof(sums));
-}
+CASCADE_DENSE_ROWS(_ref, )
+#if PORT_HAVE_AVX2
+CASCADE_DENSE_ROWS(_avx2, PORT_TARGET_AVX2)
+#else
+#define add_dense_rows_avx2_float add_dense_rows_ref_float
+#define add_dense_rows_avx2_double add_dense_rows_ref_double
+#endif
+#undef CASCADE_DENSE_ROWS
 
 /* acc[k * lanes + lane] += row i. */
 static inline void
@@ -73,7 +82,11 @@ CASCADE(add_rows)(const CASCADE(source) *source, const char *at, int64_t row_str
 {
     bool dense = source->dtype == (sizeof(CASCADE_REAL) == 4 ? PORT_F32 : PORT_F64);
     if (dense && source->lanes == 32 / (int32_t)sizeof(CASCADE_REAL)) {
-        CASCADE(add_dense_rows)(at, row_stride, col_stride, rows, acc);
+        if (port_cpu_level_found() > 0) {
+            CASCADE(add_dense_rows_avx2)(at, row_stride, col_stride, rows, acc);
+        } else {
+            CASCADE(add_dense_rows_ref)(at, row_stride, col_stride, rows, acc);
+        }
         return;
     }
     for (int64_t i = 0; i < rows; i++) {

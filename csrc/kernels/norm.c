@@ -11,6 +11,9 @@
 #include "vecmath.h"
 
 #include <math.h>
+#if PORT_HAVE_AVX2
+#include <immintrin.h>
+#endif
 
 enum { LANES = 8, CHUNK_VECTORS = 16, MAX_DEPTH = 48 };
 
@@ -41,12 +44,13 @@ merge_moments(bool fused, const moments *add, moments *into)
     into->count = count;
 }
 
+static const float weights[CHUNK_VECTORS] = {1.0f / 1, 1.0f / 2,  1.0f / 3,  1.0f / 4,  1.0f / 5,  1.0f / 6,  1.0f / 7,  1.0f / 8,
+                                             1.0f / 9, 1.0f / 10, 1.0f / 11, 1.0f / 12, 1.0f / 13, 1.0f / 14, 1.0f / 15, 1.0f / 16};
+
 /* Welford over `vectors` vectors from x. */
 PORT_INLINE void
 chunk_moments(bool fused, const float *x, int64_t vectors, moments *chunk)
 {
-    static const float weights[CHUNK_VECTORS] = {1.0f / 1, 1.0f / 2,  1.0f / 3,  1.0f / 4,  1.0f / 5,  1.0f / 6,  1.0f / 7,  1.0f / 8,
-                                                 1.0f / 9, 1.0f / 10, 1.0f / 11, 1.0f / 12, 1.0f / 13, 1.0f / 14, 1.0f / 15, 1.0f / 16};
     float mean[LANES] = {0.0f}, m2[LANES] = {0.0f}; /* not in *chunk, which x might alias for all the compiler knows */
     for (int64_t v = 0; v < vectors; v++, x += LANES) {
         float weight = weights[v];
@@ -61,21 +65,72 @@ chunk_moments(bool fused, const float *x, int64_t vectors, moments *chunk)
     memcpy(chunk->m2, m2, sizeof(m2));
 }
 
+/* The same for four whole chunks: each is one chain of dependent steps, and four of them run side by side. */
+#if PORT_HAVE_AVX2
+PORT_TARGET_AVX2 static void
+four_chunks(bool fused, const float *x, moments chunks[4])
+{
+    __m256 mean[4], m2[4];
+    for (int c = 0; c < 4; c++) {
+        mean[c] = m2[c] = _mm256_setzero_ps();
+    }
+    for (int v = 0; v < CHUNK_VECTORS; v++) {
+        __m256 weight = _mm256_set1_ps(weights[v]);
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; c++) {
+            __m256 value = _mm256_loadu_ps(x + (c * CHUNK_VECTORS + v) * LANES);
+            __m256 delta = _mm256_sub_ps(value, mean[c]);
+            __m256 step = _mm256_mul_ps(delta, weight);
+            mean[c] = fused ? _mm256_fmadd_ps(delta, weight, mean[c]) : _mm256_add_ps(mean[c], step);
+            __m256 rest = _mm256_sub_ps(value, mean[c]);
+            m2[c] = fused ? _mm256_fmadd_ps(delta, rest, m2[c]) : _mm256_add_ps(m2[c], _mm256_mul_ps(delta, rest));
+        }
+    }
+    for (int c = 0; c < 4; c++) {
+        chunks[c].count = CHUNK_VECTORS;
+        _mm256_storeu_ps(chunks[c].mean, mean[c]);
+        _mm256_storeu_ps(chunks[c].m2, m2[c]);
+    }
+}
+#else
+static void
+four_chunks(bool fused, const float *x, moments chunks[4])
+{
+    for (int c = 0; c < 4; c++) {
+        chunk_moments(fused, x + c * CHUNK_VECTORS * LANES, CHUNK_VECTORS, &chunks[c]);
+    }
+}
+#endif
+
 /* The lanes' moments of a row, merged over its chunks. */
 PORT_INLINE void
-vector_moments(bool fused, const float *x, int64_t vectors, moments *total)
+vector_moments(bool simd, bool fused, const float *x, int64_t vectors, moments *total)
 {
     int64_t chunks = (vectors + CHUNK_VECTORS - 1) / CHUNK_VECTORS;
     int32_t depth = 1;
     while (((int64_t)1 << depth) < chunks) {
         depth++;
     }
-    moments stack[MAX_DEPTH] = {{.count = 0}};
+    moments stack[MAX_DEPTH], made[4];
+    const moments *chunk = made;
+    int64_t ready = 0; /* chunks whose moments are known */
+    for (int32_t level = 0; level < depth; level++) {
+        stack[level] = (moments){.count = 0};
+    }
     for (int64_t i = 0; i < chunks; i++) {
         int64_t rest = vectors - i * CHUNK_VECTORS;
-        moments chunk;
-        chunk_moments(fused, x + i * CHUNK_VECTORS * LANES, rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS, &chunk);
-        merge_moments(fused, &chunk, &stack[0]);
+        const float *from = x + i * CHUNK_VECTORS * LANES;
+        if (i == ready) {
+            bool four = simd && rest >= 4 * CHUNK_VECTORS;
+            if (four) {
+                four_chunks(fused, from, made);
+            } else {
+                chunk_moments(fused, from, rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS, made);
+            }
+            chunk = made;
+            ready += four ? 4 : 1;
+        }
+        merge_moments(fused, chunk++, &stack[0]);
         for (int32_t level = 1; level < depth && ((i + 1) >> (level - 1) & 1) == 0; level++) {
             merge_moments(fused, &stack[level - 1], &stack[level]);
             stack[level - 1] = (moments){.count = 0};
@@ -89,12 +144,12 @@ vector_moments(bool fused, const float *x, int64_t vectors, moments *total)
 
 /* One row of n elements: mean and (biased) variance. */
 PORT_INLINE void
-row_moments(bool fused, const float *x, int64_t n, float *mean_out, float *var_out)
+row_moments(bool simd, bool fused, const float *x, int64_t n, float *mean_out, float *var_out)
 {
     int64_t vectors = n / LANES, count = 0;
     moments lanes;
     float mean = 0.0f, m2 = 0.0f;
-    vector_moments(fused, x, vectors, &lanes);
+    vector_moments(simd, fused, x, vectors, &lanes);
     for (int64_t i = vectors * LANES; i < n; i++) {
         float delta = x[i] - mean;
         count++;
@@ -116,7 +171,7 @@ row_moments(bool fused, const float *x, int64_t n, float *mean_out, float *var_o
 void
 port_row_moments_f32(bool fused, const float *x, int64_t n, float *mean, float *var)
 {
-    row_moments(fused, x, n, mean, var);
+    row_moments(false, fused, x, n, mean, var);
 }
 
 PORT_INLINE void
@@ -141,20 +196,20 @@ row_apply(bool fused, const float *x, int64_t n, float mean, float rstd, const f
 typedef void (*norm_row)(const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, float *mean,
                          float *rstd);
 
-#define LAYER_NORM_ROW(name, fused, attributes)                                                                      \
+#define LAYER_NORM_ROW(name, simd, fused, attributes)                                                                \
     attributes static void name(const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, \
                                 float *mean, float *rstd)                                                            \
     {                                                                                                                \
         float var;                                                                                                   \
-        row_moments(fused, x, n, mean, &var);                                                                        \
+        row_moments(simd, fused, x, n, mean, &var);                                                                  \
         *rstd = 1.0f / sqrtf((var > 0.0f || var != var ? var : 0.0f) + eps);                                         \
         row_apply(fused, x, n, *mean, *rstd, weight, bias, y);                                                       \
     }
-LAYER_NORM_ROW(layer_row_plain, false, )
-LAYER_NORM_ROW(layer_row_fused, true, )
-#if defined(__x86_64__)
-LAYER_NORM_ROW(layer_row_plain_avx2, false, __attribute__((target("avx2,fma"))))
-LAYER_NORM_ROW(layer_row_fused_avx2, true, __attribute__((target("avx2,fma"))))
+LAYER_NORM_ROW(layer_row_plain, false, false, )
+LAYER_NORM_ROW(layer_row_fused, false, true, )
+#if PORT_HAVE_AVX2
+LAYER_NORM_ROW(layer_row_plain_avx2, true, false, PORT_TARGET_AVX2)
+LAYER_NORM_ROW(layer_row_fused_avx2, true, true, PORT_TARGET_AVX2)
 #else
 #define layer_row_plain_avx2 layer_row_plain
 #define layer_row_fused_avx2 layer_row_fused

@@ -3,8 +3,7 @@
  * Each is a fold over the reduced elements of one output in row-major order, in float64 (exact for comparisons, and
  * more than enough for var) or in 64-bit integers. A NaN wins amax, amin, argmax and argmin, as in torch; ties go to the first. */
 #include "sum.h"
-
-#include <math.h>
+#include "vecmath.h"
 
 typedef struct fold_state {
     double value, mean, m2;
@@ -237,7 +236,135 @@ mean_finish(const fold_state *state, const port_kernel_call *call, char *out)
     port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
 }
 
+
+/* ---------------------------------------------------------------- extremes of dense rows */
+
+enum { EXTREME_LANES = 64 };
+
+/* The extreme of n > 0 floats. False if there is a NaN: then it means nothing. */
+PORT_INLINE bool
+extreme_any(bool largest, const float *x, int64_t n, float *extreme)
+{
+    float lanes[EXTREME_LANES], best = x[0];
+    int32_t odd[EXTREME_LANES] = {0}, any = 0;
+    int64_t i = 0;
+    for (int lane = 0; lane < EXTREME_LANES; lane++) {
+        lanes[lane] = best;
+    }
+    for (; i + EXTREME_LANES <= n; i += EXTREME_LANES) {
+        for (int lane = 0; lane < EXTREME_LANES; lane++) {
+            float v = x[i + lane];
+            lanes[lane] = port_select(largest ? v > lanes[lane] : v < lanes[lane], v, lanes[lane]);
+            odd[lane] |= -(int32_t)(v != v);
+        }
+    }
+    for (int lane = 0; lane < EXTREME_LANES; lane++) {
+        best = (largest ? lanes[lane] > best : lanes[lane] < best) ? lanes[lane] : best;
+        any |= odd[lane];
+    }
+    for (; i < n; i++) {
+        best = (largest ? x[i] > best : x[i] < best) ? x[i] : best;
+        any |= -(int32_t)(x[i] != x[i]);
+    }
+    *extreme = best;
+    return any == 0;
+}
+
+/* Where the first of n floats stands that equals `value`, or the first NaN if `value` is one; n if there is none. */
+PORT_INLINE int64_t
+place_any(const float *x, int64_t n, float value)
+{
+    bool nan = value != value;
+    int64_t i = 0;
+    for (; i + EXTREME_LANES <= n; i += EXTREME_LANES) {
+        int32_t found = 0;
+        for (int lane = 0; lane < EXTREME_LANES; lane++) {
+            found |= -(int32_t)(x[i + lane] == value) | (-(int32_t)(x[i + lane] != x[i + lane]) & -(int32_t)nan);
+        }
+        if (found != 0) {
+            break;
+        }
+    }
+    while (i < n && !(x[i] == value || (nan && x[i] != x[i]))) {
+        i++;
+    }
+    return i;
+}
+
+/* The first best of n floats, and its place: one build per level, the same bits. */
+#define FIRST_BEST(suffix, attributes)                                                                               \
+    attributes static int64_t first_best_##suffix(bool largest, const float *x, int64_t n)                           \
+    {                                                                                                                \
+        float best;                                                                                                  \
+        bool whole = largest ? extreme_any(true, x, n, &best) : extreme_any(false, x, n, &best);                     \
+        return place_any(x, n, whole ? best : NAN);                                                                  \
+    }
+FIRST_BEST(ref, )
+#if PORT_HAVE_AVX2
+FIRST_BEST(avx2, PORT_TARGET_AVX2)
+FIRST_BEST(avx512, PORT_TARGET_AVX512)
+#endif
+
+/* A row of n floats of at most 32 bits that lie side by side; the same as folding over it. */
+static void
+best_of_row(bool largest, port_dtype dtype, const char *x, int64_t n, fold_state *state)
+{
+    float room[PORT_BLOCK], best = 0.0f;
+    int64_t bytes = (int64_t)port_dtype_size(dtype), step = dtype == PORT_F32 ? n : PORT_BLOCK;
+    for (int64_t i = 0; i < n && best == best; i += step) {
+        int64_t m = n - i < step ? n - i : step;
+        const float *block = dtype == PORT_F32 ? (const float *)(const void *)x : room;
+        if (dtype != PORT_F32) {
+            port_load_f32(dtype, x + i * bytes, bytes, m, room);
+        }
+        int64_t place = PORT_PICK_MAP(first_best, port_cpu_level_found())(largest, block, m);
+        float v = block[place];
+        if (i == 0 || v != v || (largest ? v > best : v < best)) {
+            best = v;
+            state->best_idx = i + place;
+        }
+    }
+    state->value = (double)best;
+}
+
+/* amax, amin, argmax, argmin: along a dense dimension by whole vectors, else fold by fold. */
+static void
+best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    uint32_t dims = ((const port_reduce_params *)call->params)->dims;
+    walk kept = walk_dims(x, y, dims, false), reduced = walk_dims(x, y, dims, true);
+    bool narrow = port_compute_of(x->dtype) == PORT_COMPUTE_F32;
+    if (!narrow || reduced.ndim != 1 || reduced.in_strides[0] != (int64_t)port_dtype_size(x->dtype)) {
+        reduce_run(call, op);
+        return;
+    }
+    for (int64_t j = 0; j < kept.elems && reduced.elems > 0; j++) {
+        fold_state state = {.count = reduced.elems};
+        int64_t in, out;
+        walk_offsets(&kept, j, &in, &out);
+        best_of_row(largest, x->dtype, (const char *)x->data + in, reduced.elems, &state);
+        op->finish(&state, call, (char *)y->data + out);
+    }
+}
+
 /* ---------------------------------------------------------------- cumsum */
+
+/* Four lines of f32 side by side: each is one chain of additions. */
+static void
+cumsum_lines_f32(const char *const x[4], int64_t x_stride, char *const y[4], int64_t y_stride, int64_t n)
+{
+    double total[4] = {0.0};
+    for (int64_t i = 0; i < n; i++) {
+        for (int k = 0; k < 4; k++) {
+            float value;
+            memcpy(&value, x[k] + i * x_stride, sizeof(value));
+            total[k] += (double)value;
+            value = (float)total[k];
+            memcpy(y[k] + i * y_stride, &value, sizeof(value));
+        }
+    }
+}
 
 /* Running sums along one dimension: of f32 in double, of half floats in f32, of integers in 64 bits. */
 static void
@@ -273,8 +400,18 @@ cumsum_run(const port_kernel_call *call)
     const port_view *x = call->in[0], *y = call->out[0];
     uint32_t dims = ((const port_reduce_params *)call->params)->dims;
     walk kept = walk_dims(x, y, dims, false), line = walk_dims(x, y, dims, true);
-    for (int64_t j = 0; j < kept.elems; j++) {
-        int64_t in, out;
+    int64_t j = 0, in, out;
+    for (; x->dtype == PORT_F32 && y->dtype == PORT_F32 && j + 4 <= kept.elems; j += 4) {
+        const char *from[4];
+        char *to[4];
+        for (int k = 0; k < 4; k++) {
+            walk_offsets(&kept, j + k, &in, &out);
+            from[k] = (const char *)x->data + in;
+            to[k] = (char *)y->data + out;
+        }
+        cumsum_lines_f32(from, line.in_strides[0], to, line.out_strides[0], line.elems);
+    }
+    for (; j < kept.elems; j++) {
         walk_offsets(&kept, j, &in, &out);
         cumsum_line(x->dtype, (const char *)x->data + in, line.in_strides[0], y->dtype, (char *)y->data + out,
                     line.out_strides[0], line.elems);
@@ -378,10 +515,16 @@ cumsum_check(const port_kernel_call *call, port_error *err)
         reduce_run(call, &op);                                                                                       \
     }
 RUN(prod, prod_f64, prod_i64, prod_finish)
-RUN(amax, max_f64, max_i64, store_value)
-RUN(amin, min_f64, min_i64, store_value)
-RUN(argmax, max_f64, max_i64, store_best_idx)
-RUN(argmin, min_f64, min_i64, store_best_idx)
+#define RUN_BEST(name, f64, i64, finish, largest)                                                                    \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const reduce_op op = {f64, i64, finish};                                                              \
+        best_run(call, &op, largest);                                                                                \
+    }
+RUN_BEST(amax, max_f64, max_i64, store_value, true)
+RUN_BEST(amin, min_f64, min_i64, store_value, false)
+RUN_BEST(argmax, max_f64, max_i64, store_best_idx, true)
+RUN_BEST(argmin, min_f64, min_i64, store_best_idx, false)
 RUN(any, any_f64, any_i64, any_finish)
 RUN(all, any_f64, any_i64, all_finish)
 RUN(var, var_f64, NULL, var_finish)

@@ -21,32 +21,63 @@ product_of(float u, float v)
     return u * v;
 }
 
-PORT_DEFINE_MAP(exp_map, port_exp_u10)
+PORT_INLINE float
+quotient_of(float u, float v)
+{
+    return u / v;
+}
+
+PORT_INLINE float
+sum_of(float u, float v)
+{
+    return u + v;
+}
+
+PORT_INLINE float
+exp_of_difference(float u, float v)
+{
+    return port_exp_u10(u - v);
+}
+
+/* A NaN wins. */
+PORT_INLINE float
+larger_of(float u, float v)
+{
+    return port_select((u > v) | (u != u), u, v);
+}
+
 PORT_DEFINE_MAP2(difference_map, difference_of)
 PORT_DEFINE_MAP2(product_map, product_of)
+PORT_DEFINE_MAP2(quotient_map, quotient_of)
+PORT_DEFINE_MAP2(sum_map, sum_of)
+PORT_DEFINE_MAP2(exp_map, exp_of_difference)
+PORT_DEFINE_MAP2(larger_map, larger_of)
 
 enum { LANES_MAX = 16 }; /* lanes of the reference's widest vector */
 
+/* Lines along the dimension: one, or some that lie side by side. */
 typedef struct softmax_line {
     const port_kernel_call *call;
     const char *x;
     char *y;
-    int64_t n, x_stride, y_stride; /* strides in bytes */
+    int64_t n, x_stride, y_stride; /* along the line; strides in bytes */
+    int64_t width, x_step, y_step; /* lines side by side, and bytes from one to the next */
     int64_t lanes;
-    bool is_log, is_last;
+    bool is_log;
     int32_t level; /* of the row: which builds of the maps may run; same bits, faster */
     bool vector_math; /* the vector functions of avx2 and up, not libm's */
 } softmax_line;
 
+/* to = exp(x - max), for one max (step 0) or one for each. */
 static void
-exp_of(const softmax_line *line, int64_t n, float *values)
+exp_of(const softmax_line *line, int64_t n, const float *x, const float *max, int64_t max_step, float *to)
 {
     if (line->vector_math) {
-        PORT_PICK_MAP(exp_map, line->level)(n, values, values);
+        PORT_PICK_MAP(exp_map, line->level)(n, x, 1, max, max_step, to);
         return;
     }
     for (int64_t i = 0; i < n; i++) {
-        values[i] = expf(values[i]);
+        to[i] = expf(x[i] - max[i * max_step]);
     }
 }
 
@@ -60,53 +91,89 @@ log_of(const softmax_line *line, float sum)
 PORT_INLINE float
 max_of_any(const float *x, int64_t n, float best)
 {
-    float lanes[LANES_MAX];
-    int32_t has_nan[LANES_MAX] = {0};
+    enum { WIDTH = 4 * LANES_MAX };
+    float lanes[WIDTH];
+    int32_t has_nan[WIDTH] = {0};
     int64_t i = 0;
-    for (int lane = 0; lane < LANES_MAX; lane++) {
+    for (int lane = 0; lane < WIDTH; lane++) {
         lanes[lane] = best;
     }
-    for (; i + LANES_MAX <= n; i += LANES_MAX) {
-        for (int lane = 0; lane < LANES_MAX; lane++) {
+    for (; i + WIDTH <= n; i += WIDTH) {
+        for (int lane = 0; lane < WIDTH; lane++) {
             float v = x[i + lane];
             lanes[lane] = port_select(v > lanes[lane], v, lanes[lane]);
             has_nan[lane] |= -(int32_t)(v != v);
         }
     }
-    bool nan = best != best;
-    for (int lane = 0; lane < LANES_MAX; lane++) {
+    int32_t nan = -(int32_t)(best != best);
+    for (int lane = 0; lane < WIDTH; lane++) {
         best = lanes[lane] > best ? lanes[lane] : best;
-        nan = nan || has_nan[lane] != 0;
+        nan |= has_nan[lane];
     }
     for (; i < n; i++) {
         best = x[i] > best ? x[i] : best;
-        nan = nan || x[i] != x[i];
+        nan |= -(int32_t)(x[i] != x[i]);
     }
-    return nan ? NAN : best;
+    return nan != 0 ? NAN : best;
 }
 
 /* acc[lane] += x[i + lane]: for a constant number of lanes, which are added side by side. */
 PORT_INLINE void
 add_lanes_any(int64_t lanes, int64_t n, const float *x, float *acc)
 {
+    float sums[LANES_MAX]; /* not in *acc, which x might alias for all the compiler knows */
     int64_t i = 0;
+    memcpy(sums, acc, sizeof(sums));
     for (; lanes == 16 && i + 16 <= n; i += 16) {
         for (int lane = 0; lane < 16; lane++) {
-            acc[lane] += x[i + lane];
+            sums[lane] += x[i + lane];
         }
     }
     for (; lanes == 8 && i + 8 <= n; i += 8) {
         for (int lane = 0; lane < 8; lane++) {
-            acc[lane] += x[i + lane];
+            sums[lane] += x[i + lane];
         }
     }
+    memcpy(acc, sums, sizeof(sums));
     for (; i < n; i++) {
         acc[i % lanes] += x[i];
     }
 }
 
-/* One build of both per level: the same bits. */
+/* y = exp(x - max), and add_lanes of that. */
+PORT_INLINE void
+exp_lanes_any(int64_t lanes, int64_t n, const float *x, float max, float *y, float *acc)
+{
+    float sums[LANES_MAX], e[LANES_MAX];
+    int64_t i = 0;
+    memcpy(sums, acc, sizeof(sums));
+    for (; lanes == 16 && i + 16 <= n; i += 16) {
+        for (int lane = 0; lane < 16; lane++) {
+            e[lane] = port_exp_u10(x[i + lane] - max);
+            sums[lane] += e[lane];
+        }
+        memcpy(y + i, e, 16 * sizeof(*y));
+    }
+    for (; lanes == 8 && i + 8 <= n; i += 8) {
+        for (int lane = 0; lane < 8; lane++) {
+            e[lane] = port_exp_u10(x[i + lane] - max);
+            sums[lane] += e[lane];
+        }
+        memcpy(y + i, e, 8 * sizeof(*y));
+    }
+    memcpy(acc, sums, sizeof(sums));
+    for (; i < n; i++) {
+        y[i] = port_exp_u10(x[i] - max);
+        acc[i % lanes] += y[i];
+    }
+}
+
+/* One build of each per level: the same bits. */
 #define LEVEL(suffix, attributes)                                                                                    \
+    attributes static void exp_lanes_##suffix(int64_t lanes, int64_t n, const float *x, float max, float *y, float *acc) \
+    {                                                                                                                \
+        exp_lanes_any(lanes, n, x, max, y, acc);                                                                     \
+    }                                                                                                                \
     attributes static float max_of_##suffix(const float *x, int64_t n, float best)                                   \
     {                                                                                                                \
         return max_of_any(x, n, best);                                                                               \
@@ -121,14 +188,51 @@ LEVEL(avx2, PORT_TARGET_AVX2)
 LEVEL(avx512, PORT_TARGET_AVX512)
 #endif
 
+/* ---------------------------------------------------------------- along the last dimension */
+
+/* m <= PORT_BLOCK elements from element i on: where they lie, or loaded into `room`. */
+static const float *
+block_at(const softmax_line *line, int64_t i, int64_t m, float *room)
+{
+    port_dtype dtype = line->call->in[0]->dtype;
+    const char *from = line->x + i * line->x_stride;
+    if (dtype == PORT_F32 && line->x_stride == 4) {
+        return (const float *)(const void *)from;
+    }
+    port_load_f32(dtype, from, line->x_stride, m, room);
+    return room;
+}
+
+/* Where the results of such a block are to be made. */
+static float *
+target_at(const softmax_line *line, int64_t i, float *room)
+{
+    bool direct = line->call->out[0]->dtype == PORT_F32 && line->y_stride == 4;
+    return direct ? (float *)(void *)(line->y + i * line->y_stride) : room;
+}
+
+static void
+store_block(const softmax_line *line, int64_t i, int64_t m, const float *made)
+{
+    char *to = line->y + i * line->y_stride;
+    if ((const char *)made != to) {
+        port_store_f32(line->call->out[0]->dtype, made, m, to, line->y_stride);
+    }
+}
+
+static int64_t
+block_size(const softmax_line *line, int64_t i)
+{
+    return line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
+}
+
 static float
 max_of_line(const softmax_line *line)
 {
-    float block[PORT_BLOCK], best = -INFINITY;
+    float room[PORT_BLOCK], best = -INFINITY;
     for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
-        int64_t m = line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
-        port_load_f32(line->call->in[0]->dtype, line->x + i * line->x_stride, line->x_stride, m, block);
-        best = PORT_PICK_MAP(max_of, line->level)(block, m, best);
+        int64_t m = block_size(line, i);
+        best = PORT_PICK_MAP(max_of, line->level)(block_at(line, i, m, room), m, best);
     }
     return best;
 }
@@ -144,59 +248,93 @@ sum_of_lanes(const softmax_line *line, float *acc, int64_t count)
 static float
 sum_of_exp(const softmax_line *line, float max, bool keep)
 {
-    float block[PORT_BLOCK], acc[LANES_MAX] = {0};
-    int64_t lanes = line->is_last ? line->lanes : 1;
+    float room[PORT_BLOCK], made[PORT_BLOCK], acc[LANES_MAX] = {0};
     for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
-        int64_t m = line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
-        port_load_f32(line->call->in[0]->dtype, line->x + i * line->x_stride, line->x_stride, m, block);
-        PORT_PICK_MAP(difference_map, line->level)(m, block, 1, &max, 0, block);
-        exp_of(line, m, block);
-        if (keep) {
-            port_store_f32(PORT_F32, block, m, line->y + i * line->y_stride, line->y_stride);
+        int64_t m = block_size(line, i);
+        float *to = keep ? target_at(line, i, made) : made;
+        const float *x = block_at(line, i, m, room);
+        if (line->vector_math) {
+            PORT_PICK_MAP(exp_lanes, line->level)(line->lanes, m, x, max, to, acc);
+        } else {
+            exp_of(line, m, x, &max, 0, to);
+            PORT_PICK_MAP(add_lanes, line->level)(line->lanes, m, to, acc);
         }
-        PORT_PICK_MAP(add_lanes, line->level)(lanes, m, block, acc);
+        if (keep) {
+            store_block(line, i, m, to);
+        }
     }
-    return sum_of_lanes(line, acc, line->n < lanes ? line->n : lanes);
-}
-
-static void
-finish_block(const softmax_line *line, float max, float sum, float log_sum, bool kept, int64_t m, float *block)
-{
-    float inverse = 1.0f / sum;
-    if (!kept) {
-        PORT_PICK_MAP(difference_map, line->level)(m, block, 1, &max, 0, block);
-    }
-    if (line->is_log) {
-        PORT_PICK_MAP(difference_map, line->level)(m, block, 1, &log_sum, 0, block);
-        return;
-    }
-    if (!kept) {
-        exp_of(line, m, block);
-    }
-    if (line->is_last) {
-        PORT_PICK_MAP(product_map, line->level)(m, block, 1, &inverse, 0, block);
-        return;
-    }
-    for (int64_t j = 0; j < m; j++) {
-        block[j] /= sum;
-    }
+    return sum_of_lanes(line, acc, line->n < line->lanes ? line->n : line->lanes);
 }
 
 static void
 softmax_line_f32(const softmax_line *line)
 {
-    port_dtype dtype = line->call->in[0]->dtype;
-    float max = max_of_line(line), block[PORT_BLOCK];
-    bool keep = dtype == PORT_F32 && !line->is_log;
-    float sum = sum_of_exp(line, max, keep);
+    float max = max_of_line(line), room[PORT_BLOCK], made[PORT_BLOCK];
+    bool keep = line->call->in[0]->dtype == PORT_F32 && !line->is_log;
+    float sum = sum_of_exp(line, max, keep), inverse = 1.0f / sum;
     float log_sum = line->is_log ? log_of(line, sum) : 0.0f;
+    softmax_line kept = *line;
+    kept.x = line->y, kept.x_stride = line->y_stride;
     for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
-        int64_t m = line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
-        char *to = line->y + i * line->y_stride;
-        const char *from = keep ? to : line->x + i * line->x_stride;
-        port_load_f32(dtype, from, keep ? line->y_stride : line->x_stride, m, block);
-        finish_block(line, max, sum, log_sum, keep, m, block);
-        port_store_f32(dtype, block, m, to, line->y_stride);
+        int64_t m = block_size(line, i);
+        const float *x = block_at(keep ? &kept : line, i, m, room);
+        float *to = target_at(line, i, made);
+        if (line->is_log) {
+            PORT_PICK_MAP(difference_map, line->level)(m, x, 1, &max, 0, to);
+            PORT_PICK_MAP(difference_map, line->level)(m, to, 1, &log_sum, 0, to);
+        } else if (keep) {
+            PORT_PICK_MAP(product_map, line->level)(m, x, 1, &inverse, 0, to);
+        } else {
+            exp_of(line, m, x, &max, 0, to);
+            PORT_PICK_MAP(product_map, line->level)(m, to, 1, &inverse, 0, to);
+        }
+        store_block(line, i, m, to);
+    }
+}
+
+/* ---------------------------------------------------------------- along another dimension: lines side by side */
+
+/* Element i of each line. */
+static const float *
+row_at(const softmax_line *line, int64_t i, float *room)
+{
+    port_dtype dtype = line->call->in[0]->dtype;
+    const char *from = line->x + i * line->x_stride;
+    if (dtype == PORT_F32 && line->x_step == 4) {
+        return (const float *)(const void *)from;
+    }
+    port_load_f32(dtype, from, line->x_step, line->width, room);
+    return room;
+}
+
+static void
+softmax_lines_f32(const softmax_line *line)
+{
+    float max[PORT_BLOCK], sum[PORT_BLOCK] = {0}, room[PORT_BLOCK], made[PORT_BLOCK];
+    const int64_t width = line->width;
+    for (int64_t k = 0; k < width; k++) {
+        max[k] = -INFINITY;
+    }
+    for (int64_t i = 0; i < line->n; i++) {
+        PORT_PICK_MAP(larger_map, line->level)(width, row_at(line, i, room), 1, max, 1, max);
+    }
+    for (int64_t i = 0; i < line->n; i++) {
+        exp_of(line, width, row_at(line, i, room), max, 1, made);
+        PORT_PICK_MAP(sum_map, line->level)(width, sum, 1, made, 1, sum);
+    }
+    for (int64_t k = 0; line->is_log && k < width; k++) {
+        sum[k] = log_of(line, sum[k]);
+    }
+    for (int64_t i = 0; i < line->n; i++) {
+        const float *x = row_at(line, i, room);
+        if (line->is_log) {
+            PORT_PICK_MAP(difference_map, line->level)(width, x, 1, max, 1, made);
+            PORT_PICK_MAP(difference_map, line->level)(width, made, 1, sum, 1, made);
+        } else {
+            exp_of(line, width, x, max, 1, made);
+            PORT_PICK_MAP(quotient_map, line->level)(width, made, 1, sum, 1, made);
+        }
+        port_store_f32(line->call->out[0]->dtype, made, width, line->y + i * line->y_stride, line->y_step);
     }
 }
 
@@ -250,26 +388,52 @@ is_in_vector(const softmax_line *line, int64_t i, int64_t lines, int64_t inner)
     return place < end - (end - begin) % line->lanes;
 }
 
+/* How many lines from line i on lie side by side and are computed alike: at least 1, at most PORT_BLOCK. */
+static int64_t
+lines_alike(const softmax_line *line, int64_t i, int64_t lines, int64_t inner)
+{
+    const port_view *x = line->call->in[0];
+    int64_t in_row = x->shape[x->ndim - 1], most = in_row - i % in_row;
+    most = most < PORT_BLOCK ? most : PORT_BLOCK;
+    bool first = is_in_vector(line, i, lines, inner);
+    int64_t count = 1;
+    while (count < most && is_in_vector(line, i + count, lines, inner) == first) {
+        count++;
+    }
+    return count;
+}
+
+static softmax_line
+line_shape(const port_kernel_call *call, int32_t dim, bool is_log, int32_t level)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
+    softmax_line line = {.call = call, .is_log = is_log, .level = level, .width = 1};
+    line.lanes = call->profile->capability == PORT_CAP_AVX512 ? 16 : 8;
+    line.n = x->ndim > 0 ? x->shape[dim] : 1;
+    line.x_stride = x->ndim > 0 ? x->strides[dim] * bytes : bytes;
+    line.y_stride = y->ndim > 0 ? y->strides[dim] * bytes : bytes;
+    line.x_step = x->ndim > 0 ? x->strides[x->ndim - 1] * bytes : bytes;
+    line.y_step = y->ndim > 0 ? y->strides[y->ndim - 1] * bytes : bytes;
+    return line;
+}
+
 static void
 softmax_any(const port_kernel_call *call, bool is_log, int32_t level)
 {
     const port_view *x = call->in[0], *y = call->out[0];
     int64_t bytes = (int64_t)port_dtype_size(x->dtype), lines = 1, inner = 1;
     int32_t dim = x->ndim > 0 ? dim_of(call) : 0;
-    bool has_vectors = call->profile->capability != PORT_CAP_DEFAULT;
-    softmax_line line = {.call = call, .is_log = is_log, .level = level};
-    line.lanes = call->profile->capability == PORT_CAP_AVX512 ? 16 : 8;
-    line.n = x->ndim > 0 ? x->shape[dim] : 1;
-    line.x_stride = x->ndim > 0 ? x->strides[dim] * bytes : bytes;
-    line.y_stride = y->ndim > 0 ? y->strides[dim] * bytes : bytes;
-    line.is_last = dim == x->ndim - 1 || x->ndim == 0;
+    bool has_vectors = call->profile->capability != PORT_CAP_DEFAULT, is_last = dim == x->ndim - 1 || x->ndim == 0;
+    softmax_line line = line_shape(call, dim, is_log, level);
     for (int32_t d = 0; d < x->ndim; d++) {
         lines *= d == dim ? 1 : x->shape[d];
         inner *= d > dim ? x->shape[d] : 1;
     }
-    for (int64_t i = 0; i < lines && line.n > 0; i++) {
+    for (int64_t i = 0; i < lines && line.n > 0; i += line.width) {
         int64_t rest = i;
-        line.vector_math = has_vectors && (line.is_last || is_in_vector(&line, i, lines, inner));
+        line.vector_math = has_vectors && (is_last || is_in_vector(&line, i, lines, inner));
+        line.width = is_last || x->dtype == PORT_F64 ? 1 : lines_alike(&line, i, lines, inner);
         line.x = x->data, line.y = y->data;
         for (int32_t d = x->ndim - 1; d >= 0; d--) {
             if (d != dim) {
@@ -280,8 +444,10 @@ softmax_any(const port_kernel_call *call, bool is_log, int32_t level)
         }
         if (x->dtype == PORT_F64) {
             softmax_line_f64(&line);
-        } else {
+        } else if (is_last) {
             softmax_line_f32(&line);
+        } else {
+            softmax_lines_f32(&line);
         }
     }
 }

@@ -5,6 +5,7 @@
  * Rounding depends on the shape, the strides and, from 32,768 elements on, the threads: one output is cut into one part per thread,
  * several outputs are dealt to the threads. */
 #include "sum.h"
+#include "vecmath.h"
 
 #include <math.h>
 

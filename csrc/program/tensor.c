@@ -262,15 +262,69 @@ copy_run(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t
         memcpy(to, from, (size_t)elems * size_bytes);
         return;
     }
-    for (int64_t i = 0; i < elems; i++) {
-        switch (size_bytes) {
-        case 1: *to = *from; break;
-        case 2: memcpy(to, from, 2); break;
-        case 4: memcpy(to, from, 4); break;
-        default: memcpy(to, from, 8);
+#define COPY(bytes)                                                                                                  \
+    for (int64_t i = 0; i < elems; i++) {                                                                            \
+        memcpy(to + i * to_step, from + i * from_step, bytes);                                                       \
+    }                                                                                                                \
+    break
+    switch (size_bytes) {
+    case 1: COPY(1);
+    case 2: COPY(2);
+    case 4: COPY(4);
+    default: COPY(8);
+    }
+#undef COPY
+}
+
+#define COPY_TILE 16 /* elements: one line of the cache for 4-byte ones */
+
+/* A transposed plane, by tiles, so that the lines of the cache on both sides are used while they are there. `from` is dense along the rows. */
+static void
+copy_plane(char *to, int64_t to_row, int64_t to_col, const char *from, int64_t from_col, int64_t rows, int64_t cols, size_t size_bytes)
+{
+    int64_t step = (int64_t)size_bytes;
+    for (int64_t r = 0; r < rows; r += COPY_TILE) {
+        int64_t tall = rows - r < COPY_TILE ? rows - r : COPY_TILE;
+        for (int64_t c = 0; c < cols; c += COPY_TILE) {
+            int64_t wide = cols - c < COPY_TILE ? cols - c : COPY_TILE;
+            for (int64_t i = r; i < r + tall; i++) {
+                copy_run(to + i * to_row + c * to_col, to_col, from + i * step + c * from_col, from_col, wide, size_bytes);
+            }
         }
-        to += to_step;
-        from += from_step;
+    }
+}
+
+/* The dimension along which `from` is dense where that is not the last one; -1 if it is not worth going by planes. */
+static int32_t
+plane_dim(const port_view *from)
+{
+    int32_t last = from->ndim - 1;
+    for (int32_t d = 0; d < last; d++) {
+        if (from->strides[d] == 1 && from->shape[d] >= COPY_TILE && from->shape[last] >= COPY_TILE && from->strides[last] != 1) {
+            return d;
+        }
+    }
+    return -1;
+}
+
+static void
+copy_planes(const port_view *to, const port_view *from, int32_t row_dim, int64_t elems)
+{
+    int32_t last = to->ndim - 1;
+    int64_t step = (int64_t)port_dtype_size(to->dtype), plane = to->shape[row_dim] * to->shape[last];
+    for (int64_t k = 0; k < elems / plane; k++) {
+        char *write = to->data;
+        const char *read = from->data;
+        int64_t rest = k;
+        for (int32_t d = last - 1; d >= 0; d--) {
+            if (d != row_dim) {
+                write += rest % to->shape[d] * to->strides[d] * step;
+                read += rest % to->shape[d] * from->strides[d] * step;
+                rest /= to->shape[d];
+            }
+        }
+        copy_plane(write, to->strides[row_dim] * step, to->strides[last] * step, read, from->strides[last] * step,
+                   to->shape[row_dim], to->shape[last], (size_t)step);
     }
 }
 
@@ -288,6 +342,11 @@ copy_view(const port_view *to, const port_view *from)
     }
     int64_t step = (int64_t)size, index[PORT_MAX_NDIM] = {0};
     int32_t last = to->ndim - 1; /* not contiguous, hence at least one dimension */
+    int32_t row_dim = plane_dim(from);
+    if (row_dim >= 0) {
+        copy_planes(to, from, row_dim, elems);
+        return;
+    }
     int64_t run = to->shape[last];
     char *write = to->data;
     const char *read = from->data;
