@@ -11,9 +11,6 @@
 
 #include "vecmath.h"
 
-#if PORT_HAVE_AVX2
-#include <immintrin.h>
-#endif
 
 enum { PORT_GELU_PIECES = 32, PORT_GELU_DEGREE = 5 }; /* 25 are used; 32 fill two vectors of 16 */
 

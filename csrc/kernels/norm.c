@@ -11,9 +11,6 @@
 #include "vecmath.h"
 
 #include <math.h>
-#if PORT_HAVE_AVX2
-#include <immintrin.h>
-#endif
 
 enum { LANES = 8, CHUNK_VECTORS = 16, MAX_DEPTH = 48 };
 
@@ -71,6 +68,7 @@ PORT_TARGET_AVX2 static void
 four_chunks(bool fused, const float *x, moments chunks[4])
 {
     __m256 mean[4], m2[4];
+#pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
         mean[c] = m2[c] = _mm256_setzero_ps();
     }
@@ -86,6 +84,7 @@ four_chunks(bool fused, const float *x, moments chunks[4])
             m2[c] = fused ? _mm256_fmadd_ps(delta, rest, m2[c]) : _mm256_add_ps(m2[c], _mm256_mul_ps(delta, rest));
         }
     }
+#pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
         chunks[c].count = CHUNK_VECTORS;
         _mm256_storeu_ps(chunks[c].mean, mean[c]);

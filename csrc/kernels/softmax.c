@@ -9,6 +9,7 @@
 #include "loops.h"
 #include "vecmath.h"
 
+
 PORT_INLINE float
 difference_of(float u, float v)
 {
@@ -50,7 +51,24 @@ PORT_DEFINE_MAP2(difference_map, difference_of)
 PORT_DEFINE_MAP2(product_map, product_of)
 PORT_DEFINE_MAP2(quotient_map, quotient_of)
 PORT_DEFINE_MAP2(sum_map, sum_of)
-PORT_DEFINE_MAP2(exp_map, exp_of_difference)
+PORT_DEFINE_MAP2_BODY(exp_map_ref, exp_of_difference, 4, )
+#if PORT_HAVE_AVX2
+PORT_DEFINE_MAP2_BODY(exp_map_avx2, exp_of_difference, 8, PORT_TARGET_AVX2)
+
+/* AVX-512 has clamps, rounding and scaling as single instructions: sixteen exponentials by them. */
+PORT_TARGET_AVX512 static void
+exp_map_avx512(int64_t n, const float *x, int64_t x_step, const float *max, int64_t max_step, float *y)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n && x_step == 1; i += 16) {
+        __m512 from = max_step != 0 ? _mm512_loadu_ps(max + i) : _mm512_set1_ps(*max);
+        _mm512_storeu_ps(y + i, port_exp_u10_16(_mm512_sub_ps(_mm512_loadu_ps(x + i), from)));
+    }
+    for (; i < n; i++) {
+        y[i] = exp_of_difference(x[i * x_step], max[i * max_step]);
+    }
+}
+#endif
 PORT_DEFINE_MAP2(larger_map, larger_of)
 
 enum { LANES_MAX = 16 }; /* lanes of the reference's widest vector */
@@ -169,11 +187,36 @@ exp_lanes_any(int64_t lanes, int64_t n, const float *x, float max, float *y, flo
 }
 
 /* One build of each per level: the same bits. */
-#define LEVEL(suffix, attributes)                                                                                    \
+#define EXP_LANES(suffix, attributes)                                                                                \
     attributes static void exp_lanes_##suffix(int64_t lanes, int64_t n, const float *x, float max, float *y, float *acc) \
     {                                                                                                                \
         exp_lanes_any(lanes, n, x, max, y, acc);                                                                     \
-    }                                                                                                                \
+    }
+EXP_LANES(ref, )
+#if PORT_HAVE_AVX2
+EXP_LANES(avx2, PORT_TARGET_AVX2)
+
+PORT_TARGET_AVX512 static void
+exp_lanes_avx512(int64_t lanes, int64_t n, const float *x, float max, float *y, float *acc)
+{
+    __m512 sums = _mm512_loadu_ps(acc), from = _mm512_set1_ps(max);
+    __m256 halves = _mm512_castps512_ps256(sums);
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m512 e = port_exp_u10_16(_mm512_sub_ps(_mm512_loadu_ps(x + i), from));
+        _mm512_storeu_ps(y + i, e);
+        sums = _mm512_add_ps(sums, e);
+        halves = _mm256_add_ps(_mm256_add_ps(halves, _mm512_castps512_ps256(e)), _mm512_extractf32x8_ps(e, 1));
+    }
+    if (lanes == 16) {
+        _mm512_storeu_ps(acc, sums);
+    } else {
+        _mm256_storeu_ps(acc, halves);
+    }
+    exp_lanes_any(lanes, n - i, x + i, max, y + i, acc);
+}
+#endif
+#define LEVEL(suffix, attributes)                                                                                    \
     attributes static float max_of_##suffix(const float *x, int64_t n, float best)                                   \
     {                                                                                                                \
         return max_of_any(x, n, best);                                                                               \
