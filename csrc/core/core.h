@@ -28,6 +28,10 @@ void port_free_aligned(void *memory);
 /* Tests: the n-th allocation from now (1-based) and all after it fail; 0 switches it off. Returns calls counted so far. */
 size_t port_alloc_fail_after(size_t n);
 
+/* part(context, i) for every i < count, each once, on up to num_threads threads (this one among them), in any order. Parts must not
+ * write what others read. Returns when all are done. */
+void port_parallel(int64_t count, int32_t num_threads, void (*part)(void *context, int64_t i), void *context);
+
 /* Checked arithmetic: false on overflow, *out untouched. */
 static inline bool
 port_mul_u64(uint64_t a, uint64_t b, uint64_t *out)

@@ -102,7 +102,7 @@ binary_row_wide(const binary_context *context, binary_row row, int64_t n)
 static void
 binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
 {
-    binary_context *context = opaque;
+    binary_context own = *(const binary_context *)opaque, *context = &own; /* other ranges may run beside this one */
     int64_t in_bytes = (int64_t)port_dtype_size(context->call->in[0]->dtype);
     bool y_dense = strides[0] == (int64_t)port_dtype_size(context->call->out[0]->dtype);
     bool a_dense = strides[1] == in_bytes, b_dense = strides[2] == in_bytes;
@@ -482,7 +482,7 @@ where_run(const port_kernel_call *call)
     const port_view *operands[4] = {call->out[0], call->in[0], call->in[1], call->in[2]};
     port_iter iter = port_iter_elementwise(4, operands);
     size_t bytes = port_dtype_size(call->out[0]->dtype);
-    port_iter_for_each(&iter, 1, where_loop, &bytes);
+    port_iter_for_each(&iter, call->profile->num_threads, where_loop, &bytes);
 }
 
 /* ---------------------------------------------------------------- rows */

@@ -87,7 +87,7 @@ cast_run(const port_kernel_call *call)
     const port_view *operands[2] = {call->out[0], call->in[0]};
     port_iter iter = port_iter_elementwise(2, operands);
     port_kernel_call copy = *call;
-    port_iter_for_each(&iter, 1, cast_loop, &copy);
+    port_iter_for_each(&iter, call->profile->num_threads, cast_loop, &copy);
 }
 
 /* ---------------------------------------------------------------- fill */

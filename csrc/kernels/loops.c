@@ -211,14 +211,43 @@ port_chunks_of(int64_t n, int64_t grain, int32_t num_threads)
     return (port_chunks){(n + size - 1) / size, size};
 }
 
+typedef struct iter_ranges {
+    const port_iter *iter;
+    port_loop_fn loop;
+    void *context;
+    int64_t elems;
+    port_chunks chunks;
+} iter_ranges;
+
+static void
+run_range(void *opaque, int64_t i)
+{
+    const iter_ranges *ranges = opaque;
+    int64_t begin = i * ranges->chunks.size, end = begin + ranges->chunks.size;
+    port_iter_range(ranges->iter, begin, end < ranges->elems ? end : ranges->elems, ranges->loop, ranges->context);
+}
+
+void
+port_iter_for_each_grain(const port_iter *iter, int64_t grain, int32_t num_threads, port_loop_fn loop, void *context)
+{
+    iter_ranges ranges = {iter, loop, context, port_iter_elems(iter), {0, 0}};
+    ranges.chunks = port_chunks_of(ranges.elems, grain, num_threads);
+    port_parallel(ranges.elems > 0 ? ranges.chunks.count : 0, num_threads, run_range, &ranges);
+}
+
 void
 port_iter_for_each(const port_iter *iter, int32_t num_threads, port_loop_fn loop, void *context)
 {
-    int64_t n = port_iter_elems(iter);
-    port_chunks chunks = port_chunks_of(n, PORT_GRAIN_SIZE, num_threads);
-    for (int64_t c = 0; c < chunks.count && n > 0; c++) {
-        int64_t end = (c + 1) * chunks.size;
-        port_iter_range(iter, c * chunks.size, end < n ? end : n, loop, context);
+    port_iter_for_each_grain(iter, PORT_GRAIN_SIZE, num_threads, loop, context);
+}
+
+void
+port_iter_for_each_serial(const port_iter *iter, int32_t num_threads, port_loop_fn loop, void *context)
+{
+    iter_ranges ranges = {iter, loop, context, port_iter_elems(iter), {0, 0}};
+    ranges.chunks = port_chunks_of(ranges.elems, PORT_GRAIN_SIZE, num_threads);
+    for (int64_t c = 0; c < ranges.chunks.count && ranges.elems > 0; c++) {
+        run_range(&ranges, c);
     }
 }
 

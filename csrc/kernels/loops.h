@@ -3,7 +3,7 @@
  * It walks operands in the order in which PyTorch's TensorIterator does (BSD-3-Clause; restated here): dimensions sorted
  * by stride, merged where they are contiguous, and cut into one range per thread of the reference. The order is part of the answer: the
  * last elements of each contiguous run are computed by scalar functions, the rest by vector functions with other bits,
- * and sums depend on it altogether. Here all ranges run one after the other in the calling thread.
+ * and sums depend on it altogether.
  *
  * Not here: dtype promotion, broadcasting, allocation; the caller has done them. */
 #ifndef PORT_LOOPS_H
@@ -37,8 +37,12 @@ int64_t port_iter_elems(const port_iter *iter);
 
 /* Elements [begin, end), as the reference's serial loop over a range. */
 void port_iter_range(const port_iter *iter, int64_t begin, int64_t end, port_loop_fn loop, void *context);
-/* All elements, cut as num_threads threads of the reference would. */
+/* All elements, cut as num_threads threads of the reference would where each gets `grain` elements or more; the ranges run side by side, so that the loop may only read the context. */
+void port_iter_for_each_grain(const port_iter *iter, int64_t grain, int32_t num_threads, port_loop_fn loop, void *context);
+/* The same with the reference's usual grain. */
 void port_iter_for_each(const port_iter *iter, int32_t num_threads, port_loop_fn loop, void *context);
+/* The same, one range after the other: for loops that call a library which has threads of its own. */
+void port_iter_for_each_serial(const port_iter *iter, int32_t num_threads, port_loop_fn loop, void *context);
 
 /* How many parts [0, n) is cut into, and how long each but the last is. */
 typedef struct port_chunks {

@@ -335,34 +335,61 @@ store_statistic(const port_view *out, int64_t row, double value)
     }
 }
 
+typedef struct layer_norm_job {
+    const port_kernel_call *call;
+    norm_buffers buffers;
+    norm_row run;
+    port_chunks chunks; /* of rows */
+} layer_norm_job;
+
+static void
+layer_norm_one(const layer_norm_job *job, int64_t r)
+{
+    const port_kernel_call *call = job->call;
+    const norm_buffers *b = &job->buffers;
+    const port_view *x = call->in[0], *y = call->out[0];
+    double eps = ((const port_norm_params *)call->params)->eps;
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
+    char *to = (char *)y->data + r * b->cols * bytes;
+    void *from = row_of(x, r * b->cols, b->cols, b->x);
+    double mean = 0.0, rstd = 0.0;
+    if (x->dtype == PORT_F64) {
+        layer_row_f64(from, b->cols, eps, b->weight, b->bias, (double *)(void *)to, &mean, &rstd);
+    } else {
+        bool direct = x->dtype == PORT_F32;
+        float narrow_mean = 0.0f, narrow_rstd = 0.0f;
+        job->run(from, b->cols, (float)eps, b->weight, b->bias, direct ? (float *)(void *)to : b->y, &narrow_mean, &narrow_rstd);
+        mean = (double)narrow_mean, rstd = (double)narrow_rstd;
+        if (!direct) {
+            port_store_f32(y->dtype, b->y, b->cols, to, bytes);
+        }
+    }
+    store_statistic(call->num_out > 1 ? call->out[1] : NULL, r, mean);
+    store_statistic(call->num_out > 2 ? call->out[2] : NULL, r, rstd);
+}
+
+static void
+layer_norm_range(void *opaque, int64_t chunk)
+{
+    const layer_norm_job *job = opaque;
+    int64_t begin = chunk * job->chunks.size, end = begin + job->chunks.size;
+    for (int64_t r = begin; r < end && r < job->buffers.rows; r++) {
+        layer_norm_one(job, r);
+    }
+}
+
+/* Half floats go through the scratch, which the rows share: one after the other. */
 static void
 layer_norm_any(const port_kernel_call *call, bool simd)
 {
-    const port_norm_params *params = call->params;
-    const port_view *x = call->in[0], *y = call->out[0];
-    const port_view *mean_out = call->num_out > 1 ? call->out[1] : NULL, *rstd_out = call->num_out > 2 ? call->out[2] : NULL;
-    norm_buffers b = norm_prepare(call, true);
-    bool fused = call->profile->capability != PORT_CAP_DEFAULT, wide = x->dtype == PORT_F64;
-    bool direct = wide || x->dtype == PORT_F32;
-    norm_row run = simd ? (fused ? layer_row_fused_avx2 : layer_row_plain_avx2) : (fused ? layer_row_fused : layer_row_plain);
-    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
-    for (int64_t r = 0; r < b.rows; r++) {
-        char *to = (char *)y->data + r * b.cols * bytes;
-        void *from = row_of(x, r * b.cols, b.cols, b.x);
-        float mean = 0.0f, rstd = 0.0f;
-        double mean_wide = 0.0, rstd_wide = 0.0;
-        if (wide) {
-            layer_row_f64(from, b.cols, params->eps, b.weight, b.bias, (double *)(void *)to, &mean_wide, &rstd_wide);
-        } else {
-            run(from, b.cols, (float)params->eps, b.weight, b.bias, direct ? (float *)(void *)to : b.y, &mean, &rstd);
-            mean_wide = (double)mean, rstd_wide = (double)rstd;
-        }
-        if (!direct) {
-            port_store_f32(y->dtype, b.y, b.cols, to, bytes);
-        }
-        store_statistic(mean_out, r, mean_wide);
-        store_statistic(rstd_out, r, rstd_wide);
-    }
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    bool half = call->in[0]->dtype == PORT_BF16 || call->in[0]->dtype == PORT_F16;
+    layer_norm_job job = {.call = call, .buffers = norm_prepare(call, true)};
+    job.run = simd ? (fused ? layer_row_fused_avx2 : layer_row_plain_avx2) : (fused ? layer_row_fused : layer_row_plain);
+    int64_t grain = PORT_GRAIN_SIZE / (job.buffers.cols > 0 ? job.buffers.cols : 1);
+    int32_t num_threads = half ? 1 : call->profile->num_threads;
+    job.chunks = port_chunks_of(job.buffers.rows, grain > 1 ? grain : 1, num_threads);
+    port_parallel(job.chunks.count, num_threads, layer_norm_range, &job);
 }
 
 static void

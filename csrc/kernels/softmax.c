@@ -461,38 +461,67 @@ line_shape(const port_kernel_call *call, int32_t dim, bool is_log, int32_t level
     return line;
 }
 
+typedef struct softmax_job {
+    softmax_line line; /* of the shape of all */
+    int64_t lines, inner;
+    port_chunks chunks;
+    bool is_last;
+} softmax_job;
+
 static void
-softmax_any(const port_kernel_call *call, bool is_log, int32_t level)
+place_line(softmax_line *line, int64_t i)
 {
-    const port_view *x = call->in[0], *y = call->out[0];
-    int64_t bytes = (int64_t)port_dtype_size(x->dtype), lines = 1, inner = 1;
-    int32_t dim = x->ndim > 0 ? dim_of(call) : 0;
-    bool has_vectors = call->profile->capability != PORT_CAP_DEFAULT, is_last = dim == x->ndim - 1 || x->ndim == 0;
-    softmax_line line = line_shape(call, dim, is_log, level);
-    for (int32_t d = 0; d < x->ndim; d++) {
-        lines *= d == dim ? 1 : x->shape[d];
-        inner *= d > dim ? x->shape[d] : 1;
-    }
-    for (int64_t i = 0; i < lines && line.n > 0; i += line.width) {
-        int64_t rest = i;
-        line.vector_math = has_vectors && (is_last || is_in_vector(&line, i, lines, inner));
-        line.width = is_last || x->dtype == PORT_F64 ? 1 : lines_alike(&line, i, lines, inner);
-        line.x = x->data, line.y = y->data;
-        for (int32_t d = x->ndim - 1; d >= 0; d--) {
-            if (d != dim) {
-                line.x += rest % x->shape[d] * x->strides[d] * bytes;
-                line.y += rest % x->shape[d] * y->strides[d] * bytes;
-                rest /= x->shape[d];
-            }
+    const port_view *x = line->call->in[0], *y = line->call->out[0];
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
+    int32_t dim = x->ndim > 0 ? dim_of(line->call) : 0;
+    line->x = x->data, line->y = y->data;
+    for (int32_t d = x->ndim - 1; d >= 0; d--) {
+        if (d != dim) {
+            line->x += i % x->shape[d] * x->strides[d] * bytes;
+            line->y += i % x->shape[d] * y->strides[d] * bytes;
+            i /= x->shape[d];
         }
+    }
+}
+
+static void
+softmax_range(void *opaque, int64_t chunk)
+{
+    const softmax_job *job = opaque;
+    softmax_line line = job->line;
+    const port_view *x = line.call->in[0];
+    bool has_vectors = line.call->profile->capability != PORT_CAP_DEFAULT;
+    int64_t begin = chunk * job->chunks.size, end = begin + job->chunks.size;
+    end = end < job->lines ? end : job->lines;
+    for (int64_t i = begin; i < end && line.n > 0; i += line.width) {
+        line.vector_math = has_vectors && (job->is_last || is_in_vector(&line, i, job->lines, job->inner));
+        line.width = job->is_last || x->dtype == PORT_F64 ? 1 : lines_alike(&line, i, job->lines, job->inner);
+        line.width = line.width < end - i ? line.width : end - i;
+        place_line(&line, i);
         if (x->dtype == PORT_F64) {
             softmax_line_f64(&line);
-        } else if (is_last) {
+        } else if (job->is_last) {
             softmax_line_f32(&line);
         } else {
             softmax_lines_f32(&line);
         }
     }
+}
+
+static void
+softmax_any(const port_kernel_call *call, bool is_log, int32_t level)
+{
+    const port_view *x = call->in[0];
+    int32_t dim = x->ndim > 0 ? dim_of(call) : 0;
+    softmax_job job = {.line = line_shape(call, dim, is_log, level), .lines = 1, .inner = 1};
+    job.is_last = dim == x->ndim - 1 || x->ndim == 0;
+    for (int32_t d = 0; d < x->ndim; d++) {
+        job.lines *= d == dim ? 1 : x->shape[d];
+        job.inner *= d > dim ? x->shape[d] : 1;
+    }
+    int64_t grain = PORT_GRAIN_SIZE / (job.line.n > 0 ? job.line.n : 1);
+    job.chunks = port_chunks_of(job.lines, grain > 1 ? grain : 1, call->profile->num_threads);
+    port_parallel(job.chunks.count, call->profile->num_threads, softmax_range, &job);
 }
 
 static port_status

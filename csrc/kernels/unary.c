@@ -79,13 +79,29 @@ unary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size
     }
 }
 
-void
-port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level)
+static void
+run_with_grain(const port_kernel_call *call, const unary_op *op, int32_t level, int64_t grain)
 {
     unary_context context = {call, op, level, port_compute_of(call->in[0]->dtype)};
     const port_view *operands[2] = {call->out[0], call->in[0]};
     port_iter iter = port_iter_elementwise(2, operands);
-    port_iter_for_each(&iter, call->profile->num_threads, unary_loop, &context);
+    port_iter_for_each_grain(&iter, grain, call->profile->num_threads, unary_loop, &context);
+}
+
+void
+port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level)
+{
+    run_with_grain(call, op, level, PORT_GRAIN_SIZE);
+}
+
+/* The same for an op whose f32 function calls the provider, which has threads of its own. */
+static void
+run_library(const port_kernel_call *call, const unary_op *op, int32_t level)
+{
+    unary_context context = {call, op, level, port_compute_of(call->in[0]->dtype)};
+    const port_view *operands[2] = {call->out[0], call->in[0]};
+    port_iter iter = port_iter_elementwise(2, operands);
+    port_iter_for_each_serial(&iter, call->profile->num_threads, unary_loop, &context);
 }
 
 port_status
@@ -351,7 +367,11 @@ gelu_any(const port_kernel_call *call, int32_t level)
                           by_onednn = {gelu_onednn_f32, NULL, NULL};
     const port_gelu_params *params = call->params;
     const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
-    port_unary_run(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level);
+    int64_t n = port_view_elems(call->in[0]), grain = PORT_GRAIN_SIZE;
+    if (n > 0x4000) { /* the reference deals larger ones to all of its threads */
+        grain = n / call->profile->num_threads > 0 ? n / call->profile->num_threads : 1;
+    }
+    run_with_grain(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level, grain);
 }
 
 /* ---------------------------------------------------------------- rsqrt as others compute it
@@ -493,7 +513,11 @@ pow_scalar_by(const port_kernel_call *call, int32_t level, const unary_op *by_po
     }
     op = exponent == 1.0 ? &by_copy : op;
     op = exponent == 0.0 ? &by_one : op;
-    port_unary_run(call, op, level);
+    if (op == &by_sqrt) {
+        run_library(call, op, level);
+    } else {
+        port_unary_run(call, op, level);
+    }
 }
 
 static void
@@ -614,13 +638,15 @@ clamp_check(const port_kernel_call *call, port_error *err)
         runner(call, 0);                                                                                             \
     }
 #endif
-#define RUN(name, f32, f64, i64)                                                                                     \
+#define RUN_BY(runner, name, f32, f64, i64)                                                                          \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
         static const unary_op op = {f32, f64, i64};                                                                  \
-        port_unary_run(call, &op, level);                                                                                 \
+        runner(call, &op, level);                                                                                    \
     }                                                                                                                \
     RUN_LEVELS(name, name##_any)
+#define RUN(name, f32, f64, i64) RUN_BY(port_unary_run, name, f32, f64, i64)
+#define RUN_LIBRARY(name) RUN_BY(run_library, name, name##_f32, name##_f64, NULL)
 
 RUN_LEVELS(gelu, gelu_any)
 RUN_LEVELS(pow_scalar, pow_scalar_any)
@@ -637,13 +663,13 @@ RUN(sign, sign_f32, sign_f64, sign_i64)
 RUN(square, square_f32, square_f64, square_i64)
 RUN(logical_not, logical_not_f32, logical_not_f64, logical_not_i64)
 
-RUN(sin, sin_f32, sin_f64, NULL)
-RUN(cos, cos_f32, cos_f64, NULL)
-RUN(sqrt, sqrt_f32, sqrt_f64, NULL)
-RUN(erf, erf_f32, erf_f64, NULL)
-RUN(exp, exp_f32, exp_f64, NULL)
-RUN(log, log_f32, log_f64, NULL)
-RUN(tanh, tanh_f32, tanh_f64, NULL)
+RUN_LIBRARY(sin)
+RUN_LIBRARY(cos)
+RUN_LIBRARY(sqrt)
+RUN_LIBRARY(erf)
+RUN_LIBRARY(exp)
+RUN_LIBRARY(log)
+RUN_LIBRARY(tanh)
 RUN(sigmoid, sigmoid_f32, sigmoid_f64, NULL)
 RUN(silu, silu_f32, silu_f64, NULL)
 
