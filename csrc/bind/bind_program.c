@@ -310,6 +310,32 @@ Program_num_values(PyObject *self, void *Py_UNUSED(closure))
     return PyLong_FromLongLong(port_program_num_values(((ProgramObject *)self)->program));
 }
 
+static PyObject *
+Program_fusions(PyObject *self, void *Py_UNUSED(closure))
+{
+    const port_program *program = ((ProgramObject *)self)->program;
+    int64_t count = port_program_num_fusions(program), ops[PORT_FUSION_MAX_OPS];
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (int64_t k = 0; list != NULL && k < count; k++) {
+        int32_t num_ops = port_program_fusion(program, k, ops);
+        PyObject *group = PyTuple_New(num_ops);
+        for (int32_t i = 0; group != NULL && i < num_ops; i++) {
+            PyObject *number = PyLong_FromLongLong(ops[i]);
+            if (number == NULL) {
+                Py_CLEAR(group);
+            } else {
+                PyTuple_SET_ITEM(group, i, number);
+            }
+        }
+        if (group == NULL) {
+            Py_CLEAR(list);
+        } else {
+            PyList_SET_ITEM(list, (Py_ssize_t)k, group);
+        }
+    }
+    return list;
+}
+
 static PyMethodDef program_methods[] = {
     {"op_name", Program_op_name, METH_O, "op_name(index)\n--\n\nThe name of an op."},
     {"missing", Program_missing, METH_VARARGS, "missing(begin, end)\n--\n\nNames of ops in [begin, end) without a handler."},
@@ -325,6 +351,7 @@ static PyMethodDef program_methods[] = {
 static PyGetSetDef program_getset[] = {
     {"num_ops", Program_num_ops, NULL, "Number of ops.", NULL},
     {"num_values", Program_num_values, NULL, "Number of values.", NULL},
+    {"fusions", Program_fusions, NULL, "Ops that run together, as a list of tuples of op numbers (docs/PROGRAM.md).", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -18,6 +18,8 @@
 typedef struct port_gelu_params {
     bool tanh_approximation; /* approximate="tanh"; else erf */
 } port_gelu_params;
+/* Elements that each of the reference's threads gets at least in gelu of n. */
+int64_t port_gelu_grain(int64_t n, int32_t num_threads);
 
 /* pow_scalar: in (x), out (y), floating or integer; exponents 2, 3, 0.5, -0.5, -1, -2 as torch specialises them */
 typedef struct port_pow_params {

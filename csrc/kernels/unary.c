@@ -360,6 +360,13 @@ gelu_goes_to_onednn(const port_kernel_call *call)
 F64_OP(gelu_erf, v * 0.5 * (1.0 + erf(v * 0.70710678118654752440)))
 F64_OP(gelu_tanh, 0.5 * v * (1.0 + tanh(0.79788456080286535588 * (v + 0.044715 * v * v * v))))
 
+/* The reference deals larger ones to all of its threads. */
+int64_t
+port_gelu_grain(int64_t n, int32_t num_threads)
+{
+    return n > 0x4000 ? n / num_threads : PORT_GRAIN_SIZE;
+}
+
 static void
 gelu_any(const port_kernel_call *call, int32_t level)
 {
@@ -367,10 +374,7 @@ gelu_any(const port_kernel_call *call, int32_t level)
                           by_onednn = {gelu_onednn_f32, NULL, NULL};
     const port_gelu_params *params = call->params;
     const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
-    int64_t n = port_view_elems(call->in[0]), grain = PORT_GRAIN_SIZE;
-    if (n > 0x4000) { /* the reference deals larger ones to all of its threads */
-        grain = n / call->profile->num_threads > 0 ? n / call->profile->num_threads : 1;
-    }
+    int64_t grain = port_gelu_grain(port_view_elems(call->in[0]), call->profile->num_threads);
     run_with_grain(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level, grain);
 }
 

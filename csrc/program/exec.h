@@ -50,6 +50,7 @@ typedef struct op_call {
     port_tensor *out; /* hold references to their buffers */
     size_t num_out, capacity_out;
     bool kernel_ran, variant_ran;
+    const port_tensor *target; /* where a pointwise op is to make its result, if that has the target's dtype and shape; or NULL */
     port_view rounded[3]; /* operands of the kernel that is being launched, where the options round them */
     port_error *err;
 } op_call;

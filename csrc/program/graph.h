@@ -26,6 +26,14 @@ typedef struct op_info {
     port_arg returned; /* kind NONE: no Python value was returned */
 } op_info;
 
+/* Ops that run together where the last of them stands (fuse.c), ascending. */
+#define FUSE_MAX_OPS (PORT_FUSION_MAX_OPS - 1)
+typedef struct fuse_group {
+    int64_t head; /* a product before them in whose memory they may work; -1: none */
+    int32_t num_ops;
+    int64_t ops[FUSE_MAX_OPS];
+} fuse_group;
+
 typedef struct arena arena;
 
 struct port_program {
@@ -34,6 +42,8 @@ struct port_program {
     const value_info *values;
     const op_info *ops;
     const int64_t *recorded_symbols;
+    fuse_group *groups;
+    int64_t num_groups;
     bool sym_shapes; /* shapes of values hold symbols: they are right for any symbols, not for the recorded ones only */
 };
 

@@ -2,7 +2,7 @@
  * so that the executor may index with it. What is well-formed but has no kernel (a complex argument, a foreign dtype)
  * is kept and refused by name when its op is run. */
 #include "../formats/json.h"
-#include "graph.h"
+#include "fuse.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -370,6 +370,9 @@ port_program_parse(const char *json, size_t size_bytes, port_program **program, 
     status = p.program != NULL ? parse_program(&p, port_json_root(tree))
                                : port_fail(err, PORT_E_NOMEM, "no memory for the program");
     port_json_free(tree);
+    if (status == PORT_OK) {
+        status = fuse_find(p.program, err);
+    }
     if (status != PORT_OK) {
         port_program_free(p.program);
         return status;
@@ -385,6 +388,9 @@ port_program_free(port_program *program)
         arena *next = program->memory->next;
         port_free(program->memory);
         program->memory = next;
+    }
+    if (program != NULL) {
+        port_free(program->groups);
     }
     port_free(program);
 }

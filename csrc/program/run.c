@@ -2,7 +2,7 @@
  *
  * After every op its results are held against the recorded dtype and shape: a program that was recorded for other sizes
  * is refused where it first differs, instead of going on with literal sizes that no longer mean anything. */
-#include "graph.h"
+#include "fuse.h"
 
 #include <math.h>
 
@@ -13,6 +13,7 @@ typedef struct run_state {
     bool check_shapes;
     port_tensor **values;  /* by number; NULL: not there */
     int64_t *last_use;     /* op after which a value is dead; `end` for one that is fetched */
+    const fuse_group **fused; /* by op - begin: the group that runs it, NULL: it runs by itself. NULL if nothing is fused */
     op_call sizes;         /* only to evaluate symbols */
     size_t num_expected;   /* expectations that have been looked at */
     port_error *err;
@@ -306,8 +307,8 @@ static port_status
 run_op(run_state *run, int64_t op_idx)
 {
     const op_info *op = &run->program->ops[op_idx];
-    op_call call = {.row = op->row, .in_place = op->in_place, .name = op->name, .values = run->values, .num_values = run->program->num_values, .options = run->options,
-                    .err = run->err};
+    op_call call = {.row = op->row, .in_place = op->in_place, .name = op->name, .values = run->values,
+                    .num_values = run->program->num_values, .options = run->options, .err = run->err};
     port_status status = op_call_run(&call, op->args, op->num_args, op->named, op->num_named);
     if (status == PORT_OK) {
         status = take_outputs(run, op, &call);
@@ -316,16 +317,74 @@ run_op(run_state *run, int64_t op_idx)
     return status;
 }
 
-static void
-release_after(run_state *run, int64_t op_idx)
+static const fuse_group *
+group_of(const run_state *run, int64_t op_idx)
 {
-    const op_info *op = &run->program->ops[op_idx];
+    return run->fused != NULL ? run->fused[op_idx - run->begin] : NULL;
+}
+
+/* Where an op runs: in a group, that is at its last op. */
+static int64_t
+place_of(const run_state *run, int64_t op_idx)
+{
+    const fuse_group *group = group_of(run, op_idx);
+    return group != NULL ? group->ops[group->num_ops - 1] : op_idx;
+}
+
+static port_status
+run_group(run_state *run, const fuse_group *group, int64_t op_idx)
+{
+    fuse_call call = {run->program, group, run->options, run->values, run->last_use, op_idx, run->err};
+    const op_info *last = &run->program->ops[op_idx];
+    port_tensor result;
+    bool done;
+    port_status status = fuse_run(&call, &result, &done);
+    for (int32_t k = 0; !done && k < group->num_ops && status == PORT_OK; k++) {
+        status = run_op(run, group->ops[k]);
+    }
+    if (status != PORT_OK || !done) {
+        return status;
+    }
+    status = check_output(run, last, last->outputs[0], &result);
+    if (status == PORT_OK) {
+        status = set_value(run, last->outputs[0], &result);
+    }
+    buffer_release(result.buffer);
+    return status;
+}
+
+/* One step: an op, or at the last one of a group all of it, or before that nothing. */
+static port_status
+run_step(run_state *run, int64_t op_idx)
+{
+    const fuse_group *group = group_of(run, op_idx);
+    if (group == NULL) {
+        return run_op(run, op_idx);
+    }
+    return place_of(run, op_idx) == op_idx ? run_group(run, group, op_idx) : PORT_OK;
+}
+
+static void
+release_of(run_state *run, const op_info *op, int64_t op_idx)
+{
     release_context context = {run, op_idx};
     op_for_each_input(op, release_if_dead, &context);
     for (size_t k = 0; k < op->num_outputs; k++) {
         if (op->outputs[k] >= 0) {
             release_if_dead(op->outputs[k], &context);
         }
+    }
+}
+
+static void
+release_after(run_state *run, int64_t op_idx)
+{
+    const fuse_group *group = group_of(run, op_idx);
+    if (group == NULL) {
+        release_of(run, &run->program->ops[op_idx], op_idx);
+    }
+    for (int32_t k = 0; group != NULL && place_of(run, op_idx) == op_idx && k < group->num_ops; k++) {
+        release_of(run, &run->program->ops[group->ops[k]], op_idx);
     }
 }
 
@@ -341,13 +400,46 @@ find_last_uses(run_state *run)
 {
     release_context context = {run, 0};
     for (int64_t step = 0; step < num_steps(run); step++) {
-        context.op_idx = op_of_step(run, step);
-        op_for_each_input(&run->program->ops[context.op_idx], note_use, &context);
+        int64_t op_idx = op_of_step(run, step);
+        context.op_idx = place_of(run, op_idx);
+        op_for_each_input(&run->program->ops[op_idx], note_use, &context);
     }
     for (size_t k = 0; k < run->options->num_expects; k++) {
         context.op_idx = run->options->expects[k].at;
         note_use(run->options->expects[k].value, &context);
     }
+}
+
+/* Chooses the groups that lie in the interval, and of whose inner values none is asked for or fed. */
+static port_status
+choose_groups(run_state *run, const int64_t *fetches, size_t num_fetches)
+{
+    const port_program *program = run->program;
+    if (run->options->only != NULL || run->options->num_expects > 0 || program->num_groups == 0 || run->end == run->begin) {
+        return PORT_OK;
+    }
+    bool *wanted = port_calloc((size_t)program->num_values, sizeof *wanted);
+    run->fused = port_calloc((size_t)(run->end - run->begin), sizeof *run->fused);
+    if (wanted == NULL || run->fused == NULL) {
+        port_free(wanted);
+        return port_fail(run->err, PORT_E_NOMEM, "no memory for %lld values", (long long)program->num_values);
+    }
+    for (size_t k = 0; k < num_fetches; k++) {
+        wanted[fetches[k]] = true;
+    }
+    for (int64_t g = 0; g < program->num_groups; g++) {
+        const fuse_group *group = &program->groups[g];
+        bool whole = group->ops[0] >= run->begin && group->ops[group->num_ops - 1] < run->end;
+        for (int32_t k = 0; whole && k + 1 < group->num_ops; k++) {
+            int64_t v = program->ops[group->ops[k]].outputs[0];
+            whole = !wanted[v] && run->values[v] == NULL;
+        }
+        for (int32_t k = 0; whole && k < group->num_ops; k++) {
+            run->fused[group->ops[k] - run->begin] = group;
+        }
+    }
+    port_free(wanted);
+    return PORT_OK;
 }
 
 /* ------------------------------------------------------------------ expectations */
@@ -539,6 +631,9 @@ run_interval(run_state *run, const port_feed *feeds, size_t num_feeds, const int
     for (size_t k = 0; k < num_feeds && status == PORT_OK; k++) {
         status = take_feed(run, &feeds[k]);
     }
+    if (status == PORT_OK) {
+        status = choose_groups(run, fetches, num_fetches);
+    }
     find_last_uses(run);
     for (size_t k = 0; k < num_fetches; k++) {
         int64_t at = fetch_at != NULL && fetch_at[k] >= 0 ? fetch_at[k] : run->end;
@@ -549,7 +644,7 @@ run_interval(run_state *run, const port_feed *feeds, size_t num_feeds, const int
     }
     for (int64_t step = 0; step < num_steps(run) && status == PORT_OK; step++) {
         int64_t op = op_of_step(run, step);
-        status = run_op(run, op);
+        status = run_step(run, op);
         if (status == PORT_OK) {
             status = take_fetches(run, fetches, fetch_at, num_fetches, op, results);
         }
@@ -596,6 +691,7 @@ port_program_run(const port_program *program, int64_t begin, int64_t end, const 
     }
     port_free(run.values);
     port_free(run.last_use);
+    port_free(run.fused);
     for (size_t k = 0; status != PORT_OK && k < num_fetches; k++) {
         port_free_aligned(results[k].memory);
         results[k] = (port_result){0};

@@ -83,6 +83,7 @@ class Program:
     def __init__(self, json_text: bytes) -> None: """One program of docs/PROGRAM.md."""
     num_ops: int
     num_values: int
+    fusions: list[tuple[int, ...]]  # ops that run together unless a value between them is asked for
     def op_name(self, index: int) -> str: ...
     def missing(self, begin: int, end: int) -> list[str]: """Names of ops in [begin, end) that have no handler."""
     def run(self, begin: int, end: int, feeds: Mapping[int, np.ndarray], fetches: Sequence[int], *,
