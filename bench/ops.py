@@ -1,22 +1,25 @@
-"""Kernels against torch eager, op by op: median CPU time of interleaved runs, one thread each, operands rotated through more memory than a cache keeps.
+"""C against torch eager: single ops, the MLP block, whole programs of SmolLM2. Median processor time of interleaved runs, the same number of threads,
+operands rotated through more memory than a cache keeps.
 
-    python bench/ops.py [op ...] [--rows 512] [--cols 1536] [--repeats 15] [--capability avx512]
+    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python bench/ops.py [op ...] [--part ops mlp smollm2] [--rows 512] [--cols 1536] [--repeats 15] [--rounds 3]
 
-Prints milliseconds of both and torch's time divided by ours (above 1: ours is faster). Set OMP_WAIT_POLICY=PASSIVE before the start; torch runs
-with one thread because the kernels do. Ours allocates its result per call, as torch does.
+Prints milliseconds of both and torch's time divided by ours (above 1: ours is faster): the median of the rounds, and their smallest and largest.
+Programs must give the bits of the model's forward before they are timed. What is slower than its aim is named at the end, and the exit
+code is then 1. Ours allocates its result per call, as torch does. Processor time is of all threads: run it with 1 and with more.
 """
 import argparse
 import os
 import statistics
+import sys
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import ml_dtypes  # noqa: E402
-import torch  # noqa: E402
-
-from porting import _core, providers  # noqa: E402
+import ml_dtypes
+import programs
+import torch
+from porting import _core, providers
 
 CAPABILITY = {"DEFAULT": "default", "NO AVX": "default", "AVX2": "avx2", "AVX512": "avx512"}
 ROTATED = 4  # sets of operands
@@ -73,44 +76,99 @@ def as_arguments(value):
     return value
 
 
-def measure(aten: str, sets: list[tuple[list, dict]], repeats: int, options: dict) -> tuple[float, float]:
-    """Median seconds of torch's op and of ours."""
+def prepare(aten: str, sets: list[tuple[list, dict]], options: dict) -> tuple:
+    """Two functions of a number: torch's op and ours on that set of operands, each as something to call."""
     overload = torch.ops
     for part in aten.split("."):
         overload = getattr(overload, part)
     ours = [([as_arguments(a) for a in arguments], {k: as_arguments(v) for k, v in keywords.items()}) for arguments, keywords in sets]
+
+    def theirs_at(k: int):
+        arguments, keywords = sets[k % len(sets)]
+        return lambda: overload(*arguments, **keywords)
+
+    return theirs_at, lambda k: lambda: _core.call_op(aten, *ours[k % len(sets)], **options)
+
+
+def measure(theirs, ours, repeats: int) -> tuple[float, float]:
+    """Median seconds of processor time of both sides, run in turn."""
     times: tuple[list, list] = ([], [])
     for repeat in range(repeats):
-        arguments, keywords = sets[repeat % len(sets)]
-        begin = time.thread_time()
-        overload(*arguments, **keywords)
-        middle = time.thread_time()
-        _core.call_op(aten, *ours[repeat % len(sets)], **options)
-        times[0].append(middle - begin)
-        times[1].append(time.thread_time() - middle)
+        for side, make in enumerate((theirs, ours) if repeat % 2 == 0 else (ours, theirs)):
+            run = make(repeat)
+            begin = time.process_time()
+            run()
+            times[side if repeat % 2 == 0 else 1 - side].append(time.process_time() - begin)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def main() -> None:
+class Table:
+    """Prints a row per case, and remembers those that miss their aim."""
+
+    def __init__(self, repeats: int, rounds: int) -> None:
+        self.repeats, self.rounds = repeats, rounds
+        self.missed: list[str] = []
+
+    def head(self, title: str) -> None:
+        print(f"\n{title:34} {'torch ms':>9} {'ours ms':>9} {'ratio':>6}   rounds")
+
+    def row(self, name: str, theirs, ours, aim: float = 1.0) -> None:
+        with torch.no_grad():
+            times = [measure(theirs, ours, self.repeats) for _ in range(self.rounds)]
+        ratios = sorted(a / b for a, b in times)
+        ratio = statistics.median(ratios)
+        torch_s, ours_s = (statistics.median(t) for t in zip(*times))
+        print(f"{name:34} {torch_s * 1e3:9.3f} {ours_s * 1e3:9.3f} {ratio:6.2f}   {ratios[0]:.2f} to {ratios[-1]:.2f}", flush=True)
+        if ratio < aim:
+            self.missed.append(f"{name}: {ratio:.2f}, aim {aim:.2f}")
+
+
+def op_part(table: Table, choice: argparse.Namespace, options: dict) -> None:
+    rows = [operands(choice.rows, choice.cols) for _ in range(ROTATED)]
+    table.head(f"op, {choice.rows} x {choice.cols}")
+    for name, (aten, _, _) in rows[0].items():
+        if not choice.ops or name in choice.ops or name.split()[0] in choice.ops:
+            table.row(name, *prepare(aten, [row[name][1:] for row in rows], options))
+
+
+def program_part(table: Table, title: str, cases, aims: dict[str, float]) -> None:
+    table.head(title)
+    for name, case in cases:
+        unequal = case.check()
+        if unequal:
+            table.missed.append(f"{name}: {unequal} elements differ from torch, not timed")
+            continue
+        table.row(name, case.torch, case.ours, aims.get(name, 1.0))
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ops", nargs="*")
+    parser.add_argument("--part", nargs="+", choices=("ops", "mlp", "smollm2"), default=("ops", "mlp"))
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--cols", type=int, default=1536)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]))
     parser.add_argument("--capability", default=CAPABILITY[torch.backends.cpu.get_cpu_capability()])
     choice = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(choice.threads)
     torch.manual_seed(0)
     provider = "torch" if providers.load_torch_provider() else "auto"
-    options = dict(provider=provider, capability=choice.capability, num_threads=1, mkldnn=True)
-    rows = [operands(choice.rows, choice.cols) for _ in range(ROTATED)]
-    print(f"{'op':18} {'torch ms':>9} {'ours ms':>9} {'ratio':>6}   ({choice.rows} x {choice.cols}, provider {provider}, {choice.capability})")
-    for name, (aten, _, _) in rows[0].items():
-        if choice.ops and name not in choice.ops and name.split()[0] not in choice.ops:
-            continue
-        torch_s, ours_s = measure(aten, [row[name][1:] for row in rows], choice.repeats, options)
-        print(f"{name:18} {torch_s * 1e3:9.3f} {ours_s * 1e3:9.3f} {torch_s / ours_s:6.2f}", flush=True)
+    options = {"provider": provider, "capability": choice.capability, "num_threads": choice.threads, "mkldnn": True}
+    print(f"threads: torch {torch.get_num_threads()}, ours {choice.threads}; provider {provider}, {choice.capability}, "
+          f"{choice.rounds} rounds of {choice.repeats} runs of each side")  # fmt: skip
+    table = Table(choice.repeats, choice.rounds)
+    if "ops" in choice.part or choice.ops:
+        op_part(table, choice, options)
+    if "mlp" in choice.part and not choice.ops:
+        aims = {name: 1.15 for name in ("batch 1", "batch 1024")}
+        program_part(table, "MLP 512 -> 2048 -> 512, gelu (erf)", programs.mlp_cases(options), aims)
+    if "smollm2" in choice.part and not choice.ops:
+        program_part(table, "SmolLM2-135M, whole forward", programs.smollm2_cases(options), {})
+    print("\nslower than the aim: " + ("; ".join(table.missed) or "none"))
+    return 1 if table.missed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from porting import demo, program
 from porting.capture import open as open_capture
 from porting.hooks import ActivationCollector
@@ -104,7 +103,7 @@ def mlp_cases(options, hidden=512, expansion=4, sizes=(1, 64, 1024)):
     model = MLP(hidden, expansion).eval()
     for batch in sizes:
         calls = [{"x": torch.randn(batch, hidden)} for _ in range(4)]
-        yield f"MLP {hidden} x {expansion}, batch {batch}", Case(model, calls, options, turning={"0": "x"})
+        yield f"batch {batch}", Case(model, calls, options, turning={"0": "x"})
 
 
 def smollm2_cases(options):
@@ -116,7 +115,7 @@ def smollm2_cases(options):
     for attention in ("eager", "sdpa"):
         model.set_attn_implementation(attention)
         wrapped = Logits(model)
-        yield f"SmolLM2 prefill of {PROMPT_TOKENS}, {attention}", Case(wrapped, [{"input_ids": tokens[:, :-1], "use_cache": False}], options)
+        yield f"prefill of {PROMPT_TOKENS}, {attention}", Case(wrapped, [{"input_ids": tokens[:, :-1], "use_cache": False}], options)
         with torch.no_grad():
             filled = model(input_ids=tokens[:, :-1], use_cache=True).past_key_values
         layers = [(layer.keys.clone(), layer.values.clone()) for layer in filled.layers]
@@ -127,4 +126,4 @@ def smollm2_cases(options):
                 cache.update(keys.clone(), values.clone(), number)
             return {**call, "past_key_values": cache}
 
-        yield f"SmolLM2 decode after {PROMPT_TOKENS}, {attention}", Case(wrapped, [{"input_ids": tokens[:, -1:], "use_cache": True}], options, fresh)
+        yield f"decode after {PROMPT_TOKENS}, {attention}", Case(wrapped, [{"input_ids": tokens[:, -1:], "use_cache": True}], options, fresh)

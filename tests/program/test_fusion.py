@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_run import record
-
 from porting import _core
+from test_run import record
 
 CAPABILITY = {"DEFAULT": "default", "NO AVX": "default", "AVX2": "avx2", "AVX512": "avx512"}[torch.backends.cpu.get_cpu_capability()]
 functional = torch.nn.functional
@@ -63,7 +62,7 @@ def test_the_same_bits(name, threads):
         torch.set_num_threads(before)
     program = tape.program()
     assert [[program.op_name(k).split(".")[1] for k in group] for group in program.fusions] == expected_groups
-    options = dict(capability=CAPABILITY, num_threads=threads, provider="torch")
+    options = {"capability": CAPABILITY, "num_threads": threads, "provider": "torch"}
     last = tape.ops[-1][3][0]
     (fused,) = program.run(0, program.num_ops, feeds, [last], **options)
     every = [op[3][0] for op in tape.ops]
