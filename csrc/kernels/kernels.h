@@ -184,9 +184,16 @@ typedef struct port_conv_params {
     bool transposed, channels_last;
 } port_conv_params;
 
+/* ---- onednn_convolution.c
+ * onednn_convolution: the same, not transposed, in one or two dimensions, all row-major F32, with the bits of oneDNN's AVX-512 code */
+typedef struct port_onednn_conv_params {
+    port_conv_params conv; /* channels_last is not read */
+    bool nhwc;             /* the reference's tensors were channels-last */
+} port_onednn_conv_params;
+
 extern const port_kernel_row port_unary_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
     port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[],
-    port_vector_norm_rows[], port_triangular_rows[];
+    port_vector_norm_rows[], port_triangular_rows[], port_onednn_convolution_rows[];
 
 #endif /* PORT_KERNELS_H */

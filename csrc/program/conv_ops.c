@@ -61,6 +61,47 @@ out_shape(op_call *call, const port_tensor *x, const port_tensor *w, const port_
                           (long long)p->groups);
 }
 
+/* Whether the reference leaves this convolution to oneDNN (at::native ConvParams::use_mkldnn), in code whose order of summation is known.
+ * Of a single image only what is large or has groups goes there. */
+static bool
+goes_to_onednn(const op_call *call, const port_tensor *x, const port_tensor *w, const port_conv_params *p)
+{
+    const port_profile *profile = &call->options->profile;
+    int32_t spatial = x->ndim - 2;
+    if (!profile->mkldnn || !profile->onednn_avx512 || x->dtype != PORT_F32 || p->transposed || spatial > 2) {
+        return false;
+    }
+    bool strided = false, dilated = false;
+    for (int32_t d = 0; d < spatial; d++) {
+        strided = strided || p->stride[d] != 1;
+        dilated = dilated || p->dilation[d] != 1;
+    }
+    /* One dimension is seen as two, the first of size 1. */
+    int64_t kw = w->shape[w->ndim - 1], kh = spatial == 2 ? w->shape[2] : 1;
+    bool worth = strided || dilated || x->shape[0] >= 16 || kw != 1 || kh != 1 || profile->num_threads > 1;
+    bool large = p->groups > 1 || (kw > 3 && kh > 3) || x->shape[0] > 1 || tensor_elems(x) > 20480;
+    return worth && large && tensor_elems(x) > 0;
+}
+
+static port_status
+run_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *p, const int64_t *shape)
+{
+    const port_tensor *dense[3] = {NULL, NULL, NULL}, *result;
+    int32_t ndim = in[0]->ndim;
+    port_onednn_conv_params params = {.conv = *p, .nhwc = p->channels_last};
+    port_tensor *out;
+    port_status status = PORT_OK;
+    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        status = in[k] == NULL ? PORT_OK : tensor_contiguous(call, in[k], &dense[k]);
+    }
+    if (status != PORT_OK || (status = tensor_new(call, PORT_F32, ndim, shape, NULL, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "onednn_convolution", PORT_F32, dense, 3, (const port_tensor *const[]){out}, 1, &params)) != PORT_OK ||
+        (status = tensor_in_format(call, out, p->channels_last, &result)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, result);
+}
+
 static port_status
 run_convolution(op_call *call)
 {
@@ -79,6 +120,9 @@ run_convolution(op_call *call)
     }
     bool volume = x->ndim == 5 && !call->options->profile.mkldnn; /* torch's own three-dimensional ones are row-major */
     params.channels_last = !volume && (tensor_suggests_channels_last(x) || tensor_suggests_channels_last(w));
+    if (goes_to_onednn(call, x, w, &params)) {
+        return run_onednn(call, in, &params, shape);
+    }
     port_dtype inner = dtype == PORT_F64 ? PORT_F64 : PORT_F32;
     for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
         if (in[k] != NULL && (status = tensor_cast(call, in[k], inner, &in[k])) == PORT_OK) {

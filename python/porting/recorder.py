@@ -493,7 +493,10 @@ class Recorder(TorchDispatchMode):
         if tensor.layout is torch.strided:
             recording.values.append((tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset()))
             if made == _OUTSIDE:
-                base = recording.storages.setdefault(tensor.untyped_storage()._cdata, value)
+                storage = tensor.untyped_storage()._cdata
+                base = recording.storages.get(storage)
+                if base is None or not _is_reachable(recording, base):  # the address of freed memory comes again
+                    base = recording.storages[storage] = value
                 name = self._current_parameter_name(tensor)
                 if name is not None:
                     recording.parameters[value] = name
@@ -605,6 +608,12 @@ class _Again:
 
     def __exit__(self, *exc: object) -> None:
         torch._C._pop_torch_dispatch_stack(None)
+
+
+def _is_reachable(recording: _Recording, base: int) -> bool:
+    """Whether a tensor that is known to share this value's memory is still there. If none is, nothing known can see a change of it."""
+    weak = recording.weak
+    return weak[base]() is not None or any(b == base and weak[v]() is not None for v, b in enumerate(recording.base))
 
 
 def _flatten_result(result: Any) -> Iterable[Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_kernels import ours
+from test_kernels import ONEDNN, ours
+
+from porting import _core
 
 ATEN = torch.ops.aten
 
@@ -49,6 +51,32 @@ def test_convolution(case, batch):
                 laid = x.to(dtype).contiguous(memory_format=torch.channels_last) if last else x.to(dtype)
                 arguments = [laid, w.to(dtype), None if bias is None else bias.to(dtype), [stride] * n, [padding] * n, [dilation] * n, transposed, [0] * n, groups]
                 check("aten.convolution.default", arguments, 0.0 if dtype == torch.float32 else 1e-14)
+
+
+ONEDNN_CONVOLUTIONS = [  # C, O, kernel, stride, padding, dilation, groups, sizes
+    (3, 16, (3, 3), 1, 1, 1, 1, (9, 9)), (3, 64, (8, 8), 8, 0, 1, 1, (24, 24)), (32, 48, (3, 3), 2, 1, 1, 1, (9, 7)), (20, 12, (5, 5), 1, 2, 1, 1, (7, 7)),
+    (16, 16, (1, 1), 1, 0, 1, 1, (6, 6)), (300, 20, (1, 1), 1, 0, 1, 1, (5, 5)), (64, 64, (1, 1), 2, 0, 1, 1, (8, 8)), (64, 16, (1, 1), 1, 1, 1, 1, (5, 5)),
+    (24, 24, (3, 3), 1, 1, 1, 24, (9, 9)), (32, 32, (3, 3), 1, 1, 1, 2, (8, 8)), (12, 24, (3, 3), 1, 1, 1, 3, (8, 8)), (16, 32, (3, 3), 1, 2, 2, 1, (9, 9)),
+    (32, 64, (1, 1), 1, 0, 1, 4, (6, 6)), (17, 33, (2, 2), 2, 0, 1, 1, (8, 8)), (16, 32, (3,), 1, 1, 1, 1, (40,)), (1, 32, (10,), 5, 0, 1, 1, (300,)),
+    (32, 32, (4,), 1, 3, 1, 32, (20,)), (64, 32, (1,), 1, 0, 1, 1, (30,)), (600, 24, (3, 3), 1, 1, 1, 1, (4, 5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", (1, 2, 16))
+@pytest.mark.parametrize("case", ONEDNN_CONVOLUTIONS)
+def test_convolution_of_onednn(case, batch):
+    """With oneDNN on, as users run it: all bits where it runs its AVX-512 code."""
+    C, O, kernel, stride, padding, dilation, groups, sizes = case
+    n = len(sizes)
+    torch.manual_seed(0)
+    x, w = torch.randn(batch, C, *sizes), torch.randn(O, C // groups, *kernel)
+    exact = ONEDNN is True and _core.show_config()["cpu_level"] == 2
+    for bias in (None, torch.randn(O)):
+        for laid in (x, x.contiguous(memory_format=torch.channels_last)) if n == 2 else (x,):
+            arguments = [laid, w, bias, [stride] * n, [padding] * n, [dilation] * n, False, [0] * n, groups]
+            expected = ATEN.convolution.default(*arguments)
+            mine = torch.from_numpy(ours("aten.convolution.default", arguments, {}, mkldnn=ONEDNN))
+            assert torch.equal(mine, expected) if exact else (mine - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_convolution_sees_a_wrong_padding():

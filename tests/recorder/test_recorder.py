@@ -475,3 +475,28 @@ def test_root_called_inside_a_root_is_part_of_it():
     recorder.end()
     (program,) = recorder.programs()
     assert [(m["call"], m["begin"], m["end"]) for m in program["modules"]] == [(0, 0, 2), (1, 0, 1)]
+
+
+class Fresh(nn.Module):
+    """Makes tensors outside of the dispatcher and drops each at once, so that the next one gets its memory; changes each in place."""
+
+    def forward(self, t):
+        for i in range(30):
+            made = torch.frombuffer(bytearray(16), dtype=torch.float32)
+            made.add_(i)
+            t = t + made
+            del made
+        return t
+
+
+class Owner(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, t):
+        return self.inner(t)
+
+
+def test_memory_that_was_freed_and_taken_again_is_no_second_view():
+    assert check(run(Owner(Fresh()), x(2, 4))) == 2

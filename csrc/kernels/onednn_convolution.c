@@ -1,0 +1,195 @@
+/* onednn_convolution.c -- convolutions with the bits of oneDNN's AVX-512 code: fused multiply-adds, one chain for each output element.
+ *
+ *     y[n,o,p] = bias[o] + sum over (kernel element, channel) of w[o,c,k] * x[n,c, p * stride - padding + k * dilation]
+ *
+ * A chain runs over kernel elements first and channels innermost. How chains begin and meet is what differs (found by trying, over
+ * channels, kernel sizes, groups, strides and memory formats; docs/NUMERICS.md):
+ *     channels-last, and 1x1 kernels with padding   one chain from 0 over everything, then the bias
+ *     one channel in each group, 1x1 without groups  one chain from the bias, for channels beyond 256 one from 0 for each 256, added to y
+ *     everything else                               one chain from 0 for each 16 channels; each is added to y, which begins as the bias
+ * x (N, C, H, W), w (O, C / groups, kh, kw), y (N, O, H', W'): row-major, whatever format the reference had; or without H.
+ * Source: measured on oneDNN 3.12 (Apache-2.0), whose code is made at run time; none of it was read. */
+#include "loops.h"
+#include "vecmath.h"
+
+#include <math.h>
+
+#define STEP 64 /* output positions that are computed together */
+
+typedef struct conv_plan {
+    int64_t C, O, group_in, group_out, H, W, out_h, out_w, kh, kw, stride[2], padding[2], dilation[2];
+    int64_t block; /* channels of one chain */
+    bool from_bias; /* the first chain begins with the bias */
+} conv_plan;
+
+static conv_plan
+plan_of(const port_kernel_call *call)
+{
+    const port_onednn_conv_params *params = call->params;
+    const port_conv_params *p = &params->conv;
+    const port_view *x = call->in[0], *w = call->in[1], *y = call->out[0];
+    bool flat = x->ndim == 3;
+    conv_plan plan = {.C = x->shape[1], .O = y->shape[1], .H = flat ? 1 : x->shape[2], .W = x->shape[flat ? 2 : 3]};
+    plan.group_in = plan.C / p->groups;
+    plan.group_out = plan.O / p->groups;
+    plan.out_h = flat ? 1 : y->shape[2];
+    plan.out_w = y->shape[flat ? 2 : 3];
+    plan.kh = flat ? 1 : w->shape[2];
+    plan.kw = w->shape[flat ? 2 : 3];
+    for (int32_t d = 0; d < 2; d++) {
+        plan.stride[d] = flat ? (d == 0 ? 1 : p->stride[0]) : p->stride[d];
+        plan.padding[d] = flat ? (d == 0 ? 0 : p->padding[0]) : p->padding[d];
+        plan.dilation[d] = flat ? (d == 0 ? 1 : p->dilation[0]) : p->dilation[d];
+    }
+    bool point = plan.kh == 1 && plan.kw == 1, padded = plan.padding[0] > 0 || plan.padding[1] > 0;
+    bool depthwise = p->groups > 1 && plan.group_in == 1 && plan.group_out == 1;
+    plan.from_bias = !params->nhwc && (depthwise || (point && !padded && p->groups == 1));
+    plan.block = plan.from_bias ? 256 : (params->nhwc || point ? plan.group_in : 16);
+    return plan;
+}
+
+static port_status
+onednn_conv_check(const port_kernel_call *call, port_error *err)
+{
+    const port_onednn_conv_params *params = call->params;
+    const port_view *x = call->in[0], *w = call->in[1], *bias = call->in[2], *y = call->out[0];
+    bool fits = params != NULL && (x->ndim == 3 || x->ndim == 4) && w->ndim == x->ndim && y->ndim == x->ndim &&
+                params->conv.groups >= 1 && !params->conv.transposed;
+    if (!fits || w->shape[1] * params->conv.groups != x->shape[1] || w->shape[0] != y->shape[1] ||
+        w->shape[0] % params->conv.groups != 0 || y->shape[0] != x->shape[0] ||
+        (bias != NULL && (bias->ndim != 1 || bias->shape[0] != w->shape[0]))) {
+        return port_fail(err, PORT_E_SHAPE, "onednn_convolution: the tensors do not fit");
+    }
+    for (int32_t d = 0; d < x->ndim - 2; d++) {
+        const port_conv_params *p = &params->conv;
+        if (p->stride[d] < 1 || p->dilation[d] < 1 || p->padding[d] < 0 || w->shape[2 + d] < 1 ||
+            y->shape[2 + d] != (x->shape[2 + d] + 2 * p->padding[d] - p->dilation[d] * (w->shape[2 + d] - 1) - 1) / p->stride[d] + 1) {
+            return port_fail(err, PORT_E_SHAPE, "onednn_convolution: dimension %d of out has size %lld", 2 + d, (long long)y->shape[2 + d]);
+        }
+    }
+    if (!port_view_is_contiguous(x) || !port_view_is_contiguous(w) || !port_view_is_contiguous(y) ||
+        (bias != NULL && !port_view_is_contiguous(bias))) {
+        return port_fail(err, PORT_E_SHAPE, "onednn_convolution: expected row-major tensors");
+    }
+    return x->dtype == PORT_F32 && w->dtype == PORT_F32 && y->dtype == PORT_F32 && (bias == NULL || bias->dtype == PORT_F32)
+               ? PORT_OK
+               : port_fail(err, PORT_E_DTYPE, "onednn_convolution: expected F32");
+}
+
+/* Columns of one group of one image, for STEP positions at a time: (channel, kernel element, position). */
+static size_t
+onednn_conv_scratch_bytes(const port_kernel_call *call)
+{
+    conv_plan plan = plan_of(call);
+    return (size_t)(plan.group_in * plan.kh * plan.kw) * STEP * sizeof(float) + 64;
+}
+
+/* What the positions [begin, begin + count) of the output see of the input; 0 outside of it. */
+static void
+unfold(const conv_plan *plan, const float *x, int64_t begin, int64_t count, float *columns)
+{
+    for (int64_t k = 0; k < plan->group_in * plan->kh * plan->kw; k++) {
+        int64_t c = k / (plan->kh * plan->kw), i = k / plan->kw % plan->kh, j = k % plan->kw;
+        for (int64_t l = 0; l < STEP; l++) {
+            int64_t p = begin + l;
+            int64_t row = p / plan->out_w * plan->stride[0] - plan->padding[0] + i * plan->dilation[0];
+            int64_t col = p % plan->out_w * plan->stride[1] - plan->padding[1] + j * plan->dilation[1];
+            bool inside = l < count && row >= 0 && row < plan->H && col >= 0 && col < plan->W;
+            columns[k * STEP + l] = inside ? x[(c * plan->H + row) * plan->W + col] : 0.0f;
+        }
+    }
+}
+
+/* acc += the chain over kernel elements and the channels [first, last). */
+PORT_INLINE void
+run_chain(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *restrict acc)
+{
+    int64_t taps = plan->kh * plan->kw;
+    for (int64_t k = 0; k < taps; k++) {
+        for (int64_t c = first; c < last; c++) {
+            float weight = w[c * taps + k];
+            const float *restrict column = columns + (c * taps + k) * STEP;
+            for (int64_t l = 0; l < STEP; l++) {
+                acc[l] = fmaf(weight, column[l], acc[l]);
+            }
+        }
+    }
+}
+
+static void
+chain_ref(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *acc)
+{
+    run_chain(plan, w, columns, first, last, acc);
+}
+
+#if PORT_HAVE_AVX2
+PORT_TARGET_AVX2 static void
+chain_avx2(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *acc)
+{
+    run_chain(plan, w, columns, first, last, acc);
+}
+#endif
+
+typedef void (*chain_fn)(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *acc);
+
+static void
+one_output(const conv_plan *plan, chain_fn chain, const float *w, float bias, const float *columns, float *y)
+{
+    for (int64_t l = 0; l < STEP; l++) {
+        y[l] = bias;
+    }
+    for (int64_t c = 0; c < plan->group_in; c += plan->block) {
+        int64_t last = c + plan->block < plan->group_in ? c + plan->block : plan->group_in;
+        float sums[STEP] = {0.0f};
+        bool goes_on = c == 0 && plan->from_bias;
+        chain(plan, w, columns, c, last, goes_on ? y : sums);
+        for (int64_t l = 0; l < STEP && !goes_on; l++) {
+            y[l] += sums[l];
+        }
+    }
+}
+
+static void
+onednn_conv_run(const port_kernel_call *call, chain_fn chain)
+{
+    conv_plan plan = plan_of(call);
+    const port_onednn_conv_params *params = call->params;
+    const float *x = call->in[0]->data, *w = call->in[1]->data, *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
+    float *y = call->out[0]->data, *columns = call->scratch, result[STEP];
+    int64_t positions = plan.out_h * plan.out_w, terms = plan.group_in * plan.kh * plan.kw;
+    for (int64_t n = 0; n < call->in[0]->shape[0]; n++) {
+        for (int64_t g = 0; g < params->conv.groups; g++) {
+            const float *image = x + (n * plan.C + g * plan.group_in) * plan.H * plan.W;
+            for (int64_t begin = 0; begin < positions; begin += STEP) {
+                int64_t count = positions - begin < STEP ? positions - begin : STEP;
+                unfold(&plan, image, begin, count, columns);
+                for (int64_t o = g * plan.group_out; o < (g + 1) * plan.group_out; o++) {
+                    one_output(&plan, chain, w + o * terms, bias == NULL ? 0.0f : bias[o], columns, result);
+                    memcpy(y + (n * plan.O + o) * positions + begin, result, (size_t)count * sizeof *y);
+                }
+            }
+        }
+    }
+}
+
+static void
+onednn_conv_run_ref(const port_kernel_call *call)
+{
+    onednn_conv_run(call, chain_ref);
+}
+
+#if PORT_HAVE_AVX2
+static void
+onednn_conv_run_avx2(const port_kernel_call *call)
+{
+    onednn_conv_run(call, chain_avx2);
+}
+#endif
+
+const port_kernel_row port_onednn_convolution_rows[] = {
+#if PORT_HAVE_AVX2
+    {"onednn_convolution", PORT_F32, "avx2", 1, onednn_conv_check, onednn_conv_scratch_bytes, onednn_conv_run_avx2},
+#endif
+    {"onednn_convolution", PORT_F32, "ref", 0, onednn_conv_check, onednn_conv_scratch_bytes, onednn_conv_run_ref},
+    {.op = NULL},
+};
