@@ -193,3 +193,61 @@ def test_a_value_changed_in_place_is_left_alone():
     module = drawn(Scatter())
     assert "weight-transposed" in [why(module, changed(module, fc__weight=module.fc.weight.t()), X).cause]
     assert why(module, lambda x: module.fc(torch.sigmoid(torch.cat([2 * x[..., :4] + 1, 2 * x[..., 4:]], -1))), X).cause == "activation"
+
+
+def test_a_program_by_itself(tmp_path):
+    """A recorded program is a reference too, with its capture or with its parameters given."""
+    module = drawn(Block())
+    with torch.no_grad(), porting.ActivationCollector(module, tmp_path / "c"):
+        module(X)
+    with torch.no_grad():
+        actual = changed(module, norm__weight=module.norm.weight + 1)(X)
+    with porting.open(tmp_path / "c") as capture:
+        program = capture.programs[0]
+        assert porting.explain(program, actual, inputs={"0": X}, capture=capture).cause == "weight-plus-one"
+        assert porting.explain(program, module(X), inputs={"0": X}, capture=capture).cause == "none"
+        given = {"0": X, **{name: capture.parameters[name] for name in capture.parameters}}
+        assert porting.explain(program, actual, inputs=given).cause == "weight-plus-one"
+        with pytest.raises(porting.PortingError, match="needs 'norm.weight'"):
+            porting.explain(program, actual, inputs={"0": X})
+        with pytest.raises(porting.ShapeError, match="expected shape"):
+            porting.explain(program, actual[:1], inputs=given)
+
+
+def own_generator():
+    """The example of docs/CAUSES.md, as it stands there."""
+    text = (ROOT / "docs" / "CAUSES.md").read_text()
+    return text.partition("## A generator of one's own")[2].partition("```python\n")[2].partition("```")[0]
+
+
+def test_the_documented_generator_works():
+    """It is named where it is right, and not where it is wrong."""
+    from porting.diagnose import hypothesis
+
+    kept = list(hypothesis._generators)
+    try:
+        exec(own_generator(), {})
+        module = drawn(nn.Sequential(nn.Linear(24, 24), nn.Tanh()))
+        assert why(module, lambda x: torch.tanh(module(x)), X).cause == "tanh-twice"
+        other = why(module, lambda x: torch.sin(module[0](x)), X)
+        assert other.cause != "tanh-twice" and "tanh-twice" in {r.cause for r in other.ranked}
+    finally:
+        hypothesis._generators[:] = kept
+    assert why(module, lambda x: torch.tanh(module(x)), X).cause != "tanh-twice"
+
+
+def test_a_generator_that_fails_is_listed():
+    from porting.diagnose import generator, hypothesis
+
+    kept = list(hypothesis._generators)
+    try:
+        @generator
+        def failing(case):
+            raise KeyError("no such op")
+            yield
+
+        module = drawn(nn.Linear(24, 24))
+        found = why(module, changed(module, weight=module.weight.t()), X)
+        assert found.cause == "weight-transposed" and any("failing: KeyError" in line for line in found.not_run)
+    finally:
+        hypothesis._generators[:] = kept

@@ -25,7 +25,7 @@ class Attention:
     """One attention. T queries, S keys; arrays in float64.
 
     index : its op. logits() : (.., T, S) products of q and k, not scaled. scale : factor. cap : tanh cap or 0. mask() : additive, broadcastable to the logits, or None
-    override(p) : values to put in place for probabilities p.
+    override(p) : values to put in place for probabilities p. head, heads : their size and number, 0 if they are not known.
     """
 
     index: int
@@ -34,6 +34,8 @@ class Attention:
     cap: float
     mask: Callable[[], np.ndarray | None]
     override: Callable[[np.ndarray], dict[int, np.ndarray]]
+    head: int = 0
+    heads: int = 0
 
 
 def additive(mask: np.ndarray) -> np.ndarray:
@@ -66,7 +68,7 @@ def fused(case: Case, index: int) -> Attention:
     out = op.outputs[0]
     return Attention(
         index, lambda: wide(q) @ wide(k).swapaxes(-1, -2), scale, 0.0, mask,
-        lambda p: {out: (p @ wide(v)).astype(case.intermediates()[out].dtype)},
+        lambda p: {out: (p @ wide(v)).astype(case.intermediates()[out].dtype)}, shape[-1], heads,
     )  # fmt: skip
 
 
@@ -77,7 +79,7 @@ def written_out(case: Case, index: int) -> Attention | None:
     if rank < 2 or op.args[1] not in (-1, rank - 1):
         return None
     masks: list[Callable[[], np.ndarray]] = []
-    scale, cap, seen_cap = 1.0, 0.0, False
+    scale, cap, seen_cap, head = 1.0, 0.0, False, 0
     value = op.inputs[0]
     for _ in range(16):
         made = case.producers.get(value)
@@ -85,6 +87,7 @@ def written_out(case: Case, index: int) -> Attention | None:
         if step is None:
             return None
         if step.base in ("bmm", "mm", "baddbmm"):
+            head = case.values[step.inputs[-2]][1][-1]
             break
         if step.base in ("view", "_unsafe_view", "_to_copy", "clone", "expand", "reshape", "unsqueeze", "squeeze"):
             value = step.inputs[0]
@@ -127,7 +130,7 @@ def written_out(case: Case, index: int) -> Attention | None:
     out = op.outputs[0]
     return Attention(
         index, lambda: case.intermediates()[product].astype(np.float64).reshape(shape), scale, cap, mask,
-        lambda p: {out: p.astype(case.intermediates()[out].dtype).reshape(shape)},
+        lambda p: {out: p.astype(case.intermediates()[out].dtype).reshape(shape)}, head, shape[1] if rank == 4 else 0,
     )  # fmt: skip
 
 
@@ -302,12 +305,11 @@ def window_of(hidden: np.ndarray) -> int | None:
 def logits(case: Case) -> Iterator[Hypothesis]:
     """Scale absent, squared, of another size; softcap ignored or added; a sink; softmax over another axis, in half, absent."""
     for a in find_attentions(case):
-        op = case.ops[a.index]
-        if op.base.startswith("_scaled_dot_product"):
-            head, heads = case.values[op.inputs[0]][1][-1], case.values[op.inputs[0]][1][1]
-        else:
-            head = heads = 0
-        rows = list(factor_variants(a.scale)) + ([("1/head size", 1 / head), ("1/sqrt(hidden size)", 1 / math.sqrt(head * heads))] if head else [])
+        rows = list(factor_variants(a.scale))
+        if a.head:
+            rows += [("1/sqrt(head size)", 1 / math.sqrt(a.head)), ("1/head size", 1 / a.head), ("sqrt(head size)", math.sqrt(a.head))]
+        if a.head and a.heads:
+            rows.append(("1/sqrt(hidden size)", 1 / math.sqrt(a.head * a.heads)))
         for label, new in rows:
             if not math.isclose(new, a.scale, rel_tol=1e-9) and (a.scale != 1.0 or label != "factor missing"):
                 yield changed(case, a, "attention-scale", f"port scales q.k by {show(new)} ({label}), reference by {show(a.scale)}",

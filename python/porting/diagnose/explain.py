@@ -24,8 +24,9 @@ def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture
 
     Parameters
     ----------
-    reference : a captured module's name (then `capture` is needed), a captured `Call`, or a torch module (then `inputs` is needed:
-        a tuple of positional arguments or a dict of keyword arguments).
+    reference : a captured module's name (then `capture` is needed), a captured `Call`, a torch module or anything else that computes with torch
+        (then `inputs` is needed: a tuple of positional arguments or a dict of keyword arguments), or a `porting.program.Program` (then `inputs` is a
+        dict: leaf path of the program's root to array, and parameter or constant name to array; `capture` gives those that are not in it).
     actual : what the port returned for the same inputs: an array (the module's only output), a sequence in the order of the module's
         outputs, or a dict of leaf path to array. Torch tensors are taken too.
     inputs : for a torch module: its inputs. For a captured module: dict of leaf path to array with the inputs that the port really got,
@@ -47,9 +48,14 @@ def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture
         return diagnose(case_of_call(capture, found, actual, inputs))
     if hasattr(reference, "outputs") and hasattr(reference, "module") and capture is not None:
         return diagnose(case_of_call(capture, reference, actual, inputs))
+    if isinstance(reference, programs.Program):
+        return diagnose(case_of_program(reference, actual, inputs or {}, capture))
     if callable(reference) and inputs is not None:
         return explain_module(reference, actual, inputs)
-    raise TypeError(f"explain: reference is a captured module's name with capture=, or a torch module with inputs=; got {type(reference).__name__}")
+    raise TypeError(
+        f"explain: reference is a captured module's name with capture=, a torch module or a Program with inputs=; got {type(reference).__name__}"
+        + (" without inputs=" if callable(reference) else "")
+    )
 
 
 def explain_module(module: Any, actual: Any, inputs: Any) -> Diagnosis:
@@ -66,20 +72,25 @@ def explain_module(module: Any, actual: Any, inputs: Any) -> Diagnosis:
 
 def actual_leaves(actual: Any, call: Call) -> dict[str, np.ndarray]:
     """The port's outputs by the leaf paths of the captured call."""
-    paths = list(call.outputs)
+    leaves = by_leaf(actual, call.module, list(call.outputs))
+    for path, array in leaves.items():
+        if array.shape != call.outputs[path].shape:
+            raise ShapeError(f"{call.full_name('out', path)}: expected shape {call.outputs[path].shape}, got {array.shape}")
+    return leaves
+
+
+def by_leaf(actual: Any, module: str, paths: list[str]) -> dict[str, np.ndarray]:
+    """What a port returned, by the leaf paths of the reference's outputs: by name or by order."""
     if isinstance(actual, Mapping):
         leaves = {str(k): as_array(v) for k, v in actual.items()}
         unknown = [k for k in leaves if k not in paths]
         if unknown:
-            raise PortingError(f"{call.module}: no output {unknown[0]!r}; the captured outputs are {', '.join(paths)}")
+            raise PortingError(f"{module}: no output {unknown[0]!r}; the captured outputs are {', '.join(paths)}")
     else:
         given = list(actual) if isinstance(actual, (list, tuple)) else [actual]
         if len(given) > len(paths):
-            raise PortingError(f"{call.module}: {len(given)} outputs given, {len(paths)} captured")
+            raise PortingError(f"{module}: {len(given)} outputs given, {len(paths)} captured")
         leaves = {p: as_array(v) for p, v in zip(paths, given, strict=False)}
-    for path, array in leaves.items():
-        if array.shape != call.outputs[path].shape:
-            raise ShapeError(f"{call.full_name('out', path)}: expected shape {call.outputs[path].shape}, got {array.shape}")
     return leaves
 
 
@@ -121,9 +132,56 @@ def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str,
         neighbours=capture.parameters,
         others=lambda: other_tensors(capture, call),
         leaves=leaves,
-        inner=[(i.begin - interval.begin, i.end - interval.begin, i.name) for i in program.intervals
-               if interval.begin <= i.begin and i.end <= interval.end and i.begin < i.end and i.name != interval.name],
+        inner=inner_modules(program, interval),
     )
+
+
+def case_of_program(program: programs.Program, actual: Any, inputs: Mapping[str, Any], capture: Capture | None) -> Case:
+    """A recorded program by itself: its root's outputs for these inputs are what the port's are held against."""
+    use_provider("auto")
+    interval = next(iter(program.of_module(program.root)), None)
+    if interval is None or program.reason or interval.reason:
+        raise programs.NoProgramError(f"{program.root or 'the root'}: {program.reason or (interval and interval.reason) or 'the program has no entry for its root'}")
+    symbols = dict(zip(program.symbols, program.call_symbols.get(program.calls[0], []), strict=False))
+    external = program.external(interval)
+    names = {v: path for path, v in interval.inputs.items()}
+    feeds = {}
+    for v in dict.fromkeys([*external, *(v for v in interval.outputs.values() if v in names)]):
+        name = names.get(v) or interval.captured.get(v) or program.constants.get(v) or program.parameters.get(v) or f"value {v}"
+        if name in inputs:
+            feeds[v] = as_array(inputs[name])
+        elif capture is not None and v not in names and (name in capture.parameters or name in capture):
+            feeds[v] = capture.parameters[name] if name in capture.parameters else capture[name]
+        else:
+            raise PortingError(f"explain: the program of {program.root or 'the root'} needs {name!r}; give it in inputs={'' if v in names else ', or the capture'}")
+    missing = {op[0] for op in program.ops[interval.begin : interval.end] if not can_run(op[0])}
+    if missing:
+        raise programs.UnsupportedError(f"{program.root or 'the root'}: no kernel for {', '.join(sorted(missing))}")
+    profile = settings(AS_CAPTURED, capture.environment).options if capture is not None else {"provider": "auto"}
+    case = Case(
+        module=program.root or "the root", values=resolve(program.values, symbols),
+        ops=[Op.from_json(resolve(op, symbols)) for op in program.ops[interval.begin : interval.end]],
+        feeds=feeds, parameters={v: n for v, n in program.parameters.items() if v in external and v not in names}, outputs=dict(interval.outputs), expected={},
+        actual=by_leaf(actual, program.root, list(interval.outputs)), profile=profile,
+        neighbours=capture.parameters if capture is not None else inputs_of(inputs),
+        leaves={v: f"in.{p}" for v, p in names.items() if v in external}, inner=inner_modules(program, interval),
+    )  # fmt: skip
+    case.outputs = {leaf: v for leaf, v in case.outputs.items() if leaf in case.actual}
+    case.expected = case.reference()
+    for leaf, array in case.actual.items():
+        if array.shape != case.expected[leaf].shape:
+            raise ShapeError(f"{case.module}: output {leaf}: expected shape {case.expected[leaf].shape}, got {array.shape}")
+    return case
+
+
+def inputs_of(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: as_array(value) for name, value in inputs.items()}
+
+
+def inner_modules(program: programs.Program, interval: programs.Interval) -> list[tuple[int, int, str]]:
+    """[begin, end) of the modules inside, counted from the first op of the interval, with their names."""
+    return [(i.begin - interval.begin, i.end - interval.begin, i.name) for i in program.intervals
+            if interval.begin <= i.begin and i.end <= interval.end and i.begin < i.end and i.name != interval.name]
 
 
 def other_tensors(capture: Capture, call: Call) -> dict[str, np.ndarray]:

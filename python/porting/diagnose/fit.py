@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .attention import changed, find_attentions, probabilities
+from .attention import Attention, changed, find_attentions, probabilities
 from .case import VIEWS, Case
 from .constants import EPS_ARGUMENT, is_eps, is_number, show
 from .hypothesis import Hypothesis, Outputs, edited, overridden
@@ -57,7 +57,10 @@ def times(x: np.ndarray, factor: float) -> np.ndarray:
 def attentions(case: Case) -> Iterator[Hypothesis]:
     """The scale of q.k, and a tanh cap, of any size."""
     for a in find_attentions(case):
-        scale = newton(case, lambda s, a=a: flat(case.run_override(a.override(probabilities(a, scale=s))), case), a.scale)
+        def scaled(s: float, a: Attention = a) -> np.ndarray:
+            return flat(case.run_override(a.override(probabilities(a, scale=s))), case)
+
+        scale = newton(case, scaled, a.scale) or nearest(case, scaled, a.scale * np.geomspace(1 / 64, 64, 25))
         if scale is not None:
             yield changed(case, a, "attention-scale", f"port scales q.k by {show(scale)}, reference by {show(a.scale)}", lambda a=a, s=scale: probabilities(a, scale=s))
         caps = np.geomspace(1, 200, 24)
