@@ -384,6 +384,80 @@ def two_rows(m):
     return port
 
 
+# ---------------------------------------------------------------- transposed convolution
+
+
+def upward(groups=1):
+    return lambda: drawn(nn.ConvTranspose2d(8, 6, 4, stride=2, padding=1, groups=groups))
+
+
+@fault("kernel-flipped", upward(), IMAGE)
+def up_flipped(m):
+    return changed(m, weight=m.weight.flip(2, 3))
+
+
+@fault("kernel-transposed", upward(), IMAGE)
+def up_transposed(m):
+    return changed(m, weight=m.weight.transpose(2, 3))
+
+
+@fault("bias-missing", upward(), IMAGE)
+def up_bias(m):
+    return changed(m, bias=torch.zeros(6))
+
+
+@fault("padding", upward(), IMAGE)
+def up_cut_at_the_end(m):
+    return lambda x: F.conv_transpose2d(x, m.weight, m.bias, 2, 0)[:, :, :-2, :-2]
+
+
+@fault("groups-order", upward(2), IMAGE)
+def up_groups(m):
+    return lambda x: m(x.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2))
+
+
+@fault("operand-precision", upward(), IMAGE)
+def up_bf16(m):
+    return lambda x: F.conv_transpose2d(x.bfloat16().float(), m.weight.bfloat16().float(), m.bias, 2, 1)
+
+
+# ---------------------------------------------------------------- rotary embedding as a product of complex numbers
+
+
+class Complex(nn.Module):
+    def __init__(self, n=32, h=4):
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(n, n, bias=False) for _ in range(4))
+        self.h, self.sign, self.base = h, 1, 10000.0
+
+    def turn(self, x):
+        angles = torch.arange(x.shape[1])[:, None] * self.base ** (-torch.arange(0, x.shape[-1], 2) / x.shape[-1])
+        turn = torch.polar(torch.ones_like(angles), self.sign * angles)[None, :, None]
+        return torch.view_as_real(torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2)) * turn).flatten(3)
+
+    def forward(self, x):
+        q, k, v = (f(x).unflatten(-1, (self.h, -1)) for f in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (self.turn(q), self.turn(k), v)), is_causal=True)
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+@fault("rope-sign", lambda: drawn(Complex()), Q)
+def complex_sign(m):
+    return changed(m, sign=-1)
+
+
+@fault("rope-base", lambda: drawn(Complex()), Q)
+def complex_base(m):
+    return changed(m, base=777.0)
+
+
+@fault("rope-interleaved", lambda: drawn(Complex()), Q)
+def complex_as_halves(m):
+    other = changed(m)
+    other.turn = lambda x: half_rope(x.transpose(1, 2), *tables(torch.arange(x.shape[1]), x.shape[-1])).transpose(1, 2)
+    return other
+
+
 @pytest.mark.parametrize(("cause", "make", "port", "inputs"), CASES)
 def test_the_fault_is_named(cause, make, port, inputs):
     torch.manual_seed(0)

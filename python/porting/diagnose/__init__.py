@@ -144,9 +144,10 @@ def simplest(named: list[Ranked]) -> list[Ranked]:
     explains it; a cause with a meaning (a mask absent) before an op that is only said to be missing or another."""
     whole = [r for r in named if not r.detail.startswith("in ")]
     named = whole or named
-    return sorted(named, key=lambda r: (r.cause in outputs.CAUSES, r.cause in GENERIC))
+    return sorted(named, key=lambda r: (r.cause in outputs.CAUSES, r.cause in GENERIC, r.cause in UNLIKELY))
 
 
+UNLIKELY = {"rope-reversed", "accumulation-half"}
 GENERIC = {"op-missing", "op-other", "op-order", "axis", "operands-exchanged", "wrong-operand"}  # a changed op, whatever it means in the module
 
 

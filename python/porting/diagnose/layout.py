@@ -148,7 +148,11 @@ def other_slice(x: np.ndarray, op: Op, by: int, shape: list[int]) -> np.ndarray:
 def convolution(case: Case) -> Iterator[Hypothesis]:
     """Padding at one side, of another kind; dilation with the padding that keeps the shape; groups in another order."""
     for i, op in enumerate(case.ops):
-        if op.base != "convolution" or op.args[6]:
+        if op.base != "convolution":
+            continue
+        if op.args[6]:
+            yield from crops(case, i, op)
+            yield from group_orders(case, op, op.inputs[0])
             continue
         x, weight = op.inputs[0], op.inputs[1]
         n = len(case.values[x][1]) - 2
@@ -173,6 +177,32 @@ def convolution(case: Case) -> Iterator[Hypothesis]:
                             lambda q, i=i, s=s, x=x, pads=padding, need=need: cut(case, q, i, x, s, pads, need),
                         )  # fmt: skip
         yield from group_orders(case, op, x)
+
+
+def crops(case: Case, index: int, op: Op) -> Iterator[Hypothesis]:
+    """A transposed convolution whose whole result is cut at other sides."""
+    made = op.outputs[0]
+    n = len(case.values[made][1]) - 2
+    padding = ints(op.args[4]) * (n if len(ints(op.args[4])) == 1 else 1)
+    for words, starts in (("at the end alone", [0] * n), ("at the beginning alone", [2 * p for p in padding]), ("one more at the beginning", [p + 1 for p in padding]),
+                          ("one less at the beginning", [p - 1 for p in padding])):  # fmt: skip
+        if starts != padding and all(0 <= s <= 2 * p for s, p in zip(starts, padding)):
+            yield edited(case, "padding", f"port cuts the transposed convolution {words}, reference at both sides", lambda d, s=starts: cropped(d, index, padding, s))
+
+
+def cropped(draft: Draft, index: int, padding: list[int], starts: list[int]) -> None:
+    op = draft.ops[index]
+    made = op.outputs[0]
+    shape = list(draft.values[made][1])
+    whole = [*shape[:2], *(m + 2 * p for m, p in zip(shape[2:], padding))]
+    value = draft.new_value(made, shape=whole)
+    op.outputs, op.args[4] = [value], {"list": [0] * len(padding)}
+    for k, start in enumerate(starts):
+        whole[2 + k] = shape[2 + k]
+        part = draft.new_value(made, shape=whole)
+        draft.ops.insert(index + 1 + k, Op("aten.slice.Tensor", [{"v": value}, 2 + k, start, start + shape[2 + k]], {}, [part]))
+        value = part
+    draft.ops.insert(index + 1 + len(starts), Op("aten.clone.default", [{"v": value}], {"memory_format": {"memory_format": "contiguous"}}, [made]))
 
 
 def cut(case: Case, draft: Draft, index: int, x: int, stride: int, padding: list[int], need: list[int]) -> None:

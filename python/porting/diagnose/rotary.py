@@ -179,7 +179,7 @@ def positions(case: Case, group: list[Rotation], changed: Callable) -> Iterator[
     if start:
         yield changed("rope-offset", "port counts positions from 0, not from where the cache ends", lambda r, x: rotate(r, x, np.arange(len(r.angles))[:, None] * speeds(r)))
     n = len(group[0].angles)
-    yield changed("rope-offset", "port has the positions in reverse order", lambda r, x: rotate(r, x, r.angles[::-1]))
+    yield changed("rope-reversed", "port has the positions in reverse order", lambda r, x: rotate(r, x, r.angles[::-1]))
     yield changed("rope-offset", "port uses position 0 everywhere", lambda r, x: rotate(r, x, np.repeat(r.angles[:1], len(r.angles), 0)))
     at = start + np.arange(n)
     for base in BASES:
