@@ -123,6 +123,14 @@ def verdict(said, fault, place=None):
     return "right"
 
 
+def margins(said, fault):
+    """(what the named cause leaves, the least that a cause which is wrong leaves), in units of rounding; None where there is none."""
+    ranked = getattr(said, "ranked", [])
+    named = {said.detail, *(r.detail for r in said.also)}
+    wrong = [r.residual for r in ranked if r.cause not in fault.causes and r.detail not in named and r.explained > 0]
+    return (said.residual if said.cause in fault.causes else None), min(wrong, default=None)
+
+
 @contextlib.contextmanager
 def planted(model, fault, site):
     with fault.plant(model, site):
@@ -169,7 +177,7 @@ def trials(name, model, inputs, reference, faults, levels, folder, rows, verbose
                 outcome = verdict(said, fault)
                 if outcome != "right" and said.cause in ("none", "rounding") and size < 40:
                     outcome = "no trace"
-            rows.append((name, fault.name, level, outcome, took, said.cause in fault.causes))
+            rows.append((name, fault.name, level, outcome, took, said.cause in fault.causes, *margins(said, fault)))
             if verbose or outcome not in ("right", "no trace"):
                 also = f" (also {', '.join(r.cause for r in said.also)})" if said.also else ""
                 print(f"  {outcome}: {name}: {fault.name} at {site.module} #{site.number}, {level}: {said.cause}: {said.detail[:160]}{also}", flush=True)
@@ -273,6 +281,11 @@ def summarise(rows, cleans, blamed):
         seconds = [r[4] for r in these]
         print(f"{level:<7} {n} faults: {total['right']} named ({total['right'] / n:.1%}; {sum(r[5] for r in these) / n:.1%} first), {total['wrong']} wrongly, "
               f"{total['elsewhere']} elsewhere, {total['unknown']} unknown, {total['missed']} missed; {statistics.median(seconds):.2f} s of processor time (median), {max(seconds):.2f} s (worst)")  # fmt: skip
+    right = sorted(r[6] for r in rows if r[3] == "right" and r[6] is not None)
+    wrong = sorted(r[7] for r in rows if r[3] == "right" and r[7] is not None)
+    if right and wrong:
+        print(f"left by the right cause: {np.quantile(right, 0.5):.2g} units (median), {np.quantile(right, 0.99):.2g} (99 of 100), {right[-1]:.2g} (most); "
+              f"left by the best wrong one: {wrong[0]:.2g} (least), {np.quantile(wrong, 0.01):.2g} (1 of 100), {np.quantile(wrong, 0.5):.2g} (median)")  # fmt: skip
     by_fault = defaultdict(Counter)
     for r in rows:
         by_fault[r[1]][r[3]] += 1
