@@ -861,7 +861,7 @@ attention("logits_bf16", ("softmax-precision", "operand-precision", "result-prec
 attention("logits_f16", ("softmax-precision", "operand-precision", "result-precision"), {"logits": F16})
 attention("normalised_late", ("mask-after-softmax", "mask-absent"), {"mask": lambda m: None}, "mask")
 attention("heads_unmerged", ("head-order", "axes-order"), {"out": lambda y: y.reshape(y.shape[0], y.shape[2], y.shape[1], -1).transpose(1, 2)})
-attention("self_hidden", ("mask-off-by-one", "mask-self-hidden"), {"logits": lambda x: x + torch.diag_embed(torch.full((x.shape[-1],), -1e4)) if x.shape[-1] == x.shape[-2] else x})
+attention("self_hidden", ("mask-off-by-one", "mask-diagonal"), {"logits": lambda x: x + torch.diag_embed(torch.full((x.shape[-1],), -1e4)) if x.shape[-1] == x.shape[-2] else x})
 attention("window_three", ("window-added", "window-off-by-one", "window"), {"logits": lambda x: x.masked_fill(torch.ones(x.shape[-2:], dtype=torch.bool).tril(-3), -1e30)})
 attention("distance_bias", ("unknown",), {"logits": lambda x: x - 0.25 * (torch.arange(x.shape[-2])[:, None] - torch.arange(x.shape[-1])).abs()})
 FAULTS[:] = [f for f in FAULTS if not f.name.endswith(("with_sink", "normalised_late"))]

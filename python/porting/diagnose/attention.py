@@ -224,13 +224,17 @@ def unmasked_variants(case: Case, a: Attention, causal: np.ndarray) -> Iterator[
     yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda: probabilities(a, mask=causal))
     if t == s:
         yield changed(case, a, "mask-diagonal", "port hides each position from itself", lambda: probabilities(a, mask=np.where(np.eye(t, dtype=bool), -np.inf, 0.0)))
-        away = np.abs(np.arange(t)[:, None] - np.arange(s)[None, :])
-        for width in range(1, min(s, 17)):
-            detail = f"port attends to positions at most {width - 1} away, reference to all"
-            yield changed(case, a, "window-added", detail, lambda w=width: probabilities(a, mask=np.where(away < w, 0.0, -np.inf)))
-            detail = f"port attends to the last {width} positions and all later ones, reference to all"
-            behind = np.arange(s)[None, :] <= np.arange(t)[:, None] - width
-            yield changed(case, a, "window-added", detail, lambda b=behind: probabilities(a, mask=np.where(b, -np.inf, 0.0)))
+        for words, hides in windows(t):
+            yield changed(case, a, "window-added", f"port {words}, reference to all", lambda h=hides: probabilities(a, mask=np.where(h, -np.inf, 0.0)))
+
+
+def windows(t: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(words, what is hidden) for T x T attentions that see a part of what is before and after."""
+    away = np.arange(t)[:, None] - np.arange(t)[None, :]
+    for width in range(1, min(t, 17)):
+        yield f"attends to positions at most {width - 1} away", np.abs(away) >= width
+        if width > 1:
+            yield f"attends to the last {width} positions and all later ones", away >= width
 
 
 def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray, causal: np.ndarray) -> Iterator[Hypothesis]:
@@ -275,6 +279,8 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
             yield one("window-ignored", "port hides the padding but attends to all positions, reference to a window of them", with_hidden(columns | np.zeros_like(hidden)))
         if t > 1:
             yield one("mask-causal", "port is causal beside the reference's mask", with_hidden(hidden | later))
+        for words, hides in windows(t) if t == s and t > 1 else ():
+            yield one("window-added", f"port {words}, reference to all", with_hidden(hidden | hides))
         for shift in (1, -1):
             yield one("mask-off-by-one", f"port has the mask moved by {shift:+d} position", with_hidden(np.roll(hidden, shift, axis=-1)))
     square = hidden.shape[-1] == hidden.shape[-2] and t > 1
