@@ -11,6 +11,7 @@ typedef struct value_info {
     const port_arg *shape;  /* ndim, INT or SYM */
     const port_arg *strides; /* ndim */
     port_arg offset;
+    int64_t lead_bytes; /* where its storage began after a multiple of 64 */
 } value_info;
 
 typedef struct op_info {

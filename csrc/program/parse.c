@@ -229,8 +229,8 @@ parse_ints(parser *p, const port_json_value *list, const port_arg **out)
 static port_status
 parse_value(parser *p, const port_json_value *json, value_info *value)
 {
-    NEED(is_kind(json, JSON_ARRAY) && json->count == 4 && json->as.items[0].kind == JSON_STRING, json,
-         "a value is [dtype, shape, strides, storage offset]");
+    NEED(is_kind(json, JSON_ARRAY) && (json->count == 4 || json->count == 5) && json->as.items[0].kind == JSON_STRING, json,
+         "a value is [dtype, shape, strides, storage offset] or has a fifth entry, where its storage began");
     const port_json_value *shape = &json->as.items[1], *strides = &json->as.items[2];
     value->dtype = port_dtype_from_name(json->as.items[0].as.text);
     port_status status = parse_ints(p, shape, &value->shape);
@@ -248,6 +248,11 @@ parse_value(parser *p, const port_json_value *json, value_info *value)
     NEED(value->has_strides || strides->count == 0, strides, "a value has as many strides as sizes");
     NEED((value->offset.kind == PORT_ARG_INT && value->offset.i >= 0) || value->offset.kind == PORT_ARG_SYM, &json->as.items[3],
          "a storage offset is an integer >= 0");
+    if (json->count == 5) {
+        const port_json_value *lead = &json->as.items[4];
+        NEED(lead->kind == JSON_INT && lead->as.integer >= 0 && lead->as.integer < 64, lead, "a storage begins 0 to 63 bytes after a multiple of 64");
+        value->lead_bytes = lead->as.integer;
+    }
     return PORT_OK;
 }
 

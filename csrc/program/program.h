@@ -65,7 +65,7 @@ typedef struct port_result {
 
 /* Runs ops [begin, end).
  * feeds: borrowed, or copied if an op writes to them in place, or if they do not lie as recorded: with other strides, or at
- *          another distance from a multiple of 64 bytes than the storage offset gives.
+ *          another distance from a multiple of 64 bytes than the storage offset and the storage's beginning give.
  * fetches: value numbers; results[i] is a row-major copy of value fetches[i] as it stands *after the interval*
  *          unless fetch_at[i] >= 0, which asks for the value right after op fetch_at[i].
  * Returns: PORT_OK; UNSUPPORTED (op, dtype: the message names them), SHAPE, DTYPE, VALUE, NOMEM. Never crashes on

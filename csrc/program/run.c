@@ -182,7 +182,8 @@ take_feed(run_state *run, const port_feed *feed)
         return status;
     }
     int64_t offset = eval_int(&run->sizes, &info->offset), size = (int64_t)port_dtype_size(info->dtype);
-    uint64_t lead_bytes = (uint64_t)offset * (uint64_t)size % 64; /* the alignment, too, decides the bits of a library's products */
+    int64_t begins = info->lead_bytes % size == 0 ? info->lead_bytes : 0; /* the alignment, too, decides the bits of a library's products */
+    uint64_t lead_bytes = ((uint64_t)offset * (uint64_t)size + (uint64_t)begins) % 64;
     bool fits = info->has_strides && memcmp(shape, tensor.shape, (size_t)tensor.ndim * sizeof shape[0]) == 0;
     if (fits && same_strides(tensor.ndim, shape, strides, tensor.strides) && (uintptr_t)tensor.buffer->data % 64 == lead_bytes) {
         for (int32_t d = 0; d < tensor.ndim; d++) { /* strides of dimensions of size 1 are free, and torch looks at them */

@@ -34,6 +34,7 @@ _MEMORY_FORMATS = {
 _PLAIN = frozenset((int, bool, str, type(None)))
 _TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
 _NO_ARGUMENTS: dict[str, Any] = {}
+_VECTOR_BYTES = 16  # what a library's small products look at: parameters read from files (safetensors) need not begin there
 _OUTSIDE = -1  # "made at op" of a value that no op made
 
 # Ops whose result decides what the model does next; a program with one of them stands only for calls that were recorded.
@@ -500,6 +501,9 @@ class Recorder(TorchDispatchMode):
                 name = self._current_parameter_name(tensor)
                 if name is not None:
                     recording.parameters[value] = name
+                    lead = (tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()) % 64
+                    if lead % _VECTOR_BYTES:
+                        recording.values[value] += (lead,)
         else:  # without strides there are no kernels: the ops are reported by name
             recording.values.append((tensor.dtype, tuple(tensor.shape), (), 0))
         recording.references.append(_Value(value))
@@ -651,7 +655,7 @@ def _finish(recording: _Recording) -> dict[str, Any]:
     }  # fmt: skip
     if recording.reason is not None:
         return {**program, "reason": recording.reason, "values": [], "ops": [], "parameters": {}, "constants": {}, "modules": []}
-    program["values"] = [[dtype_name(d), list(shape), list(strides), offset] for d, shape, strides, offset in recording.values]
+    program["values"] = [[dtype_name(d), list(shape), list(strides), *offsets] for d, shape, strides, *offsets in recording.values]
     program["ops"] = [
         [name, [_to_json(a) for a in args], {k: _to_json(a) for k, a in named}, list(outputs), *(_to_json(a) for a in answer)]
         for name, args, named, outputs, *answer in recording.ops
