@@ -138,7 +138,8 @@ typedef struct port_writer port_writer;
 typedef struct port_writer_options {
     uint64_t budget_bytes;  /* most bytes of tensors that wait for the disk; 0: 256 MiB */
     uint64_t segment_bytes; /* a segment is sealed when it reaches this; 0: 1 GiB */
-    uint32_t rank;          /* rank of this process; 0 for a single one */
+    uint32_t rank;          /* rank of this process; 0 for a single one. MANIFEST.json is written by the rank that
+                             * made the directory, which is 0 where there is one; the others leave it alone */
 } port_writer_options;
 
 /* Creates the capture directory `path` and starts the thread that writes it.

@@ -61,7 +61,7 @@ put_manifest(port_writer *writer, const char *text, size_t size, bool finished, 
             status = as_value_error(err);
         }
     }
-    if (status == PORT_OK) {
+    if (status == PORT_OK && writer->owns_manifest) { /* another rank's describes the run */
         status = write_manifest(writer, out.data, out.size, err);
     }
     if (status == PORT_OK) {
@@ -77,9 +77,10 @@ put_manifest(port_writer *writer, const char *text, size_t size, bool finished, 
 /* ------------------------------------------------------------------ create */
 
 static port_status
-make_directory(const char *path, bool may_exist, port_error *err)
+make_directory(const char *path, bool may_exist, bool *is_new, port_error *err)
 {
-    if (port_io->mkdir(path, 0777) == 0 || (may_exist && errno == EEXIST)) {
+    *is_new = port_io->mkdir(path, 0777) == 0;
+    if (*is_new || (may_exist && errno == EEXIST)) {
         return PORT_OK;
     }
     if (errno == EEXIST) {
@@ -147,14 +148,15 @@ make_files(port_writer *writer, uint64_t budget_bytes, bool *made, port_error *e
 {
     int journal_fd = -1;
     bool shared = writer->rank > 0; /* the other ranks write into the same directory */
-    port_status status = make_directory(writer->path, shared, err);
+    port_status status = make_directory(writer->path, shared, &writer->owns_manifest, err);
     if (status != PORT_OK) {
         return status;
     }
     *made = !shared;
     status = put_manifest(writer, NULL, 0, false, err);
     if (status == PORT_OK) {
-        status = make_directory(writer->directory, false, err);
+        bool is_new;
+        status = make_directory(writer->directory, false, &is_new, err);
     }
     if (status == PORT_OK) {
         status = make_journal(writer, &journal_fd, err);

@@ -20,6 +20,7 @@ struct port_writer {
     char *path, *directory; /* of the capture; of this rank */
     uint64_t segment_bytes;
     uint32_t rank;
+    bool owns_manifest; /* made the capture's directory; every other rank leaves MANIFEST.json alone */
     pid_t pid;            /* of the process that made it: a forked child must not write */
     pthread_mutex_t lock; /* producers take turns; everything below is under it */
     atomic_bool closed; /* written under the lock, read without */

@@ -18,7 +18,7 @@ from .compare import cause_of_callable, check_layout_used, open_reference, rows_
 from .interop.propose import Search
 from .likeness import likeness
 from .pair import compare_arrays
-from .port import as_array
+from .port import as_array, run_port
 from .providers import use_provider
 from .report import Report, Row
 from .report.text import clean, describe
@@ -309,14 +309,29 @@ def test_layer(port: Callable[..., Any], activations: Any, name: str, *, tol: st
         chosen, warning = use_provider("auto")
         port = under_reference_names({name: port}, capture, None, layout)[name]
         search = Search()
-        rows = [row for one in calls for row in rows_of_call(capture, one, port, judge, chosen, search)]
+        failures: list[Exception] = []
+        rows = [row for one in calls for row in rows_of_call(capture, one, _KeepingFailures(port, failures), judge, chosen, search)]
         check_layout_used([port])
         report = Report(rows, len(calls), what="compare", tolerance=judge.name, environment={"provider": chosen}, warnings=[warning] if warning else [],
                         proposals=search.found)
         report.cause = cause_of_callable(capture, report, lambda module: port)
     if not report.passed:
-        raise ParityError(_layer_message(name, report), report)
+        raise ParityError(_layer_message(name, report), report) from (failures[0] if failures else None)
     return report
+
+
+class _KeepingFailures:
+    """A port that remembers what it raised, so that its traceback is not lost."""
+
+    def __init__(self, port: Any, failures: list[Exception]) -> None:
+        self.port, self.failures = port, failures
+
+    def run_call(self, call: Any) -> Any:
+        try:
+            return run_port(self.port, call)
+        except Exception as error:
+            self.failures.append(error)
+            raise
 
 
 test_layer.__test__ = False  # not a test itself, wherever it is imported

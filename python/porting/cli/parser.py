@@ -13,6 +13,21 @@ def _late(module, function):
     return run
 
 
+class _Command(argparse.ArgumentParser):
+    """Options may stand anywhere: `ls CAPTURE --parameters PATTERN` is what `ls CAPTURE PATTERN --parameters` is."""
+
+    mixes = True
+
+    def parse_known_args(self, args=None, namespace=None):
+        if not self.mixes:
+            return super().parse_known_args(args, namespace)
+        self.mixes = False  # the mixed form parses twice, each time as usual
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.mixes = True
+
+
 def build_parser():
     """The parser of `porting`; `parse_args().run(args)` runs the chosen command and returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -21,7 +36,7 @@ def build_parser():
         epilog="Exit codes: 0 same or done, 1 differ, 2 trouble.",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Command)
     _add_capture(commands)
     _add_looking(commands)
     _add_judging(commands)
@@ -54,6 +69,7 @@ def _add_capture(commands):
         epilog="Every module that is called from outside of any other module is a root with a capture of its own: the first in DIR, "
                "others beside it, with their class in the name. "
                "The exit code is the script's own.")
+    command.mixes = False  # what stands after SCRIPT is the script's
     command.add_argument("-o", "--output", metavar="DIR", help="the capture to create (default: SCRIPT without .py, plus .capture)")
     command.add_argument("--max-layers", type=_positive, metavar="N", help="of everything numbered (layers.0, layers.1, ...) only the first N")
     command.add_argument("--stop-after-first-step", action="store_true", help="end the script when a root is called for the second time")
