@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from ._core import FormatError
 from .capture import Capture
 from .compare import open_reference
 from .judging import class_name_of
@@ -21,13 +22,15 @@ DEVICE_WORDS = frozenset({"device", "layout"})  # keyword arguments that say whe
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One op. `module`: path of the innermost module that executed it; `arguments`: its arguments in words; `outputs`: value numbers."""
+    """One op. `module`: path of the innermost module that executed it; `arguments`: its arguments in words; `outputs`: value numbers;
+    `fusion`: number of the group of ops that the executor runs together (docs/PROGRAM.md), None if it runs by itself."""
 
     index: int
     op: str
     module: str
     arguments: str
     outputs: tuple[int, ...]
+    fusion: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Graph:
                 module = step.module
                 rows.append((f"{module or 'the root'}:", "", ""))
             made = ", ".join(self.values[v][0] for v in step.outputs) or "-"
-            rows.append((f"  {made}", ", ".join(self._form(v) for v in step.outputs[:1]), f"{step.op}({step.arguments})"))
+            rows.append((f"  {made}", ", ".join(self._form(v) for v in step.outputs[:1]), f"{step.op}({step.arguments}){f'  [fused {step.fusion}]' if step.fusion else ''}"))
         rows += [(f"  {self.values[v][0]}", self._form(v), f"is out.{path}") for path, v in self.outputs.items()]
         names, forms = (min(max(len(row[i]) for row in rows if row[1]), 40) for i in (0, 1)) if rows else (0, 0)
         lines += [f"{name.ljust(names)}  {form.ljust(forms)}  {what}".rstrip() for name, form, what in rows]
@@ -85,7 +88,8 @@ class Graph:
         return {
             "module": self.module, "class": self.class_name, "call": self.call, "step": self.step,
             "inputs": {path: value(v) for path, v in self.inputs.items()},
-            "ops": [{"index": s.index, "op": s.op, "module": s.module, "arguments": s.arguments, "outputs": [value(v) for v in s.outputs]} for s in self.steps],
+            "ops": [{"index": s.index, "op": s.op, "module": s.module, "arguments": s.arguments, "outputs": [value(v) for v in s.outputs],
+                     **({"fusion": s.fusion} if s.fusion else {})} for s in self.steps],
             "outputs": {path: value(v) for path, v in self.outputs.items()},
             "parameters": [value(v) for v in self.parameters], "constants": [value(v) for v in self.constants],
         }  # fmt: skip
@@ -127,6 +131,7 @@ def _graph(program: Program, interval: Interval, module: str, class_name: str, n
                  for name in [interval.captured.get(v) or program.constants.get(v)] if name is not None}  # fmt: skip
     names = {**constants, **parameters, **leaves}
     inner = innermost(program, interval)
+    fused = {op: number for number, ops in enumerate(_fusions(program, interval), 1) for op in ops}
     steps, seen = [], dict.fromkeys([*inputs.values(), *names])
     for index in range(interval.begin, interval.end):
         name, args, kwargs, outputs, *_ = program.ops[index]
@@ -134,9 +139,17 @@ def _graph(program: Program, interval: Interval, module: str, class_name: str, n
         seen.update(dict.fromkeys(made))
         words = [_word(a, names) for a in args]
         words += [f"{key}={_word(a, names)}" for key, a in kwargs.items() if key not in DEVICE_WORDS]
-        steps.append(Step(index, name.removeprefix("aten.").removesuffix(".default"), inner[index - interval.begin], ", ".join(words), made))
+        steps.append(Step(index, name.removeprefix("aten.").removesuffix(".default"), inner[index - interval.begin], ", ".join(words), made, fused.get(index)))
     values = {v: (names.get(v, f"%{v}"), program.values[v][0], tuple(program.values[v][1])) for v in {**seen, **dict.fromkeys(interval.outputs.values())}}
     return Graph(module, class_name, number, step, tuple(steps), values, inputs, interval.outputs, parameters, constants)
+
+
+def _fusions(program: Program, interval: Interval) -> list[tuple[int, ...]]:
+    """The groups of ops inside the interval that run together unless a value between them is asked for; none of a program that C refuses."""
+    try:
+        return [ops for ops in program.core.fusions if interval.begin <= min(ops) and max(ops) < interval.end]
+    except FormatError:
+        return []
 
 
 def innermost(program: Program, interval: Interval) -> list[str]:

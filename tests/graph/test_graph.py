@@ -37,7 +37,7 @@ def test_the_text_tells_ops_modules_shapes_and_names(folder, capsys):
     assert order == sorted(order)
     assert any(line.endswith("F32 (3, 4) addmm(up.bias, in.0, %4)") or "addmm(up.bias, in.0," in line for line in lines[order[1] : order[2]])
     assert "gelu(" in lines[order[2] + 1] and "approximate='tanh'" in lines[order[2] + 1]
-    assert any("mul.Tensor(" in line and line.endswith("2.5)") for line in lines[order[3] :])
+    assert any("mul.Tensor(" in line and "2.5)" in line for line in lines[order[3] :])
     assert any(", const:0)" in line for line in lines) and lines[-1].endswith("F32 (3, 4) is out.0")
 
 
@@ -63,6 +63,19 @@ def test_a_call_without_a_program_says_why(tmp_path):
         model(torch.randn(3, 6), 2.5)
     with pytest.raises(porting.PortingError, match="program=False"):
         porting.graph(tmp_path / "c")
+
+
+def test_ops_that_run_together_are_marked(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Tanh())
+    with torch.no_grad(), porting.ActivationCollector(model, tmp_path / "c"):
+        model(torch.randn(3, 6).square().add(1))
+    graph = porting.graph(tmp_path / "c")
+    groups = [ops for ops in porting.open(tmp_path / "c").programs[0].core.fusions]
+    marked = [step.index for step in graph.steps if step.fusion]
+    assert marked == sorted(op for ops in groups for op in ops) and ("[fused 1]" in graph.to_text()) == bool(groups)
+    assert groups, "a product and what follows it were fused when this was written"
+    alone = porting.graph(tmp_path / "c", "1")
+    assert not any(step.fusion for step in alone.steps) and "fused" not in alone.to_text()
 
 
 def test_names_cannot_steer_a_terminal(folder):
