@@ -1,6 +1,7 @@
 /* bind_compare.c -- compare(expected, actual, scale, unit_roundoff): port_compare on arrays (see _core.pyi). */
 #include "bind.h"
 
+#include "../compare/error_map.h"
 #include "../compare/row_sizes.h"
 #include "../compare/summary.h"
 
@@ -215,9 +216,60 @@ summarize(PyObject *module, PyObject *array)
     return PyBytes_FromStringAndSize((const char *)bytes, (Py_ssize_t)size);
 }
 
+static PyObject *
+error_map(PyObject *module, PyObject *args)
+{
+    core_state *state = bind_state(module);
+    PyObject *expected, *actual, *result = NULL, *cells = NULL, *worst = NULL;
+    long long rows, cols, most_worst;
+    port_view view_e, view_a;
+    if (!PyArg_ParseTuple(args, "OOLLL:error_map", &expected, &actual, &rows, &cols, &most_worst) ||
+        bind_view_from_array(state, expected, &view_e) < 0 || bind_view_from_array(state, actual, &view_a) < 0) {
+        return NULL;
+    }
+    if (rows < 1 || cols < 1 || rows > 4096 || cols > 4096 || most_worst < 0 || most_worst > 4096) {
+        PyErr_SetString(PyExc_ValueError, "a map of errors has 1 to 4096 rows and columns and at most 4096 worst elements");
+        return NULL;
+    }
+    port_error_map map = {.rows = rows, .cols = cols, .most_worst = most_worst};
+    map.cells = port_alloc_aligned((size_t)(rows * cols) * sizeof *map.cells);
+    map.worst = port_alloc_aligned((size_t)most_worst * sizeof *map.worst);
+    port_error err;
+    if (map.cells == NULL || map.worst == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    port_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = port_map_errors(&view_e, &view_a, &map, &err);
+    Py_END_ALLOW_THREADS
+    if (status != PORT_OK) {
+        bind_raise(state, &err, NULL);
+        goto done;
+    }
+    int64_t shape[2] = {rows, cols};
+    port_view cells_view = port_view_contiguous(map.cells, PORT_F64, 2, shape);
+    port_view worst_view = port_view_contiguous(map.worst, PORT_I64, 1, &map.num_worst);
+    cells = bind_array_take(state, &cells_view, map.cells);
+    map.cells = NULL; /* taken, also on failure */
+    worst = cells != NULL ? bind_array_take(state, &worst_view, map.worst) : NULL;
+    map.worst = cells != NULL ? NULL : map.worst;
+    result = worst != NULL ? PyTuple_Pack(2, cells, worst) : NULL;
+done:
+    port_free_aligned(map.cells);
+    port_free_aligned(map.worst);
+    Py_XDECREF(cells);
+    Py_XDECREF(worst);
+    return result;
+}
+
+PyDoc_STRVAR(error_map_doc, "error_map(expected, actual, rows, cols, worst)\n--\n\n"
+             "Where two row-major arrays differ: (greatest |a - e| of each of rows x cols cells, flat indices of the worst elements).");
+
 static PyMethodDef compare_methods[] = {
     {"summarize", summarize, METH_O, summarize_doc},
     {"compare", (PyCFunction)(void (*)(void))compare, METH_VARARGS | METH_KEYWORDS, compare_doc},
+    {"error_map", error_map, METH_VARARGS, error_map_doc},
     {"row_sizes", row_sizes, METH_VARARGS, row_sizes_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -70,6 +70,13 @@ def compare(expected: np.ndarray, actual: np.ndarray, scale: np.ndarray | float 
     slope: this times |expected| is added to the scale. basic: faster, without percentiles (NaN) and ulp_histogram (not there).
     """
 
+def error_map(expected: np.ndarray, actual: np.ndarray, rows: int, cols: int, worst: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where two row-major real arrays of one shape differ, as a matrix (last axis against all others) on rows x cols cells:
+    (greatest |a - e| of each cell, float64 (rows, cols), infinite for NaN on one side; flat indices of the worst elements, int64, at most `worst`).
+
+    Raises ShapeError, or ValueError for more cells than the matrix has rows or columns.
+    """
+
 def row_sizes(x: np.ndarray, kind: str) -> np.ndarray:
     """Size of each row of a row-major array of real numbers, along the last axis: float64 (rows,).
 

@@ -26,7 +26,7 @@ from .ledger import finish
 from .naming import suggest
 from .op_judging import rows_of_compare
 from .op_level import ops_of
-from .pair import Comparison, bits_equal, compare_arrays
+from .pair import Comparison, bits_equal, compare_arrays, with_picture
 from .port import as_array, open_port, run_port
 from .program import find_interval
 from .profiles import AS_CAPTURED, settings
@@ -47,7 +47,7 @@ def row_of(result: Comparison, *, name: str, module: str, call: int, step: int |
     """The row of a report for one compared pair."""
     reason = result.reason + ("; its inputs differ from the reference's too" if inputs_differ and not result.passed else "")
     return Row(name, module, call, step, kind, result.status, result.verdict, result.metrics, reason, result.shape, result.dtype, inputs_differ,
-               golden=golden)
+               golden=golden, picture=result.picture)
 
 
 # ---------------------------------------------------------------- what the reference says of a call
@@ -257,8 +257,8 @@ def _environment(capture: Any, port: Any, mode: str) -> dict[str, Any]:
 def against_all_before(kind: str, expected: np.ndarray, actual: np.ndarray, depth: int, tol: Tolerance) -> Comparison:
     """Against the reference's own output, as the result of every module up to this one; depth : 64 for each of them."""
     if kind in EXACT_KINDS and kind != "move":
-        return compare_arrays(expected, actual, tol=tol, kind=kind)
-    return compare_arrays(expected, actual, tol=tol, kind="composite", terms=depth)
+        return with_picture(compare_arrays(expected, actual, tol=tol, kind=kind), expected, actual)
+    return with_picture(compare_arrays(expected, actual, tol=tol, kind="composite", terms=depth), expected, actual)
 
 
 # ------------------------------------------------------------ by names
@@ -482,7 +482,7 @@ class _NamedPort:
         else:
             reason += "; on the port's own inputs, which differ from the reference's"
         return Row(**at, status="compared", verdict=dataclasses.replace(verdict, reason=reason), metrics=whole.metrics, reason=reason,
-                   shape=expected.shape, dtype=expected.dtype.name, inputs_differ=True, golden=golden, local_metrics=found.metrics,
+                   shape=expected.shape, dtype=expected.dtype.name, inputs_differ=True, golden=golden, local_metrics=found.metrics, picture=found.picture,
                    amplification=_ratio(_relative_error(whole.metrics), theirs.error))
 
     def _inputs_of(self, call: Any) -> _Inputs:

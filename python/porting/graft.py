@@ -195,7 +195,7 @@ class Graft:
                 continue
             a, note = _converted(matched[leaf], e, f"{where}, output {leaf}")
             scale, terms = condition_scale(kind, e, list(call.inputs.values()), weights, class_name)
-            row = row_of(compare_arrays(e, a, tol=self._tol, kind=kind, scale=scale, terms=terms), name=name, kind=kind, **at)
+            row = row_of(compare_arrays(e, a, tol=self._tol.of(at["module"]), kind=kind, scale=scale, terms=terms), name=name, kind=kind, **at)
             self._rows.append(replace(row, reason=row.reason + note))
             tensors[leaf] = to_torch(a).to(original.device)
         return with_leaves(expected, lambda path, tensor: tensors.get(path, tensor))

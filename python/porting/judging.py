@@ -13,7 +13,7 @@ import numpy as np
 
 from ._core import PortingError
 from .golden import MAX_KAPPA, accuracy, condition_factor, golden_run
-from .pair import Comparison, bits_equal, compare_arrays
+from .pair import Comparison, bits_equal, compare_arrays, with_picture
 from .program import Interval, NoProgramError, Program, RunResult, feeds_of, find_interval, kind_of, run_call
 from .tolerance import CONDITIONED_AMBER as AMBER
 from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, classify, condition_scale
@@ -55,7 +55,7 @@ class CallJudge:
         run is worth its time where it cannot change the verdict any more.
         """
         found, golden = self._judge(leaf, expected, actual, explain)
-        return self.unless_noise(leaf, expected, actual, found), golden
+        return with_picture(self.unless_noise(leaf, expected, actual, found), expected, actual), golden
 
     def unless_noise(self, leaf: str, expected: np.ndarray, actual: np.ndarray, found: Comparison, chained: bool = False) -> Comparison:
         """`found`, or that it passes: under `auto` a difference inside the reference's own noise is nobody's fault. chained : of a result of all modules before it."""

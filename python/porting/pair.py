@@ -4,12 +4,13 @@ What it does not know: where the tensors come from, and what the module computed
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from . import _core
+from .picture import picture
 from .port import as_array
 from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, Verdict, resolve
 
@@ -23,6 +24,7 @@ class Comparison:
     reason: str
     shape: tuple[int, ...]
     dtype: str
+    picture: dict[str, Any] | None = None  # where they differ, if they do (picture.py)
 
     @property
     def passed(self) -> bool:
@@ -72,6 +74,13 @@ def compare_arrays(expected: Any, actual: Any, *, tol: str | Tolerance = "auto",
         return Comparison("dtype", None, metrics, reason, **about)
     verdict = tol.judge(metrics, kind=kind, dtype=pe.dtype, terms=terms, scale=scale, kappa=kappa)
     return Comparison("compared", verdict, metrics, verdict.reason, **about)
+
+
+def with_picture(found: Comparison, expected: Any, actual: Any) -> Comparison:
+    """The same, with where the two differ, if they do: what a report shows and no verdict needs."""
+    if found.status != "compared" or not found.metrics or not found.metrics["num_unequal"]:
+        return found
+    return replace(found, picture=picture(_parts(as_array(expected)), _parts(as_array(actual))))
 
 
 def bits_equal(e: np.ndarray, a: np.ndarray) -> bool:

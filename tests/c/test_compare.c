@@ -1,5 +1,6 @@
 /* test_compare.c -- port_compare from C: what it counts, where, and what it refuses. */
 #include "core/core.h"
+#include "compare/error_map.h"
 #include "compare/row_sizes.h"
 
 #include "check.h"
@@ -221,6 +222,27 @@ row_sizes(void)
     CHECK(port_row_sizes(&v, PORT_ROW_RMS, sizes, NULL) == PORT_E_VALUE);
 }
 
+static void
+error_maps(void)
+{
+    enum { ROWS = 5, COLS = 2050 };
+    static float e[ROWS * COLS], a[ROWS * COLS];
+    a[3] = 1;
+    a[4 * COLS + 2049] = -4;
+    a[2 * COLS + 1024] = NAN;
+    int64_t shape[2] = {ROWS, COLS}, worst[2];
+    double cells[2 * 3];
+    port_view ve = port_view_contiguous(e, PORT_F32, 2, shape), va = port_view_contiguous(a, PORT_F32, 2, shape);
+    port_error_map map = {.rows = 2, .cols = 3, .cells = cells, .most_worst = 2, .worst = worst};
+    CHECK(port_map_errors(&ve, &va, &map, NULL) == PORT_OK && map.num_worst == 2);
+    CHECK(worst[0] == 2 * COLS + 1024 && worst[1] == 4 * COLS + 2049);
+    CHECK(cells[0] == 1 && isinf(cells[1]) && cells[2] == 0 && cells[3] == 0 && cells[4] == 0 && cells[5] == 4);
+    map.most_worst = 0;
+    CHECK(port_map_errors(&ve, &va, &map, NULL) == PORT_OK && map.num_worst == 0);
+    map.rows = 6;
+    CHECK(port_map_errors(&ve, &va, &map, NULL) == PORT_E_VALUE);
+}
+
 int
 main(void)
 {
@@ -233,5 +255,6 @@ main(void)
     half_floats();
     parts();
     row_sizes();
+    error_maps();
     return CHECK_REPORT();
 }

@@ -257,3 +257,50 @@ def test_bad_input_gets_a_sentence(e, a, scale, error, words):
     with pytest.raises(error) as caught:
         _core.compare(e, a, scale)
     assert words in str(caught.value)
+
+
+# ---------------------------------------------------------------- sizes of rows, and where the error is
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), rows=st.sampled_from([1, 2, 7]), cols=st.sampled_from([1, 2, 7, 8, 33, 1024, 1500]), name=st.sampled_from(sorted(FLOATS)))
+def test_sizes_of_rows_against_numpy(seed, rows, cols, name):
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((rows, cols)) * rng.choice([1, 0], (rows, cols), p=[0.8, 0.2])).astype(FLOATS[name])
+    if rng.random() < 0.5:
+        x[0, rng.integers(cols)] = np.nan
+    wide = np.where(np.isfinite(x.astype("f8")), x.astype("f8"), 0)
+    assert _core.row_sizes(x, "rms") == pytest.approx(np.sqrt(np.mean(wide**2, -1)), rel=1e-12)
+    medians = [np.sort(np.abs(row[row != 0])) for row in wide]
+    assert _core.row_sizes(x, "median").tolist() == [m[(len(m) - 1) // 2] if len(m) else 0.0 for m in medians]
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), rows=st.sampled_from([1, 3, 40]), cols=st.sampled_from([1, 7, 64, 1100]), name=st.sampled_from([*sorted(FLOATS), "i"]))
+def test_the_map_of_errors_against_numpy(seed, rows, cols, name):
+    rng = np.random.default_rng(seed)
+    dtype = FLOATS.get(name, np.dtype("i4"))
+    e = (rng.standard_normal((rows, cols)) * 9).astype(dtype)
+    a = np.where(rng.random(e.shape) < 0.7, e, (rng.standard_normal(e.shape) * 9).astype(dtype)).astype(dtype)
+    if name != "i" and rng.random() < 0.5:
+        a[-1, -1] = np.nan
+    height, width = min(rows, int(rng.integers(1, 24))), min(cols, int(rng.integers(1, 64)))
+    cells, worst = _core.error_map(e, a, height, width, 8)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(a.astype("f8") - e.astype("f8"))
+    error = np.where(np.isnan(error), np.inf, error)
+    wanted = np.zeros((height, width))
+    np.maximum.at(wanted, (np.arange(rows)[:, None] * height // rows, np.arange(cols)[None] * width // cols), error)
+    assert np.array_equal(cells, wanted)
+    order = np.argsort(-error.ravel(), kind="stable")[:8]
+    assert worst.tolist() == [int(i) for i in order if error.ravel()[i] > 0]
+
+
+@pytest.mark.parametrize("call, error", [
+    (lambda x: _core.row_sizes(x, "mode"), ValueError), (lambda x: _core.row_sizes(x.T, "rms"), ValueError), (lambda x: _core.row_sizes(x.astype("c8"), "rms"), ValueError),
+    (lambda x: _core.error_map(x, x, 0, 1, 1), ValueError), (lambda x: _core.error_map(x, x, 4, 1, 1), ValueError), (lambda x: _core.error_map(x, x[:2], 1, 1, 1), _core.ShapeError),
+    (lambda x: _core.error_map(x, x.T.copy().T, 1, 1, 1), ValueError), (lambda x: _core.error_map(x, x, 1, 1, -1), ValueError), (lambda x: _core.row_sizes([1.0], "rms"), TypeError),
+])
+def test_rows_and_maps_refuse_bad_input(call, error):
+    with pytest.raises(error):
+        call(np.ones((3, 5), "f4"))

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from porting.compare import compare_arrays
+from porting.pair import with_picture
+from porting.picture import picture
 from porting.report import Report, Row
 from porting.report.html import format_number, format_ulp, render, write
 
@@ -19,10 +21,12 @@ HOSTILE = ['</script><script>document.title="owned"</script>', '<img src=x onerr
 
 
 def compared(module, expected, actual, call=0, leaf="out.0", kind="linear"):
-    result = compare_arrays(np.asarray(expected, np.float32), np.asarray(actual, np.float32), kind=kind)
+    expected, actual = np.asarray(expected, np.float32), np.asarray(actual, np.float32)
+    result = with_picture(compare_arrays(expected, actual, kind=kind), expected, actual)
     at = f"@{call}" if call else ""
     return Row(name=f"{module}{at}.{leaf}", module=module, call=call, step=call, kind=kind, status="compared", verdict=result.verdict,
-               metrics=result.metrics, reason=result.verdict.reason, shape=np.shape(expected), dtype="float32")
+               metrics=result.metrics, reason=result.verdict.reason, shape=np.shape(expected), dtype="float32",
+               picture=result.picture)
 
 
 def missing(module, status="missing", reason="the port has no such tensor"):
@@ -161,7 +165,7 @@ def test_format_number(value, text):
     assert format_number(value) == text
 
 
-@pytest.mark.parametrize("value, text", [(None, "–"), (2**64 - 1, "NaN"), (12, "12"), (2**40, "1.10e+12")])
+@pytest.mark.parametrize("value, text", [(None, "–"), (2**64 - 1, "NaN"), (12, "12"), (2**40, "1.1e12")])
 def test_format_ulp(value, text):
     assert format_ulp(value) == text
 
@@ -181,6 +185,38 @@ def test_a_thousand_modules_are_written_quickly():
     text = render(report)
     assert time.perf_counter() - start < 2
     assert len(text) < 3_000_000
+
+
+def test_isolated_and_chained_stand_side_by_side():
+    """Columns that no row fills are not there; amplification, both errors and the accuracy against float64 are where they are known."""
+    heads = Page(render(sample())).texts
+    assert not {"chained", "amplif.", "vs f64", "own rel"} & set(heads)
+    report = sample()
+    row = report.rows[5]
+    row.chained, row.amplification, row.golden = row.verdict, 3.25, {"reference": 1.5, "port": 6.0, "ratio": 4.0}
+    row.local_metrics = {**row.metrics, "nmse": 2.0**-20}
+    page = Page(render(report))
+    assert {"chained", "amplif.", "vs f64", "own rel", "carried rel", "isolated", "3.25", "9.77e-4"} <= set(page.texts)
+    packed = dict(zip(data_of(page)["columns"], data_of(page)["rows"][5]))
+    assert packed["golden"] == [1.5, 6, 4] and packed["chained"][0] == row.band and packed["own_rel"] == 2.0**-10 and packed["local"][4] == 2.0**-20
+    assert {plot["data-plot"] for plot in page.find("svg", **{"class": "plot"})} == {"max_ulp", "max_err_scale", "rel", "own_rel", "amplification", "ratio"}
+
+
+def test_the_picture_shows_where_the_error_is():
+    e = np.zeros((2, 100, 640), np.float32)
+    a = e.copy()
+    a[1, 50, 320], a[0, 0, 0], a[1, 99, 639] = 8.0, 1.0, np.nan
+    seen = picture(e, a)
+    assert (seen["rows"], seen["cols"], seen["top"]) == (24, 64, 8.0)
+    cells = [seen["cells"][i:i + 64] for i in range(0, 24 * 64, 64)]
+    assert cells[0][0] == "v" and cells[150 * 24 // 200][32] == "y" and cells[23][63] == "z"  # 1 is three octaves below 8
+    assert sum(c != "." for c in seen["cells"]) == 3
+    assert seen["worst"] == [(127999, 0.0, "nan"), (64000 + 50 * 640 + 320, 0.0, 8.0), (0, 0.0, 1.0)]
+    row = compared("m", e, a)
+    assert row.index_of(seen["worst"][1][0]) == (1, 50, 320)
+    for shape in ((), (1,), (5,), (3, 0), (2, 3, 4)):
+        x = np.ones(shape, np.float32)
+        assert compared("m", x, x).picture is None and (x.size == 0 or compared("m", x, x + 1).picture["top"] == 1.0)
 
 
 # ---------------------------------------------------------------- in a browser
@@ -211,6 +247,8 @@ def test_the_script_runs_and_a_thousand_modules_open_in_two_seconds(chromium, tm
     picked = page.find("div", **{"class": "picked"})
     assert [a["data-name"] for a in picked] == ["layers.1.fc.out.0"]
     assert page.find("rect"), "the histogram of the first divergence"
+    assert [a["width"] for a in page.find("canvas")] == ["6"], "its map of errors"
+    assert "[3, 1]" in "".join(page.texts) or page.find("table", **{"class": "worst"}), "its worst elements"
     assert "1\u202f002 tensors" in page.texts
 
 

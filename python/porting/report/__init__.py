@@ -27,7 +27,8 @@ class Row:
     is; None if no such run was made. local_metrics : against the reference's program run on the port's own inputs, where the verdict is
     about that (then `metrics`, against the reference's output, hold what was carried along, too). amplification : relative error of the output
     over that of the inputs. chained : in mode "both", the verdict against the reference's outputs.
-    tolerance : which entry of a table of tolerances judged it, None where there is no table.
+    tolerance : which entry of a table of tolerances judged it, None where there is no table. picture : where the two differ and the worst
+    elements (picture.py), of what the verdict is about; None if they are equal.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Row:
     amplification: float | None = None
     chained: Verdict | None = None
     tolerance: str | None = None
+    picture: dict[str, Any] | None = None
 
     @property
     def judged_metrics(self) -> dict[str, Any] | None:
@@ -72,7 +74,11 @@ class Row:
     def worst_index(self) -> tuple[int, ...] | None:
         """Where the greatest absolute error is, as an index into the reference; None if there is no finite pair."""
         flat = (self.judged_metrics or {}).get("max_abs_idx", -1)
-        if flat < 0 or not self.shape:
+        return None if flat < 0 else self.index_of(flat)
+
+    def index_of(self, flat: int) -> tuple[int, ...] | None:
+        """A flat index of the metrics as an index into the reference; None for a scalar."""
+        if not self.shape:
             return None
         if self.dtype == "complex64":
             flat //= 2

@@ -26,6 +26,8 @@ _METRICS = ("num_elems", "num_unequal", "max_abs", "mean_abs", "p99_abs", "p999_
             "num_nan_expected", "num_nan_actual", "num_nan_mismatch", "num_inf_expected", "num_inf_actual", "num_inf_mismatch",
             "first_nonfinite_mismatch", "min_expected", "max_expected", "min_actual", "max_actual", "ulp_histogram")
 _COLUMNS = ("name", "module", "call", "step", "kind", "status", "band", "passed", "allowed", "reason", "shape", "dtype")
+_FURTHER = ("tolerance", "own_rel", "rel", "amplification", "golden", "chained", "local", "picture")  # what not every row has
+_LOCAL = ("num_unequal", "max_abs", "max_ulp", "max_err_scale", "nmse", "pcc")
 _ULP_NAN = 2**64 - 1
 
 
@@ -54,7 +56,7 @@ def render(report, *, title=None):
     files = resources.files(__package__)
     script = files.joinpath("report.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=format_number, ulp=format_ulp)
+    environment.filters.update(number=format_number, ulp=format_ulp, short=format_short)
     template = environment.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
     return template.render(
         title=title or {"check": "Reference, re-run in C", "compare": "Port against reference"}.get(report.what, "Parity report"),
@@ -79,6 +81,11 @@ def render(report, *, title=None):
         kinds=sorted({row.kind for row in rows if row.kind}),
         facts=[("tolerance", report.tolerance), *_flatten(report.environment or {})],
         leaf=_leaf,
+        has_chain=any(row.chained is not None or row.local_metrics is not None or row.amplification is not None for row in rows),
+        has_golden=any(row.golden is not None for row in rows),
+        own=_own_metric,
+        root=_root,
+        golden_ratio=_golden_ratio,
     )
 
 
@@ -125,13 +132,27 @@ def format_number(value):
     return f"{value:.4g}"
 
 
+def format_short(value):
+    """A number for a narrow column: three significant digits, no needless signs and zeros in the exponent."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return str(value)
+    if value == int(value) and abs(value) < 1e5:
+        return format_number(int(value))
+    mantissa, e, exponent = f"{value:.3g}".partition("e")
+    if not e and abs(value) < 1e-3:
+        mantissa, e, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
+
+
 def format_ulp(value):
     """A distance in representable values; the largest stands for NaN against a number."""
     if value is None:
         return "–"
     if math.isnan(value) or value >= _ULP_NAN:
         return "NaN"
-    return format_number(int(value)) if value < 1e6 else f"{value:.2e}"
+    return format_number(int(value)) if value < 1e5 else format_short(float(value))
 
 
 def _plain(value):
@@ -157,6 +178,29 @@ def _json_for_script(value):
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _further(row):
+    """The values of _FURTHER: how the error was inherited, who is nearer to float64, where it is."""
+    golden = None if row.golden is None else [row.golden["reference"], row.golden["port"], row.golden["ratio"]]
+    chained = None if row.chained is None else [row.chained.band, row.chained.passed, row.chained.reason]
+    local = None if row.local_metrics is None else [row.local_metrics.get(name) for name in _LOCAL]
+    picture = None
+    if row.picture is not None:
+        worst = [[row.index_of(i) or (), e, a] for i, e, a in row.picture["worst"]]
+        picture = [row.picture["rows"], row.picture["cols"], row.picture["cells"], row.picture["top"], worst]
+    return [row.tolerance, _root(_own_metric(row, "nmse")), _root(_metric(row, "nmse")), row.amplification, golden, chained, local, picture]
+
+
+def _own_metric(row, name):
+    """A metric of the module's own error: on the port's inputs where they differ."""
+    value = (row.judged_metrics or {}).get(name)
+    return None if value is None else float(value)
+
+
+def _golden_ratio(row):
+    ratio = None if row.golden is None else row.golden["ratio"]
+    return ratio if ratio is not None and math.isfinite(ratio) else None
+
+
 def _page_data(report, rows, bands, first_idx):
     packed = []
     for row, band in zip(rows, bands):
@@ -169,8 +213,8 @@ def _page_data(report, rows, bands, first_idx):
                  None if verdict is None else bool(verdict.passed), None if verdict is None else _plain(verdict.allowed),
                  row.reason or ("" if verdict is None else verdict.reason), getattr(row, "shape", None), getattr(row, "dtype", None)]
         values = [histogram if name == "ulp_histogram" else metrics.get(name) for name in _METRICS] if metrics else []
-        packed.append([_plain(v) for v in facts + values])
-    return {"columns": [*_COLUMNS, *_METRICS], "rows": packed, "first": first_idx, "words": BAND_WORDS}
+        packed.append([_plain(v) for v in facts + _further(row) + values])
+    return {"columns": [*_COLUMNS, *_FURTHER, *_METRICS], "rows": packed, "first": first_idx, "words": BAND_WORDS}
 
 
 def _flatten(value, prefix=""):
@@ -262,11 +306,15 @@ def _plots(rows, bands, first_idx):
     Dots are strokes of length 0 with round caps, so that 100,000 of them are five elements. Equal pixels are drawn once.
     """
     compared = [i for i, row in enumerate(rows) if row.status == "compared"]
+    any_local = any(row.local_metrics is not None for row in rows)
     plots = []
     for key, label, value_of in (
         ("max_ulp", "max ulp", lambda row: _metric(row, "max_ulp")),
         ("max_err_scale", "max err/(u·s)", lambda row: _metric(row, "max_err_scale")),
-        ("rel", "relative error (√nmse)", lambda row: _root(_metric(row, "nmse"))),
+        ("rel", "relative error", lambda row: _root(_metric(row, "nmse"))),
+        ("own_rel", "own relative error", lambda row: _root(_own_metric(row, "nmse")) if any_local else None),
+        ("amplification", "amplification", lambda row: row.amplification),
+        ("ratio", "times less accurate than the reference", _golden_ratio),
     ):
         values = [(n, i, value_of(rows[i])) for n, i in enumerate(compared)]
         values = [(n, i, v) for n, i, v in values if v is not None]

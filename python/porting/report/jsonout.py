@@ -43,6 +43,7 @@ def _row(row: Row) -> dict[str, Any]:
         "inputs_differ": row.inputs_differ, "metrics": plain(row.metrics),
         "local_metrics": plain(row.local_metrics), "amplification": plain(row.amplification), "golden": plain(row.golden),
         "chained": None if row.chained is None else plain(vars(row.chained)), "tolerance": row.tolerance,
+        "worst": [] if row.picture is None else [{"index": plain(row.index_of(i)), "expected": plain(e), "actual": plain(a)} for i, e, a in row.picture["worst"]],
     }
 
 

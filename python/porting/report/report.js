@@ -75,6 +75,64 @@
     for (const [key, value] of pairs) body.append(make("tr", {}, make("th", {}, key), make("td", left ? { class: "left" } : {}, value)));
     return body;
   }
+
+  // ---- where the error is: one pixel a cell, a character each ("." none, "0" to "y" in octaves up to the greatest, "z" not a number)
+  const levels = "0123456789abcdefghijklmnopqrstuvwxy";
+  function colour(character) {
+    if (character === ".") return [128, 128, 128, 26];
+    if (character === "z") return [190, 40, 220, 255];
+    const t = Math.max(0, (levels.indexOf(character) - 14) / 20); // twenty octaves of colour, a factor of a million
+    const stops = [[47, 111, 222], [36, 160, 130], [240, 190, 50], [225, 90, 40], [150, 10, 30]];
+    const k = Math.min(3, Math.floor(t * 4)), f = t * 4 - k;
+    return [0, 1, 2].map((c) => Math.round(stops[k][c] + f * (stops[k + 1][c] - stops[k][c]))).concat(255);
+  }
+  function heat(picture, shape) {
+    const [height, width, cells, top] = picture;
+    const canvas = make("canvas", { width, height, "aria-label": "where the error is", role: "img" });
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(width, height);
+    for (let i = 0; i < cells.length; i++) image.data.set(colour(cells[i]), 4 * i);
+    context.putImageData(image, 0, 0);
+    canvas.style.aspectRatio = `${Math.max(width, 8)} / ${Math.max(Math.min(height * 1.6, width), 2)}`;
+    const last = shape && shape.length ? shape[shape.length - 1] : 1;
+    const rest = shape && shape.length ? shape.slice(0, -1).reduce((a, b) => a * b, 1) : 1;
+    const said = make("div", { class: "ends" }, make("span", {}, "0"), make("span", { class: "said" }, `last axis (${show(last)})`), make("span", {}, show(last - 1)));
+    canvas.addEventListener("mousemove", (event) => {
+      const box = canvas.getBoundingClientRect();
+      const c = Math.min(width - 1, Math.floor(((event.clientX - box.left) / box.width) * width));
+      const r = Math.min(height - 1, Math.floor(((event.clientY - box.top) / box.height) * height));
+      const character = cells[r * width + c];
+      const size = character === "." ? "no error" : character === "z" ? "NaN or infinity on one side" : "up to " + show(top * 2 ** (levels.indexOf(character) - 34 + 0.5));
+      said.children[1].textContent = `rows ${show(Math.floor((r * rest) / height))}…, columns ${show(Math.floor((c * last) / width))}…: ${size}`;
+    });
+    canvas.addEventListener("mouseleave", () => { said.children[1].textContent = `last axis (${show(last)})`; });
+    const ramp = make("div", { class: "ramp" });
+    ramp.style.background = `linear-gradient(90deg, ${[14, 19, 24, 29, 34].map((k) => `rgb(${colour(levels[k]).slice(0, 3).join(",")})`).join(", ")})`;
+    const legend = make("div", {}, ramp, make("div", { class: "ends" }, make("span", {}, "≤ " + show(top / 2 ** 20)), make("span", {}, "|error|, logarithmic"), make("span", {}, show(top))));
+    return make("div", { class: "heat" }, make("span", { class: "side" }, `other axes (${show(rest)})`), canvas, make("span", {}), said, make("span", {}), legend);
+  }
+  function worstTable(worst) {
+    const body = make("table", { class: "facts worst" });
+    body.append(make("tr", {}, ...["index", "expected", "actual", "error"].map((word) => make("th", {}, word))));
+    for (const [index, expected, actual] of worst) {
+      const error = typeof expected === "number" && typeof actual === "number" ? show(actual - expected) : "–";
+      body.append(make("tr", {}, ...["[" + index.join(", ") + "]", show(expected), show(actual), error].map((text) => make("td", { class: "mono" }, text))));
+    }
+    return body;
+  }
+  function inherited(row) {
+    const pairs = [];
+    if (row.amplification !== null) pairs.push(["amplification", show(row.amplification) + " × its inputs' error"]);
+    if (row.local) {
+      const [unequal, maxAbs, maxUlp, scaled, nmse, pcc] = row.local;
+      pairs.push(["own error (on the port's inputs)", `rel ${show(Math.sqrt(nmse))}, max abs ${show(maxAbs)}, max ulp ${show(maxUlp)}` + (scaled >= 0 ? `, err/(u·s) ${show(scaled)}` : "")]);
+      pairs.push(["own unequal, PCC", show(unequal) + ", " + show(pcc)]);
+      pairs.push(["with what was carried", "rel " + show(row.rel)]);
+    }
+    if (row.chained) pairs.push(["chained", row.chained[0] + ": " + row.chained[2]]);
+    if (row.golden) pairs.push(["against float64", `reference ${show(row.golden[0])} u, port ${show(row.golden[1])} u (${show(row.golden[2])} ×)`]);
+    return pairs;
+  }
   let picked = null;
   function pick(index, scroll) {
     if (picked !== null) lines[picked].classList.remove("picked");
@@ -95,10 +153,15 @@
     if (row.shape) facts.push(["shape", "(" + row.shape.join(", ") + ")"]);
     if (row.dtype) facts.push(["dtype", row.dtype]);
     if (row.allowed !== null && row.allowed !== undefined) facts.push(["allowed", show(row.allowed)]);
+    if (row.tolerance) facts.push(["judged by", row.tolerance]);
     panel.append(table(facts));
+    const from = inherited(row);
+    if (from.length) panel.append(make("h4", {}, "Where the error comes from"), table(from, true));
     if (row.num_elems === undefined || row.num_elems === null) return;
+    if (row.picture) panel.append(make("h4", {}, "Where the error is"), heat(row.picture, row.shape));
     if (row.ulp_histogram && row.ulp_histogram.length) panel.append(make("h4", {}, "Distance in ulp"), histogram(row.ulp_histogram));
     panel.append(make("h4", {}, "Worst elements"));
+    if (row.picture) panel.append(worstTable(row.picture[4]));
     panel.append(table([
       ["max abs " + show(row.max_abs), place(row.max_abs_idx, row.shape, row.dtype)],
       ["max ulp " + show(row.max_ulp), place(row.max_ulp_idx, row.shape, row.dtype)],
@@ -203,7 +266,7 @@
   for (const svg of document.querySelectorAll("svg.plot")) {
     svg.addEventListener("mousemove", (event) => {
       const row = rows[nearest(svg, event)];
-      const value = svg.dataset.plot === "rel" ? Math.sqrt(row.nmse) : row[svg.dataset.plot];
+      const value = svg.dataset.plot === "ratio" ? (row.golden ? row.golden[2] : null) : row[svg.dataset.plot];
       tip.hidden = false;
       tip.textContent = `${row.name}: ${show(value)}`;
       const box = svg.parentElement.getBoundingClientRect();
