@@ -66,14 +66,14 @@ def test_a_call_without_a_program_says_why(tmp_path):
 
 
 def test_ops_that_run_together_are_marked(tmp_path):
-    model = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Tanh())
+    model = torch.nn.Sequential(torch.nn.Linear(64, 48), torch.nn.ReLU(), torch.nn.SiLU())
     with torch.no_grad(), porting.ActivationCollector(model, tmp_path / "c"):
-        model(torch.randn(3, 6).square().add(1))
+        model(torch.randn(16, 64))
     graph = porting.graph(tmp_path / "c")
     groups = [ops for ops in porting.open(tmp_path / "c").programs[0].core.fusions]
     marked = [step.index for step in graph.steps if step.fusion]
     assert marked == sorted(op for ops in groups for op in ops) and ("[fused 1]" in graph.to_text()) == bool(groups)
-    assert groups, "a product and what follows it were fused when this was written"
+    assert groups
     alone = porting.graph(tmp_path / "c", "1")
     assert not any(step.fusion for step in alone.steps) and "fused" not in alone.to_text()
 
