@@ -5,7 +5,8 @@
  * A chain runs over kernel elements first and channels innermost. How chains begin and meet is what differs (found by trying, over
  * channels, kernel sizes, groups, strides and memory formats; docs/NUMERICS.md):
  *     channels-last, and 1x1 kernels with padding   one chain from 0 over everything, then the bias
- *     one channel in each group, 1x1 without groups  one chain from the bias, for channels beyond 256 one from 0 for each 256, added to y
+ *     one channel in each group, 1x1 without groups  one chain from the bias; of many channels it has the first 256 (80 or 512 by
+ *                                                   height and channels out), and as many are one chain from 0 each, added to y
  *     everything else                               one chain from 0 for each 16 channels; each is added to y, which begins as the bias
  * x (N, C, H, W), w (O, C / groups, kh, kw), y (N, O, H', W'): row-major, whatever format the reference had; or without H.
  * Source: measured on oneDNN 3.12 (Apache-2.0), whose code is made at run time; none of it was read. */
@@ -44,7 +45,8 @@ plan_of(const port_kernel_call *call)
     bool point = plan.kh == 1 && plan.kw == 1, padded = plan.padding[0] > 0 || plan.padding[1] > 0;
     bool depthwise = p->groups > 1 && plan.group_in == 1 && plan.group_out == 1;
     plan.from_bias = !params->nhwc && (depthwise || (point && !padded && p->groups == 1));
-    plan.block = plan.from_bias ? 256 : (params->nhwc || point ? plan.group_in : 16);
+    int64_t few = plan.out_h <= 10 ? 256 : (plan.out_h < 28 && plan.O <= 256 ? 80 : 512);
+    plan.block = plan.from_bias ? few : (params->nhwc || point ? plan.group_in : 16);
     return plan;
 }
 
