@@ -600,6 +600,17 @@ class Capture(Mapping[str, np.ndarray]):
         data = self._open_reader.tensor(tensor_id)
         return Summary.from_bytes(data, f"{self.path}, tensor {tensor_id}") if self._is_summary(tensor_id) else Summary.of(data)
 
+    def tensor_by_id(self, tensor_id: int) -> np.ndarray:
+        """The tensor with this id (`Call.leaf_ids`); one array for each id."""
+        found = self._arrays.get(tensor_id)
+        if found is None:
+            found = self._arrays[tensor_id] = self._array(tensor_id)
+        return found
+
+    @cached_property
+    def _arrays(self) -> dict[int, np.ndarray]:
+        return {}
+
     def _array(self, tensor_id: int) -> np.ndarray:
         if self._is_summary(tensor_id):
             self.require_tensors("reading one")

@@ -19,7 +19,7 @@ from .judging import CallJudge, class_name_of
 from .ledger import finish
 from .op_judging import rows_of_check
 from .op_level import ops_of
-from .pair import bits_equal, compare_arrays
+from .pair import bits_equal, compare_with_itself
 from .program import NoProgramError, find_interval, kind_of, run_call
 from .profiles import AS_CAPTURED, Settings, settings
 from .providers import use_provider
@@ -159,7 +159,7 @@ class _ExactRows:
     def rows_of(self, call: Any, program: Any, interval: Any) -> Iterator[Row]:
         kind = self.kind_of(call, program, interval)
         for leaf, tensor in call.leaf_ids("out").items():
-            compared = self.compared(tensor, kind, call.outputs[leaf], call.module)
+            compared = self.compared(tensor, kind, self.capture.tensor_by_id(tensor), call.module)
             yield row_of(compared, name=call.full_name("out", leaf), module=call.module, call=call.number, step=call.step, kind=kind)
 
     def kind_of(self, call: Any, program: Any, interval: Any) -> str:
@@ -172,7 +172,7 @@ class _ExactRows:
         """A captured tensor (id and array) against itself."""
         key = tensor, kind, self.tol.of(module)
         if key not in self._compared:
-            self._compared[key] = compare_arrays(expected, expected, tol=key[2], kind=kind)
+            self._compared[key] = compare_with_itself(expected, key[2], kind)
         return self._compared[key]
 
 

@@ -83,6 +83,19 @@ def with_picture(found: Comparison, expected: Any, actual: Any) -> Comparison:
     return replace(found, picture=picture(_parts(as_array(expected)), _parts(as_array(actual))))
 
 
+def compare_with_itself(array: np.ndarray, tol: Tolerance, kind: str) -> Comparison:
+    """`compare_arrays` of an array and its equal, which has been found so already."""
+    parts = _parts(array)
+    name = _names.get(array.dtype) or _names.setdefault(array.dtype, array.dtype.name)
+    kind = kind if name in UNIT_ROUNDOFF or kind in EXACT_KINDS else "integer"
+    metrics = {**_core.compare(parts, parts), "max_err_scale": 0.0}
+    verdict = tol.judge(metrics, kind=kind, dtype=parts.dtype)
+    return Comparison("compared", verdict, metrics, verdict.reason, array.shape, name)
+
+
+_names: dict[np.dtype, str] = {}  # NumPy makes a dtype's name anew each time
+
+
 def bits_equal(e: np.ndarray, a: np.ndarray) -> bool:
     """True if shape, dtype and every bit agree."""
     if e.shape != a.shape or e.dtype != a.dtype:

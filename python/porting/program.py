@@ -74,6 +74,7 @@ class Program:
         self._entry = entry
         self._core: _core.Program | None = None
         self._uses: list[tuple[int, ...]] | None = None
+        self.sources: dict[Any, Any] = {}  # of whole.py: what its intervals use
         self._external: dict[tuple[int, int], list[int]] = {}
         self._by_module: dict[str, list[Interval]] = {}
         for interval in sorted(self.intervals, key=lambda i: i.call):

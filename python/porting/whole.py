@@ -16,7 +16,7 @@ from ._core import LayerNotFoundError, PortingError, UnsupportedError
 from .capture import open as open_capture
 from .naming import split_name
 from .profiles import AS_CAPTURED, Settings, settings
-from .program import NoProgramError, execute, feeds_of, source_name
+from .program import NoProgramError, Program, execute, feeds_of
 from .providers import use_provider
 from .roots import RootCall, root_calls
 
@@ -191,17 +191,36 @@ def shown_exact(root: RootCall, ways: Settings) -> set[tuple[str, int]]:
 
 def _expected_of(root: RootCall, interval: Interval, call: Call) -> list[tuple[int, int, np.ndarray]] | None:
     """What a module call's inputs and outputs have to be; None if one run of the whole cannot show it."""
-    if interval.reason or not call.returned or any(path not in interval.outputs for path in call.outputs):
+    if interval.reason or not call.returned or any(path not in interval.outputs for path in call.leaf_ids("out")):
         return None
-    capture, program, found = root.capture, root.program, []
-    for value in program.external(interval):
-        if value in program.parameters and value not in interval.inputs.values() and value not in interval.captured:
-            continue  # fed as it is; one that is changed in the call is a constant
-        name = source_name(capture, call, program, interval, value)
-        found.append((value, interval.begin - 1, capture.parameters[name[len("param:"):]] if name.startswith("param:") else capture[name]))
-    for path, array in call.outputs.items():
-        found.append((interval.outputs[path], interval.end - 1, array))
+    capture, found, before = root.capture, [], interval.begin - 1
+    ids = call.leaf_ids("in")
+    for value, paths, name in _sources(root.program, interval):
+        if paths:
+            leaf = next((ids[path] for path in paths if path in ids), None)
+            if leaf is None:
+                return None
+            found.append((value, before, capture.tensor_by_id(leaf)))
+        else:
+            found.append((value, before, capture[name]))
+    for path, tensor in call.leaf_ids("out").items():
+        found.append((interval.outputs[path], interval.end - 1, capture.tensor_by_id(tensor)))
     return found
+
+
+def _sources(program: Program, interval: Interval) -> list[tuple[int, list[str], str]]:
+    """(value, paths of the inputs that it is, else name of the captured tensor or constant) of all that an interval uses; a parameter is
+    fed as it is: one that is changed in the call is a constant."""
+    key = interval.begin, interval.end, interval.name, interval.call
+    if key not in program.sources:
+        found = []
+        for value in program.external(interval):
+            paths = [path for path, number in interval.inputs.items() if number == value]
+            name = interval.captured.get(value) or program.constants.get(value)
+            if paths or name or value not in program.parameters:
+                found.append((value, paths, name or ""))
+        program.sources[key] = found
+    return program.sources[key]
 
 
 def outputs_of_calls(root: RootCall, ways: Settings) -> dict[tuple[str, int], dict[str, np.ndarray]]:

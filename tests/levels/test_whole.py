@@ -1,4 +1,5 @@
 """Whole programs: chained checks, porting.run, the pass that shows most modules at once, and generation in C."""
+import json
 import os
 import sys
 
@@ -11,6 +12,7 @@ import porting
 from porting import ActivationCollector, LayerNotFoundError, check
 from porting.profiles import settings
 from porting.program import NoProgramError, run_call
+from porting.providers import use_provider
 from porting.roots import root_calls
 from porting.whole import outputs_of_calls, shown_exact
 
@@ -31,6 +33,7 @@ def llama_run(model, tokens=4, **options):
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     """A left-padded batch: a prefill and three decode steps."""
+    use_provider("auto")  # torch's own products, as check takes them
     path = tmp_path_factory.mktemp("whole") / "a"
     with ActivationCollector(llama(), path) as collector:
         llama_run(collector._model)
@@ -171,3 +174,30 @@ def test_a_capture_without_programs_makes_no_engine(tmp_path):
     _, opened = ActivationCollector(torch.nn.Linear(2, 2), tmp_path / "a", program=False)(torch.ones(1, 2))
     with opened, pytest.raises(NoProgramError, match="has no program of a whole call of the root: none was recorded"):
         porting.Engine(opened)
+
+
+# ---------------------------------------------------------------- single ops and expectations, in the core
+
+
+def test_what_the_core_refuses_of_single_ops_and_expectations():
+    program = {"values": [["F32", [2], [1], 0]] * 4, "parameters": {}, "constants": {}, "modules": [],
+               "ops": [["aten.neg.default", [{"v": 0}], {}, [1]], ["aten.exp.default", [{"v": 1}], {}, [2]], ["aten.neg.default", [{"v": 0}], {}, [3]]],
+               "root": "", "calls": [0]}
+    core = porting._core.Program(json.dumps(program).encode())
+    x, y = np.array([1, 2], "f4"), np.array([5, 6], "f4")
+    assert np.array_equal(core.run(0, 3, {0: x}, [3], only=[2])[0], -x)
+    with pytest.raises(ValueError, match="value 2 is asked for"):
+        core.run(0, 3, {0: x}, [2], only=[0, 2])
+    for only in ([2, 0], [0, 0], [3], [-1]):
+        with pytest.raises(ValueError, match="cannot be run alone: expected ascending ops"):
+            core.run(0, 3, {0: x}, [3], only=only)
+    with pytest.raises(ValueError, match="values cannot be asked for, or expected, in between"):
+        core.run(0, 3, {0: x}, [1], only=[0], fetch_at=[0])
+    assert core.run(0, 3, {0: x}, [], expects=[(0, -1, x), (1, 0, -x), (1, 0, y), (2, 1, y), (3, 2, -x.astype("f8"))])[1] == [True, True, False, False, False]
+    for expects in ([(1, 1, x), (1, 0, x)], [(4, 0, x)], [(-1, 0, x)], [(0, 3, x)], [(0, -2, x)]):
+        with pytest.raises(ValueError, match="expectations come in the order of ops"):
+            core.run(0, 3, {0: x}, [], expects=expects)
+    values, answers = core.run(0, 3, {0: x}, [2], expects=[(1, 0, np.zeros(2, "f4"))], restore=True)
+    assert answers == [False] and np.array_equal(values[0], np.ones(2, "f4"))
+    with pytest.raises(TypeError):
+        core.run(0, 3, {0: x}, [], expects=[(0, 0)])

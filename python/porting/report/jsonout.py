@@ -21,7 +21,7 @@ def to_dict(report: Report) -> dict[str, Any]:
     first = report.first_divergence
     good = report.last_good
     return {
-        "format": "porting.report", "version": VERSION, "what": report.what, "passed": report.passed, "tolerance": report.tolerance,
+        "format": "porting.report", "version": VERSION, "what": report.what, "unit": report.unit, "passed": report.passed, "tolerance": report.tolerance,
         "summary": report.summary, "why_failed": report.why_failed, "coverage": report.coverage,
         "num_calls": report.num_calls, "num_checked": report.num_checked, "num_exact": report.num_exact, "num_failed": report.num_failed,
         "num_empty": report.num_empty, "num_compared": report.num_compared, "missing_fails": report.missing_fails,
