@@ -3,26 +3,8 @@
  * Operands are broadcast by stride 0 and have one dtype. Records as in unary.c: f32 (also bf16, f16: computed in f32,
  * rounded once), f64, i64. Comparisons compute 0 or 1 in the operands' type and are stored as BOOL.
  * Formulas: PyTorch's BinaryOpsKernel (BSD-3-Clause; restated), see docs/NUMERICS.md. */
-#include "loops.h"
+#include "binary.h"
 #include "vecmath.h"
-
-typedef struct binary_context {
-    const port_kernel_call *call;
-    const struct binary_op *op;
-    port_compute compute;
-    double alpha;
-    int64_t alpha_int;
-    int32_t level;  /* of the row: which builds of the maps may run; same bits, faster */
-    bool b_hoisted; /* b is one number for the row: the reference's compiler takes alpha * b out of the scalar rest */
-} binary_context;
-
-/* a_step, b_step: 1, or 0 where the operand is one number for all n. */
-typedef struct binary_op {
-    void (*f32)(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
-                int64_t b_step, float *y);
-    void (*f64)(const binary_context *context, int64_t n, const double *a, const double *b, double *y);
-    void (*i64)(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y);
-} binary_op;
 
 /* ---------------------------------------------------------------- the loop */
 
@@ -126,8 +108,8 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     }
 }
 
-static void
-binary_run(const port_kernel_call *call, const binary_op *op, int32_t level)
+void
+port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level)
 {
     binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1, level, false};
     const port_binary_params *params = call->params;
@@ -140,8 +122,8 @@ binary_run(const port_kernel_call *call, const binary_op *op, int32_t level)
     port_iter_for_each(&iter, call->profile->num_threads, binary_loop, &context);
 }
 
-static port_status
-binary_check(const port_kernel_call *call, port_error *err)
+port_status
+port_binary_check(const port_kernel_call *call, port_error *err)
 {
     port_status status = port_check_same_shape("binary op", call, 2, err);
     if (status == PORT_OK && call->in[0]->dtype != call->in[1]->dtype) {
@@ -427,7 +409,7 @@ zero_divisor(const port_view *b)
 static port_status
 remainder_check(const port_kernel_call *call, port_error *err)
 {
-    port_status status = binary_check(call, err);
+    port_status status = port_binary_check(call, err);
     if (status == PORT_OK && !port_dtype_is_float(call->in[1]->dtype) && zero_divisor(call->in[1])) {
         return port_fail(err, PORT_E_VALUE, "remainder: an integer divisor is 0");
     }
@@ -491,7 +473,7 @@ where_run(const port_kernel_call *call)
     static const binary_op name##_op = {f32, f64, i64};                                                              \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        binary_run(call, &name##_op, 0);                                                                             \
+        port_binary_run(call, &name##_op, 0);                                                                             \
     }
 #define RUN_ALL(name)                                                                                                \
     RUN(name, name##_f32, name##_f64, name##_i64)                                                                    \
@@ -500,21 +482,21 @@ where_run(const port_kernel_call *call)
 #define RUN_SIMD(name)                                                                                               \
     static void name##_run_avx2(const port_kernel_call *call)                                                        \
     {                                                                                                                \
-        binary_run(call, &name##_op, 1);                                                                             \
+        port_binary_run(call, &name##_op, 1);                                                                             \
     }                                                                                                                \
     static void name##_run_avx512(const port_kernel_call *call)                                                      \
     {                                                                                                                \
-        binary_run(call, &name##_op, 2);                                                                             \
+        port_binary_run(call, &name##_op, 2);                                                                             \
     }
 #define SIMD(name, variant, level)                                                                                   \
-    PORT_ROW(#name, PORT_F32, #variant, level, binary_check, name##_run_##variant),                                  \
-        PORT_ROW(#name, PORT_BF16, #variant, level, binary_check, name##_run_##variant),                             \
-        PORT_ROW(#name, PORT_F16, #variant, level, binary_check, name##_run_##variant)
+    PORT_ROW(#name, PORT_F32, #variant, level, port_binary_check, name##_run_##variant),                                  \
+        PORT_ROW(#name, PORT_BF16, #variant, level, port_binary_check, name##_run_##variant),                             \
+        PORT_ROW(#name, PORT_F16, #variant, level, port_binary_check, name##_run_##variant)
 #define FLOATS(name)                                                                                                 \
-    PORT_FLOAT_ROWS(#name, "ref", 0, binary_check, name##_run), SIMD(name, avx2, 1), SIMD(name, avx512, 2)
+    PORT_FLOAT_ROWS(#name, "ref", 0, port_binary_check, name##_run), SIMD(name, avx2, 1), SIMD(name, avx512, 2)
 #else
 #define RUN_SIMD(name)
-#define FLOATS(name) PORT_FLOAT_ROWS(#name, "ref", 0, binary_check, name##_run)
+#define FLOATS(name) PORT_FLOAT_ROWS(#name, "ref", 0, port_binary_check, name##_run)
 #endif
 
 RUN_ALL(add)
@@ -545,8 +527,8 @@ RUN(bitwise_and, NULL, NULL, bitwise_and_i64)
 RUN(bitwise_or, NULL, NULL, bitwise_or_i64)
 RUN(bitwise_xor, NULL, NULL, bitwise_xor_i64)
 
-#define INTS(name) PORT_INT_ROWS(#name, "ref", 0, binary_check, name##_run)
-#define BOOLS(name) PORT_BOOL_ROW(#name, "ref", 0, binary_check, name##_run)
+#define INTS(name) PORT_INT_ROWS(#name, "ref", 0, port_binary_check, name##_run)
+#define BOOLS(name) PORT_BOOL_ROW(#name, "ref", 0, port_binary_check, name##_run)
 
 const port_kernel_row port_binary_rows[] = {
     FLOATS(add),
@@ -574,7 +556,7 @@ const port_kernel_row port_binary_rows[] = {
     PORT_INT_ROWS("floor_divide", "ref", 0, remainder_check, floor_divide_run),
     PORT_FLOAT_ROWS("trunc_divide", "ref", 0, remainder_check, trunc_divide_run),
     PORT_INT_ROWS("trunc_divide", "ref", 0, remainder_check, trunc_divide_run),
-    PORT_FLOAT_ROWS("atan2", "ref", 0, binary_check, atan2_run),
+    PORT_FLOAT_ROWS("atan2", "ref", 0, port_binary_check, atan2_run),
     INTS(shift_left),
     INTS(shift_right),
     FLOATS(logical_xor),

@@ -163,7 +163,7 @@ typedef struct port_activation_params {
  * vector_norm: in (x), out (y with size 1 at the reduced dimensions), F32 and F64
  * weight_norm: in (v (R, C), g), out (w (R, C), norm), all dense F32; g and norm have R elements if `rows`, else C */
 typedef struct port_vector_norm_params {
-    double order; /* 1, 2 or infinity */
+    double order; /* any: 0 counts, -infinity is the least size */
     uint32_t dims;
 } port_vector_norm_params;
 typedef struct port_weight_norm_params {
@@ -175,6 +175,10 @@ typedef struct port_weight_norm_params {
 typedef struct port_triangular_params {
     bool upper, left, unit;
 } port_triangular_params;
+
+/* ---- special.c
+ * in (x), out (y), floating: acosh asinh atanh erfc erfinv lgamma digamma i0 sinc
+ * in (a, b), out (y), broadcast, same dtype: copysign hypot nextafter logaddexp logaddexp2 xlogy (floating), fmax fmin heaviside, gcd lcm (integers) */
 
 /* ---- convolution.c
  * convolution: in (x (N, C, ...), weight (O, C / groups, ...) or transposed (C, O / groups, ...), bias (O) or NULL), out (y (N, O, ...)),
@@ -194,6 +198,7 @@ typedef struct port_onednn_conv_params {
 extern const port_kernel_row port_unary_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
     port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[],
-    port_vector_norm_rows[], port_triangular_rows[], port_onednn_convolution_rows[];
+    port_vector_norm_rows[], port_triangular_rows[], port_onednn_convolution_rows[],
+    port_special_rows[];
 
 #endif /* PORT_KERNELS_H */

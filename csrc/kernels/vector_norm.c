@@ -1,5 +1,5 @@
 /* vector_norm.c -- the norm of a vector, and weights that are scaled to a norm.
- *     vector_norm   of order 1, 2 or infinity over any dimensions: y = (sum |x|^p)^(1/p)
+ *     vector_norm   of any order over any dimensions (0 counts, infinities are the greatest and the least size): y = (sum |x|^p)^(1/p)
  *     weight_norm   w = v * (g / |v|), the norm taken of each row, or of each column
  * Orders of summation as the reference has them: the 2-norm of a dense row in lanes of 32 bytes (also with avx512), every other
  * norm in order of memory. What its compiler fused differs from loop to loop and was found by trying; nothing is fused under "default".
@@ -17,11 +17,11 @@ vector_norm_check(const port_kernel_call *call, port_error *err)
 {
     const port_view *x = call->in[0], *y = call->out[0];
     const port_vector_norm_params *p = call->params;
-    bool fits = p != NULL && y->ndim == x->ndim && y->dtype == x->dtype && (p->order == 1.0 || p->order == 2.0 || isinf(p->order));
+    bool fits = p != NULL && y->ndim == x->ndim && y->dtype == x->dtype && p->order == p->order;
     for (int32_t d = 0; fits && d < x->ndim; d++) {
         fits = y->shape[d] == ((p->dims >> d & 1u) != 0 ? 1 : x->shape[d]);
     }
-    return fits ? PORT_OK : port_fail(err, PORT_E_SHAPE, "vector_norm: an order other than 1, 2 or infinity, or an output that does not fit");
+    return fits ? PORT_OK : port_fail(err, PORT_E_SHAPE, "vector_norm: an order that is NaN, or an output that does not fit");
 }
 
 #define TAKE(sum, size) (order == 1.0 ? (sum) + (size) : ((size) != (size) || (size) > (sum) ? (size) : (sum)))
@@ -45,6 +45,30 @@ vector_norm_check(const port_kernel_call *call, port_error *err)
 
 NORM(float, fabsf, sqrtf)
 NORM(double, fabs, sqrt)
+
+/* The other orders, one element after the other in double. */
+static double
+rare_norm(double order, bool narrow, const void *x, int64_t n)
+{
+    double sum = isinf(order) ? (double)INFINITY : 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        double size = fabs(narrow ? (double)((const float *)x)[i] : ((const double *)x)[i]);
+        if (order == 0.0) {
+            sum += size != 0.0;
+        } else if (isinf(order)) {
+            sum = size != size || size < sum ? size : sum;
+        } else {
+            sum += pow(size, order);
+        }
+    }
+    return order == 0.0 || isinf(order) ? sum : pow(sum, 1.0 / order);
+}
+
+static bool
+is_rare(double order)
+{
+    return order != 1.0 && order != 2.0 && !(isinf(order) && order > 0.0);
+}
 
 /* Whole vectors in lanes, which are added one after the other; of the rest the compiler made one more vector of four products. */
 static float
@@ -106,7 +130,14 @@ vector_norm_run(const port_kernel_call *call)
         }
         part.data = (char *)x->data + from * bytes;
         port_view_gather(&part, call->scratch);
-        if (x->dtype == PORT_F64) {
+        if (is_rare(p->order)) {
+            double norm = rare_norm(p->order, x->dtype == PORT_F32, call->scratch, n);
+            if (x->dtype == PORT_F32) {
+                ((float *)y->data)[to] = (float)norm;
+            } else {
+                ((double *)y->data)[to] = norm;
+            }
+        } else if (x->dtype == PORT_F64) {
             ((double *)y->data)[to] = norm_double(p->order, call->scratch, n, threads);
         } else {
             ((float *)y->data)[to] = row ? row_norm(call, call->scratch, n) : norm_float(p->order, call->scratch, n, threads);

@@ -271,24 +271,47 @@ vector_part(const op_call *call, const op_plan *plan, const port_view *a, const 
     return rows ? *run - *run % (2 * lanes) : 0;
 }
 
+/* An operand as C64 or F32; a number as a tensor without dimensions. */
+static port_status
+complex_operand(op_call *call, int32_t idx, op_operand *operand)
+{
+    const port_tensor *t = arg_tensor(call, idx);
+    port_status status = t == NULL ? scalar_to_tensor(call, arg_scalar(call, idx), PORT_F32, &t) : PORT_OK;
+    if (status == PORT_OK && t->dtype == PORT_F64 && t->ndim > 0) {
+        return fail_unsupported(call, "C64 and F64 make C128");
+    }
+    if (status == PORT_OK && t->dtype != PORT_C64) {
+        status = tensor_cast(call, t, PORT_F32, &t);
+    }
+    *operand = (op_operand){.tensor = t};
+    return status;
+}
+
+static void
+complex_quotient(float x, float y, float u, float v, float *to)
+{
+    double size = (double)u * (double)u + (double)v * (double)v;
+    to[0] = (float)(((double)x * (double)u + (double)y * (double)v) / size);
+    to[1] = (float)(((double)y * (double)u - (double)x * (double)v) / size);
+}
+
 port_status
 run_complex_binary(op_call *call)
 {
-    op_operand both[2] = {{.tensor = arg_tensor(call, 0)}, {.tensor = arg_tensor(call, 1)}};
+    op_operand both[2];
     const char *kernel = call->row->kernel;
     op_plan plan;
     port_tensor *out;
-    bool product = strcmp(kernel, "mul") == 0, sum = strcmp(kernel, "add") == 0;
-    for (int32_t k = 0; k < 2; k++) {
-        if (both[k].tensor == NULL || (both[k].tensor->dtype != PORT_C64 && both[k].tensor->dtype != PORT_F32) || (!product && !sum)) {
-            return fail_unsupported(call, "a complex operand");
-        }
+    bool product = strcmp(kernel, "mul") == 0, quotient = strcmp(kernel, "div") == 0, sum = strcmp(kernel, "add") == 0 || strcmp(kernel, "sub") == 0;
+    int32_t first = (call->row->flags & OP_SWAP) != 0 ? 1 : 0;
+    if (!product && !quotient && !sum) {
+        return fail_unsupported(call, "a complex operand");
     }
-    if (call->num_args > 2 && arg_scalar(call, 2).d != 1.0) {
-        return fail_unsupported(call, "alpha other than 1 for complex operands");
-    }
-    port_status status = plan_pointwise(call, both, 2, &plan);
-    if (status != PORT_OK || (status = tensor_new(call, PORT_C64, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
+    float alpha = call->num_args > 2 ? (float)arg_scalar(call, 2).d : 1.0f, sign = strcmp(kernel, "sub") == 0 ? -alpha : alpha;
+    port_status status = complex_operand(call, first, &both[0]);
+    if (status != PORT_OK || (status = complex_operand(call, 1 - first, &both[1])) != PORT_OK ||
+        (status = plan_pointwise(call, both, 2, &plan)) != PORT_OK ||
+        (status = tensor_new(call, PORT_C64, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
         return status;
     }
     port_view a = view_broadcast(both[0].tensor, plan.ndim, plan.shape), b = view_broadcast(both[1].tensor, plan.ndim, plan.shape);
@@ -305,10 +328,12 @@ run_complex_binary(op_call *call)
         float x, y, u, v;
         complex_at(&a, at_a, &x, &y);
         complex_at(&b, at_b, &u, &v);
-        to[2 * at] = x + u;
-        to[2 * at + 1] = y + v;
+        to[2 * at] = x + sign * u;
+        to[2 * at + 1] = y + sign * v;
         if (product) {
             complex_product(fused && i % run >= bulk, x, y, u, v, to + 2 * at);
+        } else if (quotient) {
+            complex_quotient(x, y, u, v, to + 2 * at);
         }
         for (int32_t d = plan.ndim - 1; d >= 0 && ++place[d] == plan.shape[d]; d--) {
             place[d] = 0;

@@ -60,6 +60,18 @@ next_part(const char **cursor, bool *named_only, part *out)
     return true;
 }
 
+bool
+signature_next_name(const char **cursor, char *name, size_t name_bytes)
+{
+    bool named_only = false;
+    part p;
+    if (!next_part(cursor, &named_only, &p)) {
+        return false;
+    }
+    snprintf(name, name_bytes, "%s", p.name);
+    return true;
+}
+
 static port_arg
 default_arg(const part *p)
 {

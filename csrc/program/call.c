@@ -4,7 +4,7 @@
 static bool
 can_cast(port_dtype from, port_dtype to)
 {
-    if (from == PORT_C64) {
+    if (from == PORT_C64 || to == PORT_C64) {
         return to == PORT_C64;
     }
     if (dtype_is_float(from)) {

@@ -10,7 +10,7 @@
 #include "../kernels/kernels.h"
 #include "program.h"
 
-#define OP_MAX_ARGS 12
+#define OP_MAX_ARGS 20
 #define OP_MAX_OPERANDS 8
 
 typedef struct port_buffer {
@@ -79,7 +79,9 @@ struct op_row {
 
 /* Families, each ended by a row whose name is NULL. */
 extern const op_row op_view_rows[], op_pointwise_rows[], op_create_rows[], op_move_rows[], op_reduce_rows[], op_matmul_rows[],
-    op_index_rows[], op_norm_rows[], op_conv_rows[], op_scatter_rows[], op_sort_rows[], op_image_rows[], op_activation_rows[], op_data_rows[];
+    op_index_rows[], op_norm_rows[], op_conv_rows[], op_scatter_rows[], op_sort_rows[], op_image_rows[], op_activation_rows[], op_data_rows[],
+    op_special_rows[], op_composed_rows[], op_scan_rows[], op_unique_rows[],
+    op_sample_rows[], op_rnn_rows[], op_window_rows[], op_train_rows[], op_rearrange_rows[], op_complex_rows[], op_fused_rows[];
 
 /* ---- registry.c */
 /* The row of "aten.<op>.<overload>", or NULL. *in_place: it is the in-place form. */
@@ -87,6 +89,8 @@ const op_row *op_find(const char *name, bool *in_place);
 
 /* ---- args.c */
 port_status bind_args(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named);
+/* The next argument's name in a row's signature; false at its end. */
+bool signature_next_name(const char **cursor, char *name, size_t name_bytes);
 int64_t eval_int(const op_call *call, const port_arg *arg);
 port_scalar eval_scalar(const op_call *call, const port_arg *arg);
 bool arg_given(const op_call *call, int32_t idx);
@@ -170,8 +174,24 @@ typedef struct op_plan {
 } op_plan;
 port_status plan_pointwise(op_call *call, const op_operand *operands, int32_t num_operands, op_plan *plan);
 
+/* ---- pointwise_ops.c: handlers of rows whose kernel is a function of the elements of one or two operands */
+port_status run_unary(op_call *call);
+port_status run_binary(op_call *call);
+port_status run_activation(op_call *call);
+
+/* ---- sort_ops.c */
+/* x with dimension d moved to the end, as dense rows. */
+port_status tensor_as_rows(op_call *call, const port_tensor *x, int32_t d, port_tensor **rows);
+/* Emits rows (.., k) as a tensor of x's shape with size k at dimension d; row-major, or with x's strides. */
+port_status emit_rows(op_call *call, const port_tensor *rows, const port_tensor *x, int32_t d, bool like_x);
+
 /* ---- activation_ops.c */
-port_status run_complex_binary(op_call *call); /* mul, add of C64 with C64 or F32 */
+port_status run_complex_binary(op_call *call); /* add, sub, mul, div of C64 with C64, real tensors and numbers */
+
+/* ---- complex_ops.c */
+port_status run_complex_unary(op_call *call);
+/* From or to C64, not both. */
+port_status tensor_cast_complex(op_call *call, const port_tensor *tensor, port_dtype dtype, const port_tensor **out);
 
 /* ---- launch.c */
 bool kernel_exists(const op_call *call, const char *kernel, port_dtype dtype);

@@ -181,45 +181,18 @@ run_resize(op_call *call)
     return emit_frames(call, out, arg_tensor(call, 0)->dtype, false);
 }
 
-/* grid_sampler_2d(input, grid, interpolation_mode, padding_mode, align_corners): bilinear with zeros outside. */
-static port_status
-run_grid_sampler(op_call *call)
-{
-    const port_tensor *x = arg_tensor(call, 0), *grid = arg_tensor(call, 1);
-    port_grid_params params = {arg_bool(call, 4)};
-    if (arg_int(call, 2) != 0 || arg_int(call, 3) != 0 || x->dtype != PORT_F32 || grid->dtype != PORT_F32) {
-        return fail_unsupported(call, "interpolation mode %lld, padding mode %lld of %s", (long long)arg_int(call, 2),
-                                (long long)arg_int(call, 3), port_dtype_name(x->dtype));
-    }
-    if (x->ndim != 4 || grid->ndim != 4) {
-        return fail_op(call, PORT_E_SHAPE, "expected 4 dimensions, got %d and %d", x->ndim, grid->ndim);
-    }
-    int64_t shape[4] = {x->shape[0], x->shape[1], grid->shape[1], grid->shape[2]};
-    port_tensor *out;
-    port_status status = tensor_new(call, x->dtype, 4, shape, NULL, &out);
-    if (status == PORT_OK) {
-        status = launch_tensors(call, "grid_sample", x->dtype, (const port_tensor *const[]){x, grid}, 2,
-                                (const port_tensor *const[]){out}, 1, &params);
-    }
-    return status == PORT_OK ? emit(call, out) : status;
-}
-
 /* ------------------------------------------------------------------ norms over channels */
 
-/* native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps) and its form without training;
- * the statistics that training would save are empty. */
+/* _native_batch_norm_legit_no_training(input, weight, bias, running_mean, running_var, momentum, eps); the statistics that training would
+ * save are empty. */
 static port_status
 run_batch_norm(op_call *call)
 {
-    bool has_training = strcmp(call->row->name, "native_batch_norm") == 0;
     const port_tensor *x = arg_tensor(call, 0), *in[5] = {x, arg_tensor(call, 1), arg_tensor(call, 2), arg_tensor(call, 3), arg_tensor(call, 4)};
     const port_tensor *result;
-    port_norm_params params = {.eps = arg_double(call, has_training ? 7 : 6, 1e-5)};
+    port_norm_params params = {.eps = arg_double(call, 6, 1e-5)};
     port_tensor *out, *none;
     int64_t zero = 0, strides[PORT_MAX_NDIM];
-    if (has_training && arg_bool(call, 5)) {
-        return fail_unsupported(call, "training");
-    }
     if (x->ndim < 2 || !dtype_is_float(x->dtype)) {
         return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...), got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
     }
@@ -283,14 +256,14 @@ const op_row op_image_rows[] = {
     {"upsample_nearest1d", "T self, A output_size, F? scales=None", run_resize, "resize", 0, 0},
     {"upsample_nearest2d", "T self, A output_size, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
     {"upsample_nearest3d", "T self, A output_size, F? scales_d=None, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
+    {"_upsample_nearest_exact1d", "T self, A output_size, F? scales=None", run_resize, "resize", 0, 0},
+    {"_upsample_nearest_exact3d", "T self, A output_size, F? scales_d=None, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
     {"_upsample_nearest_exact2d", "T self, A output_size, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
     {"upsample_linear1d", "T self, A output_size, B align_corners, F? scales=None", run_resize, "resize", 0, 0},
     {"upsample_bilinear2d", "T self, A output_size, B align_corners, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
     {"upsample_bicubic2d", "T self, A output_size, B align_corners, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
     {"upsample_trilinear3d", "T self, A output_size, B align_corners, F? scales_d=None, F? scales_h=None, F? scales_w=None", run_resize,
      "resize", 0, 0},
-    {"grid_sampler_2d", "T input, T grid, I interpolation_mode, I padding_mode, B align_corners", run_grid_sampler, "grid_sample", 0, 0},
-    {"native_batch_norm", STATISTICS "T? running_mean, T? running_var, B training, F momentum, F eps", run_batch_norm, "batch_norm", 0, 0},
     {"_native_batch_norm_legit_no_training", STATISTICS "T running_mean, T running_var, F momentum, F eps", run_batch_norm, "batch_norm",
      0, 0},
     {"native_group_norm", STATISTICS "I N, I C, I HxW, I group, F eps", run_group_norm, "group_norm", 0, 0},

@@ -20,17 +20,51 @@ kernel_exists(const op_call *call, const char *kernel, port_dtype dtype)
     return find_row(call, kernel, dtype, &is_variant) != NULL;
 }
 
+/* Kernels that only move elements take a complex number for the double that has its bits. */
+static bool
+moves_only(const char *kernel)
+{
+    static const char *const names[] = {"where", "gather", "index_select", "index", "embedding"};
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        if (strcmp(kernel, names[k]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static port_status
+launch_as_f64(op_call *call, const char *kernel, const port_view *const *in, int32_t num_in, const port_view *const *out, int32_t num_out,
+              const void *params)
+{
+    port_view views[PORT_KERNEL_MAX_IN + PORT_KERNEL_MAX_OUT];
+    const port_view *ins[PORT_KERNEL_MAX_IN], *outs[PORT_KERNEL_MAX_OUT];
+    for (int32_t k = 0; k < num_in + num_out; k++) {
+        const port_view *view = k < num_in ? in[k] : out[k - num_in], **slot = k < num_in ? &ins[k] : &outs[k - num_in];
+        *slot = view;
+        if (view != NULL && view->dtype == PORT_C64) {
+            views[k] = *view;
+            views[k].dtype = PORT_F64;
+            *slot = &views[k];
+        }
+    }
+    return launch(call, kernel, PORT_F64, ins, num_in, outs, num_out, params);
+}
+
 port_status
 launch(op_call *call, const char *kernel, port_dtype dtype, const port_view *const *in, int32_t num_in,
        const port_view *const *out, int32_t num_out, const void *params)
 {
     bool is_variant;
     const port_kernel_row *row = find_row(call, kernel, dtype, &is_variant);
-    if (row == NULL) {
-        return fail_unsupported(call, "there is no kernel %s for %s", kernel, port_dtype_name(dtype));
-    }
     if (num_in > PORT_KERNEL_MAX_IN || num_out > PORT_KERNEL_MAX_OUT) {
         return fail_unsupported(call, "%d inputs are more than the kernel %s takes", num_in, kernel);
+    }
+    if (row == NULL && dtype == PORT_C64 && moves_only(kernel)) {
+        return launch_as_f64(call, kernel, in, num_in, out, num_out, params);
+    }
+    if (row == NULL) {
+        return fail_unsupported(call, "there is no kernel %s for %s", kernel, port_dtype_name(dtype));
     }
     port_kernel_call k = {.num_in = num_in, .num_out = num_out, .params = params, .provider = call->options->provider,
                           .profile = &call->options->profile};

@@ -24,6 +24,45 @@ broadcasts_to(const port_tensor *t, int32_t ndim, const int64_t *shape)
     return true;
 }
 
+/* Integers: 64 bits that wrap, cut to the dtype. All tensors of ndim 2 or 3; c may be NULL. */
+static port_status
+integer_product(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double beta, double alpha, int32_t ndim,
+                const int64_t *shape, port_tensor **out)
+{
+    const port_tensor *wide[3] = {a, b, c}, *result;
+    port_tensor *made, *sum;
+    port_status status = PORT_OK;
+    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        if (wide[k] != NULL && (status = tensor_cast(call, wide[k], PORT_I64, &wide[k])) == PORT_OK && k < 2) {
+            status = tensor_contiguous(call, wide[k], &wide[k]);
+        }
+    }
+    if (status != PORT_OK || (status = tensor_new(call, PORT_I64, ndim, shape, NULL, &made)) != PORT_OK ||
+        (status = tensor_new(call, PORT_I64, ndim, shape, NULL, &sum)) != PORT_OK) {
+        return status;
+    }
+    int64_t *y = (int64_t *)tensor_view(made).data, K = a->shape[ndim - 1], N = shape[ndim - 1], rows = tensor_elems(made) / (N > 0 ? N : 1);
+    const int64_t *left = (const int64_t *)tensor_view(wide[0]).data, *right = (const int64_t *)tensor_view(wide[1]).data;
+    if (c != NULL) {
+        port_view to = tensor_view(sum), from = view_broadcast(wide[2], ndim, shape);
+        copy_view(&to, &from);
+    }
+    const int64_t *added = (const int64_t *)tensor_view(sum).data;
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t *stack = right + (ndim == 3 ? r / shape[1] * K * N : 0);
+        for (int64_t n = 0; n < N; n++) {
+            uint64_t total = 0;
+            for (int64_t k = 0; k < K; k++) {
+                total += (uint64_t)left[r * K + k] * (uint64_t)stack[k * N + n];
+            }
+            total *= (uint64_t)(int64_t)alpha;
+            y[r * N + n] = (int64_t)(total + (c != NULL ? (uint64_t)(int64_t)beta * (uint64_t)added[r * N + n] : 0));
+        }
+    }
+    status = tensor_cast(call, made, a->dtype, &result);
+    return status == PORT_OK ? tensor_alias(call, result, out) : status;
+}
+
 /* y = beta * c + alpha * a @ b for two matrices (gemm) or two stacks of them (bmm); c may be NULL. */
 static port_status
 product(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double beta, double alpha,
@@ -45,6 +84,9 @@ product(op_call *call, const port_tensor *c, const port_tensor *a, const port_te
     if (c != NULL && !broadcasts_to(c, ndim, shape)) {
         return fail_op(call, PORT_E_SHAPE, "a tensor of shape %s cannot be added to a product of shape %s",
                        shape_text(c->ndim, c->shape, left, sizeof left), shape_text(ndim, shape, right, sizeof right));
+    }
+    if (dtype_is_integral(a->dtype)) {
+        return integer_product(call, c, a, b, beta, alpha, ndim, shape, out);
     }
     status = tensor_new(call, a->dtype, ndim, shape, NULL, out);
     if (status != PORT_OK) {
@@ -251,7 +293,59 @@ run_solve_triangular(op_call *call)
     return emit(call, out);
 }
 
+/* _grouped_mm(self (T, K), mat2 (G, K, N), offs (G)): rows up to each offset times the group's matrix; rows behind the last are 0.
+ * Without offsets both are stacks. */
+static port_status
+run_grouped_mm(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *w = arg_tensor(call, 1), *offs = arg_tensor(call, 2), *dense;
+    if (arg_given(call, 3) || arg_dtype(call, 4, x->dtype) != x->dtype || !dtype_is_float(x->dtype)) {
+        return fail_unsupported(call, "a bias, or a result of another dtype than %s", port_dtype_name(x->dtype));
+    }
+    if (offs == NULL && x->ndim == 3 && w->ndim == 3) {
+        return emit_product(call, NULL, x, w, 0.0, 1.0, 3);
+    }
+    if (offs == NULL || x->ndim != 2 || w->ndim != 3 || offs->ndim != 1 || offs->shape[0] != w->shape[0] || x->shape[1] != w->shape[1]) {
+        return fail_unsupported(call, "operands of %d and %d dimensions", x->ndim, w->ndim);
+    }
+    int64_t shape[2] = {x->shape[0], w->shape[2]}, begin = 0, size = (int64_t)port_dtype_size(x->dtype);
+    port_tensor *out, *rows, *matrix, *y;
+    port_status status = tensor_cast(call, offs, PORT_I64, &offs);
+    if (status != PORT_OK || (status = tensor_contiguous(call, offs, &dense)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, 2, shape, NULL, &out)) != PORT_OK) {
+        return status;
+    }
+    memset(tensor_view(out).data, 0, (size_t)out->buffer->size_bytes);
+    for (int64_t g = 0; g < w->shape[0]; g++) {
+        int64_t end = ((const int64_t *)tensor_view(dense).data)[g];
+        if (end < begin || end > shape[0]) {
+            return fail_op(call, PORT_E_VALUE, "offset %lld is %lld, after %lld, of %lld rows", (long long)g, (long long)end, (long long)begin,
+                           (long long)shape[0]);
+        }
+        if ((status = tensor_alias(call, x, &rows)) != PORT_OK || (status = tensor_alias(call, w, &matrix)) != PORT_OK) {
+            return status;
+        }
+        rows->shape[0] = end - begin;
+        rows->offset_bytes += begin * x->strides[0] * size;
+        matrix->offset_bytes += g * w->strides[0] * size;
+        matrix->ndim = 2;
+        for (int32_t d = 0; d < 2; d++) {
+            matrix->shape[d] = w->shape[d + 1];
+            matrix->strides[d] = w->strides[d + 1];
+        }
+        if (end > begin && (status = product(call, NULL, rows, matrix, 0.0, 1.0, 2, &y)) != PORT_OK) {
+            return status;
+        }
+        if (end > begin) {
+            memcpy((char *)tensor_view(out).data + begin * shape[1] * size, tensor_view(y).data, (size_t)((end - begin) * shape[1] * size));
+        }
+        begin = end;
+    }
+    return emit(call, out);
+}
+
 const op_row op_matmul_rows[] = {
+    {"_grouped_mm", "T self, T mat2, T? offs=None, T? bias=None, D? out_dtype=None", run_grouped_mm, "gemm", 0, 0},
     {"mm", "T self, T mat2", run_mm, "gemm", 0, 0},
     {"bmm", "T self, T mat2", run_mm, "bmm", 0, 0},
     {"addmm", "T self, T mat1, T mat2, *, S beta=1, S alpha=1", run_addmm, "gemm", 0, OP_IN_PLACE},

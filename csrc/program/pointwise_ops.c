@@ -4,6 +4,8 @@
  * and rounds once at the end. */
 #include "exec.h"
 
+#include <math.h>
+
 static op_operand
 operand_of(op_call *call, int32_t idx)
 {
@@ -113,10 +115,13 @@ run_simple(op_call *call, const op_operand *operands, int32_t num_operands, cons
                              : status;
 }
 
-static port_status
+port_status
 run_unary(op_call *call)
 {
     op_operand x = operand_of(call, 0);
+    if (x.tensor->dtype == PORT_C64) {
+        return run_complex_unary(call);
+    }
     if (call->row->mode == MODE_KEEP && !dtype_is_float(x.tensor->dtype)) {
         op_plan plan;
         port_tensor *copy;
@@ -135,7 +140,7 @@ run_unary(op_call *call)
 }
 
 /* add, sub, rsub: the third argument is alpha; the others have two. */
-static port_status
+port_status
 run_binary(op_call *call)
 {
     op_operand operands[2] = {operand_of(call, 0), operand_of(call, 1)};
@@ -187,7 +192,7 @@ run_gelu(op_call *call)
 }
 
 /* softplus, elu, leaky_relu: the numbers behind x are the kernel's parameters. */
-static port_status
+port_status
 run_activation(op_call *call)
 {
     port_activation_params params = {1.0, 1.0, 1.0};
@@ -283,6 +288,11 @@ run_clamp(op_call *call)
     op_plan plan;
     port_dtype dtype;
     port_status status = common_dtype(call, operands, num, &dtype);
+    if (strcmp(call->row->name, "hardtanh") == 0 && dtype_is_integral(operands[0].tensor->dtype)) {
+        dtype = operands[0].tensor->dtype; /* the bounds are cut to integers */
+        params.min = (port_scalar){PORT_SCALAR_INT, (int64_t)params.min.d, trunc(params.min.d)};
+        params.max = (port_scalar){PORT_SCALAR_INT, (int64_t)params.max.d, trunc(params.max.d)};
+    }
     if (status == PORT_OK) {
         status = plan_pointwise(call, operands, 1, &plan);
     }

@@ -38,8 +38,11 @@ promote_dtypes(port_dtype a, port_dtype b)
     if (a == b) {
         return a;
     }
-    if (a >= PORT_NUM_DTYPES || b >= PORT_NUM_DTYPES || a == PORT_C64 || b == PORT_C64) {
+    if (a >= PORT_NUM_DTYPES || b >= PORT_NUM_DTYPES) {
         return PORT_NUM_DTYPES;
+    }
+    if (a == PORT_C64 || b == PORT_C64) {
+        return a == PORT_F64 || b == PORT_F64 ? PORT_NUM_DTYPES : PORT_C64; /* there is no C128 */
     }
     if (a == PORT_BOOL || b == PORT_BOOL) {
         return a == PORT_BOOL ? b : a;

@@ -2,9 +2,8 @@
  * Equal elements, and what topk need not sort, come in the reference's order from topk; the others keep equal elements as they were. */
 #include "exec.h"
 
-/* x with dimension d moved to the end, as rows. */
-static port_status
-as_rows(op_call *call, const port_tensor *x, int32_t d, port_tensor **rows)
+port_status
+tensor_as_rows(op_call *call, const port_tensor *x, int32_t d, port_tensor **rows)
 {
     port_tensor *moved;
     const port_tensor *dense;
@@ -32,8 +31,7 @@ as_rows(op_call *call, const port_tensor *x, int32_t d, port_tensor **rows)
     return PORT_OK;
 }
 
-/* Emits rows (.., k) as a tensor of x's shape with size k at dimension d; row-major, or with x's strides. */
-static port_status
+port_status
 emit_rows(op_call *call, const port_tensor *rows, const port_tensor *x, int32_t d, bool like_x)
 {
     port_tensor *out;
@@ -67,7 +65,7 @@ sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool larg
     port_tensor *rows, *taken, *order;
     port_topk_params params = {largest, k < 0, sorted};
     port_status status = wrap_dim(call, dim, x->ndim, &d);
-    if (status != PORT_OK || (status = as_rows(call, x, d, &rows)) != PORT_OK) {
+    if (status != PORT_OK || (status = tensor_as_rows(call, x, d, &rows)) != PORT_OK) {
         return status;
     }
     bool all = k < 0;

@@ -237,7 +237,11 @@ tensor_reshaped(op_call *call, const port_tensor *tensor, int32_t ndim, const in
 port_status
 emit(op_call *call, const port_tensor *tensor)
 {
-    if (!tensor_in_bounds(tensor)) {
+    port_tensor result = *tensor;
+    for (int32_t d = 0; d < tensor->ndim; d++) {
+        result.offset_bytes = tensor->shape[d] == 0 ? 0 : result.offset_bytes; /* a view of nothing may begin anywhere */
+    }
+    if (!tensor_in_bounds(&result)) {
         return fail_op(call, PORT_E_SHAPE, "its result would reach outside its memory");
     }
     if (call->num_out == call->capacity_out) {
@@ -250,7 +254,7 @@ emit(op_call *call, const port_tensor *tensor)
         call->capacity_out = capacity;
     }
     tensor->buffer->refs++;
-    call->out[call->num_out++] = *tensor;
+    call->out[call->num_out++] = result;
     return PORT_OK;
 }
 
@@ -389,6 +393,9 @@ tensor_cast(op_call *call, const port_tensor *tensor, port_dtype dtype, const po
     if (tensor->dtype == dtype) {
         return PORT_OK;
     }
+    if (tensor->dtype == PORT_C64 || dtype == PORT_C64) {
+        return tensor_cast_complex(call, tensor, dtype, out);
+    }
     int64_t strides[PORT_MAX_NDIM];
     preserve_strides(tensor, strides);
     port_tensor *made;
@@ -404,6 +411,15 @@ port_status
 tensor_fill(op_call *call, const port_tensor *tensor, port_scalar value)
 {
     port_fill_params params = {value};
+    if (tensor->dtype == PORT_C64) {
+        const port_tensor *number;
+        port_status status = scalar_to_tensor(call, value, PORT_F32, &number);
+        if (status == PORT_OK && (status = tensor_cast(call, number, PORT_C64, &number)) == PORT_OK) {
+            port_view to = tensor_view(tensor), from = view_broadcast(number, tensor->ndim, tensor->shape);
+            copy_view(&to, &from);
+        }
+        return status;
+    }
     return launch_tensors(call, "fill", tensor->dtype, NULL, 0, &tensor, 1, &params);
 }
 

@@ -584,6 +584,7 @@ const op_row op_view_rows[] = {
     {"unsafe_split.Tensor", "T self, I split_size, I dim=0", run_split, NULL, 0, 0},
     {"split.Tensor", "T self, I split_size, I dim=0", run_split, NULL, 0, 0},
     {"chunk", "T self, I chunks, I dim=0", run_split, NULL, 0, SPLIT_CHUNKS},
+    {"unsafe_split_with_sizes", "T self, A split_sizes, I dim=0", run_split_sizes, NULL, 0, 0},
     {"split_with_sizes", "T self, A split_sizes, I dim=0", run_split_sizes, NULL, 0, 0},
     {"as_strided", "T self, A size, A stride, I? storage_offset=None", run_as_strided, NULL, 0, 0},
     {"diagonal", "T self, I offset=0, I dim1=0, I dim2=1", run_diagonal, NULL, 0, 0},

@@ -51,13 +51,17 @@ _UNDECLARED_VIEWS = frozenset(("aten._unsafe_view.default",))
 
 #: Ops that draw numbers. What they drew in the recorded call stands in the program as a constant.
 _RANDOM = frozenset("""rand rand_like randn randn_like randint randint_like randperm normal bernoulli multinomial uniform_ normal_ bernoulli_ random_
-    exponential_""".split())
+    exponential_ cauchy_ geometric_ log_normal_ poisson binomial _standard_gamma _sample_dirichlet native_dropout uniform exponential random""".split())
+#: Ops that change a tensor's shape or strides in place: recorded as the view, which is a value of its own from there on.
+_RESHAPING = {f"aten.{op}_.{overload}": f"aten.{op}.{'int' if op == 'transpose' else overload}" for op, overload in (
+    ("transpose", "default"), ("t", "default"), ("squeeze", "default"), ("squeeze", "dim"), ("squeeze", "dims"), ("unsqueeze", "default"),
+    ("as_strided", "default"), ("detach", "default"))}  # fmt: skip
 
 
 class _Op:
     """One overload: how it is named and which of its arguments it changes or aliases."""
 
-    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent", "random", "stored")
+    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent", "random", "stored", "reshapes")
 
     def __init__(self, func: Any) -> None:
         self.name = str(func)
@@ -68,6 +72,7 @@ class _Op:
         self.data_dependent = False
         self.random = False
         self.stored = True  # where tensors of ops are kept: its results are
+        self.reshapes = self.name in _RESHAPING
         schema = getattr(func, "_schema", None)
         if schema is None:  # a higher-order operator
             self.name = f"higher_order.{getattr(func, '_name', self.name)}"
@@ -91,6 +96,8 @@ class _Op:
         self.skip = self.skip or (self.random and not writes)  # its result is then a constant of the program
         if self.name in _UNDECLARED_VIEWS:
             self.view_of = 0
+        if self.reshapes:
+            self.name, self.writes, self.view_of, writes = _RESHAPING[self.name], (), 0, []
         self.stored = bool(writes) or (self.view_of is None and schema.name.removeprefix("aten::") not in UNINITIALISED)
 
 
@@ -426,7 +433,7 @@ class Recorder(TorchDispatchMode):
             if type(reference) is _Value:
                 base = recording.base[reference]
         if isinstance(result, torch.Tensor):
-            value = self._find(recording, result)
+            value = None if op.reshapes else self._find(recording, result)
             if value is None:
                 value = self._add_value(recording, result, number, base)
             elif not op.writes and any(e is recording.references[value] for e in encoded):

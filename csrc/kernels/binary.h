@@ -1,0 +1,28 @@
+/* binary.h -- the loop over elements of two tensors, for families of functions y[i] = f(a[i], b[i]). Private to csrc/kernels/. */
+#ifndef PORT_BINARY_H
+#define PORT_BINARY_H
+
+#include "loops.h"
+
+typedef struct binary_context {
+    const port_kernel_call *call;
+    const struct binary_op *op;
+    port_compute compute;
+    double alpha;
+    int64_t alpha_int;
+    int32_t level;  /* of the row: which builds of the maps may run; same bits, faster */
+    bool b_hoisted; /* b is one number for the row: the reference's compiler takes alpha * b out of the scalar rest */
+} binary_context;
+
+/* a_step, b_step: 1, or 0 where the operand is one number for all n. */
+typedef struct binary_op {
+    void (*f32)(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
+                int64_t b_step, float *y);
+    void (*f64)(const binary_context *context, int64_t n, const double *a, const double *b, double *y);
+    void (*i64)(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y);
+} binary_op;
+
+void port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level);
+port_status port_binary_check(const port_kernel_call *call, port_error *err);
+
+#endif /* PORT_BINARY_H */

@@ -1,0 +1,192 @@
+/* fused_ops.c -- what torch runs as one op on its fast paths and everybody else as a row of them: the transformer encoder layer and multi-head
+ * attention without gradients, bilinear layers, grouped products. They see through to the ops they stand for; sums may run in another order. */
+#include "compose.h"
+
+#include <math.h>
+
+#define PROJECTED(NAME, FROM, BEGIN, END, SHAPE)                                                                      \
+    "a = slice.Tensor(qkv_weight, 0, " BEGIN ", " END "); b = slice.Tensor(qkv_bias, 0, " BEGIN ", " END "); " NAME " = linear(" FROM ", a, b); "  \
+    NAME " = reshape(" NAME ", " SHAPE "); " NAME " = transpose.int(" NAME ", 1, 2); "
+/* A mask hides where it is true: (T, S), with mask_type 1 (B, S), with 2 (B, H, T, S). */
+#define MASKED                                                                                                        \
+    "?mask: m = _to_copy(mask, dtype=BOOL); ?mask: ?mask_type=1: m = unsqueeze(m, 1); ?mask: ?mask_type=1: m = unsqueeze(m, 1); "  \
+    "?mask: s = masked_fill.Scalar(s, m, -inf); "
+#define ATTENTION                                                                                                     \
+    PROJECTED("q", "query", "0", "E", "qshape") PROJECTED("k", "key", "E", "E2", "kshape") PROJECTED("v", "value", "E2", "E3", "kshape")  \
+    "q = mul.Scalar(q, scale); q = reshape(q, qflat); k = transpose.int(k, 2, 3); k = reshape(k, kflat); v = reshape(v, vflat); "  \
+    "s = bmm(q, k); s = reshape(s, sshape); " MASKED "p = _softmax(s, -1, false); w = reshape(p, sflat); o = bmm(w, v); o = reshape(o, oshape); "  \
+    "o = transpose.int(o, 1, 2); o = reshape(o, xshape); y = linear(o, proj_weight, proj_bias); "
+
+typedef struct attention_names {
+    port_arg items[9][4];
+    port_named_arg extra[14];
+    int32_t count;
+} attention_names;
+
+static void
+name_list(attention_names *names, int32_t slot, const char *name, int32_t n, const int64_t *sizes)
+{
+    for (int32_t k = 0; k < n; k++) {
+        names->items[slot][k] = (port_arg){.kind = PORT_ARG_INT, .i = sizes[k], .d = (double)sizes[k]};
+    }
+    names->extra[names->count++] = (port_named_arg){name, {.kind = PORT_ARG_LIST, .items = names->items[slot], .num_items = n}};
+}
+
+static void
+name_int(attention_names *names, const char *name, int64_t value)
+{
+    names->extra[names->count++] = (port_named_arg){name, {.kind = PORT_ARG_INT, .i = value, .d = (double)value}};
+}
+
+/* The shapes of attention over (B, T, E) and (B, S, E) in H heads. */
+static void
+name_shapes(attention_names *names, int64_t B, int64_t T, int64_t S, int64_t E, int64_t H)
+{
+    int64_t D = E / H;
+    name_list(names, 0, "qshape", 4, (const int64_t[]){B, T, H, D});
+    name_list(names, 1, "kshape", 4, (const int64_t[]){B, S, H, D});
+    name_list(names, 2, "qflat", 3, (const int64_t[]){B * H, T, D});
+    name_list(names, 3, "kflat", 3, (const int64_t[]){B * H, D, S});
+    name_list(names, 4, "sshape", 4, (const int64_t[]){B, H, T, S});
+    name_list(names, 5, "sflat", 3, (const int64_t[]){B * H, T, S});
+    name_list(names, 6, "vflat", 3, (const int64_t[]){B * H, S, D});
+    name_list(names, 7, "oshape", 4, (const int64_t[]){B, H, T, D});
+    name_list(names, 8, "xshape", 3, (const int64_t[]){B, T, E});
+    names->extra[names->count++] = (port_named_arg){"scale", {.kind = PORT_ARG_FLOAT, .d = 1.0 / sqrt((double)D)}};
+}
+
+static port_status
+check_attention(op_call *call, const port_tensor *q, const port_tensor *k, int64_t E, int64_t H)
+{
+    bool fits = q->ndim == 3 && k->ndim == 3 && q->shape[0] == k->shape[0] && q->shape[2] == E && k->shape[2] == E && H > 0 && E > 0 && E % H == 0;
+    return fits ? PORT_OK : fail_op(call, PORT_E_SHAPE, "expected (B, T, E) with E = %lld in %lld heads", (long long)E, (long long)H);
+}
+
+/* _native_multi_head_attention(query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask, need_weights,
+ * average_attn_weights, mask_type): the result, and the weights if they are needed. */
+static port_status
+run_multi_head(op_call *call)
+{
+    const port_tensor *q = arg_tensor(call, 0), *k = arg_tensor(call, 1);
+    int64_t E = arg_int(call, 3), H = arg_int(call, 4);
+    attention_names names = {.count = 0};
+    port_status status = check_attention(call, q, k, E, H);
+    if (status != PORT_OK) {
+        return status;
+    }
+    name_shapes(&names, q->shape[0], q->shape[1], k->shape[1], E, H);
+    name_int(&names, "E", E);
+    name_int(&names, "E2", 2 * E);
+    name_int(&names, "E3", 3 * E);
+    const char *formula = ATTENTION "w = new_empty(y, [0]) -> y, w";
+    if (arg_bool(call, 10)) {
+        formula = arg_bool(call, 11) ? ATTENTION "w = mean.dim(p, [1]) -> y, w" : ATTENTION "-> y, p";
+    }
+    return run_formula(call, formula, names.extra, names.count);
+}
+
+#define NORM(WHICH) "x = layer_norm(x, width, norm_weight_" WHICH ", norm_bias_" WHICH ", eps); "
+#define ATTEND                                                                                                        \
+    "a, w = _native_multi_head_attention(x, x, x, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias, mask, false, true, mask_type); "
+
+/* _transformer_encoder_layer_fwd: attention and a feed-forward part, each with its sum and norm, before (norm_first) or after. */
+static port_status
+run_encoder_layer(op_call *call)
+{
+    const port_arg width = {.kind = PORT_ARG_INT, .i = arg_int(call, 1)};
+    const port_named_arg extra[1] = {{"width", {.kind = PORT_ARG_LIST, .items = &width, .num_items = 1}}};
+    return run_formula(call,
+                       "x = alias(src); ?norm_first: " NORM("1") ATTEND "x = add.Tensor(a, src); !norm_first: " NORM("1") "r = alias(x); ?norm_first: " NORM("2")
+                       "x = linear(x, ffn_weight_1, ffn_bias_1); ?use_gelu: x = gelu(x); !use_gelu: x = relu(x); x = linear(x, ffn_weight_2, ffn_bias_2); "
+                       "x = add.Tensor(x, r); !norm_first: " NORM("2") "-> x", extra, 1);
+}
+
+/* _trilinear(i1, i2, i3, expand1, expand2, expand3, sumdim, unroll_dim): products of the three, widened, summed over dimensions. */
+static port_status
+run_trilinear(op_call *call)
+{
+    const port_tensor *in[3];
+    op_operand operands[3];
+    op_plan plan;
+    port_tensor *seen, *made[2];
+    port_status status = PORT_OK;
+    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        const port_tensor *t = arg_tensor(call, k);
+        if ((status = tensor_alias(call, t, &seen)) != PORT_OK) {
+            return status;
+        }
+        for (int64_t i = 0; i < arg_len(call, 3 + k); i++) {
+            int64_t at = arg_int_at(call, 3 + k, i);
+            if (at < 0 || at > seen->ndim || seen->ndim == PORT_MAX_NDIM) {
+                return fail_op(call, PORT_E_VALUE, "dimension %lld to widen of %d", (long long)at, seen->ndim);
+            }
+            for (int32_t d = seen->ndim++; d > at; d--) {
+                seen->shape[d] = seen->shape[d - 1];
+                seen->strides[d] = seen->strides[d - 1];
+            }
+            seen->shape[at] = 1;
+            seen->strides[at] = 1;
+        }
+        in[k] = seen;
+        operands[k] = (op_operand){.tensor = seen};
+        if (seen->dtype != in[0]->dtype || !dtype_is_float(seen->dtype)) {
+            return fail_op(call, PORT_E_DTYPE, "operands of %s and %s", port_dtype_name(in[0]->dtype), port_dtype_name(seen->dtype));
+        }
+    }
+    if ((status = plan_pointwise(call, operands, 3, &plan)) != PORT_OK) {
+        return status;
+    }
+    dense_strides(plan.ndim, plan.shape, plan.strides);
+    port_dtype inner = in[0]->dtype == PORT_F64 ? PORT_F64 : PORT_F32;
+    for (int32_t k = 0; k < 2; k++) {
+        const port_tensor *a = k == 0 ? in[0] : made[0], *b = in[1 + k];
+        if ((status = tensor_cast(call, a, inner, &a)) != PORT_OK || (status = tensor_cast(call, b, inner, &b)) != PORT_OK ||
+            (status = tensor_new(call, inner, plan.ndim, plan.shape, NULL, &made[k])) != PORT_OK) {
+            return status;
+        }
+        port_view views[2] = {view_broadcast(a, plan.ndim, plan.shape), view_broadcast(b, plan.ndim, plan.shape)}, y = tensor_view(made[k]);
+        status = launch(call, "mul", inner, (const port_view *const[]){&views[0], &views[1]}, 2, (const port_view *const[]){&y}, 1, NULL);
+        if (status != PORT_OK) {
+            return status;
+        }
+    }
+    int64_t shape[PORT_MAX_NDIM];
+    port_reduce_params params = {0, 0.0};
+    port_tensor *sum, *out;
+    memcpy(shape, plan.shape, sizeof shape);
+    for (int64_t i = 0; i < arg_len(call, 6); i++) {
+        int32_t d;
+        if ((status = wrap_dim(call, arg_int_at(call, 6, i), plan.ndim, &d)) != PORT_OK) {
+            return status;
+        }
+        params.dims |= 1u << d;
+        shape[d] = 1;
+    }
+    const port_tensor *whole = made[1], *result;
+    if ((status = tensor_new(call, inner, plan.ndim, shape, NULL, &sum)) != PORT_OK ||
+        (status = launch_tensors(call, "sum", inner, &whole, 1, (const port_tensor *const[]){sum}, 1, &params)) != PORT_OK ||
+        (status = tensor_cast(call, sum, in[0]->dtype, &result)) != PORT_OK || (status = tensor_alias(call, result, &out)) != PORT_OK) {
+        return status;
+    }
+    int32_t kept = 0;
+    for (int32_t d = 0; d < out->ndim; d++) {
+        if ((params.dims >> d & 1u) == 0) {
+            out->shape[kept] = out->shape[d];
+            out->strides[kept++] = out->strides[d];
+        }
+    }
+    out->ndim = kept;
+    return emit(call, out);
+}
+
+#define HEADS_OF(HEAD) HEAD ", T qkv_weight, T qkv_bias, T proj_weight, T proj_bias"
+
+const op_row op_fused_rows[] = {
+    {"_native_multi_head_attention", HEADS_OF("T query, T key, T value, I embed_dim, I num_head")
+     ", T? mask=None, B need_weights=True, B average_attn_weights=True, I? mask_type=None", run_multi_head, NULL, MODE_SAME, 0},
+    {"_transformer_encoder_layer_fwd", HEADS_OF("T src, I embed_dim, I num_heads")
+     ", B use_gelu, B norm_first, F eps, T norm_weight_1, T norm_bias_1, T norm_weight_2, T norm_bias_2, T ffn_weight_1, T ffn_bias_1, "
+     "T ffn_weight_2, T ffn_bias_2, T? mask=None, I? mask_type=None", run_encoder_layer, NULL, MODE_SAME, 0},
+    {"_trilinear", "T i1, T i2, T i3, A expand1, A expand2, A expand3, A sumdim, I unroll_dim=1", run_trilinear, NULL, MODE_SAME, 0},
+    {.name = NULL},
+};

@@ -1,0 +1,297 @@
+/* rnn_ops.c -- sequences: the LSTM layer that oneDNN runs as one op, packing of padded sequences, bags of embeddings.
+ * mkldnn_rnn_layer sees through to the same products and gates as an LSTM that is not fused; oneDNN's exp and its order of sums are its own,
+ * so results are near, not equal. */
+#include "exec.h"
+
+#include <math.h>
+
+/* y = c + a @ w.t() for a (rows, in), w (out, in); c is broadcast. */
+static port_status
+product_with_weight(op_call *call, const port_tensor *a, const port_tensor *w, const port_tensor *c, port_tensor **y)
+{
+    int64_t shape[2] = {a->shape[0], w->shape[0]};
+    port_status status = tensor_new(call, PORT_F32, 2, shape, NULL, y);
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_view left = tensor_view(a), right = tensor_view(w), out = tensor_view(*y), added;
+    right.shape[0] = w->shape[1];
+    right.shape[1] = w->shape[0];
+    right.strides[0] = w->strides[1];
+    right.strides[1] = w->strides[0];
+    if (c != NULL) {
+        added = view_broadcast(c, 2, shape);
+    }
+    port_gemm_params params = {1.0, c != NULL ? 1.0 : 0.0};
+    return launch(call, "gemm", PORT_F32, (const port_view *const[]){&left, &right, c != NULL ? &added : NULL}, 3, (const port_view *const[]){&out},
+                  1, &params);
+}
+
+static float
+logistic(float v)
+{
+    return 1.0f / (1.0f + expf(-v));
+}
+
+/* One step: gates (B, 4H) as input, forget, cell, output; h and c (B, H) are renewed. */
+static void
+lstm_step(int64_t B, int64_t H, const float *gates, float *h, float *c)
+{
+    for (int64_t i = 0; i < B * H; i++) {
+        const float *gate = gates + i / H * 4 * H + i % H;
+        c[i] = logistic(gate[H]) * c[i] + logistic(gate[0]) * tanhf(gate[2 * H]);
+        h[i] = logistic(gate[3 * H]) * tanhf(c[i]);
+    }
+}
+
+static port_status
+check_lstm(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    if (arg_int(call, 9) != 2 || arg_len(call, 8) != 0 || arg_bool(call, 15)) {
+        return fail_unsupported(call, "mode %lld, batch sizes or training", (long long)arg_int(call, 9));
+    }
+    int64_t I = x->shape[x->ndim - 1], H = arg_int(call, 10);
+    const port_tensor *w = arg_tensor(call, 1), *r = arg_tensor(call, 2);
+    bool fits = x->ndim == 3 && H > 0 && H < INT32_MAX && w->ndim == 2 && r->ndim == 2 && w->shape[0] == 4 * H && w->shape[1] == I &&
+                r->shape[0] == 4 * H && r->shape[1] == H;
+    for (int32_t k = 3; fits && arg_bool(call, 12) && k < 5; k++) {
+        fits = arg_tensor(call, k)->ndim == 1 && arg_tensor(call, k)->shape[0] == 4 * H;
+    }
+    for (int32_t k = 5; fits && k < 7; k++) {
+        fits = tensor_elems(arg_tensor(call, k)) == x->shape[1] * H;
+    }
+    for (int32_t k = 0; fits && k < 7; k++) {
+        fits = arg_tensor(call, k)->dtype == PORT_F32;
+    }
+    return fits ? PORT_OK : fail_op(call, PORT_E_SHAPE, "expected F32: x (T, B, I), weights (4H, I) and (4H, H), biases (4H), states (B, H)");
+}
+
+/* A copy of a state that steps can renew. */
+static port_status
+own_state(op_call *call, const port_tensor *state, port_tensor **out)
+{
+    port_status status = tensor_new(call, PORT_F32, state->ndim, state->shape, NULL, out);
+    if (status == PORT_OK) {
+        port_view to = tensor_view(*out), from = tensor_view(state);
+        copy_view(&to, &from);
+    }
+    return status;
+}
+
+/* mkldnn_rnn_layer(input, weight0 .. weight3, hx, cx, reverse, batch_sizes, mode, hidden_size, num_layers, has_biases, bidirectional,
+ * batch_first, train): output, hy, cy and a workspace that only training fills. */
+static port_status
+run_rnn_layer(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *dense;
+    port_status status = check_lstm(call);
+    if (status != PORT_OK) {
+        return status;
+    }
+    int64_t T = x->shape[0], B = x->shape[1], H = arg_int(call, 10), zero = 0, shape[3] = {T, B, H};
+    bool reverse = arg_bool(call, 7), biased = arg_bool(call, 12);
+    port_tensor *flat, *gates, *bias, *h, *c, *out, *none;
+    if ((status = tensor_contiguous(call, x, &dense)) != PORT_OK || (status = tensor_alias(call, dense, &flat)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F32, 1, (const int64_t[]){4 * H}, NULL, &bias)) != PORT_OK ||
+        (status = own_state(call, arg_tensor(call, 5), &h)) != PORT_OK || (status = own_state(call, arg_tensor(call, 6), &c)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F32, 3, shape, NULL, &out)) != PORT_OK ||
+        (biased && (status = launch_tensors(call, "add", PORT_F32, (const port_tensor *const[]){arg_tensor(call, 3), arg_tensor(call, 4)}, 2,
+                                            (const port_tensor *const[]){bias}, 1, NULL)) != PORT_OK)) {
+        return status;
+    }
+    flat->ndim = 2;
+    flat->shape[0] = T * B;
+    flat->shape[1] = flat->strides[0] = x->shape[2];
+    flat->strides[1] = 1;
+    if ((status = product_with_weight(call, flat, arg_tensor(call, 1), biased ? bias : NULL, &gates)) != PORT_OK) {
+        return status;
+    }
+    float *hidden = (float *)tensor_view(h).data;
+    for (int64_t k = 0; k < T; k++) {
+        int64_t t = reverse ? T - 1 - k : k;
+        port_tensor now = *h, part = *gates, *sum;
+        now.ndim = 2;
+        now.shape[0] = B;
+        now.shape[1] = now.strides[0] = H;
+        now.strides[1] = 1;
+        part.shape[0] = B;
+        part.offset_bytes += t * B * 4 * H * 4;
+        if ((status = product_with_weight(call, &now, arg_tensor(call, 2), &part, &sum)) != PORT_OK) {
+            return status;
+        }
+        lstm_step(B, H, (const float *)tensor_view(sum).data, hidden, (float *)tensor_view(c).data);
+        memcpy((float *)tensor_view(out).data + t * B * H, hidden, (size_t)(B * H) * sizeof *hidden);
+    }
+    if ((status = emit(call, out)) != PORT_OK || (status = emit(call, h)) != PORT_OK || (status = emit(call, c)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F32, 1, &zero, NULL, &none)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, none);
+}
+
+/* _pack_padded_sequence(input, lengths, batch_first): the steps of all sequences that are so long, step by step; and how many there are. */
+static port_status
+run_pack(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *lengths = arg_tensor(call, 1);
+    int32_t time = arg_bool(call, 2) ? 1 : 0;
+    port_tensor *packed, *sizes;
+    if (x->ndim < 2 || lengths->ndim != 1 || lengths->dtype != PORT_I64 || lengths->shape[0] != x->shape[1 - time] || lengths->shape[0] < 1) {
+        return fail_op(call, PORT_E_SHAPE, "expected a batch of sequences and their lengths as I64");
+    }
+    port_status status = tensor_contiguous(call, lengths, &lengths);
+    if (status != PORT_OK) {
+        return status;
+    }
+    const int64_t *length = (const int64_t *)tensor_view(lengths).data;
+    int64_t B = lengths->shape[0], total = 0, shape[PORT_MAX_NDIM], step = 0;
+    for (int64_t b = 0; b < B; b++) {
+        if (length[b] < 1 || length[b] > x->shape[time] || (b > 0 && length[b] > length[b - 1])) {
+            return fail_op(call, PORT_E_VALUE, "length %lld is %lld; expected 1 to %lld, in descending order", (long long)b, (long long)length[b],
+                           (long long)x->shape[time]);
+        }
+        total += length[b];
+    }
+    memcpy(shape + 1, x->shape + 2, (size_t)(x->ndim - 2) * sizeof *shape);
+    shape[0] = total;
+    if ((status = tensor_new(call, x->dtype, x->ndim - 1, shape, NULL, &packed)) != PORT_OK ||
+        (status = tensor_new(call, PORT_I64, 1, &length[0], NULL, &sizes)) != PORT_OK) {
+        return status;
+    }
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype), *size = (int64_t *)tensor_view(sizes).data;
+    for (int64_t t = 0; t < length[0]; t++) {
+        port_view to = tensor_view(packed), from = tensor_view(x);
+        for (size[t] = 0; size[t] < B && length[size[t]] > t;) {
+            size[t]++;
+        }
+        from.data = (char *)from.data + t * x->strides[time] * bytes;
+        from.ndim = to.ndim = x->ndim - 1;
+        from.strides[0] = x->strides[1 - time];
+        memcpy(from.shape + 1, shape + 1, (size_t)(x->ndim - 2) * sizeof *shape);
+        memcpy(from.strides + 1, x->strides + 2, (size_t)(x->ndim - 2) * sizeof *shape);
+        to.data = (char *)to.data + step * to.strides[0] * bytes;
+        from.shape[0] = to.shape[0] = size[t];
+        copy_view(&to, &from);
+        step += size[t];
+    }
+    status = emit(call, packed);
+    return status == PORT_OK ? emit(call, sizes) : status;
+}
+
+enum { BAG_SUM = 0, BAG_MEAN, BAG_MAX };
+
+typedef struct bag_inputs {
+    const float *weight, *scale;
+    const int64_t *index, *offset;
+    int64_t rows, width, num, bags, mode, padding;
+} bag_inputs;
+
+/* The elements of one bag, in order; F32. Gives how many there were. */
+static int64_t
+fill_bag(const bag_inputs *in, int64_t bag, float *to, int64_t *places)
+{
+    int64_t begin = in->offset[bag], end = bag + 1 < in->bags ? in->offset[bag + 1] : in->num, count = 0;
+    memset(to, 0, (size_t)in->width * sizeof *to);
+    for (int64_t k = begin; k < end; k++) {
+        const float *from = in->weight + in->index[k] * in->width;
+        if (in->index[k] == in->padding) {
+            continue;
+        }
+        for (int64_t d = 0; d < in->width; d++) {
+            float v = in->scale != NULL ? from[d] * in->scale[k] : from[d];
+            bool first = in->mode == BAG_MAX && (count == 0 || v > to[d]);
+            places[d] = in->mode == BAG_MAX && first ? in->index[k] : places[d];
+            to[d] = in->mode == BAG_MAX ? (first ? v : to[d]) : to[d] + v;
+        }
+        count++;
+    }
+    for (int64_t d = 0; in->mode == BAG_MEAN && count > 0 && d < in->width; d++) {
+        to[d] /= (float)count;
+    }
+    return count;
+}
+
+static port_status
+read_bags(op_call *call, bag_inputs *in)
+{
+    const port_tensor *weight = arg_tensor(call, 0), *index = arg_tensor(call, 1), *offset = arg_tensor(call, 2), *scale = arg_tensor(call, 6);
+    if (weight->ndim != 2 || index->ndim != 1 || offset->ndim != 1 || !dtype_is_integral(index->dtype) || !dtype_is_integral(offset->dtype) ||
+        !dtype_is_float(weight->dtype) || weight->dtype == PORT_F64 || (scale != NULL && tensor_elems(scale) != index->shape[0])) {
+        return fail_unsupported(call, "a weight of %s in %d dimensions, or indices of another shape", port_dtype_name(weight->dtype), weight->ndim);
+    }
+    port_status status;
+    if ((status = tensor_cast(call, weight, PORT_F32, &weight)) != PORT_OK || (status = tensor_contiguous(call, weight, &weight)) != PORT_OK ||
+        (status = tensor_cast(call, index, PORT_I64, &index)) != PORT_OK || (status = tensor_contiguous(call, index, &index)) != PORT_OK ||
+        (status = tensor_cast(call, offset, PORT_I64, &offset)) != PORT_OK || (status = tensor_contiguous(call, offset, &offset)) != PORT_OK ||
+        (scale != NULL && ((status = tensor_cast(call, scale, PORT_F32, &scale)) != PORT_OK ||
+                           (status = tensor_contiguous(call, scale, &scale)) != PORT_OK))) {
+        return status;
+    }
+    *in = (bag_inputs){(const float *)tensor_view(weight).data, scale != NULL ? (const float *)tensor_view(scale).data : NULL,
+                       (const int64_t *)tensor_view(index).data, (const int64_t *)tensor_view(offset).data, weight->shape[0], weight->shape[1],
+                       index->shape[0], offset->shape[0] - (arg_bool(call, 7) ? 1 : 0), arg_int(call, 4), arg_int(call, 8)};
+    for (int64_t k = 0; k < in->num; k++) {
+        if (in->index[k] < 0 || in->index[k] >= in->rows) {
+            return fail_op(call, PORT_E_VALUE, "index %lld is %lld, the weight has %lld rows", (long long)k, (long long)in->index[k], (long long)in->rows);
+        }
+    }
+    for (int64_t k = 0; k < offset->shape[0]; k++) {
+        if (in->offset[k] < (k > 0 ? in->offset[k - 1] : 0) || in->offset[k] > in->num) {
+            return fail_op(call, PORT_E_VALUE, "offset %lld is %lld", (long long)k, (long long)in->offset[k]);
+        }
+    }
+    return in->bags < 0 || in->mode < 0 || in->mode > BAG_MAX ? fail_op(call, PORT_E_VALUE, "mode %lld", (long long)in->mode) : PORT_OK;
+}
+
+/* _embedding_bag(weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset, padding_idx): the bags; then
+ * which bag an index is in, the bags' sizes and the places of maxima, which only a backward pass reads. */
+static port_status
+run_embedding_bag(op_call *call)
+{
+    bag_inputs in;
+    port_tensor *out, *where, *sizes, *places;
+    const port_tensor *result;
+    port_status status = read_bags(call, &in);
+    if (status != PORT_OK) {
+        return status;
+    }
+    bool max = in.mode == BAG_MAX;
+    int64_t shape[2] = {in.bags, in.width};
+    if ((status = tensor_new(call, PORT_F32, 2, shape, NULL, &out)) != PORT_OK || (status = tensor_new(call, PORT_I64, 1, &in.num, NULL, &where)) != PORT_OK ||
+        (status = tensor_new(call, PORT_I64, 1, &in.bags, NULL, &sizes)) != PORT_OK ||
+        (status = tensor_new(call, PORT_I64, 2, shape, NULL, &places)) != PORT_OK) {
+        return status;
+    }
+    int64_t *size = (int64_t *)tensor_view(sizes).data, *bag_of = (int64_t *)tensor_view(where).data;
+    memset(tensor_view(places).data, 0, (size_t)places->buffer->size_bytes);
+    memset(bag_of, 0, (size_t)where->buffer->size_bytes);
+    for (int64_t b = 0; b < in.bags; b++) {
+        size[b] = fill_bag(&in, b, (float *)tensor_view(out).data + b * in.width, (int64_t *)tensor_view(places).data + b * in.width);
+        for (int64_t k = in.offset[b]; k < (b + 1 < in.bags ? in.offset[b + 1] : in.num); k++) {
+            bag_of[k] = b;
+        }
+    }
+    if (in.mode == BAG_SUM) { /* no backward pass asks for the sizes, and without padding not for the bags either */
+        memset(size, 0, (size_t)sizes->buffer->size_bytes);
+        where->shape[0] = in.padding < 0 ? 0 : where->shape[0];
+    }
+    status = tensor_cast(call, out, arg_tensor(call, 0)->dtype, &result);
+    if (status != PORT_OK || (status = emit(call, result)) != PORT_OK || (status = emit(call, where)) != PORT_OK ||
+        (status = emit(call, sizes)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, max ? places : sizes);
+}
+
+#define BAG "T weight, T indices, T offsets, B scale_grad_by_freq=False, I mode=0, B sparse=False, T? per_sample_weights=None, " \
+            "B include_last_offset=False, I padding_idx=-1"
+
+const op_row op_rnn_rows[] = {
+    {"mkldnn_rnn_layer", "T input, T weight0, T weight1, T weight2, T weight3, T hx_, T cx_, B reverse, A batch_sizes, I mode, I hidden_size, "
+                         "I num_layers, B has_biases, B bidirectional, B batch_first, B train", run_rnn_layer, "gemm", MODE_SAME, 0},
+    {"_pack_padded_sequence", "T input, T lengths, B batch_first", run_pack, NULL, MODE_SAME, 0},
+    {"_embedding_bag", BAG, run_embedding_bag, NULL, MODE_SAME, 0},
+    {"_embedding_bag_forward_only", BAG, run_embedding_bag, NULL, MODE_SAME, 0},
+    {.name = NULL},
+};

@@ -1,0 +1,314 @@
+/* scan_ops.c -- along one dimension: running products, maxima and log-sums, and elements by their rank: kthvalue, median, mode.
+ * Sums run in double and integers in 64 bits, as torch's accumulators do. Of equal elements, selection by rank gives the first
+ * place (torch leaves it open), mode the last. */
+#include "exec.h"
+
+#include <math.h>
+
+/* The rows of a tensor as double or as int64, whichever holds every element of the dtype. */
+typedef struct row_data {
+    port_tensor *rows; /* (n, k) in x's dtype */
+    bool whole;
+    const double *f64;
+    const int64_t *i64;
+    int32_t d;
+    bool scalar;
+} row_data;
+
+static port_status
+load_rows(op_call *call, int64_t dim, row_data *data)
+{
+    const port_tensor *x = arg_tensor(call, 0), *wide;
+    if (x->dtype == PORT_C64) {
+        return fail_unsupported(call, "operands of C64");
+    }
+    port_status status = wrap_dim(call, dim, x->ndim, &data->d);
+    data->whole = !dtype_is_float(x->dtype);
+    if (status != PORT_OK || (status = tensor_as_rows(call, x, data->d, &data->rows)) != PORT_OK ||
+        (status = tensor_cast(call, data->rows, data->whole ? PORT_I64 : PORT_F64, &wide)) != PORT_OK) {
+        return status;
+    }
+    data->f64 = (const double *)tensor_view(wide).data;
+    data->i64 = (const int64_t *)tensor_view(wide).data;
+    return PORT_OK;
+}
+
+static bool
+is_nan_at(const row_data *data, int64_t i)
+{
+    return !data->whole && data->f64[i] != data->f64[i];
+}
+
+/* Order with NaN greatest. */
+static int
+compare(const row_data *data, int64_t i, int64_t j)
+{
+    if (data->whole) {
+        return (data->i64[i] > data->i64[j]) - (data->i64[i] < data->i64[j]);
+    }
+    double a = data->f64[i], b = data->f64[j];
+    if (a != a || b != b) {
+        return (a != a) - (b != b);
+    }
+    return (a > b) - (a < b);
+}
+
+/* Emits results (.., size) by rows; a dimension of size 1 is dropped unless keepdim. */
+static port_status
+emit_along(op_call *call, const port_tensor *rows, const row_data *data, bool keepdim)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    port_status status = emit_rows(call, rows, x, data->d, false);
+    if (status == PORT_OK && !keepdim && x->ndim > 0) {
+        port_tensor *out = &call->out[call->num_out - 1];
+        for (int32_t k = data->d; k + 1 < out->ndim; k++) {
+            out->shape[k] = out->shape[k + 1];
+            out->strides[k] = out->strides[k + 1];
+        }
+        out->ndim--;
+    }
+    return status;
+}
+
+/* Results for each row: elements of x by their place in it, and those places. */
+static port_status
+emit_places(op_call *call, const row_data *data, const int64_t *places, int64_t size, bool keepdim)
+{
+    port_tensor *values, *indices;
+    int64_t n = data->rows->shape[0], k = data->rows->shape[1], shape[2] = {n, size};
+    port_status status = tensor_new(call, data->rows->dtype, 2, shape, NULL, &values);
+    if (status != PORT_OK || (status = tensor_new(call, PORT_I64, 2, shape, NULL, &indices)) != PORT_OK) {
+        return status;
+    }
+    size_t bytes = port_dtype_size(data->rows->dtype);
+    const char *from = tensor_view(data->rows).data;
+    char *to = tensor_view(values).data;
+    for (int64_t i = 0; i < n * size; i++) {
+        memcpy(to + (size_t)i * bytes, from + (size_t)(i / size * k + places[i]) * bytes, bytes);
+    }
+    if (n * size > 0) {
+        memcpy(tensor_view(indices).data, places, (size_t)(n * size) * sizeof *places);
+    }
+    status = emit_along(call, values, data, keepdim);
+    return status == PORT_OK ? emit_along(call, indices, data, keepdim) : status;
+}
+
+/* Room for n numbers that lives as long as the call. */
+static port_status
+new_numbers(op_call *call, int64_t n, int64_t **numbers)
+{
+    port_tensor *held;
+    port_status status = tensor_new(call, PORT_I64, 1, &n, NULL, &held);
+    if (status == PORT_OK) {
+        *numbers = (int64_t *)tensor_view(held).data;
+    }
+    return status;
+}
+
+/* cummax, cummin: the last of equal elements wins; the first NaN stays. */
+static port_status
+run_cummax(op_call *call)
+{
+    row_data data;
+    int64_t *places;
+    bool max = strcmp(call->row->name, "cummax") == 0;
+    port_status status = load_rows(call, arg_int(call, 1), &data);
+    if (status != PORT_OK) {
+        return status;
+    }
+    int64_t n = data.rows->shape[0], k = data.rows->shape[1];
+    if ((status = new_numbers(call, n * k, &places)) != PORT_OK) {
+        return status;
+    }
+    for (int64_t r = 0; r < n; r++) {
+        int64_t best = 0;
+        for (int64_t i = 0; i < k; i++) {
+            int64_t at = r * k + i, order = is_nan_at(&data, r * k + best) ? -1 : compare(&data, at, r * k + best);
+            bool better = is_nan_at(&data, at) || (!is_nan_at(&data, r * k + best) && (max ? order >= 0 : order <= 0));
+            best = better ? i : best;
+            places[at] = best;
+        }
+    }
+    return emit_places(call, &data, places, k, true);
+}
+
+static double
+log_add(double a, double b)
+{
+    if (a != a || b != b) {
+        return a + b;
+    }
+    double low = a < b ? a : b, high = a < b ? b : a;
+    return low != high || isfinite(low) ? log1p(exp(low - high)) + high : low;
+}
+
+/* cumprod (integers: I64), logcumsumexp. */
+static port_status
+run_scan(op_call *call)
+{
+    row_data data;
+    bool product = strcmp(call->row->name, "cumprod") == 0;
+    port_dtype from = arg_tensor(call, 0)->dtype;
+    port_dtype dtype = product ? arg_dtype(call, 2, dtype_is_float(from) ? from : PORT_I64) : from;
+    port_tensor *made;
+    const port_tensor *result;
+    port_status status = load_rows(call, arg_int(call, 1), &data);
+    if (status != PORT_OK || (!product && data.whole)) {
+        return status != PORT_OK ? status : fail_op(call, PORT_E_DTYPE, "not defined for %s", port_dtype_name(from));
+    }
+    bool whole = data.whole && !dtype_is_float(dtype);
+    if ((status = tensor_new(call, whole ? PORT_I64 : PORT_F64, 2, data.rows->shape, NULL, &made)) != PORT_OK) {
+        return status;
+    }
+    void *to = tensor_view(made).data;
+    for (int64_t r = 0, k = data.rows->shape[1]; r < data.rows->shape[0]; r++) {
+        double sum = product ? 1.0 : -(double)INFINITY;
+        uint64_t whole_sum = 1;
+        for (int64_t at = r * k; at < (r + 1) * k; at++) {
+            double v = data.whole ? (double)data.i64[at] : data.f64[at];
+            sum = product ? sum * v : log_add(v, sum);
+            if (whole) {
+                ((int64_t *)to)[at] = (int64_t)(whole_sum *= (uint64_t)data.i64[at]);
+            } else {
+                ((double *)to)[at] = sum;
+            }
+        }
+    }
+    status = tensor_cast(call, made, dtype, &result);
+    return status == PORT_OK ? emit_rows(call, result, arg_tensor(call, 0), data.d, false) : status;
+}
+
+/* The places of a row in order of their elements, equal ones as they stand: a merge sort. order and spare: k numbers each. */
+static void
+sort_places(const row_data *data, int64_t row, int64_t k, int64_t *order, int64_t *spare)
+{
+    int64_t *from = order, *to = spare;
+    for (int64_t i = 0; i < k; i++) {
+        order[i] = i;
+    }
+    for (int64_t width = 1; width < k; width *= 2) {
+        for (int64_t begin = 0; begin < k; begin += 2 * width) {
+            int64_t middle = begin + width < k ? begin + width : k, end = begin + 2 * width < k ? begin + 2 * width : k;
+            int64_t a = begin, b = middle;
+            for (int64_t i = begin; i < end; i++) {
+                bool left = a < middle && (b >= end || compare(data, row * k + from[a], row * k + from[b]) <= 0);
+                to[i] = left ? from[a++] : from[b++];
+            }
+        }
+        int64_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != order) {
+        memcpy(order, from, (size_t)k * sizeof *order);
+    }
+}
+
+/* The place in `order` that is wanted: the k-th, the lower median, or that of the numbers that are not NaN. */
+static int64_t
+wanted_rank(const op_call *call, const row_data *data, int64_t row, const int64_t *order)
+{
+    int64_t k = data->rows->shape[1], numbers = k;
+    if (strcmp(call->row->name, "kthvalue") == 0) {
+        return arg_int(call, 1) - 1;
+    }
+    while (numbers > 0 && is_nan_at(data, row * k + order[numbers - 1])) {
+        numbers--;
+    }
+    bool skips_nan = strncmp(call->row->name, "nan", 3) == 0;
+    if (numbers == 0 || (!skips_nan && numbers < k)) {
+        return numbers; /* the first NaN */
+    }
+    return (numbers - 1) / 2;
+}
+
+/* mode: the most frequent element, the least of those; its last place. */
+static int64_t
+mode_rank(const row_data *data, int64_t row, const int64_t *order)
+{
+    int64_t k = data->rows->shape[1], best = 0, most = 0, run = 0;
+    for (int64_t i = 0; i < k; i++) {
+        bool same = i > 0 && compare(data, row * k + order[i], row * k + order[i - 1]) == 0;
+        run = same ? run + 1 : 1;
+        if (run > most) {
+            most = run;
+            best = i;
+        }
+    }
+    return best;
+}
+
+/* kthvalue(self, k, dim, keepdim), median.dim, nanmedian.dim, mode (self, dim, keepdim): values and places. */
+static port_status
+run_ranked(op_call *call)
+{
+    row_data data;
+    bool kth = strcmp(call->row->name, "kthvalue") == 0, mode = strcmp(call->row->name, "mode") == 0;
+    int64_t *places, *order;
+    port_status status = load_rows(call, arg_int(call, kth ? 2 : 1), &data);
+    if (status != PORT_OK) {
+        return status;
+    }
+    int64_t n = data.rows->shape[0], k = data.rows->shape[1];
+    if (k == 0 || (kth && (arg_int(call, 1) < 1 || arg_int(call, 1) > k))) {
+        return fail_op(call, PORT_E_VALUE, "no element of %lld has that rank", (long long)k);
+    }
+    if ((status = new_numbers(call, n, &places)) != PORT_OK || (status = new_numbers(call, 2 * k, &order)) != PORT_OK) {
+        return status;
+    }
+    for (int64_t r = 0; r < n; r++) {
+        sort_places(&data, r, k, order, order + k);
+        places[r] = order[mode ? mode_rank(&data, r, order) : wanted_rank(call, &data, r, order)];
+    }
+    return emit_places(call, &data, places, 1, arg_bool(call, kth ? 3 : 2));
+}
+
+/* median(self), nanmedian(self): of all elements; of none, NaN. */
+static port_status
+run_median(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *dense, *result;
+    port_tensor *flat, *out;
+    row_data data;
+    int64_t *order, n = tensor_elems(x);
+    port_status status = tensor_contiguous(call, x, &dense);
+    if (status != PORT_OK || (status = tensor_alias(call, dense, &flat)) != PORT_OK) {
+        return status;
+    }
+    if (n == 0) {
+        status = scalar_to_tensor(call, (port_scalar){PORT_SCALAR_FLOAT, 0, (double)NAN}, x->dtype, &result);
+        return status == PORT_OK ? emit(call, result) : status;
+    }
+    flat->ndim = 1;
+    flat->shape[0] = n;
+    flat->strides[0] = 1;
+    data = (row_data){.rows = flat, .whole = !dtype_is_float(x->dtype)};
+    if ((status = tensor_cast(call, flat, data.whole ? PORT_I64 : PORT_F64, &result)) != PORT_OK ||
+        (status = new_numbers(call, 2 * n, &order)) != PORT_OK || (status = tensor_alias(call, dense, &out)) != PORT_OK) {
+        return status;
+    }
+    data.f64 = (const double *)tensor_view(result).data;
+    data.i64 = (const int64_t *)tensor_view(result).data;
+    flat->ndim = 2;
+    flat->shape[0] = 1;
+    flat->shape[1] = n;
+    sort_places(&data, 0, n, order, order + n);
+    out->offset_bytes += order[wanted_rank(call, &data, 0, order)] * (int64_t)port_dtype_size(x->dtype);
+    out->ndim = 0;
+    return emit(call, out);
+}
+
+#define OVER(NAME) {NAME, "T self, I dim, B keepdim=False", run_ranked, NULL, MODE_SAME, 0}
+
+const op_row op_scan_rows[] = {
+    {"cummax", "T self, I dim", run_cummax, NULL, MODE_SAME, 0},
+    {"cummin", "T self, I dim", run_cummax, NULL, MODE_SAME, 0},
+    {"cumprod", "T self, I dim, *, D? dtype=None", run_scan, NULL, MODE_SAME, OP_IN_PLACE},
+    {"logcumsumexp", "T self, I dim", run_scan, NULL, MODE_SAME, 0},
+    {"kthvalue", "T self, I k, I dim=-1, B keepdim=False", run_ranked, NULL, MODE_SAME, 0},
+    {"median", "T self", run_median, NULL, MODE_SAME, 0},
+    {"nanmedian", "T self", run_median, NULL, MODE_SAME, 0},
+    OVER("median.dim"), OVER("nanmedian.dim"),
+    {"mode", "T self, I dim=-1, B keepdim=False", run_ranked, NULL, MODE_SAME, 0},
+    {.name = NULL},
+};
