@@ -1,7 +1,7 @@
 /* activation_ops.c -- ops made of a few kernels: glu, _safe_softmax, log_sigmoid, weight norm, addcmul, addcdiv, lerp, complex numbers.
  *
  * A complex tensor (C64) is pairs of F32; only what rotary embeddings and spectra need is here: polar, the views, products. */
-#include "exec.h"
+#include "compose.h"
 
 #include <math.h>
 
@@ -158,6 +158,29 @@ run_weight_norm(op_call *call)
 
 /* ------------------------------------------------------------------ three operands */
 
+/* The same for halves, which are computed in F32, and for other dtypes by one op after the other. */
+static port_status
+run_three_wide(op_call *call, port_dtype dtype)
+{
+    const char *name = call->row->name;
+    bool half = dtype == PORT_F16 || dtype == PORT_BF16, number = strcmp(name, "lerp.Scalar") == 0;
+    if (strncmp(name, "lerp", 4) == 0) {
+        if (half) {
+            return run_formula(call, number ? "^y = lerp.Scalar(self, end, weight) -> y" : "^y = lerp.Tensor(self, end, weight) -> y", NULL, 0);
+        }
+#define LERP                                                                                                          \
+    "d = sub.Tensor(end, self); p = mul.Tensor(d, w); a = add.Tensor(self, p); r = rsub.Scalar(w, 1); p = mul.Tensor(d, r); b = sub.Tensor(end, p); "  \
+    "c = abs(w); c = lt.Scalar(c, 0.5); y = where.self(c, a, b) -> y"
+        return run_formula(call, number ? "w = scalar_tensor(weight, dtype=self.dtype); " LERP : "w = alias(weight); " LERP, NULL, 0);
+    }
+    if (strcmp(name, "addcdiv") == 0) {
+        return run_formula(call, half ? "^y = addcdiv(self, tensor1, tensor2, value=value) -> y"
+                                      : "p = mul.Scalar(tensor1, value); p = div.Tensor(p, tensor2); y = add.Tensor(self, p) -> y", NULL, 0);
+    }
+    return run_formula(call, half ? "^y = addcmul(self, tensor1, tensor2, value=value) -> y"
+                                  : "p = mul.Tensor(tensor1, tensor2); !value=1: p = mul.Scalar(p, value); y = add.Tensor(self, p) -> y", NULL, 0);
+}
+
 /* addcmul, addcdiv (self, a, b, value), lerp (self, end, weight): F32 and F64, brought to one row-major shape first. */
 static port_status
 run_three(op_call *call)
@@ -170,7 +193,7 @@ run_three(op_call *call)
     port_dtype dtype = result_type(operands, num);
     port_status status = plan_pointwise(call, operands, num, &plan);
     if (status != PORT_OK || dtype != PORT_F32) {
-        return status != PORT_OK ? status : fail_unsupported(call, "operands of %s", dtype < PORT_NUM_DTYPES ? port_dtype_name(dtype) : "no common dtype");
+        return status != PORT_OK ? status : run_three_wide(call, dtype);
     }
     port_tensor *dense[3] = {NULL, NULL, NULL}, *out;
     for (int32_t k = 0; k < num; k++) {

@@ -76,7 +76,7 @@ function_of(const char *name, pair v)
     if (strncmp(name, "_conj", 5) == 0 || strncmp(name, "conj", 4) == 0) {
         return (pair){v.re, -v.im};
     }
-    if (strcmp(name, "sgn") == 0) {
+    if (strcmp(name, "sgn") == 0 || strcmp(name, "sign") == 0) {
         float size = cabsf(z);
         return size == 0.0f ? (pair){0.0f, 0.0f} : (pair){v.re / size, v.im / size};
     }
@@ -103,7 +103,7 @@ function_of(const char *name, pair v)
 static bool
 has_function(const char *name)
 {
-    static const char *const known[] = {"neg", "_conj", "_conj_physical", "conj_physical", "sgn", "exp", "log", "sqrt", "sin", "cos", "tanh", "reciprocal", "square"};
+    static const char *const known[] = {"neg", "sign", "_conj", "_conj_physical", "conj_physical", "sgn", "exp", "log", "sqrt", "sin", "cos", "tanh", "reciprocal", "square"};
     for (size_t k = 0; k < sizeof known / sizeof known[0]; k++) {
         if (strcmp(known[k], name) == 0) {
             return true;
@@ -151,7 +151,8 @@ run_either(op_call *call)
         return run_complex_unary(call);
     }
     if (strcmp(call->row->name, "angle") == 0) {
-        return run_formula(call, "%self: self = _to_copy(self, dtype=F32); z = zeros_like(self); y = atan2(z, self); n = isnan(self); y = where.self(n, self, y) -> y", NULL, 0);
+        return run_formula(call, "%self: self = _to_copy(self, dtype=F32); c = lt.Scalar(self, 0); y = zeros_like(self); y = masked_fill.Scalar(y, c, 3.14159265358979323846); "
+                                 "n = isnan(self); y = where.self(n, self, y) -> y", NULL, 0);
     }
     return emit(call, x);
 }
@@ -354,6 +355,69 @@ transform_dim(op_call *call, field *f, int32_t d, bool forward)
     return status;
 }
 
+/* The strides of torch's result: the other dimensions by their strides in x, outermost first, then those that are transformed. */
+static void
+spectrum_strides(int32_t ndim, const int64_t *shape, const int64_t *x_strides, const int32_t *dims, int64_t num_dims, int64_t *strides)
+{
+    int32_t order[PORT_MAX_NDIM], count = 0;
+    uint32_t transformed = 0;
+    for (int64_t k = 0; k < num_dims; k++) {
+        transformed |= 1u << dims[k];
+    }
+    for (int32_t d = 0; d < ndim; d++) {
+        int32_t at = count;
+        if ((transformed >> d & 1u) != 0) {
+            continue;
+        }
+        for (; at > 0 && x_strides[order[at - 1]] < x_strides[d]; at--) {
+            order[at] = order[at - 1];
+        }
+        order[at] = d;
+        count++;
+    }
+    for (int64_t k = 0; k < num_dims; k++) {
+        order[count++] = dims[k];
+    }
+    int64_t step = 1;
+    for (int32_t k = count - 1; k >= 0; k--) {
+        strides[order[k]] = step;
+        step *= shape[order[k]] > 1 ? shape[order[k]] : 1;
+    }
+}
+
+/* Dimensions by their strides, the greatest first; of r2c all but the last. */
+static void
+sort_dims(const int64_t *x_strides, int32_t *dims, int64_t count)
+{
+    for (int64_t i = 1; i < count; i++) {
+        int32_t d = dims[i];
+        int64_t at = i;
+        for (; at > 0 && x_strides[dims[at - 1]] < x_strides[d]; at--) {
+            dims[at] = dims[at - 1];
+        }
+        dims[at] = d;
+    }
+}
+
+/* How torch's result lies: a transform to real numbers of several dimensions is two transforms. */
+static void
+result_strides(const port_tensor *x, const field *f, const int32_t *given, int64_t num_dims, bool r2c, bool c2r, int64_t *strides)
+{
+    int32_t dims[PORT_MAX_NDIM];
+    int64_t between[PORT_MAX_NDIM], last = c2r ? num_dims - 1 : num_dims;
+    memcpy(dims, given, sizeof dims);
+    memcpy(between, x->strides, sizeof between);
+    sort_dims(x->strides, dims, r2c ? num_dims - 1 : last);
+    if (!c2r) {
+        spectrum_strides(f->ndim, f->shape, x->strides, dims, num_dims, strides);
+        return;
+    }
+    if (num_dims > 1) {
+        spectrum_strides(x->ndim, x->shape, x->strides, dims, num_dims - 1, between);
+    }
+    spectrum_strides(f->ndim, f->shape, between, dims + num_dims - 1, 1, strides);
+}
+
 /* _fft_r2c(self, dim, normalization, onesided), _fft_c2c(.., forward), _fft_c2r(.., last_dim_size). */
 static port_status
 run_fft(op_call *call)
@@ -395,7 +459,15 @@ run_fft(op_call *call)
     for (int64_t i = 0, n = tensor_elems(made) * (c2r ? 1 : 2); i < n; i++) {
         to[i] = (float)(f.pairs[c2r ? 2 * i : i] * scale);
     }
-    return emit(call, made);
+    int64_t strides[PORT_MAX_NDIM];
+    port_tensor *laid;
+    result_strides(x, &f, dims, num_dims, r2c, c2r, strides);
+    if ((status = tensor_new(call, made->dtype, f.ndim, f.shape, strides, &laid)) != PORT_OK) {
+        return status;
+    }
+    port_view to_view = tensor_view(laid), from_view = tensor_view(made);
+    copy_view(&to_view, &from_view);
+    return emit(call, laid);
 }
 
 #define FFT(NAME, LAST) {NAME, "T self, A dim, I normalization, " LAST, run_fft, NULL, MODE_SAME, 0}

@@ -32,7 +32,7 @@ const op_row op_composed_rows[] = {
     FORMULA_("sgn", "T self", "y = sign(self) -> y"),
     FORMULA_("deg2rad", "T self", "y = mul.Tensor(self, 0.017453292519943295) -> y"),
     FORMULA_("rad2deg", "T self", "y = mul.Tensor(self, 57.29577951308232) -> y"),
-    FORMULA_("ldexp.Tensor", "T self, T other", "p = pow.Scalar(2.0, other); y = mul.Tensor(self, p) -> y"),
+    FORMULA("ldexp.Tensor", "T self, T other", "p = pow.Scalar(2.0, other); y = mul.Tensor(self, p) -> y"),
     {"ldexp_", "T self, T other", run_composed, "p = pow.Scalar(2.0, other); y = mul.Tensor(self, p) -> y", MODE_SAME, OP_WRITES},
     FORMULA("hardshrink", "T self, S lambd=0.5", "a = abs(self); c = le.Scalar(a, lambd); y = masked_fill.Scalar(self, c, 0) -> y"),
     FORMULA("softshrink", "T self, S lambd=0.5",

@@ -1,6 +1,6 @@
 /* data_ops.c -- ops that move elements about, and those whose result's size follows from values: nonzero, repeat_interleave, roll,
  * flip, windows (im2col), paddings that reflect or replicate, and small things made of numbers (eye, linspace). */
-#include "exec.h"
+#include "compose.h"
 
 #include <math.h>
 
@@ -183,7 +183,12 @@ run_roll(op_call *call)
         if (arg_len(call, 2) != 0 || arg_len(call, 1) != 1) {
             return fail_op(call, PORT_E_VALUE, "%lld shifts for %lld dimensions", (long long)arg_len(call, 1), (long long)arg_len(call, 2));
         }
-        return fail_unsupported(call, "no dimensions are given");
+        port_arg shape[PORT_MAX_NDIM];
+        for (int32_t d = 0; d < x->ndim; d++) {
+            shape[d] = (port_arg){.kind = PORT_ARG_INT, .i = x->shape[d]};
+        }
+        const port_named_arg extra[1] = {{"shape", {.kind = PORT_ARG_LIST, .items = shape, .num_items = x->ndim}}};
+        return run_formula(call, "y = reshape(self, [-1]); y = roll(y, shifts, [0]); y = view(y, shape) -> y", extra, 1);
     }
     port_status status = need_dims(call, 2, x);
     return status == PORT_OK ? emit_mapped(call, x, x->shape, NULL, rolled) : status;
@@ -257,7 +262,8 @@ run_padding(op_call *call)
     for (int32_t k = 0; k < padded; k++) {
         int32_t d = x->ndim - 1 - k;
         int64_t left = arg_int_at(call, 1, 2 * k), right = arg_int_at(call, 1, 2 * k + 1), most = reflects ? x->shape[d] - 1 : INT32_MAX;
-        if (left < 0 || right < 0 || left > most || right > most || x->shape[d] == 0) {
+        bool cut = left < -x->shape[d] || right < -x->shape[d] || x->shape[d] + left + right < 1;
+        if (cut || left > most || right > most || x->shape[d] == 0) {
             return fail_op(call, PORT_E_VALUE, "a padding of %lld and %lld for a size of %lld", (long long)left, (long long)right,
                            (long long)x->shape[d]);
         }

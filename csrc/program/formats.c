@@ -37,6 +37,21 @@ format_strides(int32_t ndim, const int64_t *shape, bool channels_last, int64_t *
 }
 
 port_status
+strides_of_format(op_call *call, const port_tensor *like, int64_t format, int64_t *strides)
+{
+    int32_t ndim = format == PORT_FORMAT_CHANNELS_LAST ? 4 : (format == PORT_FORMAT_CHANNELS_LAST_3D ? 5 : like->ndim);
+    if (like->ndim != ndim) {
+        return fail_op(call, PORT_E_SHAPE, "channels last needs %d dimensions, the tensor has %d", ndim, like->ndim);
+    }
+    if (format == PORT_FORMAT_PRESERVE) {
+        preserve_strides(like, strides);
+    } else {
+        format_strides(ndim, like->shape, format != PORT_FORMAT_CONTIGUOUS, strides);
+    }
+    return PORT_OK;
+}
+
+port_status
 tensor_in_format(op_call *call, const port_tensor *t, bool channels_last, const port_tensor **out)
 {
     int64_t strides[PORT_MAX_NDIM];

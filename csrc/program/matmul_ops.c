@@ -1,5 +1,5 @@
 /* matmul_ops.c -- matrix products and attention. */
-#include "exec.h"
+#include "compose.h"
 
 static port_status
 need_same_dtype(op_call *call, const port_tensor *a, const port_tensor *b)
@@ -114,6 +114,12 @@ emit_product(op_call *call, const port_tensor *c, const port_tensor *a, const po
 static port_status
 run_mm(op_call *call)
 {
+    if (arg_tensor(call, 0)->dtype == PORT_C64 && arg_tensor(call, 1)->dtype == PORT_C64) {
+#define PARTS "r = view_as_real(self); a = select.int(r, -1, 0); b = select.int(r, -1, 1); r = view_as_real(mat2); c = select.int(r, -1, 0); d = select.int(r, -1, 1); "
+#define COMPLEX_PRODUCT(MM)                                                                                           \
+    PARTS "p = " MM "(a, c); q = " MM "(b, d); p = sub.Tensor(p, q); q = " MM "(a, d); r = " MM "(b, c); q = add.Tensor(q, r); y = complex(p, q) -> y"
+        return run_formula(call, strcmp(call->row->name, "bmm") == 0 ? COMPLEX_PRODUCT("bmm") : COMPLEX_PRODUCT("mm"), NULL, 0);
+    }
     return emit_product(call, NULL, arg_tensor(call, 0), arg_tensor(call, 1), 0.0, 1.0, strcmp(call->row->name, "bmm") == 0 ? 3 : 2);
 }
 

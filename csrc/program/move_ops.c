@@ -7,16 +7,14 @@ copy_with_format(op_call *call, const port_tensor *self, port_dtype dtype, int32
     int64_t format = arg_given(call, format_idx) ? call->args[format_idx].i : PORT_FORMAT_PRESERVE;
     int64_t strides[PORT_MAX_NDIM];
     port_tensor *made;
-    if (format != PORT_FORMAT_CONTIGUOUS && format != PORT_FORMAT_PRESERVE) {
-        return fail_unsupported(call, "a channels_last memory format");
-    }
-    preserve_strides(self, strides);
-    port_status status =
-        tensor_new(call, dtype, self->ndim, self->shape, format == PORT_FORMAT_PRESERVE ? strides : NULL, &made);
-    if (status != PORT_OK) {
+    port_status status = strides_of_format(call, self, format, strides);
+    if (status != PORT_OK || (status = tensor_new(call, dtype, self->ndim, self->shape, strides, &made)) != PORT_OK) {
         return status;
     }
-    if (dtype == self->dtype) {
+    if (dtype == self->dtype || dtype == PORT_C64 || self->dtype == PORT_C64) {
+        if ((status = tensor_cast(call, self, dtype, &self)) != PORT_OK) {
+            return status;
+        }
         port_view to = tensor_view(made), from = tensor_view(self);
         copy_view(&to, &from);
     } else {
@@ -42,11 +40,15 @@ run_to_copy(op_call *call)
 static port_status
 run_contiguous(op_call *call)
 {
-    const port_tensor *out;
-    if (call->args[1].kind == PORT_ARG_MEMORY_FORMAT && call->args[1].i != PORT_FORMAT_CONTIGUOUS) {
-        return fail_unsupported(call, "a memory format other than contiguous");
+    const port_tensor *self = arg_tensor(call, 0), *out;
+    int64_t format = arg_given(call, 1) ? call->args[1].i : PORT_FORMAT_CONTIGUOUS, strides[PORT_MAX_NDIM];
+    port_status status = strides_of_format(call, self, format, strides);
+    if (status == PORT_OK && format == PORT_FORMAT_PRESERVE) {
+        return fail_op(call, PORT_E_VALUE, "a tensor is not contiguous in the format preserve");
     }
-    port_status status = tensor_contiguous(call, arg_tensor(call, 0), &out);
+    if (status == PORT_OK) {
+        status = tensor_in_format(call, self, format != PORT_FORMAT_CONTIGUOUS, &out);
+    }
     return status == PORT_OK ? emit(call, out) : status;
 }
 

@@ -2,7 +2,7 @@
  *
  * F16 and BF16 go through F32 where there is no kernel of their own: torch computes them so as well (its opmath type)
  * and rounds once at the end. */
-#include "exec.h"
+#include "compose.h"
 
 #include <math.h>
 
@@ -169,6 +169,9 @@ run_pow_scalar(op_call *call)
     op_plan plan;
     port_dtype dtype;
     port_pow_params params = {operands[1].scalar};
+    if (operands[0].tensor->dtype == PORT_C64) {
+        return params.exponent.d == 2.0 ? run_formula(call, "y = mul.Tensor(self, self) -> y", NULL, 0) : fail_unsupported(call, "a power of C64");
+    }
     port_status status = common_dtype(call, operands, 2, &dtype);
     if (status == PORT_OK) {
         status = plan_pointwise(call, operands, 2, &plan);

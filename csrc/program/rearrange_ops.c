@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-/* x as it would be with other sizes and strides over the same elements; dense copy. */
+/* x as it would be with other sizes and strides over the same elements: a copy in the format that x suggests. */
 static port_status
 emit_restrided(op_call *call, const port_tensor *x, int32_t ndim, const int64_t *shape, const int64_t *strides, int32_t out_ndim, const int64_t *out_shape)
 {
@@ -20,7 +20,11 @@ emit_restrided(op_call *call, const port_tensor *x, int32_t ndim, const int64_t 
     memcpy(to.shape, shape, (size_t)ndim * sizeof *shape);
     dense_strides(ndim, shape, to.strides);
     copy_view(&to, &from);
-    return emit(call, made);
+    const port_tensor *result = made;
+    if (out_ndim == 4 && tensor_suggests_channels_last(x)) {
+        status = tensor_in_format(call, made, true, &result);
+    }
+    return status == PORT_OK ? emit(call, result) : status;
 }
 
 /* pixel_shuffle(self, r): (.., C r r, H, W) to (.., C, H r, W r); pixel_unshuffle back. */
@@ -79,11 +83,13 @@ static port_status
 run_rot90(op_call *call)
 {
     int64_t k = (arg_int(call, 1) % 4 + 4) % 4;
-    if (arg_len(call, 2) != 2) {
-        return fail_op(call, PORT_E_VALUE, "expected 2 dimensions, got %lld", (long long)arg_len(call, 2));
+    int64_t given = arg_len(call, 2);
+    if (given != 0 && given != 2) {
+        return fail_op(call, PORT_E_VALUE, "expected 2 dimensions, got %lld", (long long)given);
     }
-    const port_named_arg extra[2] = {{"d0", {.kind = PORT_ARG_INT, .i = arg_int_at(call, 2, 0)}}, {"d1", {.kind = PORT_ARG_INT, .i = arg_int_at(call, 2, 1)}}};
-    static const char *const formulas[4] = {"y = clone(self) -> y", "y = flip(self, [d1]); y = transpose.int(y, d0, d1) -> y", "y = flip(self, dims) -> y",
+    const port_named_arg extra[2] = {{"d0", {.kind = PORT_ARG_INT, .i = given ? arg_int_at(call, 2, 0) : 0}},
+                                     {"d1", {.kind = PORT_ARG_INT, .i = given ? arg_int_at(call, 2, 1) : 1}}};
+    static const char *const formulas[4] = {"y = clone(self) -> y", "y = flip(self, [d1]); y = transpose.int(y, d0, d1) -> y", "y = flip(self, [d0, d1]) -> y",
                                             "y = flip(self, [d0]); y = transpose.int(y, d0, d1) -> y"};
     return run_formula(call, formulas[k], extra, 2);
 }
@@ -422,7 +428,7 @@ const op_row op_rearrange_rows[] = {
     {"pixel_unshuffle", "T self, I downscale_factor", run_pixel_shuffle, NULL, MODE_SAME, 0},
     {"channel_shuffle", "T self, I groups", run_channel_shuffle, NULL, MODE_SAME, 0},
     {"native_channel_shuffle", "T self, I groups", run_channel_shuffle, NULL, MODE_SAME, 0},
-    {"rot90", "T self, I k=1, A dims", run_rot90, NULL, MODE_SAME, 0},
+    {"rot90", "T self, I k=1, A dims=[]", run_rot90, NULL, MODE_SAME, 0},
     {"diag_embed", "T self, I offset=0, I dim1=-2, I dim2=-1", run_diag_embed, NULL, MODE_SAME, 0},
     {"block_diag", "L tensors", run_block_diag, NULL, MODE_SAME, 0},
     {"take", "T self, T index", run_take, NULL, MODE_SAME, 0},

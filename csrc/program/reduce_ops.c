@@ -1,5 +1,5 @@
 /* reduce_ops.c -- reductions over dimensions, scans and softmax. Results are row-major, as torch makes them. */
-#include "exec.h"
+#include "compose.h"
 
 /* The dimensions to reduce as a bit mask: an absent or empty list means all (where `empty_is_all`). */
 static port_status
@@ -107,6 +107,30 @@ need_elements(op_call *call, const port_tensor *x, uint32_t dims)
     return PORT_OK;
 }
 
+/* Sums and means of complex numbers: of their two parts. */
+static port_status
+reduce_complex(op_call *call, bool full)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    port_arg items[PORT_MAX_NDIM];
+    uint32_t dims;
+    int32_t count = 0;
+    port_status status = read_dims(call, full ? -1 : 1, x->ndim, &dims);
+    if (status != PORT_OK || x->ndim == 0 || strcmp(call->row->kernel, "prod") == 0) {
+        return status != PORT_OK ? status : fail_unsupported(call, "C64 in %d dimensions", x->ndim);
+    }
+    for (int32_t d = 0; d < x->ndim; d++) {
+        if ((dims & 1u << d) != 0) {
+            items[count++] = (port_arg){.kind = PORT_ARG_INT, .i = d};
+        }
+    }
+    const port_named_arg extra[2] = {{"dims", {.kind = PORT_ARG_LIST, .items = items, .num_items = count}},
+                                     {"keep", {.kind = PORT_ARG_BOOL, .i = !full && arg_bool(call, 2)}}};
+    bool mean = strcmp(call->row->kernel, "mean") == 0;
+    return run_formula(call, mean ? "r = view_as_real(self); r = mean.dim(r, dims, keep); y = view_as_complex(r) -> y"
+                                  : "r = view_as_real(self); r = sum.dim_IntList(r, dims, keep); y = view_as_complex(r) -> y", extra, 2);
+}
+
 /* sum, mean, prod with a dtype argument in the last place; dims at 1 unless the row is a full reduction. */
 static port_status
 run_sum(op_call *call)
@@ -115,6 +139,9 @@ run_sum(op_call *call)
     bool full = call->num_args == 2;
     port_dtype dtype = arg_dtype(call, call->num_args - 1, result_dtype(call->row->kernel, x->dtype));
     uint32_t dims;
+    if (x->dtype == PORT_C64) {
+        return reduce_complex(call, full);
+    }
     if (strcmp(call->row->kernel, "mean") == 0 && !dtype_is_float(dtype)) {
         return fail_op(call, PORT_E_DTYPE, "the mean of %s needs a floating dtype", port_dtype_name(dtype));
     }
@@ -201,6 +228,9 @@ run_vector_norm(op_call *call)
     int64_t shape[PORT_MAX_NDIM];
     port_tensor *made, *out;
     bool scalar = x->ndim == 0;
+    if (x->dtype == PORT_C64) {
+        return run_formula(call, "a = abs(self); y = linalg_vector_norm(a, ord, dim, keepdim) -> y", NULL, 0);
+    }
     if (!dtype_is_float(dtype) || params.order != params.order) {
         return fail_unsupported(call, "order %g of %s", params.order, port_dtype_name(dtype));
     }

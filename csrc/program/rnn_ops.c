@@ -124,7 +124,7 @@ run_rnn_layer(op_call *call)
         memcpy((float *)tensor_view(out).data + t * B * H, hidden, (size_t)(B * H) * sizeof *hidden);
     }
     if ((status = emit(call, out)) != PORT_OK || (status = emit(call, h)) != PORT_OK || (status = emit(call, c)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F32, 1, &zero, NULL, &none)) != PORT_OK) {
+        (status = tensor_new(call, PORT_U8, 1, &zero, NULL, &none)) != PORT_OK) {
         return status;
     }
     return emit(call, none);
@@ -184,7 +184,7 @@ enum { BAG_SUM = 0, BAG_MEAN, BAG_MAX };
 typedef struct bag_inputs {
     const float *weight, *scale;
     const int64_t *index, *offset;
-    int64_t rows, width, num, bags, mode, padding;
+    int64_t rows, width, num, bags, offsets, mode, padding;
 } bag_inputs;
 
 /* The elements of one bag, in order; F32. Gives how many there were. */
@@ -230,7 +230,7 @@ read_bags(op_call *call, bag_inputs *in)
     }
     *in = (bag_inputs){(const float *)tensor_view(weight).data, scale != NULL ? (const float *)tensor_view(scale).data : NULL,
                        (const int64_t *)tensor_view(index).data, (const int64_t *)tensor_view(offset).data, weight->shape[0], weight->shape[1],
-                       index->shape[0], offset->shape[0] - (arg_bool(call, 7) ? 1 : 0), arg_int(call, 4), arg_int(call, 8)};
+                       index->shape[0], offset->shape[0] - (arg_bool(call, 7) ? 1 : 0), offset->shape[0], arg_int(call, 4), arg_int(call, 8)};
     for (int64_t k = 0; k < in->num; k++) {
         if (in->index[k] < 0 || in->index[k] >= in->rows) {
             return fail_op(call, PORT_E_VALUE, "index %lld is %lld, the weight has %lld rows", (long long)k, (long long)in->index[k], (long long)in->rows);
@@ -259,13 +259,14 @@ run_embedding_bag(op_call *call)
     bool max = in.mode == BAG_MAX;
     int64_t shape[2] = {in.bags, in.width};
     if ((status = tensor_new(call, PORT_F32, 2, shape, NULL, &out)) != PORT_OK || (status = tensor_new(call, PORT_I64, 1, &in.num, NULL, &where)) != PORT_OK ||
-        (status = tensor_new(call, PORT_I64, 1, &in.bags, NULL, &sizes)) != PORT_OK ||
+        (status = tensor_new(call, PORT_I64, 1, &in.offsets, NULL, &sizes)) != PORT_OK ||
         (status = tensor_new(call, PORT_I64, 2, shape, NULL, &places)) != PORT_OK) {
         return status;
     }
     int64_t *size = (int64_t *)tensor_view(sizes).data, *bag_of = (int64_t *)tensor_view(where).data;
     memset(tensor_view(places).data, 0, (size_t)places->buffer->size_bytes);
     memset(bag_of, 0, (size_t)where->buffer->size_bytes);
+    memset(size, 0, (size_t)sizes->buffer->size_bytes);
     for (int64_t b = 0; b < in.bags; b++) {
         size[b] = fill_bag(&in, b, (float *)tensor_view(out).data + b * in.width, (int64_t *)tensor_view(places).data + b * in.width);
         for (int64_t k = in.offset[b]; k < (b + 1 < in.bags ? in.offset[b + 1] : in.num); k++) {

@@ -1,5 +1,7 @@
 /* scatter_ops.c -- ops that write where an index says. The in-place forms come from the functional ones (call.c). */
-#include "exec.h"
+#include "compose.h"
+
+#include <math.h>
 
 /* A copy of self, which is written into: row-major, for index_fill with the strides of torch's clone. */
 static port_status
@@ -32,8 +34,11 @@ static port_status
 scatter_into(op_call *call, int32_t dim, port_scatter_kind kind, const port_view *index, const port_view *src, port_tensor *out)
 {
     port_scatter_params params = {dim, kind};
-    port_view y = at_least_1d(out);
-    port_status status = launch(call, "scatter", out->dtype, (const port_view *const[]){index, src}, 2, (const port_view *const[]){&y}, 1,
+    port_view y = at_least_1d(out), from = *src;
+    bool moves = out->dtype == PORT_C64 && kind == PORT_SCATTER_SET; /* a complex number goes as the double that has its bits */
+    y.dtype = from.dtype = moves ? PORT_F64 : out->dtype;
+    src = &from;
+    port_status status = launch(call, "scatter", y.dtype, (const port_view *const[]){index, src}, 2, (const port_view *const[]){&y}, 1,
                                 &params);
     return status == PORT_OK ? emit(call, out) : status;
 }
@@ -56,6 +61,62 @@ kind_of_reduce(const char *text, port_scatter_kind *kind)
     return false;
 }
 
+/* What does not change under a reduction. False: the dtype has none that can be written. */
+static bool
+neutral_element(const char *reduce, port_dtype dtype, port_arg *arg)
+{
+    bool most = strcmp(reduce, "amin") == 0, least = strcmp(reduce, "amax") == 0;
+    *arg = (port_arg){.kind = PORT_ARG_INT, .i = strcmp(reduce, "prod") == 0, .d = strcmp(reduce, "prod") == 0};
+    if (most || least) {
+        *arg = (port_arg){.kind = PORT_ARG_FLOAT, .d = most ? (double)INFINITY : -(double)INFINITY};
+        if (dtype == PORT_I64) {
+            *arg = (port_arg){.kind = PORT_ARG_INT, .i = most ? INT64_MAX : INT64_MIN};
+        }
+        return dtype_is_float(dtype) || dtype == PORT_I64;
+    }
+    return true;
+}
+
+#define COUNTED                                                                                                       \
+    "y = scatter_add(y, dim, index, src); o = ones_like(src); ?include_self: c = ones_like(self); !include_self: c = zeros_like(self); "  \
+    "c = scatter_add(c, dim, index, o); c = clamp_min(c, 1); ~self: y = div.Tensor(y, c); %self: y = div.Tensor_mode(y, c, rounding_mode='floor') -> y"
+
+/* scatter_reduce without self, whose elements begin as the neutral one, and means. */
+static port_status
+reduce_without_self(op_call *call)
+{
+    const char *reduce = arg_text(call, 4, "");
+    port_named_arg extra[1] = {{"start", {.kind = PORT_ARG_NONE}}};
+    if (!neutral_element(reduce, arg_tensor(call, 0)->dtype, &extra[0].arg)) {
+        return fail_unsupported(call, "%.40s of %s without self", reduce, port_dtype_name(arg_tensor(call, 0)->dtype));
+    }
+    if (strcmp(reduce, "mean") == 0) {
+        return run_formula(call, "?include_self: y = clone(self); !include_self: y = scatter.value(self, dim, index, start); " COUNTED, extra, 1);
+    }
+    return run_formula(call, "y = scatter.value(self, dim, index, start); y = scatter_reduce.two(y, dim, index, src, reduce) -> y", extra, 1);
+}
+
+/* index_reduce(self, dim, index, source, reduce, include_self): scatter_reduce with the index repeated over the other dimensions. */
+static port_status
+run_index_reduce(op_call *call)
+{
+    const port_tensor *source = arg_tensor(call, 3), *index = arg_tensor(call, 2);
+    port_arg shape[PORT_MAX_NDIM], seen[PORT_MAX_NDIM];
+    int32_t d;
+    port_status status = wrap_dim(call, arg_int(call, 1), source->ndim, &d);
+    if (status != PORT_OK || source->ndim == 0 || index->ndim != 1) {
+        return status != PORT_OK ? status : fail_unsupported(call, "tensors without dimensions");
+    }
+    for (int32_t k = 0; k < source->ndim; k++) {
+        shape[k] = (port_arg){.kind = PORT_ARG_INT, .i = source->shape[k]};
+        seen[k] = (port_arg){.kind = PORT_ARG_INT, .i = k == d ? index->shape[0] : 1};
+    }
+    const port_named_arg extra[2] = {{"shape", {.kind = PORT_ARG_LIST, .items = shape, .num_items = source->ndim}},
+                                     {"seen", {.kind = PORT_ARG_LIST, .items = seen, .num_items = source->ndim}}};
+    return run_formula(call, "i = reshape(index, seen); i = expand(i, shape); y = scatter_reduce.two(self, dim, i, source, reduce, include_self=include_self) -> y",
+                       extra, 2);
+}
+
 /* scatter (.src, .value, .reduce, .value_reduce), scatter_add, scatter_reduce.two: (self, dim, index, source or number, ...). */
 static port_status
 run_scatter(op_call *call)
@@ -64,11 +125,11 @@ run_scatter(op_call *call)
     port_scatter_kind kind = strcmp(call->row->name, "scatter_add") == 0 ? PORT_SCATTER_ADD : PORT_SCATTER_SET;
     port_tensor *out;
     int32_t d;
+    if (call->num_args > 5 && (!arg_bool(call, 5) || strcmp(arg_text(call, 4, ""), "mean") == 0)) {
+        return reduce_without_self(call);
+    }
     if (call->num_args > 4 && !kind_of_reduce(arg_text(call, 4, ""), &kind)) {
         return fail_unsupported(call, "the reduction %.40s", arg_text(call, 4, ""));
-    }
-    if (call->num_args > 5 && !arg_bool(call, 5)) {
-        return fail_unsupported(call, "include_self=False");
     }
     port_status status = wrap_dim(call, arg_int(call, 1), self->ndim, &d);
     if (status == PORT_OK) {
@@ -92,7 +153,7 @@ run_index_write(op_call *call)
     int32_t d;
     port_status status = wrap_dim(call, arg_int(call, 1), self->ndim, &d);
     if (status == PORT_OK && adds && arg_scalar(call, 4).d != 1.0) {
-        return fail_unsupported(call, "alpha other than 1");
+        return run_formula(call, "s = mul.Scalar(source, alpha); y = index_add(self, dim, index, s) -> y", NULL, 0);
     }
     if (status == PORT_OK) {
         status = src != NULL ? tensor_cast(call, src, self->dtype, &src) : scalar_to_tensor(call, arg_scalar(call, 3), self->dtype, &src);
@@ -164,6 +225,7 @@ const op_row op_scatter_rows[] = {
     {"scatter_add", INDEXED "T src", run_scatter, "scatter", 0, OP_IN_PLACE},
     {"scatter_reduce.two", INDEXED "T src, s reduce, *, B include_self=True", run_scatter, "scatter", 0, OP_IN_PLACE},
     {"index_add", INDEXED "T source, *, S alpha=1", run_index_write, "scatter", 0, OP_IN_PLACE},
+    {"index_reduce", INDEXED "T source, s reduce, *, B include_self=True", run_index_reduce, "scatter", 0, OP_IN_PLACE},
     {"index_copy", INDEXED "T source", run_index_write, "scatter", 0, OP_IN_PLACE},
     {"index_fill.int_Scalar", INDEXED "S value", run_index_write, "scatter", 0, OP_IN_PLACE},
     {"index_fill.int_Tensor", INDEXED "T value", run_index_write, "scatter", 0, OP_IN_PLACE},

@@ -115,9 +115,7 @@ emit_distinct(op_call *call, const port_tensor *x, int32_t d, const port_tensor 
         seen->shape[d] = count;
         seen->strides[d] = strides[0];
     }
-    const port_tensor *dense;
-    status = tensor_contiguous(call, seen, &dense);
-    return status == PORT_OK ? emit(call, dense) : status;
+    return emit(call, seen);
 }
 
 static port_status
