@@ -256,10 +256,10 @@ run_embedding_bag(op_call *call)
     if (status != PORT_OK) {
         return status;
     }
-    bool max = in.mode == BAG_MAX;
+    bool max = in.mode == BAG_MAX, forward_only = strcmp(call->row->name, "_embedding_bag") != 0;
     int64_t shape[2] = {in.bags, in.width};
     if ((status = tensor_new(call, PORT_F32, 2, shape, NULL, &out)) != PORT_OK || (status = tensor_new(call, PORT_I64, 1, &in.num, NULL, &where)) != PORT_OK ||
-        (status = tensor_new(call, PORT_I64, 1, &in.offsets, NULL, &sizes)) != PORT_OK ||
+        (status = tensor_new(call, PORT_I64, 1, forward_only ? &in.offsets : &in.bags, NULL, &sizes)) != PORT_OK ||
         (status = tensor_new(call, PORT_I64, 2, shape, NULL, &places)) != PORT_OK) {
         return status;
     }

@@ -215,3 +215,17 @@ CASES |= {
     "shift_left": Case("aten.bitwise_left_shift.Tensor", INTS, lambda x: [([x.abs(), torch.randint(0, 6, tuple(x.shape)).to(x.dtype)], {})]),
     "shift_right": Case("aten.bitwise_right_shift.Tensor", INTS, lambda x: [([x.abs(), torch.randint(0, 6, tuple(x.shape)).to(x.dtype)], {})]),
 }
+CASES |= {name: Case(f"aten.{name}.default", FLOATS, lambda x: [([x], {})], row_major=True) for name in ("asinh", "erfc", "i0")}
+CASES |= {name: Case(f"aten.{name}.default", FLOATS, lambda x: [([(x.clamp(-3, 3) / 4).abs() + 0.1], {})], special=False) for name in ("atanh", "erfinv", "lgamma", "digamma", "sinc")}
+CASES["acosh"] = Case("aten.acosh.default", FLOATS, lambda x: [([x.abs() + 1.1], {})], special=False)
+CASES |= {name: Case(f"aten.{name}.default", FLOATS, other, special=False) for name in ("hypot", "logaddexp", "logaddexp2")}
+CASES |= {
+    "copysign": Case("aten.copysign.Tensor", FLOATS, other),
+    "nextafter": Case("aten.nextafter.default", ("F32", "F64"), other),
+    "xlogy": Case("aten.xlogy.Tensor", FLOATS, lambda x: [([x, y.abs() + 0.1], {}) for (_, y), _ in other(x)], special=False),
+    "fmax": Case("aten.fmax.default", FLOATS + INTS + ("BOOL",), other),
+    "fmin": Case("aten.fmin.default", FLOATS + INTS + ("BOOL",), other),
+    "heaviside": Case("aten.heaviside.default", FLOATS + INTS + ("BOOL",), other),
+    "gcd": Case("aten.gcd.default", INTS, other),
+    "lcm": Case("aten.lcm.default", INTS, other),
+}

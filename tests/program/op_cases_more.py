@@ -121,7 +121,7 @@ _scales = ({}, {"alpha": 0.5, "beta": 2}, {"beta": 0})
 in_place("addmv", [one(c, rand(3, 5), rand(5), **k) for c in (rand(3), rand()) for k in _scales])
 in_place("addr", [one(c, rand(3), rand(5), **k) for c in (rand(3, 5), rand(5)) for k in _scales])
 in_place("addbmm", [one(rand(3, 4), rand(2, 3, 5), rand(2, 5, 4), **k) for k in _scales])
-CASES["aten.addbmm.default"] += [one(rand(4), rand(2, 3, 5), rand(2, 5, 4))]
+CASES["aten.addbmm.default"] = [*CASES["aten.addbmm.default"], one(rand(4), rand(2, 3, 5), rand(2, 5, 4))]
 add("linalg_cross", [one(rand(4, 3), rand(4, 3)), one(rand(3, 4), rand(3, 4), dim=0)])
 add("_cdist_forward", [one(rand(2, 3, 5), rand(2, 4, 5), p, None) for p in (2.0, 1.0, 3.0, 0.0, INF)])
 add("_euclidean_dist", [one(rand(3, 5), rand(4, 5))])
