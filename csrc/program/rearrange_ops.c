@@ -334,6 +334,51 @@ run_col2im(op_call *call)
     return status == PORT_OK ? emit(call, result) : status;
 }
 
+/* unfold_backward(grad_in, input_sizes, dim, size, step): windows of one dimension, the last of grad_in, added up where they overlap. */
+static port_status
+run_unfold_backward(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *result;
+    int64_t shape[PORT_MAX_NDIM], size = arg_int(call, 3), step = arg_int(call, 4);
+    int32_t ndim = x->ndim - 1, d;
+    port_tensor *made;
+    if (ndim < 1 || arg_len(call, 1) != ndim || !dtype_is_float(x->dtype) || x->shape[ndim] != size || step < 1 || size < 0) {
+        return fail_op(call, PORT_E_SHAPE, "expected windows of %lld floats in the last of %lld dimensions", (long long)size, (long long)arg_len(call, 1) + 1);
+    }
+    port_status status = wrap_dim(call, arg_int(call, 2), ndim, &d);
+    for (int32_t k = 0; status == PORT_OK && k < ndim; k++) {
+        shape[k] = arg_int_at(call, 1, k);
+        bool fits = k == d ? shape[k] >= size && (x->shape[k] == 0 || (x->shape[k] - 1) <= (shape[k] - size) / step) : shape[k] == x->shape[k];
+        if (!fits) {
+            return fail_op(call, PORT_E_SHAPE, "dimension %d of size %lld does not hold the windows", k, (long long)shape[k]);
+        }
+    }
+    port_dtype inner = x->dtype == PORT_F64 ? PORT_F64 : PORT_F32;
+    const port_tensor *wide;
+    if (status != PORT_OK || (status = tensor_cast(call, x, inner, &wide)) != PORT_OK || (status = tensor_contiguous(call, wide, &wide)) != PORT_OK ||
+        (status = tensor_new(call, inner, ndim, shape, NULL, &made)) != PORT_OK) {
+        return status;
+    }
+    void *to = tensor_view(made).data;
+    const void *from = tensor_view(wide).data;
+    memset(to, 0, (size_t)made->buffer->size_bytes);
+    int64_t after = 1, windows = x->shape[d], n = tensor_elems(wide);
+    for (int32_t k = d + 1; k < ndim; k++) {
+        after *= shape[k];
+    }
+    for (int64_t i = 0; i < n; i++) { /* (before, window, after, place in it) */
+        int64_t place = i % size, a = i / size % after, w = i / (size * after) % windows, before = i / (size * after * windows);
+        int64_t at = (before * shape[d] + w * step + place) * after + a;
+        if (inner == PORT_F32) {
+            ((float *)to)[at] += ((const float *)from)[i];
+        } else {
+            ((double *)to)[at] += ((const double *)from)[i];
+        }
+    }
+    status = tensor_cast(call, made, x->dtype, &result);
+    return status == PORT_OK ? emit(call, result) : status;
+}
+
 /* adaptive_max_pool2d, adaptive_max_pool3d (self, output_size): maxima and their flat places; the last NaN wins. */
 static port_status
 run_adaptive_max_pool(op_call *call)
@@ -435,6 +480,7 @@ const op_row op_rearrange_rows[] = {
     {"put", "T self, T index, T source, B accumulate=False", run_put, NULL, MODE_SAME, OP_IN_PLACE},
     {"_shape_as_tensor", "T self", run_shape, NULL, MODE_SAME, 0},
     {"col2im", "T self, A output_size, A kernel_size, A dilation, A padding, A stride", run_col2im, NULL, MODE_SAME, 0},
+    {"unfold_backward", "T grad_in, A input_sizes, I dim, I size, I step", run_unfold_backward, NULL, MODE_SAME, 0},
     {"adaptive_max_pool2d", "T self, A output_size", run_adaptive_max_pool, NULL, MODE_SAME, 0},
     {"adaptive_max_pool3d", "T self, A output_size", run_adaptive_max_pool, NULL, MODE_SAME, 0},
     {"max_unpool2d", "T self, T indices, A output_size", run_max_unpool, NULL, MODE_SAME, 0},

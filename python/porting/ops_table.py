@@ -113,7 +113,7 @@ HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf is
     _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm""".split()}
 HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu logit round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
     binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp mv dot vdot addmv addr addbmm
-    linalg_cross _cdist_forward _euclidean_dist conv_tbc _weight_int8pack_mm _grouped_mm put col2im index_reduce grid_sampler_3d _upsample_bilinear2d_aa
+    linalg_cross _cdist_forward _euclidean_dist conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce grid_sampler_3d _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa _native_batch_norm_legit _batch_norm_with_update mkldnn_rnn_layer _embedding_bag _embedding_bag_forward_only
     _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle _fft_r2c _fft_c2c
     _fft_c2r acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy fmax fmin""".split()}

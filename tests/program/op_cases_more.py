@@ -152,6 +152,7 @@ add("_shape_as_tensor", [one(rand(3, 4)), one(rand())])
 add("unsafe_split_with_sizes", [one(rand(5, 4), [2, 3]), one(rand(5, 4), [0, 1, 3], 1)])
 add("col2im", [one(rand(2, 12, 12), [4, 5], [2, 2], [1, 1], [0, 0], [1, 1]),
                                                                                one(rand(12, 9), [5, 5], [2, 2], [1, 1], [1, 1], [2, 2])])
+add("unfold_backward", [one(rand(2, 5, 3), [2, 11], 1, 3, 2), one(rand(4, 3, 2), [5, 3], 0, 2, 1), one(rand(2, 3, 4, dtype=F64), [2, 12], -1, 4, 4)])
 for _n in (2, 3):
     _pooled = rand(2, 3, 7, 6, 5)[:, :, : 7 if _n == 3 else 1].reshape(2, 3, *([7, 6, 5] if _n == 3 else [6, 5]))
     add(f"adaptive_max_pool{_n}d", [one(_pooled, [3] * _n), one(_pooled[0], [1] * _n), one(_pooled.double(), [4] * _n)])
