@@ -1,5 +1,5 @@
 /* registry.c -- the ops that have handlers. */
-#include "exec.h"
+#include "compose.h"
 
 static const op_row *const families[] = {op_view_rows,   op_pointwise_rows, op_create_rows, op_move_rows,
                                          op_reduce_rows, op_matmul_rows,    op_index_rows,  op_norm_rows,      op_conv_rows,
@@ -62,7 +62,7 @@ port_op_signature(const char *name, const char **signature, const char **kernel)
         return false;
     }
     *signature = row->signature;
-    *kernel = row->kernel;
+    *kernel = row->run == run_composed ? NULL : row->kernel;
     return true;
 }
 

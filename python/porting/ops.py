@@ -277,7 +277,7 @@ def _generic(name: str) -> Callable:
     lines += ["profile : None (as torch on this machine), 'golden', 'strict', or operands of products in 'tf32', 'bf16', 'f16', 'q8_0'", "",
               "Shapes broadcast and dtypes are promoted as in torch. Arrays come back as arrays, torch tensors as torch tensors.",
               "Raises TypeError for arguments that fit no form, ShapeError, DtypeError, UnsupportedError for a dtype without a kernel."]  # fmt: skip
-    promise = _promise([form.kernel for form in forms])
+    promise = str(ops_table.HANDLERS.get(name, "")) or _promise([form.kernel for form in forms])
     function.__doc__ = "\n".join([*lines, *(["", f"Bits: {promise}."] if promise else [])])
     function.__name__ = function.__qualname__ = name
     return function

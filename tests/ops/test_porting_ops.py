@@ -118,10 +118,10 @@ def test_every_function_of_one_tensor():
     assert len(single()) > 30
     x = X.abs().clamp(0.05, 0.95)
     for name in single():
-        x_of = (x > 0.5) if name == "bitwise_not" else x
+        x_of = (x > 0.5) if name == "bitwise_not" else x + 1 if name == "acosh" else x
         expected = getattr(torch, name)(x_of)
         actual = getattr(ops, name)(x_of)
-        promise = ops_table.label((ops._forms()[name][0].kernel or name), "F32")
+        promise = ops_table.HANDLERS.get(name) or ops_table.label((ops._forms()[name][0].kernel or name), "F32")
         if promise.kind == "BOUND":
             assert torch.allclose(expected, actual, rtol=promise.ulp * 2.0**-23, atol=promise.atol), name
         else:
