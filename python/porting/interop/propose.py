@@ -19,7 +19,9 @@ from ..pair import bits_equal
 from ..port import as_array
 from ..tolerance import UNIT_ROUNDOFF, typical_size
 
-MAX_PAIRS = 4000  # pairs of tensors whose values are looked at
+MAX_PAIRS = 20000  # pairs of tensors whose values are looked at
+MAX_SEARCHES = 300  # pairs for which all layouts are tried
+SAME_MOMENTS = 2e-3  # relative: moments of the same values in another order, rounded to 8 bits at worst
 MAX_ELEMS = 1 << 27  # elements that are read for it
 MAX_LAYOUTS = 24  # tensors for which a layout is looked for
 MAX_AXES = 6
@@ -228,13 +230,19 @@ def propose_pairs(port: Mapping[str, Any], unmatched: Iterable[str], reference: 
     by_size: dict[int, list[tuple[str, tuple[float, ...]]]] = {}
     for name, (size, moments) in ours.items():
         by_size.setdefault(size, []).append((name, moments))
-    found, pairs = [], 0
+    found, pairs, searches = [], 0, 0
     for name, (size, moments) in theirs.items():
         fitting = []
         for ref, other in by_size.get(size, ()):
             if pairs < MAX_PAIRS and all(abs(x - y) <= FITS * max(abs(x), abs(y), 1e-300) for x, y in zip(moments, other)):
                 pairs += 1
-                one = _pair(as_array(port[name]), as_array(reference[ref]), (name, ref))
+                one = _plain_pair(as_array(port[name]), as_array(reference[ref]), (name, ref))
+                if one is not None:
+                    fitting.append(one)
+        for ref, other in by_size.get(size, ()) if not fitting else ():
+            if searches < MAX_SEARCHES and all(abs(x - y) <= SAME_MOMENTS * max(abs(x), abs(y), 1e-300) for x, y in zip(moments, other)):
+                searches += 1
+                one = propose_layout(as_array(port[name]), as_array(reference[ref]), (name, ref))
                 if one is not None:
                     fitting.append(one)
         if fitting:
@@ -242,12 +250,17 @@ def propose_pairs(port: Mapping[str, Any], unmatched: Iterable[str], reference: 
     return found
 
 
-def _pair(port: np.ndarray, ref: np.ndarray, names: tuple[str, str]) -> Proposal | None:
-    if port.shape == ref.shape:
-        error = _error(ref, port)
-        if error <= FITS:
-            return Proposal(*names, None, *_shares(ref, port), error)
-    return propose_layout(port, ref, names)
+def _plain_pair(port: np.ndarray, ref: np.ndarray, names: tuple[str, str]) -> Proposal | None:
+    """The proposal of a pair whose elements stand in the same order, but for axes of length one."""
+    dims = tuple(n for n in port.shape if n != 1)
+    if dims != tuple(n for n in ref.shape if n != 1) or len(dims) > len(_LETTERS):
+        return None
+    view = port.reshape(ref.shape)
+    error = _error(ref, view) if _sample_fits(ref, view, np.random.default_rng(0)) else math.inf
+    if error > FITS:
+        return None
+    layout = None if port.shape == ref.shape else _text(port.shape, dims, tuple(range(len(dims))), ref.shape, False)
+    return Proposal(*names, layout, *_shares(ref, view), error)
 
 
 def _best(fitting: list[Proposal]) -> Proposal:
