@@ -85,7 +85,8 @@ port_dot2_refine(const port_kernel_call *call, double alpha, double beta)
         return;
     }
     product p = {.M = y->shape[row], .N = y->shape[row + 1], .K = a->shape[row + 1], .alpha = alpha, .beta = beta,
-                 .a_strides = a->strides + row, .b_strides = b->strides + row, .c_strides = c != NULL ? c->strides + row : NULL};
+                 .a_strides = a->strides + row, .b_strides = b->strides + row,
+                 .c_strides = c != NULL ? c->strides + row : NULL};
     for (int64_t n = 0; n < (batches ? y->shape[0] : 1); n++) {
         p.a = (const double *)a->data + n * (batches ? a->strides[0] : 0);
         p.b = (const double *)b->data + n * (batches ? b->strides[0] : 0);

@@ -1,7 +1,9 @@
-/* operands.c -- the operands of products rounded to a narrower format before they are multiplied (profiles of docs/NUMERICS.md).
+/* operands.c -- the operands of products rounded to a narrower format before they are multiplied (docs/NUMERICS.md,
+ * section 8).
  *
- * Products are the kernels gemm, bmm, convolution and sdpa_flash; of attention q, k and v are rounded, its probabilities are not.
- * float32 operands only: others are as narrow as they are meant to be, or meant to be wide. The product itself is computed as ever. */
+ * Products are the kernels gemm, bmm, convolution and sdpa_flash; of attention q, k and v are rounded, its
+ * probabilities are not. float32 operands only: others are as narrow as they are meant to be, or meant to be wide.
+ * The product itself is computed as ever. */
 #include "exec.h"
 
 #include <math.h>
@@ -29,7 +31,8 @@ to_q8_0(const float *x, int64_t n, float *y)
     for (int64_t i = 0; i < n; i++) {
         top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
     }
-    float step = top / 127.0f, inverse = step != 0.0f ? 1.0f / step : 0.0f, kept = port_f16_to_f32(port_f32_to_f16(step));
+    float step = top / 127.0f, inverse = step != 0.0f ? 1.0f / step : 0.0f;
+    float kept = port_f16_to_f32(port_f32_to_f16(step));
     for (int64_t i = 0; i < n; i++) {
         y[i] = roundf(x[i] * inverse) * kept;
     }
