@@ -147,7 +147,7 @@ def simplest(named: list[Ranked]) -> list[Ranked]:
     return sorted(named, key=lambda r: (r.cause in outputs.CAUSES, r.cause in GENERIC, r.cause in UNLIKELY))
 
 
-UNLIKELY = {"rope-reversed", "accumulation-half"}
+UNLIKELY = {"rope-reversed", "accumulation-half", "scale", "constant"}  # as good as a cause that says more, on these numbers
 GENERIC = {"op-missing", "op-other", "op-order", "axis", "operands-exchanged", "wrong-operand"}  # a changed op, whatever it means in the module
 
 

@@ -35,6 +35,9 @@ def functions(case: Case) -> Iterator[Hypothesis]:
         for other, rest in FUNCTIONS.get(op.base, ()):
             cause = MEANING.get(op.base, "op-other")
             yield edited(case, cause, f"port computes {other} where the reference has {where(case, op)}", lambda d, i=i, n=other, r=rest: renamed(d, i, n, r))
+        if op.base in ("max_pool2d_with_indices", "avg_pool2d"):
+            other = "mean" if op.base.startswith("max") else "greatest"
+            yield edited(case, "op-other", f"port takes the {other} of each window where the reference has {where(case, op)}", lambda d, i=i: other_pool(d, i))
         for other in REDUCTIONS.get(op.base, ()) if len(op.args) > 2 else ():
             yield edited(case, "op-other", f"port takes {other} where the reference has {where(case, op)}", lambda d, i=i, n=other: reduced(d, i, n))
 
@@ -42,6 +45,15 @@ def functions(case: Case) -> Iterator[Hypothesis]:
 def renamed(draft: Draft, index: int, name: str, rest: tuple[Any, ...]) -> None:
     op = draft.ops[index]
     draft.ops[index] = Op(f"aten.{name}.default", [op.args[0], *rest], {}, op.outputs[:1])
+
+
+def other_pool(draft: Draft, index: int) -> None:
+    op = draft.ops[index]
+    if op.base == "avg_pool2d":
+        places = draft.new_value(op.outputs[0], dtype="I64")
+        draft.ops[index] = Op("aten.max_pool2d_with_indices.default", op.args[:4], {}, [op.outputs[0], places])
+    else:
+        draft.ops[index] = Op("aten.avg_pool2d.default", op.args[:4], {}, op.outputs[:1])
 
 
 def reduced(draft: Draft, index: int, name: str) -> None:

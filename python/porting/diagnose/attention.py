@@ -209,6 +209,9 @@ def masks(case: Case) -> Iterator[Hypothesis]:
                 yield from unmasked_variants(case, a, causal)
             else:
                 yield changed(case, a, "bias-missing", "port leaves out what the reference adds to the logits (a position bias)", lambda a=a: probabilities(a, mask=None))
+                if m.shape[-1] == m.shape[-2] > 1:
+                    detail = "port has queries and keys of the position bias exchanged"
+                    yield changed(case, a, "mask-transposed", detail, lambda a=a, m=m: probabilities(a, mask=m.swapaxes(-1, -2)))
                 yield changed(case, a, "bias-doubled", "port adds the position bias to the logits twice", lambda a=a, m=m: probabilities(a, mask=2 * m))
                 if t > 1:
                     yield changed(case, a, "mask-causal", "port is causal, reference attends to all positions", lambda a=a, c=causal, m=m: probabilities(a, mask=m + c))

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from .arguments import called
 from .attention import Attention, changed, find_attentions, probabilities
-from .case import VIEWS, Case
+from .case import VIEWS, Case, Draft
 from .constants import EPS_ARGUMENT, is_eps, is_number, show
 from .hypothesis import Hypothesis, Outputs, edited, overridden
 from .rotary import find_rotations, first_position, lead, rotate, speeds
@@ -48,6 +49,29 @@ def factors(case: Case) -> Iterator[Hypothesis]:
             continue
         name = case.parameters.get(v) or f"the result of {case.place(case.producers[v])}"
         yield overridden(case, "scale", f"port has {name} times {show(factor)}", lambda v=v, f=factor: {v: times(values[v], f)})
+
+
+def addends(case: Case) -> Iterator[Hypothesis]:
+    """A factor on one addend, in this sum alone: a residual or a branch that is scaled."""
+    for i, op in enumerate(case.ops):
+        if op.base != "add" or len(set(op.inputs)) != 2:
+            continue
+        for v in op.inputs:
+            if not case.is_floating(v):
+                continue
+
+            def change(draft: Draft, factor: float, i: int = i, v: int = v) -> None:
+                draft.feed(i, v, times(case.intermediates()[v], factor))
+
+            def run(factor: float, change: Callable = change) -> np.ndarray:
+                draft = case.draft()
+                change(draft, factor)
+                return flat(case.run_edited(draft), case)
+
+            factor = newton(case, run, 1.0)
+            if factor is not None:
+                detail = f"port adds {show(factor)} times {called(case, v)} ({case.place(i)})"
+                yield edited(case, "scale", detail, lambda d, f=factor, change=change: change(d, f))
 
 
 def times(x: np.ndarray, factor: float) -> np.ndarray:
@@ -138,4 +162,4 @@ def flat(outputs: Outputs, case: Case) -> np.ndarray:
     return np.concatenate([outputs[leaf].astype(np.float64).ravel() for leaf in case.actual]) if case.actual else np.zeros(0)
 
 
-FITS = (fitted, attentions, bases, factors)
+FITS = (fitted, attentions, bases, factors, addends)

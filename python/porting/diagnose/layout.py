@@ -53,11 +53,25 @@ def splits(case: Case) -> Iterator[Hypothesis]:
                 case, "head-order", f"port splits the last dimension as {after[-1]}x{after[-2]}, reference as {after[-2]}x{after[-1]}",
                 lambda s=source, m=made, a=after: {m: swapped_split(case.intermediates()[s], a)},
             )  # fmt: skip
+        if len(after) == len(before) + 2 and after[:-3] == before[:-1] and min(after[-3:]) > 1:
+            for order in ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
+                split = [after[len(before) - 1 + k] for k in order]
+                yield overridden(
+                    case, "split-order", f"port splits the last dimension as {'x'.join(map(str, split))}, reference as {'x'.join(map(str, after[-3:]))}",
+                    lambda s=source, m=made, o=order, p=split: {m: split_otherwise(case.intermediates()[s], o, p)},
+                )  # fmt: skip
         if len(before) == len(after) + 1 and before[:-2] == after[:-1] and min(before[-2:]) > 1:
             yield overridden(
                 case, "head-order", f"port merges the last dimensions as {before[-1]}x{before[-2]}, reference as {before[-2]}x{before[-1]}",
                 lambda s=source, m=made, a=after: {m: np.ascontiguousarray(case.intermediates()[s].swapaxes(-1, -2)).reshape(a)},
             )  # fmt: skip
+
+
+def split_otherwise(x: np.ndarray, order: tuple[int, ...], split: list[int]) -> np.ndarray:
+    """The last dimension split as `split`, its parts then put where the reference has them."""
+    lead = x.ndim - 1
+    parts = np.ascontiguousarray(x).reshape(*x.shape[:-1], *split)
+    return np.ascontiguousarray(parts.transpose(*range(lead), *(lead + k for k in np.argsort(order))))
 
 
 def swapped_split(x: np.ndarray, after: list[int]) -> np.ndarray:

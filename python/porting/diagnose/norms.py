@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .case import Case, Draft, Op
+from .case import Case, Draft, Op, swapped
 from .constants import show
 from .hypothesis import Hypothesis, edited, generator, overridden
 
@@ -399,6 +399,40 @@ def placement(case: Case) -> Iterator[Hypothesis]:
                         case, "residual-placement", "port normalises before it adds the residual, reference after",
                         lambda d, i=i, n=norm, p=place: norm_first(d, i, n, p),
                     )  # fmt: skip
+
+
+@generator
+def norm_last(case: Case) -> Iterator[Hypothesis]:
+    """x + f(norm(x)) as norm(x + f(x)): a block of the other kind."""
+    for i, op in enumerate(case.ops):
+        for norm in find_norms(case) if op.base == "add" and len(op.inputs) == 2 else ():
+            if norm.last < i and norm.x in (case.source(v) for v in op.inputs) and case.values[op.outputs[0]][1] == case.values[norm.x][1]:
+                yield edited(
+                    case, "residual-placement", "port normalises what the residual was added to, reference what goes into the branch",
+                    lambda d, i=i, n=norm: norm_after(d, i, n),
+                )  # fmt: skip
+
+
+def norm_after(draft: Draft, add: int, norm: Norm) -> None:
+    moved = [draft.ops[k].copy() for k in range(norm.first, norm.last + 1)]
+    tail = draft.ops[add + 1 :]
+    draft.ops = draft.ops[: add + 1]
+    outputs = dict(draft.outputs)
+    draft.replace_uses(norm.out, norm.x, norm.last + 1)
+    draft.outputs = outputs
+    op = draft.ops[add]
+    made = op.outputs[0]
+    total = draft.new_value(made)
+    op.outputs = [total]
+    names = {norm.x: total}
+    for one in moved:
+        for old, new in names.items():
+            one.args = [swapped(a, old, new) for a in one.args]
+        for k, v in enumerate(one.outputs):
+            if v is not None:
+                names[v] = made if v == norm.out else draft.new_value(v)
+                one.outputs[k] = names[v]
+    draft.ops += [*moved, *tail]
 
 
 def norm_first(draft: Draft, add: int, norm: Norm, place: int) -> None:

@@ -6,7 +6,7 @@ So halves, neighbours, partial rotations, complex products and fused forms are a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -158,6 +158,22 @@ def rotary(case: Case) -> Iterator[Hypothesis]:
         yield from positions(case, group, changed)
 
 
+@generator
+def rotated_values(case: Case) -> Iterator[Hypothesis]:
+    """The values of attention rotated as the keys are."""
+    found = find_rotations(case)
+    for op in case.ops if found else ():
+        if not op.base.startswith("_scaled_dot_product"):
+            continue
+        key, value = op.inputs[1:3]
+        for r in found:
+            if case.source(r.y) == case.source(key) and case.values[key][1] == case.values[value][1]:
+                detail = "port applies the rotary embedding to the values too"
+                axis = next(a for a in range(1, len(case.values[value][1]) - 1) if case.values[value][1][a] == len(r.angles))
+                yield overridden(case, "rope-on-values", detail, lambda r=r, v=value, a=axis: {v: rotate(replace(r, axis=a), case.intermediates()[v], r.angles)})
+                break
+
+
 def mixed_tables(r: Rotation, x: np.ndarray) -> np.ndarray:
     """x * cos + other_half(x) * sin with the tables of one layout and the pairs of the other."""
     full = np.concatenate([r.angles, r.angles], axis=-1) if not r.neighbours else np.repeat(r.angles, 2, axis=-1)
@@ -269,6 +285,8 @@ def embeddings(case: Case) -> Iterator[Hypothesis]:
         rows, width = case.values[table][1]
         for by in (1, -1, 2, -2):
             yield overridden(case, "embedding-offset", f"port looks up index {by:+d}", lambda by=by, i=index, n=rows: {i: np.clip(case.intermediates()[i] + by, 0, n - 1)})
+        if int(case.intermediates()[index].max(initial=0)) == rows - 1:
+            yield overridden(case, "embedding-offset", "port looks up index +1, the first after the last", lambda i=index, n=rows: {i: (case.intermediates()[i] + 1) % n})
         yield overridden(case, "embedding-ignored", "port looks up index 0 everywhere", lambda i=index: {i: np.zeros_like(case.intermediates()[i])})
         for label, factor in (("sqrt of the width", width**0.5), ("1/sqrt of the width", width**-0.5)):
             yield overridden(

@@ -83,27 +83,36 @@ def double(draft: Draft, index: int, place: int) -> None:
     op.args[place] = {"v": twice}
 
 
+ELEMENTWISE = {"mul", "add", "sub", "div", "relu", "gelu", "silu", "tanh", "sigmoid", "neg", "pow", "exp", "sqrt", "rsqrt", "clamp", "_to_copy", "hardswish", "leaky_relu", "elu",
+               "native_batch_norm", "native_layer_norm", "native_group_norm", "rms_norm", "mish", "softplus", "square"}  # fmt: skip
+
+
 @generator
 def order(case: Case) -> Iterator[Hypothesis]:
-    """Two neighbouring ops that could stand in the other order: a scale before or after an addition, a norm's weight before or after a cast."""
-    for i, (first, second) in enumerate(zip(case.ops, case.ops[1:], strict=False)):
-        unary = len(first.inputs) >= 1 and len(second.inputs) >= 1 and first.outputs[:1] == second.inputs[:1]
-        if not unary or first.base in VIEWS or second.base in VIEWS or len(first.outputs) != 1 or len(second.outputs) != 1:
-            continue
-        if first.base == second.base or not same_meta(case, first.inputs[0], second.outputs[0]) or not same_meta(case, first.inputs[0], first.outputs[0]):
-            continue
-        if len(case.users(first.outputs[0])) != 1:
-            continue
+    """Two ops in the other order: a scale before or after an addition, an activation before or after a norm, or after a gate for before it."""
+    for j, second in enumerate(case.ops):
+        for source in dict.fromkeys(second.inputs) if second.base in ELEMENTWISE else ():
+            i = case.producers.get(source)
+            first = case.ops[i] if i is not None else None
+            if first is None or first.base not in ELEMENTWISE or first.base == second.base or first.outputs[0] != source or case.users(source) != [j]:
+                continue
+            if second.outputs[0] is None or not same_meta(case, first.inputs[0], source) or not same_meta(case, source, second.outputs[0]) or source in case.outputs.values():
+                continue
+            if any(v in case.producers and case.producers[v] > j for v in first.inputs[1:]):
+                continue
+            yield edited(case, "op-order", f"port computes {second.base} before {first.base}, reference after", lambda d, i=i, j=j, v=source: exchange(d, i, j, v))
 
-        def change(draft: Draft, i: int = i) -> None:
-            a, b = draft.ops[i], draft.ops[i + 1]
-            source, end = a.args[0], b.outputs[0]
-            middle = a.outputs[0]
-            a.args[0], b.args[0] = {"v": middle}, source
-            a.outputs, b.outputs = [end], [middle]
-            draft.ops[i], draft.ops[i + 1] = b, a
 
-        yield edited(case, "op-order", f"port computes {second.base} before {first.base}, reference after", change)
+def exchange(draft: Draft, i: int, j: int, between: int) -> None:
+    """second(first(x), ..) becomes first(second(x, ..))."""
+    first, second = draft.ops[i], draft.ops[j]
+    end = second.outputs[0]
+    draft.swap(j, between, first.inputs[0])
+    second.outputs = [between, *second.outputs[1:]]
+    first.args[0] = {"v": between}
+    first.outputs = [end, *first.outputs[1:]]
+    draft.ops.insert(j + 1, first)
+    del draft.ops[i]
 
 
 @generator
