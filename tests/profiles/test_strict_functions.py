@@ -46,6 +46,15 @@ def test_an_item_alone_is_the_item_among_others(name):
     assert same(function(np.concatenate([x, x]))[5:], whole)
 
 
+def is_elementwise(function, x):
+    """Whether it takes one dimension and returns one array of the same shape."""
+    try:
+        found = function(x)
+    except ValueError:  # the diagonal of a row, the trace of one
+        return False
+    return isinstance(found, np.ndarray) and found.shape == x.shape
+
+
 def functions_of_one_tensor():
     return [name for name, forms in ops._forms().items() if name not in ("nonzero", "bitwise_not", "view_as_complex", "view_as_real", "unbind", "t")
             and any(len(form.parameters) == 1 and form.parameters[0].kind == "T" for form in forms) and name not in FOLDS]  # fmt: skip
@@ -55,9 +64,9 @@ FOLDS = ("sum", "mean", "prod", "max", "min", "any", "all", "var", "std", "var_m
 
 
 def test_functions_of_one_element_do_not_see_its_neighbours():
-    names = functions_of_one_tensor()
-    assert len(names) > 25
     x = np.abs(X).clip(0.05, 0.95)
+    names = [name for name in functions_of_one_tensor() if is_elementwise(getattr(ops, name), x.reshape(-1))]
+    assert len(names) > 25
     for name in names:
         function = getattr(ops, name)
         whole = function(x, profile="strict").reshape(-1)
