@@ -79,9 +79,9 @@ def describe(source: Any, *inputs: Any, **keywords: Any) -> Description:
 
 
 def _captured(model: Any, inputs: tuple[Any, ...], keywords: Mapping[str, Any], path: str) -> Any:
-    from ..hooks import ActivationCollector
-
     import torch
+
+    from ..hooks import ActivationCollector
 
     with torch.no_grad(), ActivationCollector(model, path, weights=True):
         model(*inputs, **keywords)

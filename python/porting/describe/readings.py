@@ -16,7 +16,8 @@ import numpy as np
 from .. import _core
 from ..diagnose import attention, constants, norms, rotary, rounding, weights
 from ..diagnose.case import Case, Op
-from ..diagnose.hypothesis import Hypothesis, transformed
+from ..diagnose.hypothesis import Hypothesis, overridden, transformed
+from . import flow
 
 NORM_NAMES = {"native_layer_norm": "LayerNorm", "native_group_norm": "GroupNorm", "native_batch_norm": "BatchNorm"}
 HALVES = ("BF16", "F16")
@@ -59,33 +60,80 @@ def norm_readings(case: Case, own: set[int]) -> Iterator[Reading]:
         kinds += norms.groups(case)
     if op.base == "native_batch_norm":
         kinds += norms.batch_norms(case)
+    name += norm_axes(case, norm)
     yield Reading("norm", name, of_cause(kinds, "mean-subtracted", "mean-not-subtracted", "variance-unbiased", "norm-groups", "statistics-ignored", "batch-statistics"))
-    yield Reading("norm eps", constants.show(norm.eps), nearest_eps(case, norm.eps), same_arithmetic=True)
+    eps = list(dict.fromkeys(n.eps for n in found))
+    yield Reading("norm eps", ", ".join(map(constants.show, eps)), [h for one in eps for h in nearest_eps(case, one)], same_arithmetic=True)
     weight, bias = norm_parameters(case, norm)
     scales += [h for h in weights.one_weight(case) if norm.fused]
     variants = of_cause([*scales, *kinds], "weight-plus-one", "weight-ignored")
-    yield Reading("norm weight", weight, variants if weight != "none" else [], "nothing is multiplied" if weight == "none" else "")
-    if norm.fused:
+    yield Reading("norm weight", weight, variants if not weight.startswith("none") else [], "nothing is multiplied" if weight == "none" else "")
+    if bias is not None:
         yield Reading("norm bias", bias, of_cause([*kinds, *scales], "bias-missing") if bias == "yes" else [shifted(case)])
     yield Reading("norm cast", *cast_reading(case, norm), same_arithmetic=True)
 
 
-def norm_parameters(case: Case, norm: norms.Norm) -> tuple[str, str]:
-    """Whether there is a weight (also as 1 + weight) and a bias."""
+def norm_axes(case: Case, norm: norms.Norm) -> str:
+    """ " over ..." where a norm takes its moments of something else than the last axis; else ""."""
+    op = case.ops[norm.first]
+    rank = len(case.values[norm.x][1])
+    if op.base == "native_layer_norm":
+        count = len(listed(op.args[1]))
+        return "" if count == 1 else f" over the last {count} dimensions"
+    if norm.fused:
+        return ""
+    mean = next(case.ops[i] for i in range(norm.first, norm.last + 1) if case.ops[i].base == "mean")
+    axes = listed(mean.args[1]) if len(mean.args) > 1 and mean.args[1] is not None else []
+    axes = sorted(axis % rank for axis in axes or range(rank))
+    return "" if axes == [rank - 1] else f" over dimension{'s' * (len(axes) > 1)} {', '.join(map(str, axes))} of {rank}"
+
+
+def listed(arg: Any) -> list[Any]:
+    found = arg["list"] if isinstance(arg, dict) else arg
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def norm_parameters(case: Case, norm: norms.Norm) -> tuple[str, str | None]:
+    """What the normalised values are multiplied by ("weight", "1 + weight", "none", ...), and whether a bias is added; None: not known."""
     op = case.ops[norm.first]
     if norm.fused:
         places = (2, 3) if op.base == "native_layer_norm" else (1, 2)
         weight, bias = (op.args[p] if p < len(op.args) else None for p in places)
-        return "none" if weight is None else "weight", "none" if bias is None else "yes"
-    for i in range(norm.first, norm.last + 1):
-        if case.ops[i].base == "mul":
+        after = flow.affine_end(case, norm.out) if op.base == "native_layer_norm" and len(listed(op.args[1])) == 1 else None
+        words, added = "none" if weight is None else argument_words(case, weight), "none" if bias is None else "yes"
+        if after is None or after.error == 0.0:  # what follows is no part of it, or nothing does
+            return words, added
+        return product_words(case, norm, after.factor, weight), "yes" if after.moved.any() else added
+    scale = next(i for i in range(norm.first, norm.last + 1) if case.ops[i].base in ("mul", "div") and case.ops[i].inputs[0] != case.ops[norm.first].outputs[0]
+                 and norm.x in case.ops[i].inputs and i != norm.first)  # fmt: skip
+    whole = flow.affine_end(case, case.ops[scale].outputs[0])
+    if whole is not None:
+        return product_words(case, norm, whole.factor, None), "yes" if whole.moved.any() else "none"
+    for i in range(scale + 1, norm.last + 1):
+        if case.ops[i].base == "mul" and len(case.users(case.ops[scale].outputs[0])) == 1:
             for v in case.ops[i].inputs:
-                made = case.producers.get(v)
-                if made is not None and case.ops[made].base == "add" and len(case.ops[made].args) > 1 and case.ops[made].args[1] == 1.0:
-                    return "1 + weight", "none"
-                if case.source(v) in case.parameters:
-                    return "weight", "none"
-    return "none", "none"
+                if flow.made_of(case, v) and v in flow.constants(case):
+                    return argument_words(case, {"v": v}), None
+    return "none found in the ops beside it", None
+
+
+def argument_words(case: Case, arg: Any) -> str:
+    """What a weight that is handed to an op is."""
+    factor = np.asarray(case.intermediates()[arg["v"]], dtype=np.float64).ravel()
+    return "weight" if case.source(arg["v"]) in case.parameters else described_factor(case, factor, flow.made_of(case, arg["v"]))
+
+
+def product_words(case: Case, norm: norms.Norm, factor: np.ndarray, weight: Any) -> str:
+    """What the whole of a norm multiplies by: the factor behind it times the weight inside."""
+    if weight is not None:
+        factor = factor * np.asarray(case.intermediates()[weight["v"]], dtype=np.float64).ravel()
+    return described_factor(case, factor, list(case.parameters.values()))
+
+
+def described_factor(case: Case, factor: np.ndarray, names: list[str]) -> str:
+    arrays = {name: case.feeds[v] for v, name in case.parameters.items() if name in names and v in case.feeds and case.is_floating(v)}
+    unit = max([flow.UNITS.get(a.dtype.name, 2.0**-24) for a in arrays.values()], default=2.0**-24)
+    return flow.factor_words(factor, list(arrays), arrays, unit)
 
 
 def nearest_eps(case: Case, eps: float) -> list[Hypothesis]:
@@ -132,7 +180,24 @@ def activation_readings(case: Case, own: set[int]) -> Iterator[Reading]:
         if name in here or (written and name in constants.FORMULAS):
             if name in ("tanh", "sigmoid") and (set(names) & set(constants.FORMULAS)):
                 continue  # a part of one that is written out
-            yield Reading("activation", name, variants)
+            places = [i for i in sorted(own) if case.ops[i].base in constants.ACTIVATIONS and constants.activation_name(case.ops[i]) == name]
+            if name in ("tanh", "sigmoid") and any(flow.gates_itself(case, i) for i in places):
+                yield Reading("activation", f"a formula with {name}", needs="it is multiplied by what it was made from, and the whole is none of the usual functions")
+                continue
+            more = "; ".join(dict.fromkeys(text for i in places if (text := activation_numbers(case, i))))
+            yield Reading("activation", name + (f" ({more})" if more else ""), variants)
+
+
+def activation_numbers(case: Case, index: int) -> str:
+    """What an activation has beside its name: numbers other than torch's own, and a square of its result."""
+    op = case.ops[index]
+    named = {"leaky_relu": (("slope", 0.01),), "elu": (("alpha", 1.0), ("scale", 1.0), ("input scale", 1.0)), "softplus": (("beta", 1.0), ("threshold", 20.0))}
+    given = op.args[1:]
+    words = [f"{word} {constants.show(float(x))}" for (word, usual), x in zip(named.get(op.base, ()), given) if isinstance(x, (int, float)) and x != usual]
+    users = [case.ops[i] for i in case.users(op.outputs[0])]
+    if users and all((u.base == "pow" and u.args[1:] == [2]) or (u.base == "mul" and u.inputs == [op.outputs[0]] * 2) for u in users):
+        words.append("squared")
+    return ", ".join(words)
 
 
 # ---------------------------------------------------------------- attention
@@ -258,16 +323,34 @@ def embedding_readings(case: Case, own: set[int]) -> Iterator[Reading]:
     rows, width = case.values[op.inputs[0]][1]
     hypotheses = list(rotary.embeddings(case))
     yield Reading("embedding", f"{rows} rows of {width}", of_cause(hypotheses, "embedding-offset", limit=1))
-    users = [case.ops[i] for i in case.users(op.outputs[0])]
-    factor = next((u for u in users if u.base == "mul" and len(u.args) > 1), None)
-    value = "times a factor" if factor is not None else "as looked up"
+    factors = list(flow.multiplied(case, op.outputs[0], flow.constants(case)))
+    if case.source(op.inputs[0]) in case.parameters:
+        value = "times a factor" if math.prod(factors) != 1.0 else "as looked up"
+    else:
+        value = "looked up in a table that is computed"
     yield Reading("embedding scale", value, of_cause(hypotheses, "embedding-scale"))
 
 
 def linear_readings(case: Case, own: set[int]) -> Iterator[Reading]:
-    products = [case.ops[i] for i in own if case.ops[i].base in ("addmm", "mm", "linear", "convolution", "bmm", "baddbmm")]
-    names = [case.parameters[v] for op in products for v in (case.source(x) for x in op.inputs) if v in case.parameters]
-    if not products or not names:
+    """Whether products with parameters have something added that is the same for all inputs."""
+    fixed = flow.constants(case)
+    products = [i for i in sorted(own) if case.ops[i].base in ("addmm", "mm", "linear", "convolution", "bmm", "baddbmm")
+                and any(v in fixed and flow.made_of(case, v) for v in case.ops[i].inputs)]
+    if not products:
         return
+    added = [flow.addends(case, i, fixed) for i in products]
+    if not all(known for _, known in added):
+        yield Reading("bias", "not told", needs="something that depends on the inputs is added inside a product")
+        return
+    found = list(dict.fromkeys(v for values, _ in added for v in values))
     missing = of_cause(weights.one_weight(case), "bias-missing")
-    yield Reading("bias", "yes" if missing else "no", missing or [shifted(case)])
+    named = {case.source(v) for v in found}
+    missing = missing if found and named <= set(case.parameters) else [without(case, v) for v in found]
+    count = sum(bool(values) for values, _ in added)
+    value = "no" if not count else "yes" if count == len(products) else f"in {count} of {len(products)} products"
+    yield Reading("bias", value, missing or [shifted(case)])
+
+
+def without(case: Case, value: int) -> Hypothesis:
+    """What zeros in the place of an addend make of the outputs."""
+    return overridden(case, "bias-missing", "port leaves out what is added", lambda: {value: np.zeros_like(case.intermediates()[value])})

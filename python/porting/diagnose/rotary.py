@@ -100,6 +100,8 @@ def rotation(x: np.ndarray, y: np.ndarray, x_number: int, y_number: int) -> Rota
             scale = np.abs(a).max()
             if np.abs(np.abs(a) - np.abs(b)).max() > MATCH * scale:
                 continue
+            if np.abs(a - b).max() <= MATCH * scale:
+                continue  # a turn too small to be told from none, such as that of adding an eps
             turn = b * a.conj()
             for axis in range(x.ndim - 2, 0, -1):
                 total = turn.sum(axis=tuple(i for i in range(x.ndim - 1) if i != axis))
