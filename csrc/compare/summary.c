@@ -64,7 +64,8 @@ port_summarize(const port_view *tensor, port_summary *summary, port_error *err)
     double values[BLOCK];
     uint64_t keys[BLOCK];
     sums s = {0};
-    *summary = (port_summary){.hash = port_hash(bytes > 0 ? data : "", (size_t)bytes), .min = NAN, .max = NAN, .mean = NAN, .rms = NAN};
+    const double none = (double)NAN;
+    *summary = (port_summary){.hash = port_hash(bytes > 0 ? data : "", (size_t)bytes), .min = none, .max = none, .mean = none, .rms = none};
     for (int64_t at = 0; at < parts; at += BLOCK) {
         int64_t count = parts - at < BLOCK ? parts - at : BLOCK;
         compare_decode(data + (size_t)at * port_dtype_size(part), part, part, count, values, keys);

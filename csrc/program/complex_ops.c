@@ -69,7 +69,9 @@ tensor_cast_complex(op_call *call, const port_tensor *tensor, port_dtype dtype, 
 static pair
 function_of(const char *name, pair v)
 {
-    float complex z = CMPLXF(v.re, v.im), y = z;
+    float complex z; // its parts in an array's order (C11 6.2.5); CMPLXF is not everywhere, and re + I * im loses signs and infinities
+    memcpy(&z, (float[2]){v.re, v.im}, sizeof z);
+    float complex y = z;
     if (strcmp(name, "neg") == 0) {
         return (pair){-v.re, -v.im};
     }

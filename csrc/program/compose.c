@@ -164,7 +164,7 @@ read_named(scope *s, port_arg *arg)
         const char *name;
         port_arg arg;
     } words[] = {{"true", {.kind = PORT_ARG_BOOL, .i = 1, .d = 1.0}}, {"false", {.kind = PORT_ARG_BOOL}}, {"None", {.kind = PORT_ARG_NONE}},
-                 {"inf", {.kind = PORT_ARG_FLOAT, .d = INFINITY}},
+                 {"inf", {.kind = PORT_ARG_FLOAT, .d = (double)INFINITY}},
                  {"F32", {.kind = PORT_ARG_DTYPE, .i = PORT_F32}}, {"F64", {.kind = PORT_ARG_DTYPE, .i = PORT_F64}},
                  {"I64", {.kind = PORT_ARG_DTYPE, .i = PORT_I64}}, {"I32", {.kind = PORT_ARG_DTYPE, .i = PORT_I32}},
                  {"U8", {.kind = PORT_ARG_DTYPE, .i = PORT_U8}}, {"BOOL", {.kind = PORT_ARG_DTYPE, .i = PORT_BOOL}}};
