@@ -174,10 +174,10 @@ class _Prober:
     def normal(self, *shape: int) -> np.ndarray:
         return (4 * self.rng.standard_normal(shape)).astype(np.float32)
 
-    def which(self, expected: np.ndarray, **candidates: Callable[[], np.ndarray]) -> str:
+    def which(self, expected: np.ndarray, candidates: dict[str, Callable[[], np.ndarray]]) -> str:
         """The candidate with these bits."""
         same = [name for name, make in candidates.items() if np.array_equal(expected, make(), equal_nan=True)]
-        return same[0].replace("_", " ") if same else "none of the known ones"
+        return same[0] if same else "none of the known ones"
 
     # ------------------------------------------------------------ questions
 
@@ -194,15 +194,17 @@ class _Prober:
         x = self.normal(4096)
         for name in ("exp", "log", "tanh", "sin", "cos", "erf", "sqrt"):
             arg = np.abs(x) if name in ("log", "sqrt") else x
-            yield f"{name} from", self.which(
-                self.theirs(getattr(t, name), arg), MKLs_vector_math=lambda n=name, a=arg: self.ours(f"{n}.default", a),
-                own_restatement=lambda n=name, a=arg: self.ours(f"{n}.default", a, provider="reference"))  # fmt: skip
-        yield "silu's exp from", self.which(
-            self.theirs(t.nn.functional.silu, x), SLEEF=lambda: self.ours("silu.default", x, level="avx2"), libm=lambda: self.ours("silu.default", x, level="default"))
-        yield "gelu's erf from", self.which(
-            self.theirs(t.nn.functional.gelu, x),
-            oneDNNs_AVX_512_polynomials=lambda: self.ours("gelu.default", x, mkldnn="avx512"), oneDNNs_AVX2_formula=lambda: self.ours("gelu.default", x, mkldnn="avx2"),
-            SLEEFs_exp_in_Abramowitz_and_Stegun=lambda: self.ours("gelu.default", x, level="avx2"), libm=lambda: self.ours("gelu.default", x, level="default"))  # fmt: skip
+            yield f"{name} from", self.which(self.theirs(getattr(t, name), arg), {
+                "MKL's vector math": lambda n=name, a=arg: self.ours(f"{n}.default", a),
+                "own restatement": lambda n=name, a=arg: self.ours(f"{n}.default", a, provider="reference")})  # fmt: skip
+        yield "silu's exp from", self.which(self.theirs(t.nn.functional.silu, x), {
+            "SLEEF": lambda: self.ours("silu.default", x, level="avx2"),
+            "libm": lambda: self.ours("silu.default", x, level="default")})  # fmt: skip
+        yield "gelu's erf from", self.which(self.theirs(t.nn.functional.gelu, x), {
+            "oneDNN's AVX-512 polynomials": lambda: self.ours("gelu.default", x, mkldnn="avx512"),
+            "oneDNN's AVX2 formula": lambda: self.ours("gelu.default", x, mkldnn="avx2"),
+            "SLEEF's exp in Abramowitz and Stegun": lambda: self.ours("gelu.default", x, level="avx2"),
+            "libm": lambda: self.ours("gelu.default", x, level="default")})  # fmt: skip
 
     def vector_step(self) -> str:
         """How many elements of a contiguous row the vector loop takes at a time, by where the scalar rest begins."""
@@ -223,8 +225,8 @@ class _Prober:
         """Whether a + alpha * b is one rounding or two."""
         a, b = self.normal(4096), self.normal(4096)
         y = self.theirs(self.torch.add, a, b, alpha=0.3)
-        return self.which(y, product_and_sum_contracted=lambda: self.ours("add.Tensor", a, b, alpha=0.3, level="avx2"),
-                          product_and_sum_rounded_each=lambda: self.ours("add.Tensor", a, b, alpha=0.3, level="default"))  # fmt: skip
+        return self.which(y, {"product and sum contracted": lambda: self.ours("add.Tensor", a, b, alpha=0.3, level="avx2"),
+                              "product and sum rounded each": lambda: self.ours("add.Tensor", a, b, alpha=0.3, level="default")})  # fmt: skip
 
     def recipes(self, level: str) -> Iterator[tuple[str, tuple[int, int]]]:
         """Each kernel family against torch on small inputs."""

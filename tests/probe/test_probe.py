@@ -97,7 +97,7 @@ def test_capabilities_answer_differently(answers):
 def test_oneDNN_is_told_apart(tmp_path):
     env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "XDG_CACHE_HOME": str(tmp_path)}
     found = json.loads(subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, text=True, check=True).stdout)
-    assert found["facts"]["gelu's erf from"] == "oneDNNs AVX2 formula"
+    assert found["facts"]["gelu's erf from"] == "oneDNN's AVX2 formula"
 
 
 @pytest.fixture
