@@ -169,8 +169,7 @@ def test_a_path_that_exists_is_refused_before_anything_runs(tmp_path):
     ({"exclude": [3]}, TypeError, "exclude takes a regular expression"),
     ({"max_layers": -2}, ValueError, "max_layers is a number of layers"),
     ({"max_layers": True}, ValueError, "max_layers is a number of layers"),
-    ({"level": "op"}, ValueError, "level is 'module', got 'op'"),
-    ({"level": "stats"}, ValueError, "level is 'module', got 'stats'"),
+    ({"level": "ops"}, ValueError, "level is 'module' or 'op' or 'stats', got 'ops'"),
     ({"program": "twice"}, ValueError, "program is 'once' or 'all' or False"),
     ({"weights": "maybe"}, ValueError, "weights is 'auto' or True or False"),
     ({"budget_bytes": 0}, ValueError, "budget_bytes is a number of bytes"),
@@ -304,7 +303,7 @@ def test_calls_in_threads_have_their_own_stacks():
 def test_tap_stores_a_value_and_returns_it():
     class Functional(torch.nn.Module):
         def forward(self, x):
-            for i in range(2):
+            for _ in range(2):
                 x = porting.tap("twice", x * 2)
             porting.tap("both", {"a": x, "b": [x + 1]})
             return x

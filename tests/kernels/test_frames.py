@@ -159,12 +159,12 @@ def test_equal_elements_of_topk_come_in_the_librarys_order(n):
     for few in (2, 20, 1 << 20):
         x = torch.randint(0, few, (3, n)).float()
         x[0, n // 2] = float("nan") if few == 20 else 1.0
-        for x in (x, torch.arange(n).float().expand(2, n), -torch.arange(n).float().expand(2, n)):
+        for values in (x, torch.arange(n).float().expand(2, n), -torch.arange(n).float().expand(2, n)):
             for k in sorted({1, max(1, n // 64), n // 64 + 1, max(1, n // 2), n}):
                 for largest in (True, False):
                     for in_order in (True, False):
-                        places = ATEN.topk(x, k, -1, largest, in_order)[1]
-                        assert torch.equal(torch.from_numpy(ours("aten.topk.default", [x, k, -1, largest, in_order], {})[1]), places)
+                        places = ATEN.topk(values, k, -1, largest, in_order)[1]
+                        assert torch.equal(torch.from_numpy(ours("aten.topk.default", [values, k, -1, largest, in_order], {})[1]), places)
 
 
 @pytest.mark.parametrize("n", (1, 5, 7, 8, 19, 100))

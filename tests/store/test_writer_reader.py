@@ -132,7 +132,7 @@ def test_records_come_back_in_order(tmp_path):
     writer.alias("n", "m")
     writer.note(json.dumps({"kind": "dropped", "where": "m", "reason": "größer"}, ensure_ascii=False))
     for bad in [lambda: writer.call("m", 0, 0, 0, STRUCTURE, [one]), lambda: writer.call("x", 0, 0, 0, STRUCTURE, []),
-                lambda: writer.call("x", 0, 0, 0, STRUCTURE, [9]), lambda: writer.call("x", 0, 0, 3, STRUCTURE, [one]),
+                lambda: writer.call("x", 0, 0, 0, STRUCTURE, [9]), lambda: writer.call("x", 0, 0, 4, STRUCTURE, [one]),
                 lambda: writer.call("x", -1, 0, 0, STRUCTURE, [one]), lambda: writer.call("x", 0, 0, 0, "{", [one]),
                 lambda: writer.note("text"), lambda: writer.name("", one), lambda: writer.name("a\0b", one),
                 lambda: writer.set_manifest("{}")]:
