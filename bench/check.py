@@ -50,7 +50,7 @@ def main():
                 generate()
             for mode in ("isolated", "chained") if level == "module" else ("isolated",):
                 reports = []
-                seconds = least(args.repeats, lambda: reports.append(porting.check(path, level=level, mode=mode)))
+                seconds = least(args.repeats, lambda reports=reports, path=path, level=level, mode=mode: reports.append(porting.check(path, level=level, mode=mode)))
                 print(f"check level={level:<6} mode={mode:<8} {seconds:6.2f} s = {seconds / forward:5.2f} x forward; {reports[-1].summary}", flush=True)
 
 

@@ -71,7 +71,7 @@ def compare(model, tokenizer, inputs, num_tokens):
     expected_tokens = expected.sequences[:, inputs["input_ids"].shape[1]:].numpy()
     same_tokens = np.array_equal(tokens, expected_tokens)
     equal = same_tokens and all(a.view("u4").tobytes() == b.float().numpy().view("u4").tobytes() for a, b in zip(logits, expected.logits))
-    for row, (ours, theirs) in enumerate(zip(tokens, expected_tokens)):
+    for ours, theirs in zip(tokens, expected_tokens):
         print(f"tokens in C       {ours.tolist()}\ntokens in PyTorch {theirs.tolist()}")
         print(f"text in C         {tokenizer.decode(ours, skip_special_tokens=True)!r}\ntext in PyTorch   {tokenizer.decode(theirs, skip_special_tokens=True)!r}")
     print(f"logits {'bit-equal' if equal else 'NOT bit-equal'} in {len(logits)} steps of {len(tokens)} sequence{'s' if len(tokens) > 1 else ''}")

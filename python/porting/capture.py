@@ -7,6 +7,7 @@ the parameters and the recorded programs. It writes nothing and needs no torch (
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import json
 import os
@@ -720,9 +721,7 @@ class Capture(Mapping[str, np.ndarray]):
 
 
 def _open_text(path: str) -> Any:
-    import io
-
-    return io.open(path, encoding="utf-8")  # the name open is ours here
+    return builtins.open(path, encoding="utf-8")  # the name open is ours here
 
 
 def _did_you_mean(near: list[str]) -> str:

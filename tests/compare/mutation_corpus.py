@@ -5,8 +5,9 @@ fault. `judge` hands a pair to `auto` with what porting knows of a module of tha
 """
 import contextlib
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import torch

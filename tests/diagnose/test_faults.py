@@ -387,10 +387,10 @@ for dtype in (torch.bfloat16, torch.float16):
     def probabilities_in(m, dtype=dtype):
         return changed(m, soft=dtype)
 
-    for port, cause, make, x in ((weight_in, "operand-precision", linear, X), (result_in, "result-precision", linear, X), (both_in, "operand-precision", linear, X),
-                                 (probabilities_in, "softmax-precision", attention(fused=False), Q)):  # fmt: skip
+    for port, cause, make, given in ((weight_in, "operand-precision", linear, X), (result_in, "result-precision", linear, X), (both_in, "operand-precision", linear, X),
+                                     (probabilities_in, "softmax-precision", attention(fused=False), Q)):  # fmt: skip
         port.__name__ += str(dtype)[6:]
-        fault(cause, make, x)(port)
+        fault(cause, make, given)(port)
 
 
 @fault("accumulation-half", lambda: drawn(nn.Linear(64, 8, bias=False)), noise(5, 64))

@@ -2,8 +2,9 @@
 
 Not here: gemm, bmm and sdpa_flash, which have their own tests.
 """
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np

@@ -139,7 +139,7 @@ def test_a_model_with_a_cache(generated):
         assert [len(program.calls) for program in capture.programs] == [1, 3], "recorded each time, and found equal"
         report = check(capture, level="op")
         assert report.passed and report.num_exact == report.num_calls > 400, report.to_text()
-        cats = [row for row in report.rows if row.module.endswith("self_attn.op.%s" % row.module.split(".op.")[1]) and "aten.cat" in row.module]
+        cats = [row for row in report.rows if row.module.endswith(f"self_attn.op.{row.module.split('.op.')[1]}") and "aten.cat" in row.module]
         assert {row.step for row in cats} == {0, 1, 2, 3}, "what became of the cache inside a module"
         only = check(capture, level="op", include="model.layers.1.mlp")
         assert only.passed and {row.module.split(".op.")[0] for row in only.rows} == {"model.layers.1.mlp"}

@@ -1,5 +1,4 @@
 """The model that the plugin's tests capture, and its port in NumPy: right, and with one fault."""
-import numpy as np
 import torch
 
 
@@ -49,7 +48,6 @@ def capture_to(path, model, calls=2):
 
 # What the pytester projects import, as text: a port of the linear layers and norms on NumPy arrays.
 NUMPY_PORT = '''
-import numpy as np
 import porting
 
 capture = porting.open({path!r})

@@ -4,7 +4,8 @@ laid out otherwise, symbols, intervals, liveness."""
 from __future__ import annotations
 
 import json
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest

@@ -183,7 +183,7 @@ def convolution(case: Case) -> Iterator[Hypothesis]:
                     if any(k > 1 for k in kernel) or cause == "stride":
                         yield edited(
                             case, cause, f"port has stride {s} and dilation {d}, reference {stride[0]} and {dilation[0]}, padded to the same shape",
-                            lambda q, i=i, s=s, d=d, pads=pads: strided(q, i, [s] * n, [d] * n, pads),
+                            lambda q, i=i, s=s, d=d, n=n, pads=pads: strided(q, i, [s] * n, [d] * n, pads),
                         )  # fmt: skip
                     elif [s] * n != stride and [d] * n == dilation and min(need) < 0:
                         yield edited(

@@ -48,7 +48,7 @@ def find_rotations(case: Case) -> list[Rotation]:
     found: list[Rotation] = []
     if any(op.base in ("mul", "cat", "stack", "index_put") for op in case.ops):
         values = case.intermediates()
-        for i, op in enumerate(case.ops):
+        for op in case.ops:
             if op.base not in ("add", "cat", "view", "_unsafe_view", "sub", "clone", "reshape") or not op.outputs or op.outputs[0] is None:
                 continue
             y = op.outputs[0]

@@ -158,7 +158,7 @@ def _text(given: tuple[int, ...], atoms: tuple[int, ...], order: tuple[int, ...]
     if wants_sizes:
         from .layout import LayoutError, parse
 
-        for letter, n in [("", 0), *zip(_LETTERS, atoms)]:  # the fewest that are needed, from the left
+        for letter in ("", *_LETTERS[:len(atoms)]):  # the fewest that are needed, from the left
             text = f"{left} -> {right}"
             try:
                 parse(text).lengths([given], [wanted])
