@@ -258,3 +258,10 @@ def test_pcc_refuses_constants_nan_and_what_outliers_hide():
     for bad in (0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="at most 1"):
             porting.assert_with_pcc(e, e, bad)
+
+
+def test_neighbouring_integers_beyond_the_numbers_of_float64_are_apart():
+    great = 2**53
+    with pytest.raises(porting.ParityError, match="difference: 1.0"):
+        porting.assert_close(np.array([great + 1]), np.array([great]), rtol=0.0, atol=0.5)
+    porting.assert_close(np.array([great + 1]), np.array([great]), rtol=0.0, atol=1.0)

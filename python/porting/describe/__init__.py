@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import numpy as np
 from .. import _core
 from .._core import PortingError
 from ..compare import open_reference
+from ..diagnose.attention import HIDDEN
 from ..diagnose.case import Case
 from ..diagnose.explain import case_of_call
 from ..diagnose.hypothesis import Hypothesis
@@ -39,6 +41,7 @@ __all__ = ["Description", "Fact", "describe"]
 MAX_OPS = 400  # of a module whose variants are run: larger ones are not verified
 ORDER = ("embedding", "embedding scale", "tied weights", "norm", "norm eps", "norm weight", "norm bias", "norm cast", "attention heads", "head size",
          "attention scale", "attention mask", "sliding window", "logit softcap", "rope kind", "rope size", "rope base", "activation")  # fmt: skip
+OPS_WITH_SETTINGS = frozenset({"mean", "sum", "var", "pow", "_softmax", "softmax"})  # whose integers are no sizes
 CONTAINERS = frozenset({"ModuleList", "ModuleDict", "Sequential", "ParameterList", "ParameterDict"})
 
 
@@ -119,11 +122,11 @@ class _Describer:
             own = [program.ops[interval.begin + i][:3] for i, name in enumerate(inner) if name == interval.name]
             if not own or not call.outputs:
                 continue
-            numbers = [[op[0], [a for a in op[1] if isinstance(a, float)]] for op in own]
+            shapes = [program.values[v][1] for v in program.external(interval) if v in program.parameters]
             where = re.sub(r"(?<![^.])\d+(?![^.])", "*", call.module)
-            key = json.dumps([class_name_of(self.capture, call.module), where, numbers])
+            key = json.dumps([class_name_of(self.capture, call.module), where, [settings_of(op) for op in own], shapes])
             found.setdefault(key, Group(where or "the root")).calls.append(call)
-        return found
+        return {f"{key} {i}": part for key, group in found.items() for i, part in enumerate(by_masks(group))}
 
     def _describe_group(self, group: Group) -> None:
         call = max(group.calls, key=lambda c: sum(a.size for a in c.outputs.values()))
@@ -256,6 +259,50 @@ class _Describer:
         evidence = f"{total} modules were watched during {runs} call{'s' if runs != 1 else ''} of the root"
         self.facts.append(Fact("never called modules", ", ".join(idle) if idle else "none", "the whole model", self.capture.finished, evidence
                                if self.capture.finished else "the capture was never finished", runs))  # fmt: skip
+
+
+def settings_of(op: Any) -> list[Any]:
+    """An op's name and those of its arguments that make it another function: all but tensors and, of most ops, sizes."""
+    name, args, kwargs = op
+    base = name.split(".")[1] if name.startswith("aten.") else name
+    whole = args if base in OPS_WITH_SETTINGS else [a for a in args if isinstance(a, (bool, float, str))]
+    numbers = {key: value for key, value in kwargs.items() if isinstance(value, (bool, float, str, int))}
+    groups = args[6:7] if base == "native_group_norm" else []
+    return [name, [a for a in whole if not (isinstance(a, dict) and "v" in a)], groups, numbers]
+
+
+def by_masks(group: Group) -> list[Group]:
+    """The group in parts whose modules are given the same masks: layers of one class may see through different windows.
+
+    Each module is told by its largest call, so that the steps of a generation stay together. Parts say which modules they are of.
+    """
+    largest: dict[str, Any] = {}
+    for call in group.calls:
+        if call.module not in largest or _size(call) > _size(largest[call.module]):
+            largest[call.module] = call
+    if len(largest) < 2:
+        return [group]
+    parts: dict[str, list[str]] = {}
+    for module, call in largest.items():
+        masks = [(leaf, x.shape, hashlib.blake2b(np.ascontiguousarray(x).view(np.uint8).tobytes()).hexdigest()) for leaf, x in call.inputs.items() if is_mask(x)]
+        parts.setdefault(repr(masks), []).append(module)
+    if len(parts) == 1:
+        return [group]
+    return [Group(", ".join(modules), [call for call in group.calls if call.module in modules]) for modules in parts.values()]
+
+
+def _size(call: Any) -> int:
+    return sum(array.size for array in call.outputs.values())
+
+
+def is_mask(x: np.ndarray) -> bool:
+    """A tensor of truth values, or of zeros and what hides."""
+    if x.dtype.kind == "b":
+        return x.ndim > 0
+    if x.ndim < 2 or x.size == 0 or x.dtype.kind in "iuc":
+        return False
+    wide = x.astype(np.float64)
+    return bool(((wide == 0) | (wide <= HIDDEN)).all())
 
 
 def _last_weight(program: Any) -> int | None:

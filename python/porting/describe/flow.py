@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._core import PortingError
+from ..diagnose import attention
 from ..diagnose.case import VIEWS, Case
 
 POINTWISE = frozenset({"add", "sub", "rsub", "mul", "div", "neg", "pow", "square", "_to_copy", "clone", "reciprocal"})
@@ -188,3 +189,44 @@ def pointwise_ancestors(case: Case, value: int) -> set[int]:
         if made is not None and case.ops[made].base in POINTWISE:
             level += [u for u in case.ops[made].inputs if case.values[u][1] == case.values[value][1]]
     return found
+
+
+def operands(case: Case, index: int) -> list[int]:
+    """q and k of an attention, by its op: those of the fused one, or of the product that a softmax goes back to. [] where that is not found."""
+    op = case.ops[index]
+    if op.base.startswith("_scaled_dot_product"):
+        return op.inputs[:2]
+    value = op.inputs[0]
+    for _ in range(16):
+        made = case.producers.get(value)
+        if made is None:
+            return []
+        step = case.ops[made]
+        if step.base in ("bmm", "mm", "baddbmm"):
+            return step.inputs[-2:]
+        value = next((v for v in step.inputs if attention.logit_like(case, v)), step.inputs[0] if step.inputs else -1)
+    return []
+
+
+def heads_of_keys(case: Case, index: int) -> tuple[int, np.ndarray] | None:
+    """(number of query heads, keys as (B, heads, S, D)); None where the shapes do not say."""
+    op, found = case.ops[index], operands(case, index)
+    if len(found) < 2:
+        return None
+    q, k = (case.intermediates().get(v) for v in found)
+    if q is None or k is None:
+        return None
+    if op.base.startswith("_scaled_dot_product"):
+        return (q.shape[1], k) if q.ndim == 4 else None
+    shape = case.values[op.inputs[0]][1]
+    if len(shape) != 4 or k.ndim not in (3, 4) or k.size != shape[0] * shape[1] * k.shape[-1] * k.shape[-2] or k.shape[-1] != shape[-1]:
+        return None
+    return shape[1], k.reshape(shape[0], shape[1], *k.shape[-2:]).swapaxes(-1, -2)
+
+
+def distinct_heads(keys: np.ndarray) -> list[list[int]]:
+    """Heads of (B, heads, S, D) in groups that have the same keys, in order of the first."""
+    groups: dict[bytes, list[int]] = {}
+    for i in range(keys.shape[1]):
+        groups.setdefault(np.ascontiguousarray(keys[:, i]).tobytes(), []).append(i)
+    return list(groups.values())

@@ -213,33 +213,56 @@ def attention_readings(case: Case, own: set[int]) -> Iterator[Reading]:
         swapped = of_cause(attention.heads(case), "gqa-order") if groups != heads else []
         swapped += [h for h in weights.one_weight(case) if f"within the dimensions (heads of {size})" in h.detail][:3]
         words = f"{heads} query heads on {groups} key and value heads" if groups != heads else f"{heads}, each with its own keys and values"
+        words += key_order(case, a, heads, groups)
         yield Reading("attention heads", words, swapped, "" if swapped else "no variant of the order of heads can be run in this module alone")
         yield Reading("head size", str(size), swapped, "" if swapped else "no variant of the order of heads can be run in this module alone")
-    yield Reading("attention scale", constants.show(a.scale), of_cause(attention.logits(case), "attention-scale"))
+    whole = a.scale * math.prod(factor_before(case, v) for v in flow.operands(case, a.index))
+    yield Reading("attention scale", constants.show(whole), of_cause(attention.logits(case), "attention-scale"))
     if a.cap:
         yield Reading("logit softcap", constants.show(a.cap), of_cause(attention.logits(case), "softcap-missing", "softcap"))
     yield from mask_readings(case, a)
 
 
 def head_counts(case: Case, a: attention.Attention) -> tuple[int, int, int]:
-    """(heads, key and value heads, head size); zeros where the shapes do not say."""
-    op = case.ops[a.index]
-    copies = attention.repetitions(case, 1)
-    if op.base.startswith("_scaled_dot_product"):
-        q, k = (case.values[v][1] for v in op.inputs[:2])
-        groups = k[1] if k[1] != q[1] else next(iter(copies.values()), (q[1], q[1]))[1]
-        return q[1], groups, q[-1]
-    shape = case.values[op.inputs[0]][1]
-    value = case.source(op.inputs[0])
-    for _ in range(12):
+    """(heads, key and value heads, head size); zeros where the shapes do not say. Keys that several heads share are counted once, however they were copied."""
+    keys = flow.heads_of_keys(case, a.index)
+    if keys is None:
+        return 0, 0, 0
+    heads, array = keys
+    return heads, len(flow.distinct_heads(array)), array.shape[-1]
+
+
+def key_order(case: Case, a: attention.Attention, heads: int, groups: int) -> str:
+    """ ", ..." where query heads that share keys do not stand beside each other; else ""."""
+    keys = flow.heads_of_keys(case, a.index)
+    if keys is None or groups in (1, heads) or keys[1].shape[1] == groups:  # an op that repeats them itself does so in blocks
+        return ""
+    order = [next(g for g, same in enumerate(flow.distinct_heads(keys[1])) if i in same) for i in range(heads)]
+    if order == [i * groups // heads for i in range(heads)]:
+        return ""
+    return f", head i on i % {groups}" if order == [i % groups for i in range(heads)] else f", in the order {order}"
+
+
+def factor_before(case: Case, value: int) -> float:
+    """What q or k was multiplied by in this module before their product, rotations between left out."""
+    rotated = {case.source(r.y): r.x for r in rotary.find_rotations(case)}
+    fixed = flow.constants(case)
+    factor = 1.0
+    for _ in range(24):
+        value = rotated.get(case.source(value), value)
         made = case.producers.get(value)
-        if made is None:
-            return 0, 0, 0
-        if case.ops[made].base in ("bmm", "baddbmm"):
-            size = case.values[case.ops[made].inputs[-2]][1][-1]
-            return (shape[1], next(iter(copies.values()), (shape[1], shape[1]))[1], size) if len(shape) == 4 else (0, 0, 0)
-        value = case.source(next((v for v in case.ops[made].inputs if attention.logit_like(case, v)), case.ops[made].inputs[0]))
-    return 0, 0, 0
+        op = case.ops[made] if made is not None else None
+        if op is None or not op.inputs:
+            break
+        if op.base in ("mul", "div") and op.args[0] != op.args[1]:
+            number = flow.scalar(case, op.args[1], fixed)
+            if number is None or not math.isfinite(number) or number == 0:
+                break
+            factor *= number if op.base == "mul" else 1 / number
+        elif op.base not in flow.SAME:
+            break
+        value = op.inputs[0]
+    return factor
 
 
 def mask_readings(case: Case, a: attention.Attention) -> Iterator[Reading]:
@@ -251,17 +274,38 @@ def mask_readings(case: Case, a: attention.Attention) -> Iterator[Reading]:
     if t == 1:
         yield Reading("attention mask", "one query", needs="the captured call has a single query")
         return
-    window = attention.window_of(hidden) if hidden.any() else None
+    hidden = hidden.reshape(-1, t, s)
+    if t == s:  # queries that are padding are often let see all, so that their softmax is no NaN: of no matter
+        hidden = hidden | (hidden[:, -1] & ~hidden.any(axis=2))[:, :, None]
+    window = attention.window_of(hidden) if hidden.any() and (hidden == hidden[0]).all() else None
     if window is not None:
         yield Reading("attention mask", "causal", of_cause(variants, "mask-absent", "mask-causality-ignored"))
         yield Reading("sliding window", str(window), of_cause(variants, "window-off-by-one", "mask-absent"))
-    elif (hidden & later).all(axis=tuple(range(hidden.ndim - 2)))[later].all() and later.any():
-        padded = bool((hidden & ~later).any())
-        yield Reading("attention mask", "causal and padding" if padded else "causal", of_cause(variants, "mask-absent", "mask-causality-ignored", "mask-off-by-one"))
-        if not padded:
+    elif later.any() and hidden[:, later].all():
+        kind = pattern(hidden, later)
+        yield Reading("attention mask", f"causal{kind}", of_cause(variants, "mask-absent", "mask-causality-ignored", "mask-off-by-one"))
+        if not kind:
             yield Reading("sliding window", f"none within {s} positions", of_cause(variants, "window-added"))
     else:
-        yield Reading("attention mask", "padding" if hidden.any() else "none: all positions", of_cause(variants, "mask-absent", "mask-causal"))
+        kind = pattern(hidden, np.zeros_like(later)).removeprefix(" and ").removeprefix(", ")
+        yield Reading("attention mask", kind or "none: all positions", of_cause(variants, "mask-absent", "mask-causal"))
+
+
+def pattern(hidden: np.ndarray, ruled: np.ndarray) -> str:
+    """What a mask (N, T, S) hides beside the (T, S) that are ruled out: "", " and padding" (the same positions from all), or something else.
+
+    Queries that are padding themselves may see all or nothing: what they see is of no matter.
+    """
+    if (hidden == ruled).all():
+        return ""
+    padding = hidden[:, -1] if ruled.any() else hidden.all(axis=1)
+    if not ruled.any() and hidden.shape[1] == hidden.shape[2] and not padding.any():
+        padding = (hidden | hidden.all(axis=2)[:, :, None]).all(axis=1)
+    expected = ruled | padding[:, None, :]
+    same = (hidden == expected).all(axis=2)
+    if hidden.shape[1] == hidden.shape[2]:
+        same |= padding & (hidden == hidden[:, :, :1]).all(axis=2)
+    return " and padding" if padding.any() and same.all() else ", hidden in a pattern of its own"
 
 
 # ---------------------------------------------------------------- rotary embeddings
