@@ -4,24 +4,109 @@
  *
  * A chain runs over kernel elements first and channels innermost. How chains begin and meet is what differs (found by trying, over
  * channels, kernel sizes, groups, strides and memory formats; docs/NUMERICS.md):
- *     channels-last, and 1x1 kernels with padding   one chain from 0 over everything, then the bias
- *     one channel in each group, 1x1 without groups  one chain from the bias; of many channels it has the first 256 (80 or 512 by
- *                                                   height and channels out), and as many are one chain from 0 each, added to y
+ *     channels-last, and 1x1 kernels with padding, or with groups of channels that are not multiples of 16
+ *                                                   one chain from 0 over everything, then the bias
+ *     one channel in each group, 1x1 without groups  one chain from the bias (1x1: where strides divide the input exactly); of many
+ *                                                   channels it has the first block (point_block),
+ *                                                   and as many again are one chain from 0 each, added to y
  *     everything else                               one chain from 0 for each 16 channels; each is added to y, which begins as the bias
  * x (N, C, H, W), w (O, C / groups, kh, kw), y (N, O, H', W'): row-major, whatever format the reference had; or without H.
- * Source: measured on oneDNN 3.12 (Apache-2.0), whose code is made at run time; none of it was read. */
+ * Source: measured on oneDNN 3.12 (Apache-2.0), whose code is made at run time; what decides the blocks of 1x1 kernels was read in the
+ * init_conf of its jit_avx512_common_1x1_conv_kernel and then measured. */
 #include "loops.h"
 #include "vecmath.h"
 
 #include <math.h>
 
 #define STEP 64 /* output positions that are computed together */
+#define LANES 16 /* channels that oneDNN keeps side by side */
+#define WAY_LINES 1024 /* 64-byte lines in the 64 KiB that oneDNN takes a way of the second cache for */
+#define MAX_HITS 7 /* lines of one tile that may fall on one set of that cache */
 
 typedef struct conv_plan {
     int64_t C, O, group_in, group_out, H, W, out_h, out_w, kh, kw, stride[2], padding[2], dilation[2];
     int64_t block; /* channels of one chain */
     bool from_bias; /* the first chain begins with the bias */
 } conv_plan;
+
+/* Positions of one tile of a 1x1 kernel: between least and most, of which one is the largest that leaves no rest, or the largest rest. */
+static int64_t
+point_tile(int64_t rows, int64_t positions, int64_t least, int64_t most)
+{
+    for (int64_t tile = most; tile >= least; tile--) {
+        if ((rows >= 14 ? rows : positions) % tile == 0) {
+            return tile;
+        }
+    }
+    int64_t found = positions < most ? positions : most, rest = positions % most;
+    for (int64_t tile = most; tile >= least && rest > 0; tile--) {
+        int64_t left = positions % tile;
+        if (left == 0 || left > rest) {
+            found = tile;
+            rest = left == 0 ? -1 : left;
+        }
+    }
+    return found;
+}
+
+/* Channels of one chain so that no tile has MAX_HITS lines on one set: lines lie `positions` apart for LANES channels. */
+static int64_t
+without_aliases(int64_t block, int64_t positions, int64_t tile)
+{
+    if (positions * block <= (int64_t)WAY_LINES * LANES * MAX_HITS) {
+        return block;
+    }
+    int64_t lines = positions * (block / LANES);
+    for (int64_t first = 0; first < tile; first++) {
+        int64_t hits = 0;
+        for (int64_t line = first; line < lines && hits < MAX_HITS; line += WAY_LINES) {
+            hits += line % positions < tile;
+            if (hits == MAX_HITS) {
+                int64_t fits = (line + WAY_LINES) / positions;
+                fits = LANES * (fits > 1 ? fits : 1);
+                block = fits < block ? fits : block;
+            }
+        }
+    }
+    return block;
+}
+
+/* The largest number up to `most` of those that round `amount` up least, both in blocks of LANES channels. */
+static int64_t
+best_divisor(int64_t amount, int64_t most)
+{
+    int64_t best = most < amount ? most : amount;
+    float least = INFINITY;
+    for (int64_t divisor = best; divisor >= 1; divisor--) {
+        int64_t whole = (amount + divisor - 1) / divisor * divisor;
+        float loss = (float)(whole - amount) / (float)whole;
+        if (loss < least) {
+            least = loss;
+            best = divisor;
+        }
+    }
+    return best;
+}
+
+/* Channels of one chain of a 1x1 kernel without groups: by rows, channels in and out, images and threads. */
+static int64_t
+point_block(int64_t images, int64_t channels, int64_t out_channels, int64_t rows, int64_t columns, int32_t threads)
+{
+    int64_t in = (channels + LANES - 1) / LANES * LANES, out = (out_channels + LANES - 1) / LANES * LANES;
+    int64_t positions = rows * columns, block, tile;
+    bool few_rows = rows <= 10, middle = rows > 10 && rows < 28;
+    if (8 * images >= threads) {
+        bool narrow = out > 128 && out < 256 && middle;
+        tile = point_tile(rows, positions, narrow ? 5 : 6, narrow ? 6 : 9);
+        block = middle && out <= 256 ? 80 : (few_rows ? 256 : 512);
+        block = block < in ? block : in;
+    } else {
+        int64_t most = in < 1024 ? in / LANES : (few_rows ? 16 : 8);
+        tile = point_tile(rows, positions, 9, 30);
+        block = best_divisor(in / LANES, most) * LANES;
+    }
+    return without_aliases(block, positions, tile);
+}
 
 static conv_plan
 plan_of(const port_kernel_call *call)
@@ -44,9 +129,13 @@ plan_of(const port_kernel_call *call)
     }
     bool point = plan.kh == 1 && plan.kw == 1, padded = plan.padding[0] > 0 || plan.padding[1] > 0;
     bool depthwise = p->groups > 1 && plan.group_in == 1 && plan.group_out == 1;
-    plan.from_bias = !params->nhwc && (depthwise || (point && !padded && p->groups == 1));
-    int64_t few = plan.out_h <= 10 ? 256 : (plan.out_h < 28 && plan.O <= 256 ? 80 : 512);
-    plan.block = plan.from_bias ? few : (params->nhwc || point ? plan.group_in : 16);
+    bool whole = plan.out_h * plan.stride[0] == plan.H && plan.out_w * plan.stride[1] == plan.W;
+    plan.from_bias = !params->nhwc && (depthwise || (point && whole && !padded && p->groups == 1));
+    bool odd = p->groups > 1 && (plan.group_in % LANES != 0 || plan.group_out % LANES != 0);
+    plan.block = params->nhwc || (point && (padded || odd)) ? plan.group_in : LANES;
+    if (plan.from_bias && !depthwise) {
+        plan.block = point_block(x->shape[0], plan.C, plan.O, plan.out_h, plan.out_w, call->profile->num_threads);
+    }
     return plan;
 }
 

@@ -60,6 +60,8 @@ ONEDNN_CONVOLUTIONS = [  # C, O, kernel, stride, padding, dilation, groups, size
     (32, 64, (1, 1), 1, 0, 1, 4, (6, 6)), (17, 33, (2, 2), 2, 0, 1, 1, (8, 8)), (16, 32, (3,), 1, 1, 1, 1, (40,)), (1, 32, (10,), 5, 0, 1, 1, (300,)),
     (32, 32, (4,), 1, 3, 1, 32, (20,)), (64, 32, (1,), 1, 0, 1, 1, (30,)), (600, 24, (3, 3), 1, 1, 1, 1, (4, 5)), (600, 24, (1, 1), 1, 0, 1, 1, (12, 4)),
     (600, 272, (1, 1), 1, 0, 1, 1, (12, 2)), (600, 24, (1, 1), 1, 0, 1, 1, (29, 2)), (600, 24, (1, 1), 1, 0, 1, 1, (10, 4)),
+    (256, 24, (1, 1), 1, 0, 1, 1, (32, 32)), (256, 16, (1, 1), 1, 0, 1, 1, (40, 40)), (320, 16, (1, 1), 1, 0, 1, 1, (33, 31)), (96, 40, (1, 1), 2, 0, 1, 1, (7, 7)),
+    (96, 64, (1, 1), 1, 0, 1, 2, (8, 8)), (34, 66, (1, 1), 2, 0, 1, 2, (8, 8)), (1100, 144, (1, 1), 1, 0, 1, 1, (14, 14)),
 ]  # fmt: skip
 
 
@@ -78,6 +80,25 @@ def test_convolution_of_onednn(case, batch):
             expected = ATEN.convolution.default(*arguments)
             mine = torch.from_numpy(ours("aten.convolution.default", arguments, {}, mkldnn=ONEDNN))
             assert torch.equal(mine, expected) if exact else (mine - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("threads", (1, 9, 40))
+def test_channels_of_a_chain_depend_on_the_threads(threads):
+    """1x1 kernels of many channels: other blocks where there are more than eight threads for each image."""
+    exact, before = ONEDNN is True and _core.show_config()["cpu_level"] == 2, torch.get_num_threads()
+    torch.manual_seed(0)
+    for C, O, sizes in ((1024, 16, (14, 14)), (1040, 24, (7, 7)), (336, 40, (32, 32)), (2048, 16, (5, 5))):
+        arguments = [torch.randn(1, C, *sizes), torch.randn(O, C, 1, 1), torch.randn(O), [1, 1], [0, 0], [1, 1], False, [0, 0], 1]
+        torch.set_num_threads(threads)
+        try:
+            expected = ATEN.convolution.default(*arguments)
+            mine = torch.from_numpy(ours("aten.convolution.default", arguments, {}, mkldnn=ONEDNN))
+            torch.set_num_threads(9 if threads == 1 else 2)
+            other = torch.from_numpy(ours("aten.convolution.default", arguments, {}, mkldnn=ONEDNN))
+        finally:
+            torch.set_num_threads(before)
+        assert torch.equal(mine, expected) if exact else (mine - expected).abs().max() <= 1e-5 * expected.abs().max()
+        assert threads == 40 or C != 1024 or not exact or not torch.equal(other, expected)
 
 
 def test_convolution_sees_a_wrong_padding():
