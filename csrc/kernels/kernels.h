@@ -189,7 +189,7 @@ typedef struct port_conv_params {
 } port_conv_params;
 
 /* ---- onednn_convolution.c
- * onednn_convolution: the same, not transposed, in one or two dimensions, all row-major F32, with the bits of oneDNN's AVX-512 code */
+ * onednn_convolution: the same, not transposed, all row-major F32, with the bits of oneDNN's AVX-512 code */
 typedef struct port_onednn_conv_params {
     port_conv_params conv; /* channels_last is not read */
     bool nhwc;             /* the reference's tensors were channels-last */

@@ -6,11 +6,12 @@
  * channels, kernel sizes, groups, strides and memory formats; docs/NUMERICS.md):
  *     channels-last, and 1x1 kernels with padding, or with groups of channels that are not multiples of 16
  *                                                   one chain from 0 over everything, then the bias
- *     one channel in each group, 1x1 without groups  one chain from the bias (1x1: where strides divide the input exactly); of many
+ *     one channel in each group (not in three dimensions), 1x1 without groups
+ *                                                   one chain from the bias (1x1: where strides divide the input exactly); of many
  *                                                   channels it has the first block (point_block),
  *                                                   and as many again are one chain from 0 each, added to y
  *     everything else                               one chain from 0 for each 16 channels; each is added to y, which begins as the bias
- * x (N, C, H, W), w (O, C / groups, kh, kw), y (N, O, H', W'): row-major, whatever format the reference had; or without H.
+ * x (N, C, H, W), w (O, C / groups, kh, kw), y (N, O, H', W'): row-major, whatever format the reference had; or without H, or with a depth before it.
  * Source: measured on oneDNN 3.12 (Apache-2.0), whose code is made at run time; what decides the blocks of 1x1 kernels was read in the
  * init_conf of its jit_avx512_common_1x1_conv_kernel and then measured. */
 #include "loops.h"
@@ -24,7 +25,9 @@
 #define MAX_HITS 7 /* lines of one tile that may fall on one set of that cache */
 
 typedef struct conv_plan {
-    int64_t C, O, group_in, group_out, H, W, out_h, out_w, kh, kw, stride[2], padding[2], dilation[2];
+    int64_t C, O, group_in, group_out;
+    int64_t in[3], out[3], kernel[3], stride[3], padding[3], dilation[3]; /* depth, height, width: 1 (0) of those that are not there */
+    int64_t taps, positions; /* products of kernel and out */
     int64_t block; /* channels of one chain */
     bool from_bias; /* the first chain begins with the bias */
 } conv_plan;
@@ -114,27 +117,30 @@ plan_of(const port_kernel_call *call)
     const port_onednn_conv_params *params = call->params;
     const port_conv_params *p = &params->conv;
     const port_view *x = call->in[0], *w = call->in[1], *y = call->out[0];
-    bool flat = x->ndim == 3;
-    conv_plan plan = {.C = x->shape[1], .O = y->shape[1], .H = flat ? 1 : x->shape[2], .W = x->shape[flat ? 2 : 3]};
+    conv_plan plan = {.C = x->shape[1], .O = y->shape[1], .taps = 1, .positions = 1};
+    bool padded = false, whole = true;
     plan.group_in = plan.C / p->groups;
     plan.group_out = plan.O / p->groups;
-    plan.out_h = flat ? 1 : y->shape[2];
-    plan.out_w = y->shape[flat ? 2 : 3];
-    plan.kh = flat ? 1 : w->shape[2];
-    plan.kw = w->shape[flat ? 2 : 3];
-    for (int32_t d = 0; d < 2; d++) {
-        plan.stride[d] = flat ? (d == 0 ? 1 : p->stride[0]) : p->stride[d];
-        plan.padding[d] = flat ? (d == 0 ? 0 : p->padding[0]) : p->padding[d];
-        plan.dilation[d] = flat ? (d == 0 ? 1 : p->dilation[0]) : p->dilation[d];
+    for (int32_t d = 0; d < 3; d++) {
+        int32_t from = d - (5 - x->ndim); /* among the dimensions that are there */
+        bool there = from >= 0;
+        plan.in[d] = there ? x->shape[2 + from] : 1;
+        plan.out[d] = there ? y->shape[2 + from] : 1;
+        plan.kernel[d] = there ? w->shape[2 + from] : 1;
+        plan.stride[d] = there ? p->stride[from] : 1;
+        plan.padding[d] = there ? p->padding[from] : 0;
+        plan.dilation[d] = there ? p->dilation[from] : 1;
+        plan.taps *= plan.kernel[d];
+        plan.positions *= plan.out[d];
+        padded = padded || plan.padding[d] > 0;
+        whole = whole && plan.out[d] * plan.stride[d] == plan.in[d];
     }
-    bool point = plan.kh == 1 && plan.kw == 1, padded = plan.padding[0] > 0 || plan.padding[1] > 0;
-    bool depthwise = p->groups > 1 && plan.group_in == 1 && plan.group_out == 1;
-    bool whole = plan.out_h * plan.stride[0] == plan.H && plan.out_w * plan.stride[1] == plan.W;
+    bool point = plan.taps == 1, depthwise = p->groups > 1 && plan.group_in == 1 && plan.group_out == 1 && x->ndim < 5;
     plan.from_bias = !params->nhwc && (depthwise || (point && whole && !padded && p->groups == 1));
     bool odd = p->groups > 1 && (plan.group_in % LANES != 0 || plan.group_out % LANES != 0);
     plan.block = params->nhwc || (point && (padded || odd)) ? plan.group_in : LANES;
     if (plan.from_bias && !depthwise) {
-        plan.block = point_block(x->shape[0], plan.C, plan.O, plan.out_h, plan.out_w, call->profile->num_threads);
+        plan.block = point_block(x->shape[0], plan.C, plan.O, plan.out[0] * plan.out[1], plan.out[2], call->profile->num_threads);
     }
     return plan;
 }
@@ -144,7 +150,7 @@ onednn_conv_check(const port_kernel_call *call, port_error *err)
 {
     const port_onednn_conv_params *params = call->params;
     const port_view *x = call->in[0], *w = call->in[1], *bias = call->in[2], *y = call->out[0];
-    bool fits = params != NULL && (x->ndim == 3 || x->ndim == 4) && w->ndim == x->ndim && y->ndim == x->ndim &&
+    bool fits = params != NULL && x->ndim >= 3 && x->ndim <= 5 && w->ndim == x->ndim && y->ndim == x->ndim &&
                 params->conv.groups >= 1 && !params->conv.transposed;
     if (!fits || w->shape[1] * params->conv.groups != x->shape[1] || w->shape[0] != y->shape[1] ||
         w->shape[0] % params->conv.groups != 0 || y->shape[0] != x->shape[0] ||
@@ -172,21 +178,38 @@ static size_t
 onednn_conv_scratch_bytes(const port_kernel_call *call)
 {
     conv_plan plan = plan_of(call);
-    return (size_t)(plan.group_in * plan.kh * plan.kw) * STEP * sizeof(float) + 64;
+    return (size_t)(plan.group_in * plan.taps) * STEP * sizeof(float) + 64;
+}
+
+/* Where the output's position p and the kernel's element k meet in one channel of the input; -1: outside of it. */
+PORT_INLINE int64_t
+place_of(const conv_plan *plan, int64_t p, int64_t k)
+{
+    int64_t place = 0, below = 1;
+    for (int32_t d = 2; d >= 0; d--) {
+        int64_t at = p % plan->out[d] * plan->stride[d] - plan->padding[d] + k % plan->kernel[d] * plan->dilation[d];
+        if (at < 0 || at >= plan->in[d]) {
+            return -1;
+        }
+        place += at * below;
+        below *= plan->in[d];
+        p /= plan->out[d];
+        k /= plan->kernel[d];
+    }
+    return place;
 }
 
 /* What the positions [begin, begin + count) of the output see of the input; 0 outside of it. */
 static void
 unfold(const conv_plan *plan, const float *x, int64_t begin, int64_t count, float *columns)
 {
-    for (int64_t k = 0; k < plan->group_in * plan->kh * plan->kw; k++) {
-        int64_t c = k / (plan->kh * plan->kw), i = k / plan->kw % plan->kh, j = k % plan->kw;
+    int64_t size = plan->in[0] * plan->in[1] * plan->in[2];
+    for (int64_t k = 0; k < plan->taps; k++) {
         for (int64_t l = 0; l < STEP; l++) {
-            int64_t p = begin + l;
-            int64_t row = p / plan->out_w * plan->stride[0] - plan->padding[0] + i * plan->dilation[0];
-            int64_t col = p % plan->out_w * plan->stride[1] - plan->padding[1] + j * plan->dilation[1];
-            bool inside = l < count && row >= 0 && row < plan->H && col >= 0 && col < plan->W;
-            columns[k * STEP + l] = inside ? x[(c * plan->H + row) * plan->W + col] : 0.0f;
+            int64_t place = l < count ? place_of(plan, begin + l, k) : -1;
+            for (int64_t c = 0; c < plan->group_in; c++) {
+                columns[(c * plan->taps + k) * STEP + l] = place < 0 ? 0.0f : x[c * size + place];
+            }
         }
     }
 }
@@ -195,7 +218,7 @@ unfold(const conv_plan *plan, const float *x, int64_t begin, int64_t count, floa
 PORT_INLINE void
 run_chain(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *restrict acc)
 {
-    int64_t taps = plan->kh * plan->kw;
+    int64_t taps = plan->taps;
     for (int64_t k = 0; k < taps; k++) {
         for (int64_t c = first; c < last; c++) {
             float weight = w[c * taps + k];
@@ -247,10 +270,10 @@ onednn_conv_run(const port_kernel_call *call, chain_fn chain)
     const port_onednn_conv_params *params = call->params;
     const float *x = call->in[0]->data, *w = call->in[1]->data, *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
     float *y = call->out[0]->data, *columns = call->scratch, result[STEP];
-    int64_t positions = plan.out_h * plan.out_w, terms = plan.group_in * plan.kh * plan.kw;
+    int64_t positions = plan.positions, terms = plan.group_in * plan.taps, size = plan.in[0] * plan.in[1] * plan.in[2];
     for (int64_t n = 0; n < call->in[0]->shape[0]; n++) {
         for (int64_t g = 0; g < params->conv.groups; g++) {
-            const float *image = x + (n * plan.C + g * plan.group_in) * plan.H * plan.W;
+            const float *image = x + (n * plan.C + g * plan.group_in) * size;
             for (int64_t begin = 0; begin < positions; begin += STEP) {
                 int64_t count = positions - begin < STEP ? positions - begin : STEP;
                 unfold(&plan, image, begin, count, columns);

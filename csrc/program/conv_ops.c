@@ -68,7 +68,7 @@ goes_to_onednn(const op_call *call, const port_tensor *x, const port_tensor *w, 
 {
     const port_profile *profile = &call->options->profile;
     int32_t spatial = x->ndim - 2;
-    if (!profile->mkldnn || !profile->onednn_avx512 || x->dtype != PORT_F32 || p->transposed || spatial > 2) {
+    if (!profile->mkldnn || !profile->onednn_avx512 || x->dtype != PORT_F32 || p->transposed) {
         return false;
     }
     bool strided = false, dilated = false;
@@ -77,9 +77,10 @@ goes_to_onednn(const op_call *call, const port_tensor *x, const port_tensor *w, 
         dilated = dilated || p->dilation[d] != 1;
     }
     /* One dimension is seen as two, the first of size 1. */
-    int64_t kw = w->shape[w->ndim - 1], kh = spatial == 2 ? w->shape[2] : 1;
+    int64_t kw = w->shape[w->ndim - 1], kh = spatial >= 2 ? w->shape[w->ndim - 2] : 1;
+    int64_t elems = spatial == 3 ? tensor_elems(x) / (x->shape[4] > 0 ? x->shape[4] : 1) : tensor_elems(x); /* it counts four dimensions */
     bool worth = strided || dilated || x->shape[0] >= 16 || kw != 1 || kh != 1 || profile->num_threads > 1;
-    bool large = p->groups > 1 || (kw > 3 && kh > 3) || x->shape[0] > 1 || tensor_elems(x) > 20480;
+    bool large = p->groups > 1 || (kw > 3 && kh > 3) || x->shape[0] > 1 || elems > 20480;
     return worth && large && tensor_elems(x) > 0;
 }
 
