@@ -176,7 +176,7 @@ weight_norm_check(const port_kernel_call *call, port_error *err)
 static float
 halved_row_norm(const port_kernel_call *call, const float *x, int64_t n)
 {
-    float sums[LANES];
+    float sums[LANES] = {0.0f}; /* a row without elements has the norm 0 */
     int64_t count = n < LANES ? n : LANES;
     for (int64_t i = 0; i < n; i++) {
         float product = x[i] * x[i];

@@ -58,6 +58,9 @@ op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_nam
         return port_fail(call->err, PORT_E_UNSUPPORTED, "%s: there is no handler for this op", call->name);
     }
     port_status status = bind_args(call, args, num_args, named, num_named);
+    if (status == PORT_OK && call->in_place && arg_tensor(call, 0) == NULL) {
+        status = fail_op(call, PORT_E_VALUE, "the first argument is no tensor: there is nothing to change in place");
+    }
     if (status == PORT_OK) {
         status = call->row->run(call);
     }

@@ -310,8 +310,13 @@ static port_status
 resize_field(op_call *call, field *f, int32_t d, int64_t size, bool mirror)
 {
     field made = *f;
+    int64_t elems;
+    uint64_t bytes;
     made.shape[d] = size;
-    port_status status = new_doubles(call, 2 * field_elems(&made), &made.pairs);
+    if (!port_shape_bytes(PORT_F64, made.ndim, made.shape, &elems, &bytes)) {
+        return fail_op(call, PORT_E_SHAPE, "a spectrum of %lld points along dimension %d is too large", (long long)size, d);
+    }
+    port_status status = new_doubles(call, 2 * elems, &made.pairs);
     int64_t inner = 1, outer, from_size = f->shape[d];
     for (int32_t k = d + 1; k < f->ndim; k++) {
         inner *= f->shape[k];
@@ -428,6 +433,7 @@ run_fft(op_call *call)
     bool r2c = strcmp(call->row->name, "_fft_r2c") == 0, c2r = strcmp(call->row->name, "_fft_c2r") == 0, forward = r2c || (!c2r && arg_bool(call, 3));
     int64_t num_dims = arg_len(call, 1), normalization = arg_int(call, 2), points = 1;
     int32_t dims[PORT_MAX_NDIM];
+    uint32_t seen = 0;
     field f;
     if ((r2c ? x->dtype != PORT_F32 : x->dtype != PORT_C64) || num_dims < 1 || num_dims > x->ndim || normalization < 0 || normalization > 2) {
         return fail_unsupported(call, "%lld dimensions of %d of %s", (long long)num_dims, x->ndim, port_dtype_name(x->dtype));
@@ -435,6 +441,10 @@ run_fft(op_call *call)
     port_status status = load_field(call, x, &f);
     for (int64_t k = 0; status == PORT_OK && k < num_dims; k++) {
         status = wrap_dim(call, arg_int_at(call, 1, k), x->ndim, &dims[k]);
+        if (status == PORT_OK && (seen >> dims[k] & 1u) != 0) {
+            return fail_op(call, PORT_E_VALUE, "dimension %d is named twice", dims[k]);
+        }
+        seen |= status == PORT_OK ? 1u << dims[k] : 0u;
     }
     int64_t last_size = status == PORT_OK ? (c2r ? arg_int(call, 3) : x->shape[dims[num_dims - 1]]) : 0;
     if (status != PORT_OK || last_size < 1 || last_size > INT32_MAX) {

@@ -262,8 +262,8 @@ run_padding(op_call *call)
     for (int32_t k = 0; k < padded; k++) {
         int32_t d = x->ndim - 1 - k;
         int64_t left = arg_int_at(call, 1, 2 * k), right = arg_int_at(call, 1, 2 * k + 1), most = reflects ? x->shape[d] - 1 : INT32_MAX;
-        bool cut = left < -x->shape[d] || right < -x->shape[d] || x->shape[d] + left + right < 1;
-        if (cut || left > most || right > most || x->shape[d] == 0) {
+        bool fits = left >= -x->shape[d] && right >= -x->shape[d] && left <= most && right <= most && x->shape[d] > 0;
+        if (!fits || x->shape[d] + left + right < 1) {
             return fail_op(call, PORT_E_VALUE, "a padding of %lld and %lld for a size of %lld", (long long)left, (long long)right,
                            (long long)x->shape[d]);
         }

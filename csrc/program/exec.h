@@ -75,6 +75,7 @@ struct op_row {
 #define OP_IN_PLACE 1 /* aten.<op>_ exists: the result is copied into the first argument */
 #define OP_SWAP 2     /* operands change places (rsub) */
 #define OP_NO_BOOL 4  /* torch refuses BOOL */
+#define OP_CHANGES 16 /* changes arguments besides its results (running statistics): not reordered with what reads them */
 #define OP_WRITES 8   /* the row itself is an in-place form whose overload has another name than its functional one */
 
 /* Families, each ended by a row whose name is NULL. */

@@ -131,7 +131,7 @@ note_ops(fuse_search *s)
         const op_info *op = &s->ops[s->op_idx];
         s->group[s->op_idx] = -1;
         s->changes[s->op_idx] = changes;
-        changes += op->row == NULL || op->in_place;
+        changes += op->row == NULL || op->in_place || (op->row->flags & OP_CHANGES) != 0;
         op_for_each_input(op, note_user, s);
         for (size_t k = 0; k < op->num_outputs; k++) {
             if (op->outputs[k] >= 0) {

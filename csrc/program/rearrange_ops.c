@@ -99,7 +99,7 @@ static port_status
 run_diag_embed(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0);
-    int64_t offset = arg_int(call, 1), away = offset < 0 ? -offset : offset;
+    int64_t offset = arg_int(call, 1), away = offset < -INT32_MAX ? INT64_MAX : (offset < 0 ? -offset : offset);
     int32_t ndim = x->ndim + 1, d1, d2;
     port_status status = wrap_dim(call, arg_int(call, 2), ndim, &d1);
     if (status != PORT_OK || (status = wrap_dim(call, arg_int(call, 3), ndim, &d2)) != PORT_OK) {
@@ -301,8 +301,8 @@ run_col2im(op_call *call)
         int64_t room = size[k] + 2 * padding[k] - dilation[k] * (kernel[k] - 1) - 1;
         steps[k] = room >= 0 ? room / stride[k] + 1 : 0;
     }
-    int64_t taps = kernel[0] * kernel[1], places = steps[0] * steps[1];
-    if ((x->ndim != 2 && !batched) || !dtype_is_float(x->dtype) || x->shape[x->ndim - 1] != places || x->shape[x->ndim - 2] % taps != 0) {
+    int64_t taps = kernel[0] * kernel[1], places;
+    if (__builtin_mul_overflow(steps[0], steps[1], &places) || (x->ndim != 2 && !batched) || !dtype_is_float(x->dtype) || x->shape[x->ndim - 1] != places || x->shape[x->ndim - 2] % taps != 0) {
         return fail_op(call, PORT_E_SHAPE, "expected (N, C x %lld, %lld) of floats", (long long)taps, (long long)places);
     }
     int64_t N = batched ? x->shape[0] : 1, C = x->shape[x->ndim - 2] / taps, shape[4] = {N, C, size[0], size[1]};

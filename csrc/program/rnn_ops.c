@@ -51,7 +51,7 @@ check_lstm(op_call *call)
     if (arg_int(call, 9) != 2 || arg_len(call, 8) != 0 || arg_bool(call, 15)) {
         return fail_unsupported(call, "mode %lld, batch sizes or training", (long long)arg_int(call, 9));
     }
-    int64_t I = x->shape[x->ndim - 1], H = arg_int(call, 10);
+    int64_t I = x->ndim == 3 ? x->shape[2] : 0, H = arg_int(call, 10);
     const port_tensor *w = arg_tensor(call, 1), *r = arg_tensor(call, 2);
     bool fits = x->ndim == 3 && H > 0 && H < INT32_MAX && w->ndim == 2 && r->ndim == 2 && w->shape[0] == 4 * H && w->shape[1] == I &&
                 r->shape[0] == 4 * H && r->shape[1] == H;
@@ -151,7 +151,9 @@ run_pack(op_call *call)
             return fail_op(call, PORT_E_VALUE, "length %lld is %lld; expected 1 to %lld, in descending order", (long long)b, (long long)length[b],
                            (long long)x->shape[time]);
         }
-        total += length[b];
+        if (__builtin_add_overflow(total, length[b], &total)) {
+            return fail_op(call, PORT_E_VALUE, "the lengths are too great");
+        }
     }
     memcpy(shape + 1, x->shape + 2, (size_t)(x->ndim - 2) * sizeof *shape);
     shape[0] = total;

@@ -233,6 +233,13 @@ filter(bool cubic, double x)
     return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * a : 0.0;
 }
 
+/* The whole part of v between 0 and n. */
+static int64_t
+clamped(double v, int64_t n)
+{
+    return v > 0.0 ? (v < (double)n ? (int64_t)v : n) : 0;
+}
+
 /* Resizes the rows (n, in) of f64 into (n, out), both row-major. */
 static void
 resize_rows(bool cubic, bool narrow, double scale, int64_t n, int64_t in, int64_t out, const double *x, double *y)
@@ -241,9 +248,7 @@ resize_rows(bool cubic, bool narrow, double scale, int64_t n, int64_t in, int64_
     double support = (cubic ? 2.0 : 1.0) * (scale >= 1.0 ? scale : 1.0), inverse = scale >= 1.0 ? 1.0 / scale : 1.0;
     for (int64_t o = 0; o < out; o++) {
         double center = narrow ? (double)((float)scale * ((float)o + 0.5f)) : scale * ((double)o + 0.5), total = 0.0;
-        int64_t begin = (int64_t)(center - support + 0.5), end = (int64_t)(center + support + 0.5);
-        begin = begin < 0 ? 0 : begin;
-        end = end > in ? in : end;
+        int64_t begin = clamped(center - support + 0.5, in), end = clamped(center + support + 0.5, in);
         for (int64_t k = begin; k < end; k++) {
             total += filter(cubic, ((double)k - center + 0.5) * inverse);
         }

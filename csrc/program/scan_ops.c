@@ -271,6 +271,9 @@ run_median(op_call *call)
     port_tensor *flat, *out;
     row_data data;
     int64_t *order, n = tensor_elems(x);
+    if (x->dtype == PORT_C64) {
+        return fail_unsupported(call, "operands of C64");
+    }
     port_status status = tensor_contiguous(call, x, &dense);
     if (status != PORT_OK || (status = tensor_alias(call, dense, &flat)) != PORT_OK) {
         return status;

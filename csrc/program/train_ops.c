@@ -74,8 +74,11 @@ run_nll_loss(op_call *call)
     const port_tensor *x = arg_tensor(call, 0), *target = arg_tensor(call, 1), *weight = arg_tensor(call, 2), *wide = NULL;
     int32_t classes = x->ndim == 1 ? 0 : 1;
     int64_t C = x->ndim > 0 ? x->shape[classes] : 0, samples = tensor_elems(target), reduction = arg_int(call, 3), ignored = arg_int(call, 4);
-    if (x->ndim < 1 || !dtype_is_float(x->dtype) || !dtype_is_integral(target->dtype) || samples * C != tensor_elems(x) ||
-        (weight != NULL && tensor_elems(weight) != C)) {
+    bool fits = x->ndim == 1 ? samples == 1 : target->ndim == x->ndim - 1;
+    for (int32_t d = 0; fits && x->ndim > 1 && d < target->ndim; d++) {
+        fits = target->shape[d] == x->shape[d > 0 ? d + 1 : 0];
+    }
+    if (!fits || x->ndim < 1 || !dtype_is_float(x->dtype) || !dtype_is_integral(target->dtype) || (weight != NULL && tensor_elems(weight) != C)) {
         return fail_op(call, PORT_E_SHAPE, "expected scores (N, C, ...), targets (N, ...) and weights (C)");
     }
     port_status status = tensor_cast(call, x, PORT_F64, &x);
@@ -170,9 +173,9 @@ run_batch_norm(op_call *call)
 const op_row op_train_rows[] = {
     {"nll_loss_forward", NLL, run_nll_loss, NULL, MODE_SAME, 0},
     {"nll_loss2d_forward", NLL, run_nll_loss, NULL, MODE_SAME, 0},
-    {"native_batch_norm", AFFINE "T? running_mean, T? running_var, B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, 0},
-    {"_native_batch_norm_legit", AFFINE "T running_mean, T running_var, B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, 0},
+    {"native_batch_norm", AFFINE "T? running_mean, T? running_var, B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, OP_CHANGES},
+    {"_native_batch_norm_legit", AFFINE "T running_mean, T running_var, B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, OP_CHANGES},
     {"_native_batch_norm_legit.no_stats", AFFINE "B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, 0},
-    {"_batch_norm_with_update", AFFINE "T running_mean, T running_var, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, 0},
+    {"_batch_norm_with_update", AFFINE "T running_mean, T running_var, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, OP_CHANGES},
     {.name = NULL},
 };

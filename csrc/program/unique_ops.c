@@ -274,12 +274,14 @@ run_histc(op_call *call)
         low -= 1.0;
         high += 1.0;
     }
+    if (!(low < high) || isinf(low) || isinf(high)) {
+        return fail_op(call, PORT_E_VALUE, "a range from %g to %g", low, high);
+    }
     for (int64_t i = 0; i < n; i++) {
         if (v[i] >= low && v[i] <= high) {
             bool narrow = x->dtype == PORT_F32;
             double place = narrow ? (double)(((float)v[i] - (float)low) * (float)bins / ((float)high - (float)low)) : (v[i] - low) * (double)bins / (high - low);
-            int64_t bin = (int64_t)place;
-            to[bin < bins ? bin : bins - 1] += 1.0;
+            to[place < (double)bins ? (place > 0.0 ? (int64_t)place : 0) : bins - 1] += 1.0; /* NaN: of a range that is nothing in F32 */
         }
     }
     status = tensor_cast(call, counts, x->dtype, &result);

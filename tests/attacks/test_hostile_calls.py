@@ -113,6 +113,37 @@ def test_a_mask_whose_stride_is_zero():
     assert picked.tolist() == [1.0, 3.0]
 
 
+def test_a_number_changed_in_place():
+    x = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="nothing to change in place"):
+        _core.call_op("aten.div_.Tensor_mode", [3.0, x], {"rounding_mode": None})
+    assert _core.call_op("aten.div_.Tensor_mode", [x, 2.0], {"rounding_mode": None}).tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize(("op", "args", "kwargs", "sentence"), [
+    ("_fft_c2c.default", [np.zeros((2,) * 15, np.complex64), [0] * 15, 0, True], {}, "named twice"),
+    ("histc.default", [np.zeros(3, np.float32)], {"min": -np.inf, "max": 1.0}, "a range from -inf to 1"),
+    ("histc.default", [np.array([1.0, np.nan], np.float32)], {"min": 2.0, "max": 1.0}, "a range from 2 to 1"),
+    ("median.default", [np.ones(3, np.complex64)], {}, "C64"),
+    ("nll_loss_forward.default", [np.zeros((4, 6), np.float32), np.zeros((2, 2), np.int64), None, 1, -100], {}, "targets"),
+    ("diag_embed.default", [np.ones(3), -(2**63)], {}, "dimensions"),
+    ("mkldnn_rnn_layer.default", [np.ones(()), *[np.zeros((4, 1), np.float32)] * 6, False, [], 2, 1, 1, True, False, False, False], {}, "states"),
+    ("reflection_pad1d.default", [np.ones((2, 3)), [2**63 - 1, 2**63 - 1]], {}, "a padding of"),
+    ("_pack_padded_sequence.default", [np.ones((2, 3, 1)), np.array([2**62, 2**62, 2**62]), False], {}, "length 0"),
+])
+def test_numbers_that_no_op_can_mean(op, args, kwargs, sentence):
+    with pytest.raises((ValueError, _core.PortingError), match=sentence):
+        _core.call_op(f"aten.{op}", args, kwargs)
+
+
+def test_edges_that_are_no_errors():
+    assert _core.call_op("aten.histc.default", [np.ones(3, np.float32), 4], {"min": 1 - 1e-12, "max": 1 + 1e-12}).tolist() == [3, 0, 0, 0]  # as torch
+    _, norms = _core.call_op("aten._weight_norm_interface.default", [np.zeros((3, 0), np.float32), np.ones((3, 1), np.float32), 0])
+    assert norms.tolist() == [[0.0]] * 3
+    x = np.ones((1, 1, 2, 2), np.float32)
+    assert _core.call_op("aten._upsample_bilinear2d_aa.default", [x, [2, 2], False, 1e-300, 1e-300]).shape == (1, 1, 2, 2)
+
+
 def test_repeating_nothing_many_times():
     nothing = np.zeros((0, 4), np.float32)
     assert _core.call_op("aten.repeat.default", [nothing, [2**62, 2]]).shape == (0, 8)

@@ -88,6 +88,22 @@ def test_not_across_a_change_in_place():
     assert made.tobytes() == expected.numpy().tobytes()
 
 
+def test_not_across_running_statistics_that_a_norm_renews():
+    """What reads them before the norm may not wait until after it, although the norm is no in-place op by its name."""
+
+    def function(x, mean, var):
+        before = mean * 2.0
+        torch.ops.aten.native_batch_norm(x, None, None, mean, var, True, 0.5, 1e-5)
+        return before + 1.0
+
+    mean = normal(64)
+    tape, feeds, expected = record(function, normal(8, 64), mean.clone(), torch.ones(64))
+    program = tape.program()
+    assert program.fusions == []
+    (made,) = program.run(0, program.num_ops, feeds, [tape.ops[-1][3][0]], capability=CAPABILITY)
+    assert made.tobytes() == expected.numpy().tobytes() == (mean * 2.0 + 1.0).numpy().tobytes()
+
+
 def test_a_value_used_twice_is_kept():
     def function(x, y):
         gate = functional.silu(x)
