@@ -50,8 +50,10 @@ port_summarize(const port_view *tensor, port_summary *summary, port_error *err)
     if (!port_shape_bytes(tensor->dtype, tensor->ndim, tensor->shape, &elems, &bytes) || (tensor->data == NULL && elems > 0)) {
         return port_fail(err, PORT_E_VALUE, "a tensor's dtype, shape or data is not valid");
     }
+    port_dtype part = tensor->dtype == PORT_C64 ? PORT_F32 : tensor->dtype;
+    bool aligned = (uintptr_t)tensor->data % port_dtype_size(part) == 0;
     char *gathered = NULL;
-    if (!port_view_is_contiguous(tensor)) {
+    if (!port_view_is_contiguous(tensor) || !aligned) {
         gathered = port_alloc_aligned((size_t)bytes);
         if (gathered == NULL) {
             return port_fail(err, PORT_E_NOMEM, "no memory to gather a tensor of %llu bytes", (unsigned long long)bytes);
@@ -59,7 +61,6 @@ port_summarize(const port_view *tensor, port_summary *summary, port_error *err)
         port_view_gather(tensor, gathered);
     }
     const char *data = gathered != NULL ? gathered : tensor->data;
-    port_dtype part = tensor->dtype == PORT_C64 ? PORT_F32 : tensor->dtype;
     int64_t parts = tensor->dtype == PORT_C64 ? 2 * elems : elems;
     double values[BLOCK];
     uint64_t keys[BLOCK];

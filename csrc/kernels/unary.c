@@ -364,7 +364,7 @@ F64_OP(gelu_tanh, 0.5 * v * (1.0 + tanh(0.79788456080286535588 * (v + 0.044715 *
 int64_t
 port_gelu_grain(int64_t n, int32_t num_threads)
 {
-    return n > 0x4000 ? n / num_threads : PORT_GRAIN_SIZE;
+    return n <= 0x4000 ? PORT_GRAIN_SIZE : (n > num_threads ? n / num_threads : 1);
 }
 
 static void

@@ -318,6 +318,9 @@ int64_t
 arg_int_at(const op_call *call, int32_t idx, int64_t item)
 {
     const port_arg *arg = &call->args[idx];
+    if (arg->kind == PORT_ARG_LIST && item >= arg->num_items) {
+        return INT64_MIN; /* of a list that is too short: no size, place or dimension */
+    }
     return eval_int(call, arg->kind == PORT_ARG_LIST ? &arg->items[item] : arg);
 }
 

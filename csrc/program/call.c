@@ -1,6 +1,8 @@
 /* call.c -- one op: bind, run, write back in place; and the way in without a program. */
 #include "exec.h"
 
+#define MAX_THREADS 4096 /* the number may come from a file, and libraries are told it */
+
 static bool
 can_cast(port_dtype from, port_dtype to)
 {
@@ -99,8 +101,8 @@ options_check(const port_run_options *options, port_error *err)
     if (options->provider == NULL) {
         return port_fail(err, PORT_E_VALUE, "no provider was given");
     }
-    if (options->profile.num_threads < 1) {
-        return port_fail(err, PORT_E_VALUE, "num_threads is %d; expected at least 1", options->profile.num_threads);
+    if (options->profile.num_threads < 1 || options->profile.num_threads > MAX_THREADS) {
+        return port_fail(err, PORT_E_VALUE, "num_threads is %d; expected at least 1 and at most %d", options->profile.num_threads, MAX_THREADS);
     }
     if (options->variant == NULL) {
         return PORT_OK;

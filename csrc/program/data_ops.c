@@ -373,6 +373,7 @@ run_triangle_indices(op_call *call)
 {
     int64_t rows = arg_int(call, 0), cols = arg_int(call, 1), offset = arg_int(call, 2), count = 0;
     bool lower = strcmp(call->row->name, "tril_indices") == 0;
+    offset = offset < -INT32_MAX ? -INT32_MAX : (offset > INT32_MAX ? INT32_MAX : offset); /* beyond every size */
     port_tensor *out;
     const port_tensor *result;
     if (rows < 0 || cols < 0 || rows > INT32_MAX || cols > INT32_MAX) {
@@ -388,15 +389,14 @@ run_triangle_indices(op_call *call)
             to = (int64_t *)tensor_view(out).data;
         }
         for (int64_t r = 0; r < rows; r++) {
-            for (int64_t c = 0; c < cols; c++) {
-                if (lower ? c <= r + offset : c >= r + offset) {
-                    if (pass == 1) {
-                        to[k] = r;
-                        to[count + k] = c;
-                    }
-                    k++;
-                }
+            int64_t edge = r + offset + lower; /* columns before it are lower */
+            edge = edge < 0 ? 0 : (edge > cols ? cols : edge);
+            int64_t first = lower ? 0 : edge, last = lower ? edge : cols;
+            for (int64_t c = first; pass == 1 && c < last; c++) {
+                to[k + c - first] = r;
+                to[count + k + c - first] = c;
             }
+            k += last - first;
         }
         count = k;
     }

@@ -99,7 +99,7 @@ const port_tensor *arg_tensor(const op_call *call, int32_t idx); /* NULL: None *
 const port_tensor *item_tensor(const op_call *call, int32_t idx, int64_t item);
 int64_t arg_int(const op_call *call, int32_t idx);
 int64_t arg_len(const op_call *call, int32_t idx); /* of a list; 1 for a single int in its place */
-int64_t arg_int_at(const op_call *call, int32_t idx, int64_t item);
+int64_t arg_int_at(const op_call *call, int32_t idx, int64_t item); /* INT64_MIN if the list is shorter */
 bool arg_bool(const op_call *call, int32_t idx);
 double arg_double(const op_call *call, int32_t idx, double if_none);
 port_scalar arg_scalar(const op_call *call, int32_t idx);

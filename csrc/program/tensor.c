@@ -160,10 +160,10 @@ layout_is_affordable(uint64_t extent_bytes, uint64_t dense_bytes)
 void
 dense_strides(int32_t ndim, const int64_t *shape, int64_t *strides)
 {
-    int64_t stride = 1;
+    uint64_t stride = 1; /* wraps where a program lies about a shape, which is refused where it is used */
     for (int32_t d = ndim - 1; d >= 0; d--) {
-        strides[d] = stride;
-        stride *= shape[d] > 1 ? shape[d] : 1;
+        strides[d] = (int64_t)stride;
+        stride *= shape[d] > 1 ? (uint64_t)shape[d] : 1;
     }
 }
 

@@ -281,7 +281,7 @@ run_histc(op_call *call)
         if (v[i] >= low && v[i] <= high) {
             bool narrow = x->dtype == PORT_F32;
             double place = narrow ? (double)(((float)v[i] - (float)low) * (float)bins / ((float)high - (float)low)) : (v[i] - low) * (double)bins / (high - low);
-            to[place < (double)bins ? (place > 0.0 ? (int64_t)place : 0) : bins - 1] += 1.0; /* NaN: of a range that is nothing in F32 */
+            to[place >= (double)bins ? bins - 1 : (place > 0.0 ? (int64_t)place : 0)] += 1.0; /* NaN: of a range that is nothing in F32 */
         }
     }
     status = tensor_cast(call, counts, x->dtype, &result);

@@ -129,6 +129,7 @@ def test_a_number_changed_in_place():
     ("diag_embed.default", [np.ones(3), -(2**63)], {}, "dimensions"),
     ("mkldnn_rnn_layer.default", [np.ones(()), *[np.zeros((4, 1), np.float32)] * 6, False, [], 2, 1, 1, True, False, False, False], {}, "states"),
     ("reflection_pad1d.default", [np.ones((2, 3)), [2**63 - 1, 2**63 - 1]], {}, "a padding of"),
+    ("im2col.default", [np.ones((1, 3, 3), np.float32), [2, 2], [1, 1], [0, 0], []], {}, "a window that does not fit"),
     ("_pack_padded_sequence.default", [np.ones((2, 3, 1)), np.array([2**62, 2**62, 2**62]), False], {}, "length 0"),
 ])
 def test_numbers_that_no_op_can_mean(op, args, kwargs, sentence):
