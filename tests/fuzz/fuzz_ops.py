@@ -12,9 +12,9 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
-
 from porting import _core
 
 DTYPES = ["f4", "f4", "f4", "f4", "f8", "f2", "i8", "i8", "i4", "i2", "i1", "u1", "?", "c8", "u2"]
@@ -177,7 +177,7 @@ def main(seconds, seed, trace, only=None):
     ops = [only] if only else sorted(_core.known_ops())
     random.Random(seed).shuffle(ops)
     if "libasan" not in os.environ.get("LD_PRELOAD", ""):
-        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     faulthandler.enable()
     signal.alarm(0)
@@ -208,7 +208,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 6:  # one call again, with its arguments
         arguments = Caller(random.Random(f"{sys.argv[2]}/{sys.argv[4]}/{sys.argv[5]}"))
         args, kwargs = arguments.arguments(sys.argv[4])
-        show = lambda v: [show(x) for x in v] if isinstance(v, list) else f"{v.dtype}{v.shape}/{v.strides}" if isinstance(v, np.ndarray) else repr(v)  # noqa: E731
+        show = lambda v: [show(x) for x in v] if isinstance(v, list) else f"{v.dtype}{v.shape}/{v.strides}" if isinstance(v, np.ndarray) else repr(v)
         print(sys.argv[4], [show(a) for a in args], {n: show(v) for n, v in kwargs.items()}, arguments.options(), flush=True)
         print(call(sys.argv[2], sys.argv[4], sys.argv[5]))
     else:

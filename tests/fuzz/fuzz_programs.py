@@ -12,7 +12,6 @@ import sys
 import time
 
 import numpy as np
-
 from porting import _core
 
 UNARY = ["silu", "relu", "neg", "abs", "gelu", "sigmoid", "square"]
