@@ -22,6 +22,7 @@ from .noise import Noise, measure, spread_name
 from .selection import Selection
 
 MAX_CALLS = 2  # of each module that are run again: the prompt and a step
+LARGE = 16.0  # units of rounding: a spread in another batch beyond this is believed only where rows of the batch are apart
 
 
 def measure_noise(model: Any, inputs: Any, capture: Any, *, modules: Any = None) -> Noise:
@@ -168,13 +169,43 @@ class Meter:
         count = other_threads()
         with threads(count):
             self._add(name, expected, self._again(original, given), f"{count} threads" if count > 1 else "1 thread")
+        apart = functools.cache(lambda: self._rows_apart(original, given))
         if self._batch > 0:
-            found = self._again(original, self._batched(given, lambda t: t.repeat_interleave(2, 0), lambda c: c.batch_repeat_interleave(2)))
-            self._add(name, expected, found, "the batch doubled", 2 * self._batch)
+            self._add(name, expected, self._again(original, self._doubled(given)), "the batch doubled", 2 * self._batch, apart)
         if self._batch > 1:
             found = self._again(original, self._batched(given, lambda t: t[:1], lambda c: c.batch_select_indices(torch.tensor([0]))))
             first = {leaf: tensor[:1] for leaf, tensor in expected.items() if tensor.dim() and tensor.shape[0] == self._batch}
-            self._add(name, first, found, "the first row alone")
+            self._add(name, first, found, "the first row alone", apart=apart)
+
+    def _doubled(self, given: tuple[Any, Any]) -> tuple[Any, Any] | None:
+        return self._batched(given, lambda t: t.repeat_interleave(2, 0), lambda c: c.batch_repeat_interleave(2))
+
+    def _rows_apart(self, original: Callable[..., Any], given: tuple[Any, Any]) -> bool:
+        """Whether no row of the batch has a say in another's result: every second row of a doubled batch is changed, and the others must keep their bits.
+
+        A module that takes a mean over its batch, or a quantile, is another function of another batch; what that changes is no rounding.
+        """
+        doubled = self._doubled(given)
+        if doubled is None:
+            return False
+        rows = 2 * self._batch
+
+        def changed(_: str, t: torch.Tensor) -> torch.Tensor:
+            if not t.dim() or t.shape[0] != rows or t.dtype == torch.bool:
+                return t
+            t = t.clone()
+            t[1::2] = t[1::2].flip(-1) * (-2 if t.is_floating_point() else 1)
+            return t
+
+        before = self._again(original, doubled)
+        after = self._again(original, tuple(with_leaves(part, changed) for part in doubled))
+        if before is None or after is None or before.keys() != after.keys():
+            return False
+
+        def kept(t: torch.Tensor) -> torch.Tensor:
+            return t[::2] if t.dim() and t.shape[0] == rows else t
+
+        return all(_bits_equal(kept(before[leaf]), kept(after[leaf])) for leaf in before)
 
     def _again(self, original: Callable[..., Any], given: tuple[Any, Any] | None) -> dict[str, torch.Tensor] | None:
         """What a module returns for such arguments; None if it cannot run on them."""
@@ -199,7 +230,9 @@ class Meter:
             return None
         return args, kwargs
 
-    def _add(self, name: str, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor] | None, setting: str, rows: int = 0) -> None:
+    def _add(self, name: str, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor] | None, setting: str, rows: int = 0,
+             apart: Callable[[], bool] = lambda: True) -> None:
+        """Keep the spreads of a module's leaves. apart : asked about large ones, whether the setting leaves the function what it is."""
         for leaf, tensor in expected.items():
             again = (found or {}).get(leaf)
             if again is None or not tensor.is_floating_point():
@@ -207,6 +240,9 @@ class Meter:
             if rows and again.dim() and again.shape[0] == rows:
                 again = again[::2]
             spread = measure(_float64(tensor), _float64(again), str(tensor.dtype).removeprefix("torch."), setting)
+            if spread is not None and spread.err > LARGE and not apart():
+                self.noise.skipped[name] = f"{setting}: its rows depend on each other, so another batch makes it another function"
+                continue
             self.noise.add("isolated", spread_name(name, leaf), spread)
             if spread is not None and setting not in self.noise.settings:
                 self.noise.settings.append(setting)

@@ -172,3 +172,43 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     exec(compile(code, "docs/REPORT.md", "exec"), found)
     assert found["capture"].noise.settings[1:] == ["the batch doubled", "the first row alone"]
     found["capture"].close()
+
+
+class Coupled(torch.nn.Module):
+    """Something that is another function of another batch, by less than a percent."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x):
+        if self.kind == "deviation":
+            return x / x.std(0, keepdim=True)
+        if self.kind == "variance":
+            return x.var(0)
+        return x + 0.005 * x.sum(0, keepdim=True) / x.abs().max()
+
+
+@pytest.mark.parametrize("kind, batch", [("deviation", 64), ("variance", 64), ("sum", 4), ("sum", 1)])
+def test_what_a_module_takes_over_its_batch_is_no_noise(tmp_path, kind, batch):
+    """A spread by another batch excuses a port only where the batch is no argument of the function."""
+    torch.manual_seed(2)
+    x = torch.randn(batch, 16)
+    with torch.no_grad():
+        _, capture = porting.ActivationCollector(torch.nn.Sequential(Coupled(kind)), tmp_path / "c", noise=True)(x)
+    assert capture.noise.isolated["0.out.0"].err < 64 and "depend on each other" in capture.noise.skipped["0"]
+    expected = {"0.out.0": np.array(capture["0.out.0"]), "out.0": np.array(capture["out.0"])}
+    assert porting.compare(capture, expected).passed
+    wrong = {name: x * np.float32(1 + 1 / 512) for name, x in expected.items()}
+    assert not porting.compare(capture, wrong).passed
+
+
+def test_rows_that_are_apart_keep_a_large_spread(tmp_path):
+    """Sums that cancel differ much in another batch, and nothing but the order of the sums does that."""
+    torch.manual_seed(2)
+    model = torch.nn.Sequential(torch.nn.Linear(512, 8), torch.nn.Tanh())
+    with torch.no_grad():
+        x = torch.randn(3, 512)
+        model[0].bias.copy_(-model[0](x)[0])  # the first row comes out near 0
+        _, capture = porting.ActivationCollector(model, tmp_path / "c", noise=True)(x)
+    assert not capture.noise.skipped and set(capture.noise.settings) >= {"the batch doubled", "the first row alone"}
