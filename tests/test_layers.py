@@ -126,6 +126,32 @@ def test_c_sources_include_only_what_stands_above_them():
     assert [s for p in files for s in c_violations(p, (CSRC / p).read_text(encoding="utf-8"))] == []
 
 
+def long_parts(path, text):
+    """Files of more than 800 lines and functions of more than 60: what nobody reads at once. Docstrings of Python do not count."""
+    lines, sizes, start = text.splitlines(), [], 0
+    if path.suffix == ".py":
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                sizes.append((node.name, node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node, clean=False) or "").splitlines())))
+    else:
+        for k, line in enumerate(lines):
+            start = k if line == "{" else start
+            if line == "}" and lines[start - 1].endswith(")"):
+                sizes.append((lines[start - 1], k - start + 1))
+    found = [f"{path}: {name} has {size} lines" for name, size in sizes if size > 60]
+    return found + ([f"{path}: {len(lines)} lines"] if len(lines) > 800 else [])
+
+
+def test_no_function_and_no_file_is_too_long():
+    files = [*sorted(CSRC.rglob("*.[ch]")), *sorted(PACKAGE.rglob("*.py"))]
+    assert [s for p in files for s in long_parts(p.relative_to(ROOT), p.read_text(encoding="utf-8"))] == []
+    c, py = "int\nf(void)\n{\n%s}\n", "def f():\n%s"
+    assert long_parts(Path("a.c"), c % ("    g();\n" * 58)) == [] and long_parts(Path("a.py"), py % ("    g()\n" * 59)) == []
+    assert long_parts(Path("a.c"), c % ("    g();\n" * 59)) == ["a.c: f(void) has 61 lines"]
+    assert long_parts(Path("a.py"), py % ("    g()\n" * 60)) == ["a.py: f has 61 lines"]
+    assert long_parts(Path("a.h"), "\n" * 801) == ["a.h: 801 lines"]
+
+
 def test_python_modules_import_only_what_stands_above_them():
     files = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py"))
     assert len(files) > 2

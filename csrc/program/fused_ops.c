@@ -101,54 +101,67 @@ run_encoder_layer(op_call *call)
                        "x = add.Tensor(x, r); !norm_first: " NORM("2") "-> x", extra, 1);
 }
 
+/* Operand k of _trilinear with dimensions of size 1 where its list says so. */
+static port_status
+widened_operand(op_call *call, int32_t k, port_tensor **out)
+{
+    port_status status = tensor_alias(call, arg_tensor(call, k), out);
+    for (int64_t i = 0; status == PORT_OK && i < arg_len(call, 3 + k); i++) {
+        port_tensor *seen = *out;
+        int64_t at = arg_int_at(call, 3 + k, i);
+        if (at < 0 || at > seen->ndim || seen->ndim == PORT_MAX_NDIM) {
+            return fail_op(call, PORT_E_VALUE, "dimension %lld to widen of %d", (long long)at, seen->ndim);
+        }
+        for (int32_t d = seen->ndim++; d > at; d--) {
+            seen->shape[d] = seen->shape[d - 1];
+            seen->strides[d] = seen->strides[d - 1];
+        }
+        seen->shape[at] = 1;
+        seen->strides[at] = 1;
+    }
+    return status;
+}
+
+/* The product of three operands in the shape that they broadcast to, in `inner`. */
+static port_status
+product_of_three(op_call *call, const port_tensor *const *in, port_dtype inner, op_plan *plan, const port_tensor **product)
+{
+    port_tensor *made;
+    port_status status = plan_pointwise(call, (const op_operand[]){{.tensor = in[0]}, {.tensor = in[1]}, {.tensor = in[2]}}, 3, plan);
+    *product = in[0];
+    for (int32_t k = 1; status == PORT_OK && k < 3; k++) {
+        const port_tensor *a, *b;
+        if ((status = tensor_cast(call, *product, inner, &a)) != PORT_OK || (status = tensor_cast(call, in[k], inner, &b)) != PORT_OK ||
+            (status = tensor_new(call, inner, plan->ndim, plan->shape, NULL, &made)) != PORT_OK) {
+            return status;
+        }
+        port_view left = view_broadcast(a, plan->ndim, plan->shape), right = view_broadcast(b, plan->ndim, plan->shape), y = tensor_view(made);
+        status = launch(call, "mul", inner, (const port_view *const[]){&left, &right}, 2, (const port_view *const[]){&y}, 1, NULL);
+        *product = made;
+    }
+    return status;
+}
+
 /* _trilinear(i1, i2, i3, expand1, expand2, expand3, sumdim, unroll_dim): products of the three, widened, summed over dimensions. */
 static port_status
 run_trilinear(op_call *call)
 {
-    const port_tensor *in[3];
-    op_operand operands[3];
+    const port_tensor *in[3], *whole, *result;
     op_plan plan;
-    port_tensor *seen, *made[2];
-    port_status status = PORT_OK;
-    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
-        const port_tensor *t = arg_tensor(call, k);
-        if ((status = tensor_alias(call, t, &seen)) != PORT_OK) {
+    port_tensor *seen;
+    port_status status;
+    for (int32_t k = 0; k < 3; k++) {
+        if ((status = widened_operand(call, k, &seen)) != PORT_OK) {
             return status;
         }
-        for (int64_t i = 0; i < arg_len(call, 3 + k); i++) {
-            int64_t at = arg_int_at(call, 3 + k, i);
-            if (at < 0 || at > seen->ndim || seen->ndim == PORT_MAX_NDIM) {
-                return fail_op(call, PORT_E_VALUE, "dimension %lld to widen of %d", (long long)at, seen->ndim);
-            }
-            for (int32_t d = seen->ndim++; d > at; d--) {
-                seen->shape[d] = seen->shape[d - 1];
-                seen->strides[d] = seen->strides[d - 1];
-            }
-            seen->shape[at] = 1;
-            seen->strides[at] = 1;
-        }
         in[k] = seen;
-        operands[k] = (op_operand){.tensor = seen};
         if (seen->dtype != in[0]->dtype || !dtype_is_float(seen->dtype)) {
             return fail_op(call, PORT_E_DTYPE, "operands of %s and %s", port_dtype_name(in[0]->dtype), port_dtype_name(seen->dtype));
         }
     }
-    if ((status = plan_pointwise(call, operands, 3, &plan)) != PORT_OK) {
-        return status;
-    }
-    dense_strides(plan.ndim, plan.shape, plan.strides);
     port_dtype inner = in[0]->dtype == PORT_F64 ? PORT_F64 : PORT_F32;
-    for (int32_t k = 0; k < 2; k++) {
-        const port_tensor *a = k == 0 ? in[0] : made[0], *b = in[1 + k];
-        if ((status = tensor_cast(call, a, inner, &a)) != PORT_OK || (status = tensor_cast(call, b, inner, &b)) != PORT_OK ||
-            (status = tensor_new(call, inner, plan.ndim, plan.shape, NULL, &made[k])) != PORT_OK) {
-            return status;
-        }
-        port_view views[2] = {view_broadcast(a, plan.ndim, plan.shape), view_broadcast(b, plan.ndim, plan.shape)}, y = tensor_view(made[k]);
-        status = launch(call, "mul", inner, (const port_view *const[]){&views[0], &views[1]}, 2, (const port_view *const[]){&y}, 1, NULL);
-        if (status != PORT_OK) {
-            return status;
-        }
+    if ((status = product_of_three(call, in, inner, &plan, &whole)) != PORT_OK) {
+        return status;
     }
     int64_t shape[PORT_MAX_NDIM];
     port_reduce_params params = {0, 0.0};
@@ -162,7 +175,6 @@ run_trilinear(op_call *call)
         params.dims |= 1u << d;
         shape[d] = 1;
     }
-    const port_tensor *whole = made[1], *result;
     if ((status = tensor_new(call, inner, plan.ndim, shape, NULL, &sum)) != PORT_OK ||
         (status = launch_tensors(call, "sum", inner, &whole, 1, (const port_tensor *const[]){sum}, 1, &params)) != PORT_OK ||
         (status = tensor_cast(call, sum, in[0]->dtype, &result)) != PORT_OK || (status = tensor_alias(call, result, &out)) != PORT_OK) {
