@@ -169,7 +169,8 @@ class Graft:
         """What the model gets: the port's outputs in the form, dtype and device of the module's own."""
         where = f"{target.name} call {number}"
         try:
-            found = run_port(target.port, call)
+            with self._without_ports():  # a port may call the module that it stands for
+                found = run_port(target.port, call)
         except Exception as error:
             if hasattr(error, "add_note"):
                 error.add_note(f"porting.graft: in the port of {where}")

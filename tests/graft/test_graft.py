@@ -1,4 +1,5 @@
 """Ports in the running model: what they do to the answer, what the report says, and that nothing of them is left."""
+import copy
 import gc
 
 import numpy as np
@@ -155,3 +156,22 @@ def test_a_block_in_which_nothing_ran_does_not_pass():
     with porting.graft(make_llama(), {"*.mlp": abs}) as grafted:
         pass
     assert not grafted.report.passed and "no grafted module was called" in str(grafted.report)
+
+
+def test_a_port_may_call_the_module_that_it_stands_for():
+    """Or a copy made while it is grafted; it gets the module's own forward, not itself without end."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU())
+
+    def halved(x):
+        return model[0](torch.as_tensor(x)) * 0.5
+
+    ports = {"itself": model[0], "wrapped": lambda x: model[0](torch.as_tensor(x)), "copied": lambda x: copy.deepcopy(model[0])(torch.as_tensor(x))}
+    with torch.no_grad():
+        for name, port in ports.items():
+            with porting.graft(model, {"0": port}) as grafted:
+                model(torch.randn(3, 8))
+            assert grafted.report.passed, name
+        with porting.graft(model, {"0": halved}) as grafted:
+            model(torch.randn(3, 8))
+    assert not grafted.report.passed
