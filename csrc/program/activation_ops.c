@@ -377,6 +377,9 @@ run_complex_view(op_call *call)
                 : x->dtype != PORT_F32 || x->ndim < 1 || x->shape[last] != 2 || x->strides[last] != 1) {
         return fail_op(call, PORT_E_SHAPE, "a tensor of %s in %d dimensions cannot be seen so", port_dtype_name(x->dtype), x->ndim);
     }
+    if (!to_real && (x->buffer->origin_bytes + x->offset_bytes) % 8 != 0) {
+        return fail_op(call, PORT_E_SHAPE, "it begins at an odd element of its storage");
+    }
     port_status status = tensor_alias(call, x, &out);
     if (status != PORT_OK) {
         return status;

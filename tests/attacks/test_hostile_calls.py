@@ -144,6 +144,20 @@ def test_edges_that_are_no_errors():
     assert _core.call_op("aten._upsample_bilinear2d_aa.default", [x, [2, 2], False, 1e-300, 1e-300]).shape == (1, 1, 2, 2)
 
 
+def test_complex_numbers_between_complex_numbers():
+    """As torch, which wants a storage offset that 2 divides."""
+    x = np.arange(8, dtype=np.float32)
+    values = [["F32", [8], [1], 0], ["F32", [4], [1], 1], ["F32", [2, 2], [2, 1], 1], ["C64", [2], [1], 0]]
+
+    def ops(start):
+        return [["aten.slice.Tensor", [{"v": 0}, 0, start, start + 4], {}, [1]], ["aten.view.default", [{"v": 1}, {"list": [2, 2]}], {}, [2]],
+                ["aten.view_as_complex.default", [{"v": 2}], {}, [3]]]
+
+    with pytest.raises(_core.PortingError, match="odd element"):
+        program(ops(1), values).run(0, 3, {0: x}, [3])
+    assert program(ops(2), values).run(0, 3, {0: x}, [3])[0].tolist() == [2 + 3j, 4 + 5j]
+
+
 def test_repeating_nothing_many_times():
     nothing = np.zeros((0, 4), np.float32)
     assert _core.call_op("aten.repeat.default", [nothing, [2**62, 2]]).shape == (0, 8)
