@@ -20,6 +20,9 @@ class Attention(torch.nn.Module):
         if self.kind == "spread":
             weights = ((q * SIZE**-0.25) @ (k * SIZE**-0.25).transpose(-1, -2)).masked_fill(~mask, -1e9).softmax(-1)
             return (weights @ v).transpose(1, 2).flatten(2)
+        if self.kind == "alpha":
+            logits = torch.baddbmm(torch.zeros(1, 1, 1), q.flatten(0, 1), k.flatten(0, 1).transpose(-1, -2), alpha=0.25).view(-1, HEADS, *mask.shape)
+            return (logits.masked_fill(~mask, -1e9).softmax(-1) @ v).transpose(1, 2).flatten(2)
         q = q * 0.5 if self.kind == "scaled" else q
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
@@ -59,6 +62,7 @@ def test_layers_of_one_class_with_windows_of_their_own():
 @pytest.mark.parametrize("kind, heads, scale", [
     ("plain", "4 query heads on 2 key and value heads", "0.353553"), ("tiled", "4 query heads on 2 key and value heads, head i on i % 2", "0.353553"),
     ("scaled", "4 query heads on 2 key and value heads", "0.176777"), ("spread", "4 query heads on 2 key and value heads", "0.353553"),
+    ("alpha", "4 query heads on 2 key and value heads", "0.25"),
 ])  # fmt: skip
 def test_heads_and_scale(kind, heads, scale):
     found = facts_of([CAUSAL], kind)
@@ -101,3 +105,17 @@ def test_settings_by_keyword_and_sizes_of_parameters_are_told_apart():
         found = porting.describe(Functions(), torch.arange(12).reshape(2, 6))
     assert {fact.value for fact in found["activation"]} == {"erf GELU", "tanh GELU"}
     assert {fact.value for fact in found["embedding"]} == {"20 rows of 8", "30 rows of 8"}
+
+
+def test_a_router_is_no_attention():
+    router = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Softmax(-1))
+    with torch.no_grad():
+        found = porting.describe(router, torch.randn(3, 8))
+        assert not found["attention scale"] and not found["attention mask"]
+
+    class Gate(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x).softmax(-1)
+
+    with torch.no_grad():
+        assert not porting.describe(Gate(8, 4), torch.randn(3, 8))["attention scale"]

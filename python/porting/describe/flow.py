@@ -191,21 +191,36 @@ def pointwise_ancestors(case: Case, value: int) -> set[int]:
     return found
 
 
-def operands(case: Case, index: int) -> list[int]:
-    """q and k of an attention, by its op: those of the fused one, or of the product that a softmax goes back to. [] where that is not found."""
+def product_of(case: Case, index: int) -> int | None:
+    """The op that multiplies q and k of an attention, by the attention's op: itself if it is fused, else the product that a softmax goes back to."""
     op = case.ops[index]
     if op.base.startswith("_scaled_dot_product"):
-        return op.inputs[:2]
+        return index
     value = op.inputs[0]
     for _ in range(16):
         made = case.producers.get(value)
         if made is None:
-            return []
+            return None
         step = case.ops[made]
         if step.base in ("bmm", "mm", "baddbmm"):
-            return step.inputs[-2:]
+            return made
         value = next((v for v in step.inputs if attention.logit_like(case, v)), step.inputs[0] if step.inputs else -1)
-    return []
+    return None
+
+
+def operands(case: Case, index: int) -> list[int]:
+    """q and k of an attention; [] where they are not found."""
+    made = product_of(case, index)
+    if made is None:
+        return []
+    return case.ops[made].inputs[:2] if made == index else case.ops[made].inputs[-2:]
+
+
+def product_factor(case: Case, index: int) -> float:
+    """The alpha of the product of q and k."""
+    made = product_of(case, index)
+    alpha = case.ops[made].kwargs.get("alpha", 1.0) if made is not None else 1.0
+    return float(alpha) if isinstance(alpha, (int, float)) else 1.0
 
 
 def heads_of_keys(case: Case, index: int) -> tuple[int, np.ndarray] | None:

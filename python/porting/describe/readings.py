@@ -204,7 +204,8 @@ def activation_numbers(case: Case, index: int) -> str:
 
 
 def attention_readings(case: Case, own: set[int]) -> Iterator[Reading]:
-    found = [a for a in attention.find_attentions(case) if a.index in own]
+    fixed = flow.constants(case)  # a softmax over a product with a parameter is a router's, or a classifier's
+    found = [a for a in attention.find_attentions(case) if a.index in own and fixed.isdisjoint(flow.operands(case, a.index))]
     if not found:
         return
     a = found[0]
@@ -216,7 +217,7 @@ def attention_readings(case: Case, own: set[int]) -> Iterator[Reading]:
         words += key_order(case, a, heads, groups)
         yield Reading("attention heads", words, swapped, "" if swapped else "no variant of the order of heads can be run in this module alone")
         yield Reading("head size", str(size), swapped, "" if swapped else "no variant of the order of heads can be run in this module alone")
-    whole = a.scale * math.prod(factor_before(case, v) for v in flow.operands(case, a.index))
+    whole = a.scale * flow.product_factor(case, a.index) * math.prod(factor_before(case, v) for v in flow.operands(case, a.index))
     yield Reading("attention scale", constants.show(whole), of_cause(attention.logits(case), "attention-scale"))
     if a.cap:
         yield Reading("logit softcap", constants.show(a.cap), of_cause(attention.logits(case), "softcap-missing", "softcap"))
