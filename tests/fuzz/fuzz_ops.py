@@ -1,6 +1,7 @@
 """Random calls of every op with a handler: each ends in arrays or in one sentence. Run as a process of its own by test_fuzz_ops.py:
 
     python tests/fuzz/fuzz_ops.py SECONDS SEED TRACE [OP]
+    python tests/fuzz/fuzz_ops.py SECONDS SEED TRACE OP ROUND  # one call again, with its arguments
 
 Each call follows from its seed, op and round, which are written to the file TRACE before it: a crash can be run again. Most
 arguments are of the kind that the signature wants, so that calls reach the handlers' own checks, and kernels.
@@ -90,7 +91,10 @@ class Caller:
         x = draw.integers(low, high, whole) if dtype.kind in "iu?" else draw.standard_normal(whole) * rng.choice([1, 100])
         x = x.astype(dtype)
         if x.size and rng.random() < 0.1 and dtype.kind in "fi":
-            special = FLOATS if dtype.kind == "f" else [n for n in (-(2**63), 2**63 - 1, 2**31, -100, 127) if np.iinfo(dtype).min <= n <= np.iinfo(dtype).max]
+            special = FLOATS
+            if dtype.kind == "i":
+                least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+                special = [n for n in (-(2**63), 2**63 - 1, 2**31, -100, 127) if least <= n <= most]
             with np.errstate(all="ignore"):
                 x.flat[rng.randrange(x.size)] = rng.choice(special)
         x = x[tuple(slice(None, None, s) for s in steps)]
