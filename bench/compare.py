@@ -105,7 +105,7 @@ def main():
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
     print(f"torch {torch.__version__} with {torch.get_num_threads()} threads, numpy {np.__version__} with 1, "
-          f"porting with up to {len(os.sched_getaffinity(0))} (from 1 MB of f32), OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}")
+          f"porting with up to {len(os.sched_getaffinity(0))} (from 2 MB of f32), OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}")
     for name, elems in SIZES.items():
         for equal in (False, True):
             show(f"f32, {name}, {'equal' if equal else 'unequal'}", race(pool(elems, np.dtype("f4"), equal, rng), contestants(np.dtype("f4")), args.rounds))

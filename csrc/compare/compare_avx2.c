@@ -10,6 +10,7 @@
 #define LANES 8
 #define LANES_TABLE compare_kernels_avx2
 #define LANES_FN __attribute__((target("avx2,fma,f16c,popcnt")))
+#define LANES_INLINE __attribute__((target("avx2,fma,f16c,popcnt"), always_inline)) inline
 
 #define VD __m256d
 #define VD_SET(x) _mm256_set1_pd(x)
@@ -21,6 +22,14 @@
 #define VD_MUL(a, b) _mm256_mul_pd(a, b)
 #define VD_FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define VD_MAX(a, b) _mm256_max_pd(a, b)
+#define VD_MIN(a, b) _mm256_min_pd(a, b)
+#define VD_DIV(a, b) _mm256_div_pd(a, b)
+#define VD_MASK __m256d
+#define VD_EQUAL(a, b) _mm256_cmp_pd(a, b, _CMP_EQ_OQ)
+#define VD_LESS(a, b) _mm256_cmp_pd(a, b, _CMP_LT_OQ)
+#define VD_BLEND(a, b, mask) _mm256_blendv_pd(a, b, mask)
+#define VD_COUNT(mask) __builtin_popcount((unsigned)_mm256_movemask_pd(mask))
+#define VD_COUNT_BOTH(m, n) VD_COUNT(_mm256_and_pd(m, n))
 #define VD_ABS(a) _mm256_andnot_pd(_mm256_set1_pd(-0.0), a)
 #define VD_BITS_NOT_LESS(a, b) (unsigned)_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GE_OQ))
 
@@ -60,6 +69,15 @@
 #define VI_SIGN(a) _mm256_srai_epi32(a, 31)
 #define VI_SHIFT_RIGHT(a, n) _mm256_sra_epi32(a, _mm_cvtsi32_si128(n))
 #define VI_COUNT_EQUAL(a, b) VF_COUNT(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)))
+/* Lanes of 64 bits. */
+#define VL_SET(x) _mm256_set1_epi64x(x)
+#define VL_ADD(a, b) _mm256_add_epi64(a, b)
+#define VL_SUB(a, b) _mm256_sub_epi64(a, b)
+#define VL_MAX(a, b) _mm256_blendv_epi8(b, a, _mm256_cmpgt_epi64(a, b))
+#define VL_MIN(a, b) _mm256_blendv_epi8(a, b, _mm256_cmpgt_epi64(a, b))
+#define VL_MAXU(a, b) _mm256_blendv_epi8(b, a, _mm256_cmpgt_epi64(VI_XOR(a, VL_SET(INT64_MIN)), VI_XOR(b, VL_SET(INT64_MIN))))
+#define VL_SIGN(a) _mm256_cmpgt_epi64(_mm256_setzero_si256(), a)
+#define VL_UPPER(a) _mm256_srli_epi64(a, 32)
 #define VI_FROM_U16(p) _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p))), 16)
 
 #include "compare_lanes.h"

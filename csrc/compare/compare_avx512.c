@@ -10,6 +10,7 @@
 #define LANES 16
 #define LANES_TABLE compare_kernels_avx512
 #define LANES_FN __attribute__((target("avx512f,avx512dq,avx2,fma,popcnt")))
+#define LANES_INLINE __attribute__((target("avx512f,avx512dq,avx2,fma,popcnt"), always_inline)) inline
 
 #define VD __m512d
 #define VD_SET(x) _mm512_set1_pd(x)
@@ -21,6 +22,14 @@
 #define VD_MUL(a, b) _mm512_mul_pd(a, b)
 #define VD_FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define VD_MAX(a, b) _mm512_max_pd(a, b)
+#define VD_MIN(a, b) _mm512_min_pd(a, b)
+#define VD_DIV(a, b) _mm512_div_pd(a, b)
+#define VD_MASK __mmask8
+#define VD_EQUAL(a, b) _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ)
+#define VD_LESS(a, b) _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ)
+#define VD_BLEND(a, b, mask) _mm512_mask_blend_pd(mask, a, b)
+#define VD_COUNT(mask) __builtin_popcount((unsigned)(mask))
+#define VD_COUNT_BOTH(m, n) __builtin_popcount((unsigned)(m) & (unsigned)(n))
 #define VD_ABS(a) _mm512_abs_pd(a)
 #define VD_BITS_NOT_LESS(a, b) (unsigned)_mm512_cmp_pd_mask(a, b, _CMP_GE_OQ)
 
@@ -60,6 +69,15 @@
 #define VI_SIGN(a) _mm512_srai_epi32(a, 31)
 #define VI_SHIFT_RIGHT(a, n) _mm512_sra_epi32(a, _mm_cvtsi32_si128(n))
 #define VI_COUNT_EQUAL(a, b) __builtin_popcount((unsigned)_mm512_cmpeq_epi32_mask(a, b))
+/* Lanes of 64 bits. */
+#define VL_SET(x) _mm512_set1_epi64(x)
+#define VL_ADD(a, b) _mm512_add_epi64(a, b)
+#define VL_SUB(a, b) _mm512_sub_epi64(a, b)
+#define VL_MAX(a, b) _mm512_max_epi64(a, b)
+#define VL_MIN(a, b) _mm512_min_epi64(a, b)
+#define VL_MAXU(a, b) _mm512_max_epu64(a, b)
+#define VL_SIGN(a) _mm512_srai_epi64(a, 63)
+#define VL_UPPER(a) _mm512_srli_epi64(a, 32)
 #define VI_FROM_U16(p) _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p))), 16)
 
 #include "compare_lanes.h"

@@ -1,5 +1,5 @@
 /* compare_blocks.c -- one decoded block of any dtype into the accumulator, element by element. It defines what the
- * metrics mean; compare_lanes.h is the same for finite f32, f16 and bf16. */
+ * metrics mean; compare_lanes.h is the same for most blocks. */
 #include "compare_blocks.h"
 
 #include <math.h>

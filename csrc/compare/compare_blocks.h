@@ -3,7 +3,8 @@
  * The two tensors are cut into parts (compare.c), and each part is walked (compare_walk.c) in row-major order in
  * blocks of PORT_COMPARE_BLOCK elements. For each block one of these adds to the part's accumulator:
  *   equal      the bytes are the same: only one side is looked at, for NaN, infinity, range and moments
- *   lanes      two finite blocks of f32, f16 or bf16 (compare_lanes.h, for AVX2 and AVX-512)
+ *   lanes      two finite blocks of f32, f16 or bf16 (compare_lanes.h, for AVX2 and AVX-512), or of f64 or integers
+ *              as float64 (compare_wide.h)
  *   decoded    anything else: elements as float64 values and as ordered integers
  * Every one counts what it sees in the same way, so which one ran cannot be told from the metrics (but for the
  * last bits of sums).
@@ -47,7 +48,7 @@ typedef struct compare_state {
     double sum_rel, sum_signed_ulp;
     double sum_abs, sum_error, sum_product;
     double mean_e, mean_a, m2_e, m2_a, m2_ea; /* moments about the mean, merged block by block */
-    double scale[PORT_COMPARE_BLOCK];
+    double scale[PORT_COMPARE_BLOCK]; /* from here on not zeroed at the start */
     double e[PORT_COMPARE_BLOCK], a[PORT_COMPARE_BLOCK], error[PORT_COMPARE_BLOCK];
     uint64_t key_e[PORT_COMPARE_BLOCK], key_a[PORT_COMPARE_BLOCK];
     float rel[PORT_COMPARE_BLOCK];
@@ -62,6 +63,9 @@ typedef struct compare_lanes {
     const float *e, *a;
     const void *bits_e, *bits_a;
     int ulp_shift;
+    /* What is likely to be looked at next, fetched while this block is worked on; any address. */
+    uintptr_t next_e, next_a;
+    size_t elem_bytes;
 } compare_lanes;
 
 /* What compare_lanes.h offers for one width; counts are multiples of `lanes`. */
@@ -71,7 +75,12 @@ typedef struct compare_kernels {
     bool (*block)(compare_state *state, const compare_lanes *x, int64_t base, int64_t count);
     /* One block that equals its counterpart; false, with nothing added, if an element is not finite. */
     bool (*equal)(compare_state *state, const float *e, int64_t base, int64_t count);
-    /* Whether an error may be at least near * scale. */
+    /* The same for float64 in state->e and a, integers if `whole`; false also where one is too large. */
+    bool (*wide_block)(compare_state *state, bool whole, int64_t base, int64_t count);
+    bool (*wide_equal)(compare_state *state, int64_t base, int64_t count);
+    /* f64, bool or integers as float64. */
+    void (*to_f64)(const void *data, port_dtype dtype, int64_t count, double *values);
+    /* Whether an error may be at least near * scale. e: the expected elements, NULL: state->e. */
     bool (*beyond)(const compare_state *state, const float *e, double near, int64_t count);
     /* f16 or bf16 as f32, and their bits in the upper half of an int32. */
     void (*widen)(const uint16_t *half, bool is_f16, int64_t count, float *values, int32_t *bits);
@@ -119,5 +128,9 @@ typedef struct compare_pair {
 /* Elements [begin, end) of a pair into the accumulator. Returns PORT_OK, or VALUE for a scale that is negative or NaN. */
 port_status compare_walk(compare_state *state, const compare_pair *pair, int64_t begin, int64_t end, char *buffers,
                          port_error *err);
+
+/* port_compare by the kernels named; NULL: element by element. The CPU must have what they take. */
+port_status compare_by(const compare_kernels *kernels, const port_view *expected, const port_view *actual,
+                       const port_compare_options *options, port_metrics *metrics, port_error *err);
 
 #endif /* PORT_COMPARE_BLOCKS_H */

@@ -2,7 +2,8 @@
  *
  * Included once by compare_avx2.c and once by compare_avx512.c, which define the vectors, their operations and LANES, the
  * number of f32 in a vector. f16 and bf16 come as f32 values beside their own bits moved to the top of an int32: one
- * integer order serves all three, a distance is that order's divided by 2^ulp_shift.
+ * integer order serves all three, a distance is that order's divided by 2^ulp_shift. f64 and integers come as float64;
+ * what is done with them alone is in compare_wide.h.
  *
  * Passes over a block that stays in the first-level cache: integers (equality, order, range), float64 (errors and sums),
  * f32 (which relative error may be the greatest), and, if all is wanted, the histograms. Sums may be fused: their last
@@ -116,14 +117,16 @@ wide_signed_ulp(const compare_lanes *x, int64_t count)
     return ldexp((double)sum, -x->ulp_shift);
 }
 
-/* Errors, left in state->error, and sums. */
-LANES_FN static void
-float_pass(compare_state *state, const compare_lanes *x, int64_t count, lanes_found *found)
+/* Errors, left in state->error, and sums. `wide`: of the float64 in state->e and a, whose signed errors are summed as they are (of
+ * narrower floats they follow from the other sums, which have bits to spare). */
+LANES_INLINE static void
+float_pass(bool wide, compare_state *state, const compare_lanes *x, int64_t count, lanes_found *found)
 {
-    const VD shift_e = VD_SET((double)x->e[0]), shift_a = VD_SET((double)x->a[0]), one = VD_SET(1.0);
-    VD top = VD_SET(0.0), s_abs = top, s_dd = top, d_e = top, d_a = top, d_ee = top, d_aa = top, d_ea = top;
+    const double first_e = wide ? state->e[0] : (double)x->e[0], first_a = wide ? state->a[0] : (double)x->a[0];
+    const VD shift_e = VD_SET(first_e), shift_a = VD_SET(first_a), one = VD_SET(1.0);
+    VD top = VD_SET(0.0), s_abs = top, s_d = top, s_dd = top, d_e = top, d_a = top, d_ee = top, d_aa = top, d_ea = top;
     for (int64_t i = 0; i < count; i += HALF) {
-        VD ve = VD_FROM_F32(x->e + i), va = VD_FROM_F32(x->a + i);
+        VD ve = wide ? VD_LOAD(state->e + i) : VD_FROM_F32(x->e + i), va = wide ? VD_LOAD(state->a + i) : VD_FROM_F32(x->a + i);
         VD diff = VD_SUB(va, ve), error = VD_ABS(diff);
         VD de = VD_SUB(ve, shift_e), da = VD_SUB(va, shift_a);
         VD_STORE(state->error + i, error);
@@ -131,16 +134,18 @@ float_pass(compare_state *state, const compare_lanes *x, int64_t count, lanes_fo
         s_abs = VD_FMA(error, one, s_abs); /* the multipliers are as idle as the adders are busy */
         d_e = VD_FMA(de, one, d_e);
         d_a = VD_ADD(d_a, da);
+        s_d = wide ? VD_ADD(s_d, diff) : s_d;
         s_dd = VD_FMA(diff, diff, s_dd);
         d_ee = VD_FMA(de, de, d_ee);
         d_aa = VD_FMA(da, da, d_aa);
         d_ea = VD_FMA(de, da, d_ea);
     }
     found->max_abs = max_across(top);
-    found->sums = (compare_sums){.sum_abs = add_across(s_abs), .sum_sq_error = add_across(s_dd), .shift_e = (double)x->e[0],
-                                 .shift_a = (double)x->a[0], .d_e = add_across(d_e), .d_a = add_across(d_a),
+    found->sums = (compare_sums){.sum_abs = add_across(s_abs), .sum_sq_error = add_across(s_dd), .shift_e = first_e,
+                                 .shift_a = first_a, .d_e = add_across(d_e), .d_a = add_across(d_a),
                                  .d_ee = add_across(d_ee), .d_aa = add_across(d_aa), .d_ea = add_across(d_ea)};
     compare_unshift(&found->sums, count);
+    found->sums.sum_error = wide ? add_across(s_d) : found->sums.sum_error;
 }
 
 /* Relative errors to f32's precision, left in state->rel (-1 where e = 0). False if one is too large for f32. */
@@ -152,6 +157,8 @@ relative_pass(compare_state *state, const compare_lanes *x, int64_t count, lanes
     VD sum = VD_SET(0.0);
     int64_t num_zero = 0, num_inf = 0;
     for (int64_t i = 0; i < count; i += LANES) {
+        __builtin_prefetch((const void *)(x->next_e + (uintptr_t)i * x->elem_bytes));
+        __builtin_prefetch((const void *)(x->next_a + (uintptr_t)i * x->elem_bytes));
         VF ve = VF_LOAD(x->e + i), error = VF_ABS(VF_SUB(VF_LOAD(x->a + i), ve));
         VF_MASK at_zero = VF_EQUAL(ve, zero);
         VF rel = VF_BLEND(VF_DIV(error, VF_ABS(ve)), zero, at_zero);
@@ -259,27 +266,24 @@ count_ulps(compare_state *state, const compare_lanes *x, int64_t count, const la
 }
 
 static void
-add_found(compare_state *state, const compare_lanes *x, int64_t base, int64_t count, const lanes_found *found)
+add_range(port_metrics *m, double min_e, double max_e, double min_a, double max_a)
+{
+    m->min_expected = min_e < m->min_expected ? min_e : m->min_expected;
+    m->max_expected = max_e > m->max_expected ? max_e : m->max_expected;
+    m->min_actual = min_a < m->min_actual ? min_a : m->min_actual;
+    m->max_actual = max_a > m->max_actual ? max_a : m->max_actual;
+}
+
+/* All but the distances. */
+static void
+add_found(compare_state *state, int64_t base, int64_t count, const lanes_found *found)
 {
     port_metrics *m = state->m;
-    m->min_expected = found->min_e < m->min_expected ? found->min_e : m->min_expected;
-    m->max_expected = found->max_e > m->max_expected ? found->max_e : m->max_expected;
-    m->min_actual = found->min_a < m->min_actual ? found->min_a : m->min_actual;
-    m->max_actual = found->max_a > m->max_actual ? found->max_a : m->max_actual;
+    add_range(m, found->min_e, found->max_e, found->min_a, found->max_a);
     m->num_unequal += found->num_unequal;
     m->num_rel_inf += found->num_rel_inf;
     state->num_rel += found->num_rel;
     state->sum_rel += found->sum_rel;
-    bool narrow = found->max_ulp < (x->ulp_shift > 0 ? 1u << 31 : 1u << 23); /* at most 128 additions to an int32 */
-    state->sum_signed_ulp += narrow ? found->sum_signed_ulp : wide_signed_ulp(x, count);
-    if (found->max_ulp >> x->ulp_shift > m->max_ulp) {
-        int64_t i = 0;
-        while (state->ulp[i] != found->max_ulp) {
-            i++;
-        }
-        m->max_ulp = found->max_ulp >> x->ulp_shift;
-        m->max_ulp_idx = base + i;
-    }
     if (found->max_abs > m->max_abs || m->max_abs_idx < 0) {
         int64_t i = 0;
         while (state->error[i] != found->max_abs) {
@@ -291,11 +295,27 @@ add_found(compare_state *state, const compare_lanes *x, int64_t base, int64_t co
     compare_merge_sums(state, &found->sums, count);
 }
 
+static void
+add_distances(compare_state *state, const compare_lanes *x, int64_t base, int64_t count, const lanes_found *found)
+{
+    port_metrics *m = state->m;
+    bool narrow = found->max_ulp < (x->ulp_shift > 0 ? 1u << 31 : 1u << 23); /* at most 128 additions to an int32 */
+    state->sum_signed_ulp += narrow ? found->sum_signed_ulp : wide_signed_ulp(x, count);
+    if (found->max_ulp >> x->ulp_shift > m->max_ulp) {
+        int64_t i = 0;
+        while (state->ulp[i] != found->max_ulp) {
+            i++;
+        }
+        m->max_ulp = found->max_ulp >> x->ulp_shift;
+        m->max_ulp_idx = base + i;
+    }
+}
+
 LANES_FN static bool
 lanes_block(compare_state *state, const compare_lanes *x, int64_t base, int64_t count)
 {
     lanes_found found = {0};
-    float_pass(state, x, count, &found);
+    float_pass(false, state, x, count, &found);
     if (!(found.sums.d_ee <= DBL_MAX && found.sums.d_aa <= DBL_MAX)) { /* squares of f32 do not overflow a double */
         return false;
     }
@@ -304,11 +324,33 @@ lanes_block(compare_state *state, const compare_lanes *x, int64_t base, int64_t 
     }
     integer_pass(state, x, count, &found);
     settle_relative(state, x, base, count, found.max_rel);
-    add_found(state, x, base, count, &found);
+    add_found(state, base, count, &found);
+    add_distances(state, x, base, count, &found);
     if (state->errors != NULL) {
         count_errors(state, count);
         count_ulps(state, x, count, &found);
     }
+    return true;
+}
+
+/* What an equal block adds but its range. */
+static bool
+add_equal(compare_state *state, compare_sums sums, int64_t base, int64_t count, int64_t num_zero, int64_t first_not_zero)
+{
+    port_metrics *m = state->m;
+    if (!(sums.d_ee <= DBL_MAX)) {
+        return false;
+    }
+    sums.shift_a = sums.shift_e;
+    sums.d_a = sums.d_e;
+    sums.d_aa = sums.d_ea = sums.d_ee;
+    compare_unshift(&sums, count);
+    sums.sum_error = 0;
+    m->max_abs_idx = m->max_abs_idx < 0 ? base : m->max_abs_idx;
+    m->max_rel_idx = m->max_rel_idx < 0 && num_zero < count ? base + first_not_zero : m->max_rel_idx;
+    state->num_rel += count - num_zero;
+    m->ulp_histogram[0] += count;
+    compare_merge_sums(state, &sums, count);
     return true;
 }
 
@@ -319,7 +361,7 @@ lanes_equal(compare_state *state, const float *e, int64_t base, int64_t count)
     const VF nothing = VF_SET(0.0f);
     VD d_e = VD_SET(0.0), d_ee = d_e;
     VF low = VF_LOAD(e), high = low;
-    int64_t num_zero = 0;
+    int64_t num_zero = 0, not_zero = 0;
     for (int64_t i = 0; i < count; i += LANES) {
         VF v = VF_LOAD(e + i);
         low = VF_MIN(low, v);
@@ -329,28 +371,16 @@ lanes_equal(compare_state *state, const float *e, int64_t base, int64_t count)
         d_e = VD_ADD(d_e, VD_ADD(first, second));
         d_ee = VD_FMA(first, first, VD_FMA(second, second, d_ee));
     }
-    compare_sums sums = {.shift_e = (double)e[0], .shift_a = (double)e[0], .d_e = add_across(d_e), .d_ee = add_across(d_ee)};
-    if (!(sums.d_ee <= DBL_MAX)) {
+    while (state->m->max_rel_idx < 0 && num_zero < count && e[not_zero] == 0) {
+        not_zero++;
+    }
+    compare_sums sums = {.shift_e = (double)e[0], .d_e = add_across(d_e), .d_ee = add_across(d_ee)};
+    if (!add_equal(state, sums, base, count, num_zero, not_zero)) {
         return false;
     }
-    sums.d_a = sums.d_e;
-    sums.d_aa = sums.d_ea = sums.d_ee;
-    compare_unshift(&sums, count);
-    sums.sum_error = 0;
     double min, max;
-    port_metrics *m = state->m;
     range_across(low, high, &min, &max);
-    m->min_expected = min < m->min_expected ? min : m->min_expected;
-    m->min_actual = min < m->min_actual ? min : m->min_actual;
-    m->max_expected = max > m->max_expected ? max : m->max_expected;
-    m->max_actual = max > m->max_actual ? max : m->max_actual;
-    m->max_abs_idx = m->max_abs_idx < 0 ? base : m->max_abs_idx;
-    for (int64_t i = 0; m->max_rel_idx < 0 && i < count && num_zero < count; i++) {
-        m->max_rel_idx = e[i] != 0 ? base + i : -1;
-    }
-    state->num_rel += count - num_zero;
-    m->ulp_histogram[0] += count;
-    compare_merge_sums(state, &sums, count);
+    add_range(state->m, min, max, min, max);
     return true;
 }
 
@@ -361,7 +391,8 @@ lanes_beyond(const compare_state *state, const float *e, double near, int64_t co
     const VD factor = VD_SET(near), slope = VD_SET(state->scale_slope);
     unsigned beyond = 0;
     for (int64_t i = 0; i < count; i += HALF) {
-        VD s = VD_FMA(slope, VD_ABS(VD_FROM_F32(e + i)), VD_LOAD(state->scale + i));
+        VD value = e != NULL ? VD_FROM_F32(e + i) : VD_LOAD(state->e + i);
+        VD s = VD_FMA(slope, VD_ABS(value), VD_LOAD(state->scale + i));
         beyond |= VD_BITS_NOT_LESS(VD_LOAD(state->error + i), VD_MUL(factor, s));
     }
     return beyond != 0;
@@ -393,5 +424,8 @@ lanes_squares(const float *x, int64_t count)
     return add_across(VD_ADD(first, second));
 }
 
+#include "compare_wide.h"
+
 const compare_kernels LANES_TABLE = {.lanes = LANES, .block = lanes_block, .equal = lanes_equal, .beyond = lanes_beyond,
-                                     .widen = lanes_widen, .squares = lanes_squares};
+                                     .widen = lanes_widen, .squares = lanes_squares, .wide_block = wide_block,
+                                     .wide_equal = wide_equal, .to_f64 = wide_decode};

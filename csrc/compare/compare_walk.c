@@ -93,21 +93,47 @@ cursor_next(cursor *c, int64_t count)
 
 /* ------------------------------------------------------------------ one block */
 
-/* The part of a block that the lanes take: its elements as f32, false if the dtype is another. */
-static bool
+/* The part of a block that the lanes take as f32. */
+static void
 as_lanes(compare_state *state, const compare_pair *p, const char *e, const char *a, int64_t count, compare_lanes *x)
 {
     port_dtype dtype = p->expected->dtype;
     if (dtype == PORT_F32) {
-        *x = (compare_lanes){(const float *)(const void *)e, (const float *)(const void *)a, e, a, 0};
-        return true;
+        *x = (compare_lanes){.e = (const float *)(const void *)e, .a = (const float *)(const void *)a, .bits_e = e, .bits_a = a};
+    } else {
+        p->kernels->widen((const uint16_t *)(const void *)e, dtype == PORT_F16, count, state->wide_e, state->bits_e);
+        if (e != a) {
+            p->kernels->widen((const uint16_t *)(const void *)a, dtype == PORT_F16, count, state->wide_a, state->bits_a);
+        }
+        *x = (compare_lanes){.e = state->wide_e, .a = state->wide_a, .bits_e = state->bits_e, .bits_a = state->bits_a, .ulp_shift = 16};
     }
-    p->kernels->widen((const uint16_t *)(const void *)e, dtype == PORT_F16, count, state->wide_e, state->bits_e);
-    if (e != a) {
-        p->kernels->widen((const uint16_t *)(const void *)a, dtype == PORT_F16, count, state->wide_a, state->bits_a);
+    x->elem_bytes = port_dtype_size(dtype);
+    x->next_e = (uintptr_t)e + (uintptr_t)count * x->elem_bytes;
+    x->next_a = (uintptr_t)a + (uintptr_t)count * x->elem_bytes;
+}
+
+/* As many elements as fit the lanes, by them; false if they do not take them. *at: the expected ones as f32, NULL: in state->e. */
+static bool
+run_lanes(compare_state *state, const compare_pair *p, const char *e, const char *a, int64_t base, int64_t count, const float **at)
+{
+    port_dtype dtype = p->expected->dtype;
+    compare_lanes x = {0};
+    bool fits;
+    if (count == 0) {
+        return false;
     }
-    *x = (compare_lanes){state->wide_e, state->wide_a, state->bits_e, state->bits_a, 16};
-    return true;
+    if (p->whole || dtype == PORT_F64) {
+        p->kernels->to_f64(e, dtype, count, state->e);
+        if (e != a) {
+            p->kernels->to_f64(a, dtype, count, state->a);
+        }
+        fits = e == a ? p->kernels->wide_equal(state, base, count) : p->kernels->wide_block(state, p->whole, base, count);
+    } else {
+        as_lanes(state, p, e, a, count, &x);
+        fits = e == a ? p->kernels->equal(state, x.e, base, count) : p->kernels->block(state, &x, base, count);
+    }
+    *at = x.e;
+    return fits;
 }
 
 static int64_t
@@ -120,8 +146,8 @@ static void
 equal_block(compare_state *state, const compare_pair *p, const char *e, int64_t base, int64_t count)
 {
     int64_t done = lanes_of(p, count);
-    compare_lanes x;
-    bool fits = done > 0 && as_lanes(state, p, e, e, done, &x) && p->kernels->equal(state, x.e, base, done);
+    const float *at = NULL;
+    bool fits = run_lanes(state, p, e, e, base, done, &at);
     if (fits && state->has_scale && state->m->max_err_scale < 0) {
         state->m->max_err_scale = 0;
         state->m->max_err_scale_idx = base;
@@ -141,11 +167,11 @@ static void
 unequal_block(compare_state *state, const compare_pair *p, const char *e, const char *a, int64_t base, int64_t count)
 {
     int64_t done = lanes_of(p, count);
-    compare_lanes x;
-    bool fits = done > 0 && as_lanes(state, p, e, a, done, &x) && p->kernels->block(state, &x, base, done);
+    const float *at = NULL;
+    bool fits = run_lanes(state, p, e, a, base, done, &at);
     double near = state->m->max_err_scale * state->unit_roundoff * (1 - 0x1p-49);
-    if (fits && state->has_scale && p->kernels->beyond(state, x.e, near, done)) {
-        compare_block_scale(state, x.e, base, done);
+    if (fits && state->has_scale && p->kernels->beyond(state, at, near, done)) {
+        compare_block_scale(state, at, base, done);
     }
     done = fits ? done : 0;
     if (done < count) {

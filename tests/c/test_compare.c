@@ -1,5 +1,6 @@
 /* test_compare.c -- port_compare from C: what it counts, where, and what it refuses. */
 #include "core/core.h"
+#include "compare/compare_blocks.h"
 #include "compare/error_map.h"
 #include "compare/row_sizes.h"
 
@@ -85,7 +86,7 @@ refuses(void)
     CHECK(port_compare(&four, &four, NULL, &m, &err) == PORT_OK);
 }
 
-/* The vector path and the decoded one must not differ: the same numbers as F32 and as F64. */
+/* The same numbers as F32 and as F64. */
 static void
 paths_agree(void)
 {
@@ -174,6 +175,84 @@ half_floats(void)
     }
 }
 
+static bool
+nearly(double x, double y, double size)
+{
+    return (isnan(x) && isnan(y)) || x == y || fabs(x - y) <= 1e-12 * size;
+}
+
+/* All that does not depend on the order of sums, and these up to their last bits. The histogram is not promised if basic. */
+static bool
+same_metrics(const port_metrics *m, const port_metrics *w, bool basic)
+{
+    return same_findings(m, w) && m->max_ulp == w->max_ulp && m->max_ulp_idx == w->max_ulp_idx &&
+           (basic || memcmp(m->ulp_histogram, w->ulp_histogram, sizeof m->ulp_histogram) == 0) &&
+           nearly(m->p99_abs, w->p99_abs, 0) && nearly(m->p999_abs, w->p999_abs, 0) &&
+           nearly(m->min_expected, w->min_expected, 0) && nearly(m->max_expected, w->max_expected, 0) &&
+           nearly(m->min_actual, w->min_actual, 0) && nearly(m->max_actual, w->max_actual, 0) &&
+           nearly(m->mean_abs, w->mean_abs, w->mean_abs) && nearly(m->mean_error, w->mean_error, w->mean_abs) &&
+           nearly(m->mean_rel, w->mean_rel, w->mean_rel) && nearly(m->mean_signed_ulp, w->mean_signed_ulp, (double)w->max_ulp) &&
+           nearly(m->sum_sq_error, w->sum_sq_error, w->sum_sq_error) && nearly(m->cosine, w->cosine, 1) && nearly(m->pcc, w->pcc, 1) &&
+           m->num_nan_expected == w->num_nan_expected && m->num_inf_actual == w->num_inf_actual;
+}
+
+enum { WIDE = 3 * PORT_COMPARE_BLOCK + 37, WIDE_CASES = 9 };
+
+/* Elements of `dtype` by their bits: small, of all sizes, equal, apart in one place, zero, large, with NaN and infinity (f64). */
+static void
+fill_wide(port_dtype dtype, int variant, void *expected, void *actual)
+{
+    size_t size = port_dtype_size(dtype);
+    uint64_t random = 12345;
+    for (int i = 0; i < WIDE; i++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        uint64_t e = variant == 1 ? random : random >> 59, a = e + (variant < 2 || variant == 6 ? random >> 40 & 3 : 0);
+        double x = sin(i) * 100, y = variant == 2 ? x : x * (1 + 1e-9 * cos(i * 3)) - (i % 11 == 0 ? 2 * x : 0);
+        double special[] = {0, -0.0, (double)NAN, HUGE_VAL, -HUGE_VAL, 1e200, -1e200, 5e-324};
+        e += variant == 6 ? (uint64_t)1 << 60 : 0;
+        a += variant == 3 && i == 2000 ? 5 : 0;
+        e = variant == 4 ? 0 : e;
+        x = variant == 4 ? 0 : variant == 5 && i % 400 == 7 ? special[i / 400] : variant == 7 && i % 9 == 0 ? special[i / 9 % 8] : x;
+        y = variant == 3 ? (i == 2000 ? -x : x) : variant == 5 && i % 400 == 7 ? special[i / 400 % 3] : variant == 8 ? -x : y;
+        if (dtype == PORT_F64) {
+            memcpy((double *)expected + i, &x, size);
+            memcpy((double *)actual + i, &y, size);
+        } else {
+            e = dtype == PORT_BOOL ? e & 1 : e;
+            a = dtype == PORT_BOOL ? a & 1 : a;
+            memcpy((char *)expected + (size_t)i * size, &e, size); /* the low bytes */
+            memcpy((char *)actual + (size_t)i * size, &a, size);
+        }
+    }
+}
+
+/* f64 and integers in lanes against element by element: bits as they come, counts and places the same. */
+static void
+wide_lanes(void)
+{
+    static double e[WIDE], a[WIDE];
+    static const port_dtype dtypes[] = {PORT_F64, PORT_BOOL, PORT_U8, PORT_I8, PORT_U16, PORT_I16, PORT_U32, PORT_I32, PORT_U64, PORT_I64};
+    const compare_kernels *kernels[2] = {compare_have_avx2() ? &compare_kernels_avx2 : NULL,
+                                         compare_have_avx512() ? &compare_kernels_avx512 : NULL};
+    for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++) {
+        for (int variant = 0; variant < WIDE_CASES * 2; variant++) {
+            fill_wide(dtypes[d], variant / 2, e, a);
+            port_view ve = vector_of(e, dtypes[d], WIDE), va = vector_of(a, dtypes[d], WIDE);
+            port_compare_options options = {.scale_scalar = 0.25, .scale_slope = 2, .basic = variant % 2 == 1};
+            port_metrics m, w;
+            CHECK(compare_by(NULL, &ve, &va, &options, &w, NULL) == PORT_OK);
+            for (int k = 0; k < 2; k++) {
+                CHECK(compare_by(kernels[k], &ve, &va, &options, &m, NULL) == PORT_OK && same_metrics(&m, &w, options.basic));
+            }
+        }
+    }
+    e[WIDE - 1] += 1; /* and a difference is seen at all */
+    port_view ve = vector_of(e, PORT_I64, WIDE), va = vector_of(a, PORT_I64, WIDE);
+    port_metrics m, w;
+    CHECK(port_compare(&ve, &va, NULL, &m, NULL) == PORT_OK && compare_by(NULL, &ve, &ve, NULL, &w, NULL) == PORT_OK);
+    CHECK(!same_metrics(&m, &w, false));
+}
+
 /* A tensor that is cut into parts: what is found does not depend on where a part ends. */
 static void
 parts(void)
@@ -185,7 +264,7 @@ parts(void)
         e[i] = 1 + (float)(i % 1000) / 1000;
         a[i] = e[i] + (float)(i % 7) * 1e-6f;
     }
-    int places[] = {0, 131071, 131072, 350000, 699999, N - 1};
+    int places[] = {0, 131071, 350207, 350208, 699999, N - 1};
     for (size_t k = 0; e != NULL && a != NULL && k < sizeof places / sizeof places[0]; k++) {
         float before = a[places[k]];
         a[places[k]] = 50;
@@ -253,6 +332,7 @@ main(void)
     paths_agree();
     tails();
     half_floats();
+    wide_lanes();
     parts();
     row_sizes();
     error_maps();
