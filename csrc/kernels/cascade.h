@@ -41,8 +41,13 @@ CASCADE(load)(const CASCADE(source) *source, const char *at, CASCADE_REAL *to)
     {                                                                                                                \
         enum { FULL = 32 / sizeof(CASCADE_REAL) };                                                                   \
         CASCADE_REAL sums[CASCADE(ROWS) * FULL];                                                                     \
+        const bool far = row_stride >= 1024 || row_stride <= -1024;                                                  \
         memcpy(sums, acc, sizeof(sums));                                                                             \
         for (int64_t i = 0; i < rows; i++, at += row_stride) {                                                       \
+            if (far) { /* the processor fetches ahead within a page only */                                          \
+                __builtin_prefetch((const void *)((uintptr_t)at + 12 * (uintptr_t)row_stride));                      \
+                __builtin_prefetch((const void *)((uintptr_t)at + 12 * (uintptr_t)row_stride + 64));                 \
+            }                                                                                                        \
             for (int k = 0; k < CASCADE(ROWS); k++) {                                                                \
                 const CASCADE_REAL *value = (const CASCADE_REAL *)(const void *)(at + k * col_stride);               \
                 for (int lane = 0; lane < FULL; lane++) {                                                            \
@@ -112,7 +117,7 @@ CASCADE(multi_row_sum)(const CASCADE(source) *source, const char *base, int64_t 
         CASCADE(add_rows)(source, base + i * row_stride, row_stride, col_stride, step, acc[0]);
         i += step;
         for (int32_t level = 1; level < CASCADE(LEVELS); level++) {
-            for (int32_t w = 0; w < width; w++) {
+            for (int32_t w = 0; w < CASCADE(WIDTH); w++) { /* beyond `width` there are zeros; a number that is known makes vectors */
                 acc[level][w] += acc[level - 1][w];
                 acc[level - 1][w] = 0;
             }
@@ -123,7 +128,7 @@ CASCADE(multi_row_sum)(const CASCADE(source) *source, const char *base, int64_t 
     }
     CASCADE(add_rows)(source, base + i * row_stride, row_stride, col_stride, size - i, acc[0]);
     for (int32_t level = 1; level < CASCADE(LEVELS); level++) {
-        for (int32_t w = 0; w < width; w++) {
+        for (int32_t w = 0; w < CASCADE(WIDTH); w++) {
             acc[0][w] += acc[level][w];
         }
     }

@@ -291,13 +291,21 @@ place_any(const float *x, int64_t n, float value)
     return i;
 }
 
-/* The first best of n floats, and its place: one build per level, the same bits. */
+/* The first best of n floats, and its place if that is asked for: one build per level, the same bits. Zeros of both signs are equal
+ * and NaN have many forms: there the value itself is the one at the first place. */
 #define FIRST_BEST(suffix, attributes)                                                                               \
-    attributes static int64_t first_best_##suffix(bool largest, const float *x, int64_t n)                           \
+    attributes static float first_best_##suffix(bool largest, const float *x, int64_t n, int64_t *place)             \
     {                                                                                                                \
         float best;                                                                                                  \
         bool whole = largest ? extreme_any(true, x, n, &best) : extreme_any(false, x, n, &best);                     \
-        return place_any(x, n, whole ? best : NAN);                                                                  \
+        if (place == NULL && whole && best != 0.0f) {                                                                \
+            return best;                                                                                             \
+        }                                                                                                            \
+        int64_t at = place_any(x, n, whole ? best : NAN);                                                            \
+        if (place != NULL) {                                                                                         \
+            *place = at;                                                                                             \
+        }                                                                                                            \
+        return x[at];                                                                                                \
     }
 FIRST_BEST(ref, )
 #if PORT_HAVE_AVX2
@@ -305,9 +313,9 @@ FIRST_BEST(avx2, PORT_TARGET_AVX2)
 FIRST_BEST(avx512, PORT_TARGET_AVX512)
 #endif
 
-/* A row of n floats of at most 32 bits that lie side by side; the same as folding over it. */
+/* A row of n floats of at most 32 bits that lie side by side; the same as folding over it, but for the place unless `placed`. */
 static void
-best_of_row(bool largest, port_dtype dtype, const char *x, int64_t n, fold_state *state)
+best_of_row(bool largest, bool placed, port_dtype dtype, const char *x, int64_t n, fold_state *state)
 {
     float room[PORT_BLOCK], best = 0.0f;
     int64_t bytes = (int64_t)port_dtype_size(dtype), step = dtype == PORT_F32 ? n : PORT_BLOCK;
@@ -317,8 +325,8 @@ best_of_row(bool largest, port_dtype dtype, const char *x, int64_t n, fold_state
         if (dtype != PORT_F32) {
             port_load_f32(dtype, x + i * bytes, bytes, m, room);
         }
-        int64_t place = PORT_PICK_MAP(first_best, port_cpu_level_found())(largest, block, m);
-        float v = block[place];
+        int64_t place = 0;
+        float v = PORT_PICK_MAP(first_best, port_cpu_level_found())(largest, block, m, placed ? &place : NULL);
         if (i == 0 || v != v || (largest ? v > best : v < best)) {
             best = v;
             state->best_idx = i + place;
@@ -343,7 +351,7 @@ best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
         fold_state state = {.count = reduced.elems};
         int64_t in, out;
         walk_offsets(&kept, j, &in, &out);
-        best_of_row(largest, x->dtype, (const char *)x->data + in, reduced.elems, &state);
+        best_of_row(largest, op->finish == store_best_idx, x->dtype, (const char *)x->data + in, reduced.elems, &state);
         op->finish(&state, call, (char *)y->data + out);
     }
 }
