@@ -33,29 +33,29 @@ CASCADE(load)(const CASCADE(source) *source, const char *at, CASCADE_REAL *to)
     }
 }
 
-/* acc[k * 8 + lane] += the rows' vectors, for dense elements of the accumulator's type: the lanes' number is known, which lets the
- * compiler add them side by side. One build per level, the same bits. */
+/* A vector of the accumulator's type, wherever it lies. */
+typedef CASCADE_REAL CASCADE(vector) __attribute__((vector_size(32), aligned(sizeof(CASCADE_REAL)), may_alias));
+
+/* acc[k * lanes + lane] += the rows' vectors, for dense elements of the accumulator's type. The four sums have names, as compilers leave an
+ * array of them in memory. One build per level, the same bits. */
 #define CASCADE_DENSE_ROWS(suffix, attributes)                                                                       \
     attributes static void CASCADE(add_dense_rows##suffix)(const char *at, int64_t row_stride, int64_t col_stride,   \
                                                            int64_t rows, CASCADE_REAL *acc)                          \
     {                                                                                                                \
-        enum { FULL = 32 / sizeof(CASCADE_REAL) };                                                                   \
-        CASCADE_REAL sums[CASCADE(ROWS) * FULL];                                                                     \
+        CASCADE(vector) *to = (CASCADE(vector) *)(void *)acc;                                                        \
+        CASCADE(vector) sum0 = to[0], sum1 = to[1], sum2 = to[2], sum3 = to[3];                                      \
         const bool far = row_stride >= 1024 || row_stride <= -1024;                                                  \
-        memcpy(sums, acc, sizeof(sums));                                                                             \
         for (int64_t i = 0; i < rows; i++, at += row_stride) {                                                       \
             if (far) { /* the processor fetches ahead within a page only */                                          \
                 __builtin_prefetch((const void *)((uintptr_t)at + 12 * (uintptr_t)row_stride));                      \
                 __builtin_prefetch((const void *)((uintptr_t)at + 12 * (uintptr_t)row_stride + 64));                 \
             }                                                                                                        \
-            for (int k = 0; k < CASCADE(ROWS); k++) {                                                                \
-                const CASCADE_REAL *value = (const CASCADE_REAL *)(const void *)(at + k * col_stride);               \
-                for (int lane = 0; lane < FULL; lane++) {                                                            \
-                    sums[k * FULL + lane] += value[lane];                                                            \
-                }                                                                                                    \
-            }                                                                                                        \
+            sum0 += *(const CASCADE(vector) *)(const void *)at;                                                      \
+            sum1 += *(const CASCADE(vector) *)(const void *)(at + col_stride);                                       \
+            sum2 += *(const CASCADE(vector) *)(const void *)(at + 2 * col_stride);                                   \
+            sum3 += *(const CASCADE(vector) *)(const void *)(at + 3 * col_stride);                                   \
         }                                                                                                            \
-        memcpy(acc, sums, sizeof(sums));                                                                             \
+        to[0] = sum0, to[1] = sum1, to[2] = sum2, to[3] = sum3;                                                      \
     }
 CASCADE_DENSE_ROWS(_ref, )
 #if PORT_HAVE_AVX2
