@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence():
     with pytest.raises(_core.DtypeError):
         call("mm", a, a.t().double())
     with pytest.raises(_core.UnsupportedError):
-        call("mm", a.long(), a.t().long())
+        call("mm", a.bool(), a.t().bool())
 
 
 def test_this_process_runs_under_a_known_capability():
