@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diagnose_tools import IMAGE, Attention, Block, Gated, PostBlock, Q, RMSNorm, X, changed, drawn, half_rope, noise, why
+from diagnose_tools import IMAGE, Attention, Block, Gated, PostBlock, Q, RMSNorm, X, causes, changed, drawn, half_rope, noise, why
 from test_faults import CASES
 from torch import nn
 from torch.nn import functional as F
@@ -251,3 +251,11 @@ def test_a_generator_that_fails_is_listed():
         assert found.cause == "weight-transposed" and any("failing: KeyError" in line for line in found.not_run)
     finally:
         hypothesis._generators[:] = kept
+
+
+def test_an_output_that_is_nan_is_no_scaled_or_shifted_one():
+    norm, x = drawn(torch.nn.LayerNorm(16)), noise(4, 16)
+    for bad in (float("nan"), float("inf")):
+        diagnosis = why(norm, lambda x, bad=bad: norm(x) * bad, x)
+        assert not {"output-scaled", "output-offset"} & set(causes(diagnosis)), diagnosis
+    assert "output-scaled" in causes(why(norm, lambda x: norm(x) * 1.25, x))

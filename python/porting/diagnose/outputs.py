@@ -23,8 +23,12 @@ def simple(case: Case) -> Iterator[Hypothesis]:
     ee = float(np.vdot(e, e))
     if ee > 0:
         factor = float(np.vdot(e, a)) / ee
+        if not np.isfinite(factor):  # NaN or infinities in the port: nothing can be fitted to them
+            return
         yield transformed(case, "output-scaled", f"port's output is {factor:.6g} times the reference's", lambda y: y * np.float32(factor))
     offset = float((a - e).mean())
+    if not np.isfinite(offset):
+        return
     yield transformed(case, "output-offset", f"port's output is the reference's plus {offset:.6g}", lambda y: y + np.float32(offset))
     for axis in range(e.ndim):
         if e.shape[axis] > 1:
