@@ -190,6 +190,7 @@ def apply(report: Report, path: str | os.PathLike[str], *, update: bool = False,
         new.pop(module, None)
         if module in found:
             new[module] = _with_why(found[module], (*kept, why))
+    carried = {row.module for row in report.rows if row.inputs_differ}
     for module, entry in new.items():
         if module in loosen:
             continue
@@ -198,7 +199,7 @@ def apply(report: Report, path: str | os.PathLike[str], *, update: bool = False,
             if not partial:
                 outcome.problems.append(f"{shown} was {entry.said()}, and was not compared in this run")
         elif found[module].worse_than(entry):
-            outcome.problems.append(f"{shown} was {entry.said()}, and is {found[module].said()}")
+            outcome.problems.append(f"{shown} was {entry.said()}, and is {found[module].said()}{' on inputs that differ' if module in carried else ''}")
         elif entry.worse_than(found[module]):
             outcome.tightened.append(module)
     outcome.added = [module for module in found if module not in new]

@@ -181,3 +181,14 @@ def test_a_table_that_is_wrong_gets_a_sentence(tmp_path, text, words):
 def test_a_table_that_is_not_there():
     with pytest.raises(OSError):
         porting.check("nowhere", tol="no-such.toml")
+
+
+def test_a_module_that_gets_other_inputs_is_said_to(made, tmp_path):
+    lock = tmp_path / "porting.lock"
+    with porting.open(made) as opened:
+        arrays = {name: np.array(opened[name]) for name in opened}
+    porting.compare(made, arrays, ledger=lock, update_ledger=True, explain=False)
+    arrays["act.in.0"] = arrays["act.in.0"] + np.float32(0.125)
+    arrays["act.out.0"] = torch.nn.functional.gelu(torch.from_numpy(arrays["act.in.0"])).numpy()
+    problems = porting.compare(made, arrays, ledger=lock, explain=False).ledger.problems
+    assert [p for p in problems if p.startswith("act was exact")] and all(p.endswith(" on inputs that differ") for p in problems if p.startswith("act "))
