@@ -289,7 +289,8 @@ def match_prefix(expected: Iterable[str], given: Iterable[str]) -> Callable[[str
         rivals = {way[1:] for way in ways if way[0] == best}
         if len(rivals) > 1:
             names = ", ".join(sorted(f"without {c!r}" if c else f"with {a!r}" if a else "as they are" for c, a in rivals)[:4])
-            raise PortingError(f"the port's names fit the reference's in more than one way ({names}); write them as the reference does")
+            raise PortingError(f"the port's names fit the reference's in more than one way ({names}), and in the best of them {best} of its "
+                               f"{len(given)}; write them as the reference does, or is it another model's?")
 
     def translate(name: str) -> str:
         return name[len(cut):] if cut and name.startswith(cut) else added + name

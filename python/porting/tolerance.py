@@ -399,6 +399,9 @@ def resolve(tol: str | os.PathLike[str] | Tolerance) -> Tolerance:
         if bracket and rest.endswith(")") and word in ("ulp", "pcc", "allclose"):
             try:
                 numbers = [float(text.rpartition("=")[2]) for text in rest[:-1].split(",")]
+            except ValueError:
+                raise ValueError(f"tolerance {tol!r}: expected numbers in the brackets, got {rest[:-1]!r}") from None
+            try:
                 return getattr(Tolerance, word)(*numbers)
             except TypeError:
                 raise ValueError(f"tolerance {tol!r}: wrong number of numbers") from None

@@ -195,6 +195,11 @@ def test_what_is_no_capture_is_refused_in_one_sentence(run_porting, tmp_path, co
         refused(run_porting(command[0], path, *rest, cwd=tmp_path), path)
 
 
+def test_an_unknown_option_shows_the_usage_of_its_command(run_porting, tmp_path):
+    done = run_porting("check", "run.capture", "--jsn", cwd=tmp_path)
+    assert done.returncode == 2 and "usage: porting check " in done.stderr and "porting check: error: unrecognized arguments: --jsn" in done.stderr
+
+
 def test_an_unknown_name_gets_a_suggestion(captured, run_porting):
     refused(run_porting("show", "run.capture", "layers.0.fcc.out.0", cwd=captured), "did you mean", "layers.0.fc.out.0")
     refused(run_porting("ls", "run.capture", "layers.0.nrm.out.0", cwd=captured), "did you mean")

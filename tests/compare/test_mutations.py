@@ -336,6 +336,11 @@ def test_resolve_refuses_others_with_a_sentence(bad):
     assert len(str(caught.value)) > 15
 
 
+def test_resolve_says_which_brackets_hold_no_numbers():
+    with pytest.raises(ValueError, match=r"tolerance 'ulp\(x\)': expected numbers in the brackets, got 'x'"):
+        resolve("ulp(x)")
+
+
 def test_a_measurement_without_scale_never_passes_a_bound():
     from porting import _core
 

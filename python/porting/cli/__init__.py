@@ -25,7 +25,9 @@ def main(argv=None):
     int
         0 same or done, 1 differ, 2 trouble; `porting capture` returns what the captured script would have.
     """
-    args = build_parser().parse_args(argv)
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")  # with the command's usage, not that of all commands
     try:
         return args.run(args)
     except BrokenPipeError:  # the reader of a pipe has seen enough

@@ -47,7 +47,7 @@ def build_parser():
 def _command(commands, name, function, help_text, module=".commands", **kwargs):
     command = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", **kwargs)
     command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
-    command.set_defaults(run=_late(module, function))
+    command.set_defaults(run=_late(module, function), parser=command)
     return command
 
 

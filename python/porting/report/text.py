@@ -185,7 +185,8 @@ def _ratio(x: float | None) -> str:
 
 def describe(row: Row) -> list[str]:
     """A row that needs attention, in two or three lines."""
-    lines = [f"{clean(row.name)} ({clean(row.kind)}): {clean(row.reason or row.status)}"]
+    kind = f" ({clean(row.kind)})" if row.kind else ""
+    lines = [f"{clean(row.name)}{kind}: {clean(row.reason or row.status)}"]
     m = row.judged_metrics
     if row.status == "compared" and m is not None and row.verdict is not None:
         where = f" at {row.worst_index}" if row.worst_index is not None else ""
