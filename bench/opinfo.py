@@ -230,6 +230,8 @@ def main() -> None:
         for key, row in got.items():
             counts[key].update(row)
             for outcome, text in seen.get(key, {}).items():
+                if outcome == "wrong" and outcome not in examples[key]:  # a sweep of all takes long: at once
+                    print(f"wrong: {key}: [{info.name}] {text}"[:300], flush=True)
                 examples[key].setdefault(outcome, f"[{info.name}] {text}")
     print_table(counts, examples, options)
     if options.json:

@@ -121,8 +121,13 @@ typedef struct port_scatter_params {
 } port_scatter_params;
 
 /* ---- topk.c: in (x (rows, n)), out (values (rows, k), places I64 (rows, k)) */
+typedef enum port_topk_order { /* of the k; the last two want k = n */
+    PORT_TOPK_ANY = 0, PORT_TOPK_ORDERED, /* torch.topk without and with `sorted` */
+    PORT_TOPK_SORT, PORT_TOPK_STABLE      /* torch.sort: equal elements as its library leaves them, and as they were */
+} port_topk_order;
 typedef struct port_topk_params {
-    bool largest, stable, sorted; /* stable: in order, equal elements as they were; else as torch.topk leaves them, in order if sorted */
+    bool largest;
+    port_topk_order order;
 } port_topk_params;
 
 /* ---- pool.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64

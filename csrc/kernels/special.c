@@ -1,7 +1,7 @@
-/* special.c -- functions of one or two elements that few models use: inverse hyperbolic functions, error functions, gamma functions,
- * and pairs such as hypot, copysign, logaddexp, gcd.
- * Source: at::native Math.h, UnaryOpsKernel.cpp, BinaryOpsKernel.cpp (BSD-3-Clause; restated). Where torch's vector loop has functions
- * of its own (SLEEF), these are libm's: the labels say how far that is. */
+/* special.c -- functions of one or two elements that few models use: inverse hyperbolic functions, error functions,
+ * gamma functions, and pairs such as hypot, copysign, logaddexp, gcd.
+ * Source: at::native Math.h, UnaryOpsKernel.cpp, BinaryOpsKernel.cpp (BSD-3-Clause; restated). Where torch's vector
+ * loop has functions of its own (SLEEF), these are libm's: the labels say how far that is. */
 #include "binary.h"
 #include "unary.h"
 
@@ -38,8 +38,9 @@ erfinv_of(double y)
 static double
 digamma_of(double x)
 {
-    static const double series[7] = {8.33333333333333333333E-2, -2.10927960927960927961E-2, 7.57575757575757575758E-3, -4.16666666666666666667E-3,
-                                     3.96825396825396825397E-3, -8.33333333333333333333E-3, 8.33333333333333333333E-2};
+    static const double series[7] = {8.33333333333333333333E-2,  -2.10927960927960927961E-2, 7.57575757575757575758E-3,
+                                     -4.16666666666666666667E-3, 3.96825396825396825397E-3,  -8.33333333333333333333E-3,
+                                     8.33333333333333333333E-2};
     if (x == 0.0) {
         return copysign((double)INFINITY, -x);
     }
@@ -139,7 +140,8 @@ static double
 logaddexp2_of(double u, double v)
 {
     double most = u > v ? u : v;
-    return isinf(u) && u == v ? u : (u != u || v != v ? u + v : most + log1p(exp2(-fabs(u - v))) * 1.44269504088896340736);
+    return isinf(u) && u == v ? u
+                              : (u != u || v != v ? u + v : most + log1p(exp2(-fabs(u - v))) * 1.44269504088896340736);
 }
 
 static double
@@ -213,8 +215,9 @@ OF_FLOATS(nextafter, nextafterf(u, v), nextafter(u, v))
 OF_FLOATS(logaddexp, logaddexp_of((double)u, (double)v), logaddexp_of(u, v))
 OF_FLOATS(logaddexp2, logaddexp2_of((double)u, (double)v), logaddexp2_of(u, v))
 OF_FLOATS(xlogy, v != v ? v : (u == 0.0f ? 0.0f : u * logf(v)), xlogy_of(u, v))
-OF_ALL(fmax, fmaxf(u, v), fmax(u, v), u > v ? u : v)
-OF_ALL(fmin, fminf(u, v), fmin(u, v), u < v ? u : v)
+/* Of equal operands, zeros of both signs too, the first. */
+OF_ALL(fmax, v > u || u != u ? v : u, v > u || u != u ? v : u, u > v ? u : v)
+OF_ALL(fmin, v < u || u != u ? v : u, v < u || u != u ? v : u, u < v ? u : v)
 OF_ALL(heaviside, u == 0.0f ? v : (float)(u > 0.0f), u == 0.0 ? v : (double)(u > 0.0), u == 0 ? v : u > 0)
 OF_INTS(gcd, gcd_of(u, v))
 OF_INTS(lcm, lcm_of(u, v))
@@ -227,10 +230,32 @@ OF_INTS(lcm, lcm_of(u, v))
 #define TWO_BOOL(name) PORT_BOOL_ROW(#name, "ref", 0, port_binary_check, name##_run)
 
 const port_kernel_row port_special_rows[] = {
-    ONE(acosh), ONE(asinh), ONE(atanh), ONE(erfc), ONE(erfinv), ONE(lgamma), ONE(digamma), ONE(i0), ONE(sinc),
-    TWO(copysign), TWO(hypot), PORT_ROW("nextafter", PORT_F32, "ref", 0, port_binary_check, nextafter_run),
-    PORT_ROW("nextafter", PORT_F64, "ref", 0, port_binary_check, nextafter_run), TWO(logaddexp), TWO(logaddexp2), TWO(xlogy),
-    TWO(fmax), TWO_INTS(fmax), TWO_BOOL(fmax), TWO(fmin), TWO_INTS(fmin), TWO_BOOL(fmin),
-    TWO(heaviside), TWO_INTS(heaviside), TWO_BOOL(heaviside), TWO_INTS(gcd), TWO_INTS(lcm),
+    ONE(acosh),
+    ONE(asinh),
+    ONE(atanh),
+    ONE(erfc),
+    ONE(erfinv),
+    ONE(lgamma),
+    ONE(digamma),
+    ONE(i0),
+    ONE(sinc),
+    TWO(copysign),
+    TWO(hypot),
+    PORT_ROW("nextafter", PORT_F32, "ref", 0, port_binary_check, nextafter_run),
+    PORT_ROW("nextafter", PORT_F64, "ref", 0, port_binary_check, nextafter_run),
+    TWO(logaddexp),
+    TWO(logaddexp2),
+    TWO(xlogy),
+    TWO(fmax),
+    TWO_INTS(fmax),
+    TWO_BOOL(fmax),
+    TWO(fmin),
+    TWO_INTS(fmin),
+    TWO_BOOL(fmin),
+    TWO(heaviside),
+    TWO_INTS(heaviside),
+    TWO_BOOL(heaviside),
+    TWO_INTS(gcd),
+    TWO_INTS(lcm),
     {.op = NULL},
 };

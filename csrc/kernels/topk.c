@@ -1,9 +1,10 @@
 /* topk.c -- the k greatest (or smallest) elements of each row and their places; with k = n and stable, a sort.
  *
- * Equal elements: a stable sort keeps their order. The reference's topk does not: it selects and sorts with its C++ library
- * (libstdc++), whose algorithms are restated here step for step, because what they do to equal elements is what is seen. So is the order of
- * elements that were asked for unsorted.
- * Source: at::native topk_impl_loop, sort (BSD-3-Clause; restated); Musser, Introspective sorting and selection algorithms (1997).
+ * Equal elements: a stable sort keeps their order. The reference's topk and plain sort do not: they select and sort
+ * with its C++ library (libstdc++), whose algorithms are restated here step for step, because what they do to equal
+ * elements is what is seen. So is the order of elements that were asked for unsorted.
+ * Source: at::native topk_impl_loop, sort (BSD-3-Clause; restated); Musser, Introspective sorting and selection
+ * algorithms (1997).
  * NaN is greatest. */
 #include "loops.h"
 
@@ -60,7 +61,8 @@ swap_places(int64_t *order, int64_t a, int64_t b)
     order[b] = place;
 }
 
-/* Puts `value` into the heap order[first..first+n) whose place `hole` is free: down to a leaf along the later children, then up again. */
+/* Puts `value` into the heap order[first..first+n) whose place `hole` is free: down to a leaf along the later children,
+ * then up again. */
 static void
 fill_hole(const sort_row *row, int64_t first, int64_t hole, int64_t n, int64_t value)
 {
@@ -119,7 +121,8 @@ insertion_sort(const sort_row *row, int64_t first, int64_t last)
     }
 }
 
-/* Parts order[first..last) in two by the median of three, which goes to the front first; returns where the second part begins. */
+/* Parts order[first..last) in two by the median of three, which goes to the front first; returns where the second part
+ * begins. */
 static int64_t
 partition(const sort_row *row, int64_t first, int64_t last)
 {
@@ -167,7 +170,8 @@ select_nth(const sort_row *row, int64_t nth)
     insertion_sort(row, first, last);
 }
 
-/* Parts of at most 16 are left for the insertions that come after. Its own calls go to the later parts: their depth is bounded by `depth`. */
+/* Parts of at most 16 are left for the insertions that come after. Its own calls go to the later parts: their depth is
+ * bounded by `depth`. */
 static void
 sort_roughly(const sort_row *row, int64_t first, int64_t last, int depth)
 {
@@ -182,21 +186,31 @@ sort_roughly(const sort_row *row, int64_t first, int64_t last, int depth)
     }
 }
 
-/* The first k, in order if `sorted`. */
 static void
-take_first(const sort_row *row, int64_t k, bool sorted)
+sort_range(const sort_row *row, int64_t last)
+{
+    sort_roughly(row, 0, last, twice_log2(last));
+    insertion_sort(row, 0, last);
+}
+
+/* The first k, in order if `sorted`; PORT_TOPK_SORT: all, without a selection before. */
+static void
+take_first(const sort_row *row, int64_t k, port_topk_order how)
 {
     for (int64_t i = 0; i < row->n; i++) {
         row->order[i] = i;
+    }
+    if (how == PORT_TOPK_SORT) {
+        sort_range(row, row->n);
+        return;
     }
     if (k <= row->n / 64) {
         partial_sort(row, 0, k, row->n);
         return;
     }
     select_nth(row, k - 1);
-    if (sorted) {
-        sort_roughly(row, 0, k - 1, twice_log2(k - 1));
-        insertion_sort(row, 0, k - 1);
+    if (how == PORT_TOPK_ORDERED) {
+        sort_range(row, k - 1);
     }
 }
 
@@ -207,8 +221,9 @@ topk_check(const port_kernel_call *call, port_error *err)
 {
     const port_topk_params *p = call->params;
     const port_view *x = call->in[0], *y = call->out[0], *places = call->out[1];
-    if (p == NULL || x->ndim != 2 || y->ndim != 2 || places->ndim != 2 || y->shape[1] > x->shape[1] || y->shape[0] != x->shape[0] ||
-        places->shape[0] != y->shape[0] || places->shape[1] != y->shape[1]) {
+    if (p == NULL || x->ndim != 2 || y->ndim != 2 || places->ndim != 2 || y->shape[1] > x->shape[1] ||
+        y->shape[0] != x->shape[0] || places->shape[0] != y->shape[0] || places->shape[1] != y->shape[1] ||
+        (p->order >= PORT_TOPK_SORT && y->shape[1] != x->shape[1])) {
         return port_fail(err, PORT_E_SHAPE, "topk: expected rows of x, values and places of the same number");
     }
     return y->dtype == x->dtype && places->dtype == PORT_I64
@@ -229,8 +244,13 @@ topk_run(const port_kernel_call *call)
     const port_topk_params *p = call->params;
     const port_view *x = call->in[0], *y = call->out[0], *places = call->out[1];
     int64_t n = x->shape[1], bytes = (int64_t)port_dtype_size(x->dtype);
-    sort_row row = {.n = n, .descending = p->largest, .is_float = port_dtype_is_float(x->dtype), .f64 = call->scratch,
-                    .i64 = call->scratch, .order = (int64_t *)call->scratch + n, .space = (int64_t *)call->scratch + 2 * n};
+    sort_row row = {.n = n,
+                    .descending = p->largest,
+                    .is_float = port_dtype_is_float(x->dtype),
+                    .f64 = call->scratch,
+                    .i64 = call->scratch,
+                    .order = (int64_t *)call->scratch + n,
+                    .space = (int64_t *)call->scratch + 2 * n};
     for (int64_t r = 0; r < x->shape[0]; r++) {
         const char *from = (const char *)x->data + r * x->strides[0] * bytes;
         if (row.is_float) {
@@ -239,14 +259,14 @@ topk_run(const port_kernel_call *call)
             port_load_i64(x->dtype, from, x->strides[1] * bytes, n, row.i64);
         }
         int64_t taken = y->shape[1];
-        if (p->stable) {
+        if (p->order == PORT_TOPK_STABLE) {
             sort_by_merging(&row);
         } else if (taken > 0) {
-            take_first(&row, taken, p->sorted);
+            take_first(&row, taken, p->order);
         }
         for (int64_t k = 0; k < y->shape[1]; k++) {
-            memcpy((char *)y->data + (r * y->strides[0] + k * y->strides[1]) * bytes, from + row.order[k] * x->strides[1] * bytes,
-                   (size_t)bytes);
+            memcpy((char *)y->data + (r * y->strides[0] + k * y->strides[1]) * bytes,
+                   from + row.order[k] * x->strides[1] * bytes, (size_t)bytes);
             ((int64_t *)places->data)[r * places->strides[0] + k * places->strides[1]] = row.order[k];
         }
     }

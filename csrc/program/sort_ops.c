@@ -1,5 +1,5 @@
 /* sort_ops.c -- ops about the order of elements: topk, sort, argsort, aminmax, searchsorted, bucketize.
- * Equal elements, and what topk need not sort, come in the reference's order from topk; the others keep equal elements as they were. */
+ * Equal elements, and what topk need not sort, come in the reference's order; a stable sort keeps them as they were. */
 #include "exec.h"
 
 port_status
@@ -20,7 +20,8 @@ tensor_as_rows(op_call *call, const port_tensor *x, int32_t d, port_tensor **row
         n = moved->shape[x->ndim - 1] = x->shape[d];
         moved->strides[x->ndim - 1] = x->strides[d];
     }
-    if ((status = tensor_contiguous(call, moved, &dense)) != PORT_OK || (status = tensor_alias(call, dense, rows)) != PORT_OK) {
+    if ((status = tensor_contiguous(call, moved, &dense)) != PORT_OK ||
+        (status = tensor_alias(call, dense, rows)) != PORT_OK) {
         return status;
     }
     int64_t elems = tensor_elems(dense);
@@ -59,11 +60,11 @@ emit_rows(op_call *call, const port_tensor *rows, const port_tensor *x, int32_t 
 }
 
 static port_status
-sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool largest, bool sorted, bool values)
+sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool largest, port_topk_order how, bool values)
 {
     int32_t d;
     port_tensor *rows, *taken, *order;
-    port_topk_params params = {largest, k < 0, sorted};
+    port_topk_params params = {largest, how};
     port_status status = wrap_dim(call, dim, x->ndim, &d);
     if (status != PORT_OK || (status = tensor_as_rows(call, x, d, &rows)) != PORT_OK) {
         return status;
@@ -71,7 +72,8 @@ sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool larg
     bool all = k < 0;
     k = all ? rows->shape[1] : k;
     if (k > rows->shape[1]) {
-        return fail_op(call, PORT_E_VALUE, "the %lld greatest of %lld elements", (long long)k, (long long)rows->shape[1]);
+        return fail_op(call, PORT_E_VALUE, "the %lld greatest of %lld elements", (long long)k,
+                       (long long)rows->shape[1]);
     }
     int64_t shape[2] = {rows->shape[0], k};
     if ((status = tensor_new(call, x->dtype, 2, shape, NULL, &taken)) != PORT_OK ||
@@ -93,7 +95,8 @@ run_topk(op_call *call)
     if (k < 0) {
         return fail_op(call, PORT_E_VALUE, "the %lld greatest elements", (long long)k);
     }
-    return sort_rows(call, arg_tensor(call, 0), arg_int(call, 2), k, arg_bool(call, 3), arg_bool(call, 4), true);
+    return sort_rows(call, arg_tensor(call, 0), arg_int(call, 2), k, arg_bool(call, 3),
+                     arg_bool(call, 4) ? PORT_TOPK_ORDERED : PORT_TOPK_ANY, true);
 }
 
 /* sort(self, dim, descending), argsort; the stable forms have `stable` before. */
@@ -101,11 +104,14 @@ static port_status
 run_sort(op_call *call)
 {
     int32_t first = strstr(call->row->name, "stable") != NULL ? 2 : 1;
+    bool stable = first == 2 && arg_given(call, 1) && arg_bool(call, 1);
     bool places_only = strncmp(call->row->name, "argsort", 7) == 0;
-    return sort_rows(call, arg_tensor(call, 0), arg_int(call, first), -1, arg_bool(call, first + 1), true, !places_only);
+    return sort_rows(call, arg_tensor(call, 0), arg_int(call, first), -1, arg_bool(call, first + 1),
+                     stable ? PORT_TOPK_STABLE : PORT_TOPK_SORT, !places_only);
 }
 
-/* searchsorted.Tensor(sorted_sequence, self), bucketize.Tensor(self, boundaries): how many boundaries stand before each element. */
+/* searchsorted.Tensor(sorted_sequence, self), bucketize.Tensor(self, boundaries): how many boundaries stand before each
+ * element. */
 static port_status
 run_search(op_call *call)
 {
@@ -146,8 +152,9 @@ const op_row op_sort_rows[] = {
     {"sort.stable", "T self, *, B? stable, I dim=-1, B descending=False", run_sort, "topk", 0, 0},
     {"argsort", "T self, I dim=-1, B descending=False", run_sort, "topk", 0, 0},
     {"argsort.stable", "T self, *, B stable, I dim=-1, B descending=False", run_sort, "topk", 0, 0},
-    {"searchsorted.Tensor", "T sorted_sequence, T self, *, B out_int32=False, B right=False, s? side=None, T? sorter=None", run_search,
-     NULL, 0, 0},
+    {"searchsorted.Tensor",
+     "T sorted_sequence, T self, *, B out_int32=False, B right=False, s? side=None, T? sorter=None", run_search, NULL,
+     0, 0},
     {"bucketize.Tensor", "T self, T boundaries, *, B out_int32=False, B right=False", run_search, NULL, 0, 0},
     {.name = NULL},
 };

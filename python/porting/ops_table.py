@@ -101,22 +101,19 @@ for _name in ("exp", "log", "sin", "cos", "tanh", "erf", "sqrt"):
 for _name in ("acosh", "asinh", "atanh", "erfc", "erfinv", "lgamma", "digamma", "i0", "sinc", "hypot", "logaddexp", "logaddexp2", "xlogy"):
     LABELS[_name] = {"F32": Label("BOUND", 16, 1e-06), "F64": Label("BOUND", 64, 1e-13), "BF16": Label("BOUND", 2, 1e-06), "F16": Label("BOUND", 2, 1e-06)}
 
-for _name in ("fmax", "fmin"):
-    LABELS[_name] = {_dtype: Label("BOUND", 1) for _dtype in ("F32", "F64", "BF16", "F16")}  # which of -0 and 0
-
 # Ops without a kernel of their own: formulas over other ops (csrc/program/composed_ops.c) and handlers that compute by themselves. tests/program demands it.
 NEAR = Label("BOUND", 32, 4e-06)
 HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf isneginf signbit count_nonzero equal allclose frac sgn nan_to_num hardshrink threshold
     _prelu_kernel trace cummax cummin kthvalue median nanmedian mode _unique2 unique_dim unique_consecutive bincount histc slice_scatter
     select_scatter diagonal_scatter as_strided_scatter pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle rot90 diag_embed block_diag take
     _shape_as_tensor adaptive_max_pool2d adaptive_max_pool3d max_unpool2d max_unpool3d _pack_padded_sequence _upsample_nearest_exact1d
-    _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm""".split()}
+    _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm fmax fmin""".split()}
 HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu logit round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
     binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp mv dot vdot addmv addr addbmm
     linalg_cross _cdist_forward _euclidean_dist conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce grid_sampler_3d _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa _native_batch_norm_legit _batch_norm_with_update mkldnn_rnn_layer _embedding_bag _embedding_bag_forward_only
     _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle _fft_r2c _fft_c2c
-    _fft_c2r acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy fmax fmin""".split()}
+    _fft_c2r acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy""".split()}
 
 # Variants that compute something else on purpose; they are never chosen by themselves. Distances over [1, 4) on AMD Zen 4 (bench/rsqrt.py); the
 # approximation of other makers' CPUs is up to 1.5 * 2^-12 = 6144 ulp off.

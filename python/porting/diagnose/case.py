@@ -19,8 +19,6 @@ import numpy as np
 
 from .. import _core
 from ..widening import widen_array, widen_value, widened
-from . import hosted
-from .primitive import decomposed
 
 Array = np.ndarray
 SLOW_S = 0.02
@@ -96,17 +94,13 @@ VIEWS = {
 
 @dataclass
 class Compiled:
-    """A parsed program. given : (value, its number) of what it is fed with; fetched : of what it makes that is wanted; passed : wanted values that it is given.
-
-    stages : parts that are run one after the other, if it has ops that C does not run; `passed` is then all that is wanted.
-    """
+    """A parsed program. given : (value, its number) of what it is fed with; fetched : of what it makes that is wanted; passed : wanted values that it is given."""
 
     program: Any
     num_ops: int
     given: list[tuple[int, int]]
     fetched: list[tuple[int, int]]
     passed: list[int]
-    stages: list[Compiled | Op] = field(default_factory=list)
 
 
 @dataclass
@@ -217,13 +211,9 @@ class Case:
     # ------------------------------------------------------------ running
 
     def _compile(self, values: list, ops: list[Op], wanted: Sequence[int], wide: bool = False) -> Compiled:
-        if any(op.name in hosted.HOSTED for op in ops):
-            return Compiled(None, len(ops), [], [], list(wanted), self._stages(values, ops, wanted, wide))
         if wide:
             values = [widen_value(v) for v in values]
             ops = [Op(op.name, widened(op.args), widened(op.kwargs), op.outputs, op.result) for op in ops]
-        values = list(values)
-        ops = decomposed(values, ops, Op)
         made, used = set(), set(wanted)
         for op in ops:
             made.update(v for v in op.outputs if v is not None)
@@ -235,25 +225,7 @@ class Case:
         given = [(v, n) for v, n in numbers.items() if v in used and (v not in made or v in self.changed)]
         return Compiled(program, len(ops), given, [(v, numbers[v]) for v in wanted if v in made], [v for v in wanted if v not in made])
 
-    def _stages(self, values: list, ops: list[Op], wanted: Sequence[int], wide: bool) -> list[Compiled | Op]:
-        """A program with ops that C does not run, cut at these."""
-        cuts = [i for i, op in enumerate(ops) if op.name in hosted.HOSTED]
-        stages: list[Compiled | Op] = []
-        for start, end in zip([-1, *cuts], [*cuts, len(ops)]):
-            later = {v for op in ops[end:] for v in op.inputs} | set(wanted)
-            made = dict.fromkeys(v for op in ops[start + 1 : end] for v in op.outputs if v in later)
-            if made:
-                stages.append(self._compile(values, ops[start + 1 : end], list(made), wide))
-            if end < len(ops):
-                stages.append(ops[end])
-        return stages
-
     def _execute(self, compiled: Compiled, feeds: Mapping[int, Array], wide: bool = False) -> dict[int, Array]:
-        if compiled.stages:
-            known = {v: widen_array(a) for v, a in feeds.items()} if wide else dict(feeds)
-            for stage in compiled.stages:
-                known.update({stage.outputs[0]: hosted.run(stage.name, stage.args, stage.kwargs, known)} if isinstance(stage, Op) else self._execute(stage, known, wide))
-            return {v: known[v] for v in compiled.passed if v in known}
         given = {n: widen_array(feeds[v]) if wide else feeds[v] for v, n in compiled.given if v in feeds}
         arrays = compiled.program.run(0, compiled.num_ops, given, [n for _, n in compiled.fetched], **self.profile)
         result = dict(zip((v for v, _ in compiled.fetched), arrays, strict=True))

@@ -9,11 +9,11 @@ import numpy as np
 from .. import program as programs
 from ..profiles import AS_CAPTURED, settings
 from ..providers import use_provider
+from .. import _core
 from .._core import PortingError, ShapeError
 from ..port import as_array
 from . import Diagnosis, diagnose
 from .case import Case, Op
-from .primitive import can_run
 
 if TYPE_CHECKING:
     from ..capture import Call, Capture
@@ -107,7 +107,7 @@ def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str,
     """The program of the call with its feeds; the port's own inputs replace the captured ones where given."""
     use_provider("auto")
     program, interval, root_call = programs.find_interval(capture, call)
-    missing = {name for name in program.core.missing(interval.begin, interval.end) if not can_run(name)}
+    missing = program.core.missing(interval.begin, interval.end)
     if missing:
         raise programs.UnsupportedError(f"{call.module}: no kernel for {', '.join(sorted(set(missing)))}")
     symbols = dict(zip(program.symbols, program.call_symbols.get(root_call, []), strict=False))
@@ -154,7 +154,7 @@ def case_of_program(program: programs.Program, actual: Any, inputs: Mapping[str,
             feeds[v] = capture.parameters[name] if name in capture.parameters else capture[name]
         else:
             raise PortingError(f"explain: the program of {program.root or 'the root'} needs {name!r}; give it in inputs={'' if v in names else ', or the capture'}")
-    missing = {op[0] for op in program.ops[interval.begin : interval.end] if not can_run(op[0])}
+    missing = {op[0] for op in program.ops[interval.begin : interval.end]}.difference(_core.known_ops())
     if missing:
         raise programs.UnsupportedError(f"{program.root or 'the root'}: no kernel for {', '.join(sorted(missing))}")
     profile = settings(AS_CAPTURED, capture.environment).options if capture is not None else {"provider": "auto"}

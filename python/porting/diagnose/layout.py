@@ -2,15 +2,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from .case import Case, Draft, Op
 from .hypothesis import Hypothesis, edited, generator, overridden
-from .primitive import ints
 from .weights import simple
 
 MOVES = ("transpose", "permute")
+
+
+def ints(arg: Any) -> list[int]:
+    """A list of numbers as a program or Python writes it."""
+    return list(arg["list"] if isinstance(arg, dict) else arg)
 
 
 @generator

@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from .case import VIEWS, Case, Draft, Op
 from .constants import is_number
 from .hypothesis import Hypothesis, edited, generator
-from .primitive import contiguous
 
 OTHER_OP = {
     "add": ("sub", "mul"), "sub": ("add",), "mul": ("add",), "div": ("mul",), "cos": ("sin",), "sin": ("cos",), "amax": ("amin",), "maximum": ("minimum",),
     "minimum": ("maximum",), "bitwise_and": ("bitwise_or",), "bitwise_or": ("bitwise_and",), "ge": ("gt",), "gt": ("ge",), "le": ("lt",), "lt": ("le",),
 }  # fmt: skip
+
+
+def contiguous(shape: list[int]) -> list[int]:
+    """Row-major strides in elements."""
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.insert(0, step)
+        step *= max(n, 1)
+    return strides
 
 
 def same_meta(case: Case, a: int, b: int) -> bool:
