@@ -1,4 +1,5 @@
-/* binary.h -- the loop over elements of two tensors, for families of functions y[i] = f(a[i], b[i]). Private to csrc/kernels/. */
+/* binary.h -- the loop over elements of two tensors, for families of functions y[i] = f(a[i], b[i]). Private to
+ * csrc/kernels/. */
 #ifndef PORT_BINARY_H
 #define PORT_BINARY_H
 
@@ -16,8 +17,8 @@ typedef struct binary_context {
 
 /* a_step, b_step: 1, or 0 where the operand is one number for all n. */
 typedef struct binary_op {
-    void (*f32)(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
-                int64_t b_step, float *y);
+    void (*f32)(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step,
+                const float *b, int64_t b_step, float *y);
     void (*f64)(const binary_context *context, int64_t n, const double *a, const double *b, double *y);
     void (*i64)(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y);
 } binary_op;

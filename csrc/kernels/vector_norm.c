@@ -1,8 +1,9 @@
 /* vector_norm.c -- the norm of a vector, and weights that are scaled to a norm.
  *     vector_norm   of any order over any dimensions (0 counts, infinities are the greatest and the least size): y = (sum |x|^p)^(1/p)
  *     weight_norm   w = v * (g / |v|), the norm taken of each row, or of each column
- * Orders of summation as the reference has them: the 2-norm of a dense row in lanes of 32 bytes (also with avx512), every other
- * norm in order of memory. What its compiler fused differs from loop to loop and was found by trying; nothing is fused under "default".
+ * Orders of summation as the reference has them: the 2-norm of a dense row in lanes of 32 bytes (also with avx512),
+ * every other norm in order of memory. What its compiler fused differs from loop to loop and was found by trying;
+ * nothing is fused under "default".
  * Source: at::native ReduceOpsKernel.cpp, WeightNormKernel.cpp (BSD-3-Clause; restated). */
 #include "loops.h"
 
@@ -21,12 +22,14 @@ vector_norm_check(const port_kernel_call *call, port_error *err)
     for (int32_t d = 0; fits && d < x->ndim; d++) {
         fits = y->shape[d] == ((p->dims >> d & 1u) != 0 ? 1 : x->shape[d]);
     }
-    return fits ? PORT_OK : port_fail(err, PORT_E_SHAPE, "vector_norm: an order that is NaN, or an output that does not fit");
+    return fits ? PORT_OK
+                : port_fail(err, PORT_E_SHAPE, "vector_norm: an order that is NaN, or an output that does not fit");
 }
 
 #define TAKE(sum, size) (order == 1.0 ? (sum) + (size) : ((size) != (size) || (size) > (sum) ? (size) : (sum)))
 
-/* One output from its elements: one after the other, a large one in as many parts as the reference has threads for it. */
+/* One output from its elements: one after the other, a large one in as many parts as the reference has threads for it.
+ * */
 #define NORM(real, absolute, root)                                                                                        \
     static real norm_##real(double order, const real *x, int64_t n, int32_t num_threads)                                  \
     {                                                                                                                     \
@@ -70,7 +73,8 @@ is_rare(double order)
     return order != 1.0 && order != 2.0 && !(isinf(order) && order > 0.0);
 }
 
-/* Whole vectors in lanes, which are added one after the other; of the rest the compiler made one more vector of four products. */
+/* Whole vectors in lanes, which are added one after the other; of the rest the compiler made one more vector of four
+ * products. */
 static float
 row_norm(const port_kernel_call *call, const float *x, int64_t n)
 {
@@ -140,7 +144,8 @@ vector_norm_run(const port_kernel_call *call)
         } else if (x->dtype == PORT_F64) {
             ((double *)y->data)[to] = norm_double(p->order, call->scratch, n, threads);
         } else {
-            ((float *)y->data)[to] = row ? row_norm(call, call->scratch, n) : norm_float(p->order, call->scratch, n, threads);
+            ((float *)y->data)[to] =
+                row ? row_norm(call, call->scratch, n) : norm_float(p->order, call->scratch, n, threads);
         }
         for (int32_t d = x->ndim - 1; d >= 0 && ++place[d] == y->shape[d]; d--) {
             place[d] = 0;
@@ -165,14 +170,16 @@ weight_norm_check(const port_kernel_call *call, port_error *err)
                 port_view_elems(g) == v->shape[p->rows ? 0 : 1] && port_view_elems(norm) == port_view_elems(g);
     if (!fits || !port_view_is_contiguous(v) || !port_view_is_contiguous(g) || !port_view_is_contiguous(w) ||
         !port_view_is_contiguous(norm)) {
-        return port_fail(err, PORT_E_SHAPE, "weight_norm: expected dense matrices v and w, and one g and one norm for each row or column");
+        return port_fail(err, PORT_E_SHAPE,
+                         "weight_norm: expected dense matrices v and w, and one g and one norm for each row or column");
     }
     return v->dtype == PORT_F32 && g->dtype == PORT_F32 && w->dtype == PORT_F32 && norm->dtype == PORT_F32
                ? PORT_OK
                : port_fail(err, PORT_E_DTYPE, "weight_norm: expected F32");
 }
 
-/* The 2-norm of a row that is shorter than a vector: one after the other; else in lanes that are added by halves (default: in order). */
+/* The 2-norm of a row that is shorter than a vector: one after the other; else in lanes that are added by halves
+ * (default: in order). */
 static float
 halved_row_norm(const port_kernel_call *call, const float *x, int64_t n)
 {

@@ -1,4 +1,5 @@
-/* complex_ops.c -- complex tensors (C64: pairs of F32) beyond views and products: conversions, functions of elements, sums, matrix products.
+/* complex_ops.c -- complex tensors (C64: pairs of F32) beyond views and products: conversions, functions of elements,
+ * sums, matrix products.
  * A conjugate is written out: torch only marks its view, and every op that reads it resolves the mark. */
 #include "compose.h"
 
@@ -53,7 +54,8 @@ tensor_cast_complex(op_call *call, const port_tensor *tensor, port_dtype dtype, 
     const port_tensor *real;
     preserve_strides(tensor, strides);
     port_status status = tensor_cast(call, tensor, PORT_F32, &real);
-    if (status != PORT_OK || (status = tensor_new(call, PORT_C64, tensor->ndim, tensor->shape, strides, &made)) != PORT_OK ||
+    if (status != PORT_OK ||
+        (status = tensor_new(call, PORT_C64, tensor->ndim, tensor->shape, strides, &made)) != PORT_OK ||
         (status = part_of(call, made, 0, &part)) != PORT_OK) {
         return status;
     }
@@ -105,7 +107,9 @@ function_of(const char *name, pair v)
 static bool
 has_function(const char *name)
 {
-    static const char *const known[] = {"neg", "sign", "_conj", "_conj_physical", "conj_physical", "sgn", "exp", "log", "sqrt", "sin", "cos", "tanh", "reciprocal", "square"};
+    static const char *const known[] = {"neg", "sign", "_conj",      "_conj_physical", "conj_physical",
+                                        "sgn", "exp",  "log",        "sqrt",           "sin",
+                                        "cos", "tanh", "reciprocal", "square"};
     for (size_t k = 0; k < sizeof known / sizeof known[0]; k++) {
         if (strcmp(known[k], name) == 0) {
             return true;
@@ -128,7 +132,8 @@ run_complex_unary(op_call *call)
     }
     preserve_strides(x, strides);
     port_status status = tensor_new(call, PORT_C64, x->ndim, x->shape, strides, &dense);
-    if (status != PORT_OK || (status = tensor_new(call, size || angle ? PORT_F32 : PORT_C64, x->ndim, x->shape, strides, &made)) != PORT_OK) {
+    if (status != PORT_OK || (status = tensor_new(call, size || angle ? PORT_F32 : PORT_C64, x->ndim, x->shape, strides,
+                                                  &made)) != PORT_OK) {
         return status;
     }
     port_view to = tensor_view(dense), from = tensor_view(x);
@@ -153,8 +158,11 @@ run_either(op_call *call)
         return run_complex_unary(call);
     }
     if (strcmp(call->row->name, "angle") == 0) {
-        return run_formula(call, "%self: self = _to_copy(self, dtype=F32); c = lt.Scalar(self, 0); y = zeros_like(self); y = masked_fill.Scalar(y, c, 3.14159265358979323846); "
-                                 "n = isnan(self); y = where.self(n, self, y) -> y", NULL, 0);
+        return run_formula(call,
+                           "%self: self = _to_copy(self, dtype=F32); c = lt.Scalar(self, 0); y = zeros_like(self); y = "
+                           "masked_fill.Scalar(y, c, 3.14159265358979323846); "
+                           "n = isnan(self); y = where.self(n, self, y) -> y",
+                           NULL, 0);
     }
     return emit(call, x);
 }
@@ -170,7 +178,8 @@ run_complex(op_call *call)
         return fail_unsupported(call, "%s and %s", port_dtype_name(in[0]->dtype), port_dtype_name(in[1]->dtype));
     }
     port_status status = plan_pointwise(call, (const op_operand[]){{.tensor = in[0]}, {.tensor = in[1]}}, 2, &plan);
-    if (status != PORT_OK || (status = tensor_new(call, PORT_C64, plan.ndim, plan.shape, plan.strides, &made)) != PORT_OK) {
+    if (status != PORT_OK ||
+        (status = tensor_new(call, PORT_C64, plan.ndim, plan.shape, plan.strides, &made)) != PORT_OK) {
         return status;
     }
     for (int32_t k = 0; k < 2; k++) {
@@ -293,7 +302,8 @@ load_field(op_call *call, const port_tensor *x, field *f)
         status = as_pairs(call, x, &pairs);
         x = pairs;
     }
-    if (status != PORT_OK || (status = tensor_cast(call, x, PORT_F64, &wide)) != PORT_OK || (status = tensor_contiguous(call, wide, &wide)) != PORT_OK) {
+    if (status != PORT_OK || (status = tensor_cast(call, x, PORT_F64, &wide)) != PORT_OK ||
+        (status = tensor_contiguous(call, wide, &wide)) != PORT_OK) {
         return status;
     }
     const double *from = (const double *)tensor_view(wide).data;
@@ -353,7 +363,8 @@ transform_dim(op_call *call, field *f, int32_t d, bool forward)
     for (int32_t pass = 0; status == PORT_OK && pass < 2; pass++) {
         for (int64_t i = 0; i < count; i++) { /* dimension d last, and back */
             int64_t at = (i / (n * inner) * inner + i % inner) * n + i / inner % n;
-            double *from = pass == 0 ? f->pairs + 2 * i : rows + 2 * at, *to = pass == 0 ? rows + 2 * at : f->pairs + 2 * i;
+            double *from = pass == 0 ? f->pairs + 2 * i : rows + 2 * at,
+                   *to = pass == 0 ? rows + 2 * at : f->pairs + 2 * i;
             to[0] = from[0];
             to[1] = from[1];
         }
@@ -362,9 +373,11 @@ transform_dim(op_call *call, field *f, int32_t d, bool forward)
     return status;
 }
 
-/* The strides of torch's result: the other dimensions by their strides in x, outermost first, then those that are transformed. */
+/* The strides of torch's result: the other dimensions by their strides in x, outermost first, then those that are
+ * transformed. */
 static void
-spectrum_strides(int32_t ndim, const int64_t *shape, const int64_t *x_strides, const int32_t *dims, int64_t num_dims, int64_t *strides)
+spectrum_strides(int32_t ndim, const int64_t *shape, const int64_t *x_strides, const int32_t *dims, int64_t num_dims,
+                 int64_t *strides)
 {
     int32_t order[PORT_MAX_NDIM], count = 0;
     uint32_t transformed = 0;
@@ -408,7 +421,8 @@ sort_dims(const int64_t *x_strides, int32_t *dims, int64_t count)
 
 /* How torch's result lies: a transform to real numbers of several dimensions is two transforms. */
 static void
-result_strides(const port_tensor *x, const field *f, const int32_t *given, int64_t num_dims, bool r2c, bool c2r, int64_t *strides)
+result_strides(const port_tensor *x, const field *f, const int32_t *given, int64_t num_dims, bool r2c, bool c2r,
+               int64_t *strides)
 {
     int32_t dims[PORT_MAX_NDIM];
     int64_t between[PORT_MAX_NDIM], last = c2r ? num_dims - 1 : num_dims;
@@ -430,13 +444,16 @@ static port_status
 run_fft(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0);
-    bool r2c = strcmp(call->row->name, "_fft_r2c") == 0, c2r = strcmp(call->row->name, "_fft_c2r") == 0, forward = r2c || (!c2r && arg_bool(call, 3));
+    bool r2c = strcmp(call->row->name, "_fft_r2c") == 0, c2r = strcmp(call->row->name, "_fft_c2r") == 0,
+         forward = r2c || (!c2r && arg_bool(call, 3));
     int64_t num_dims = arg_len(call, 1), normalization = arg_int(call, 2), points = 1;
     int32_t dims[PORT_MAX_NDIM];
     uint32_t seen = 0;
     field f;
-    if ((r2c ? x->dtype != PORT_F32 : x->dtype != PORT_C64) || num_dims < 1 || num_dims > x->ndim || normalization < 0 || normalization > 2) {
-        return fail_unsupported(call, "%lld dimensions of %d of %s", (long long)num_dims, x->ndim, port_dtype_name(x->dtype));
+    if ((r2c ? x->dtype != PORT_F32 : x->dtype != PORT_C64) || num_dims < 1 || num_dims > x->ndim ||
+        normalization < 0 || normalization > 2) {
+        return fail_unsupported(call, "%lld dimensions of %d of %s", (long long)num_dims, x->ndim,
+                                port_dtype_name(x->dtype));
     }
     port_status status = load_field(call, x, &f);
     for (int64_t k = 0; status == PORT_OK && k < num_dims; k++) {
@@ -448,9 +465,11 @@ run_fft(op_call *call)
     }
     int64_t last_size = status == PORT_OK ? (c2r ? arg_int(call, 3) : x->shape[dims[num_dims - 1]]) : 0;
     if (status != PORT_OK || last_size < 1 || last_size > INT32_MAX) {
-        return status != PORT_OK ? status : fail_op(call, PORT_E_VALUE, "a spectrum of %lld points", (long long)last_size);
+        return status != PORT_OK ? status
+                                 : fail_op(call, PORT_E_VALUE, "a spectrum of %lld points", (long long)last_size);
     }
-    for (int64_t k = 0; status == PORT_OK && k < num_dims; k++) { /* the one between real and complex is last, and is the first of r2c */
+    for (int64_t k = 0; status == PORT_OK && k < num_dims;
+         k++) { /* the one between real and complex is last, and is the first of r2c */
         int32_t d = dims[r2c ? num_dims - 1 - k : k];
         bool half = c2r && k == num_dims - 1;
         if (half) {
@@ -463,7 +482,8 @@ run_fft(op_call *call)
         status = resize_field(call, &f, dims[num_dims - 1], last_size / 2 + 1, false);
     }
     port_tensor *made;
-    if (status != PORT_OK || (status = tensor_new(call, c2r ? PORT_F32 : PORT_C64, f.ndim, f.shape, NULL, &made)) != PORT_OK) {
+    if (status != PORT_OK ||
+        (status = tensor_new(call, c2r ? PORT_F32 : PORT_C64, f.ndim, f.shape, NULL, &made)) != PORT_OK) {
         return status;
     }
     double scale = normalization == 0 ? 1.0 : (normalization == 1 ? 1.0 / sqrt((double)points) : 1.0 / (double)points);

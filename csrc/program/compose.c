@@ -1,11 +1,13 @@
-/* compose.c -- ops that torch itself makes of other ops: a row's formula is run, statement by statement, by the handlers there are.
+/* compose.c -- ops that torch itself makes of other ops: a row's formula is run, statement by statement, by the
+ * handlers there are.
  *
  * A formula is statements, then the results:
  *     "m = amax(self, dim, true); e = exp(sub.Tensor(self, m)) ... -> y"
- * A statement is `names = op(arguments)`; calls do not nest. An argument is the name of one of the op's arguments or of an
- * earlier result, a number, true, false, None, a list [..], 'text', or x.dtype; `key=` names it. A later statement may give a name
- * anew. Before a statement stand conditions under which it runs: `?name:` that argument was given (not None, false or empty),
- * `!name:` it was not, `?name=2:` it is that number (`!name=2:` another), `%name:` it is a tensor of integers or BOOL, `~name:` it is not.
+ * A statement is `names = op(arguments)`; calls do not nest. An argument is the name of one of the op's arguments or
+ * of an earlier result, a number, true, false, None, a list [..], 'text', or x.dtype; `key=` names it. A later
+ * statement may give a name anew. Before a statement stand conditions under which it runs: `?name:` that argument was
+ * given (not None, false or empty), `!name:` it was not, `?name=2:` it is that number (`!name=2:` another), `%name:`
+ * it is a tensor of integers or BOOL, `~name:` it is not.
  * A formula that begins with ^ computes halves in F32 and rounds its results once, as torch's kernels of one loop do.
  *
  * Formulas are part of the program text: they are not checked more than is needed to find a mistake in the tests. */
@@ -163,11 +165,16 @@ read_named(scope *s, port_arg *arg)
     static const struct {
         const char *name;
         port_arg arg;
-    } words[] = {{"true", {.kind = PORT_ARG_BOOL, .i = 1, .d = 1.0}}, {"false", {.kind = PORT_ARG_BOOL}}, {"None", {.kind = PORT_ARG_NONE}},
+    } words[] = {{"true", {.kind = PORT_ARG_BOOL, .i = 1, .d = 1.0}},
+                 {"false", {.kind = PORT_ARG_BOOL}},
+                 {"None", {.kind = PORT_ARG_NONE}},
                  {"inf", {.kind = PORT_ARG_FLOAT, .d = (double)INFINITY}},
-                 {"F32", {.kind = PORT_ARG_DTYPE, .i = PORT_F32}}, {"F64", {.kind = PORT_ARG_DTYPE, .i = PORT_F64}},
-                 {"I64", {.kind = PORT_ARG_DTYPE, .i = PORT_I64}}, {"I32", {.kind = PORT_ARG_DTYPE, .i = PORT_I32}},
-                 {"U8", {.kind = PORT_ARG_DTYPE, .i = PORT_U8}}, {"BOOL", {.kind = PORT_ARG_DTYPE, .i = PORT_BOOL}}};
+                 {"F32", {.kind = PORT_ARG_DTYPE, .i = PORT_F32}},
+                 {"F64", {.kind = PORT_ARG_DTYPE, .i = PORT_F64}},
+                 {"I64", {.kind = PORT_ARG_DTYPE, .i = PORT_I64}},
+                 {"I32", {.kind = PORT_ARG_DTYPE, .i = PORT_I32}},
+                 {"U8", {.kind = PORT_ARG_DTYPE, .i = PORT_U8}},
+                 {"BOOL", {.kind = PORT_ARG_DTYPE, .i = PORT_BOOL}}};
     for (size_t k = 0; k < sizeof words / sizeof words[0]; k++) {
         if (strcmp(words[k].name, name) == 0) {
             *arg = words[k].arg;
@@ -186,7 +193,9 @@ read_arg(scope *s, port_arg *arg)
         return read_list(s, arg);
     }
     if (accept(s, '\'')) {
-        const char *text = strncmp(s->at, "tanh'", 5) == 0 ? "tanh" : strncmp(s->at, "floor'", 6) == 0 ? "floor" : "trunc";
+        const char *text = strncmp(s->at, "tanh'", 5) == 0    ? "tanh"
+                           : strncmp(s->at, "floor'", 6) == 0 ? "floor"
+                                                              : "trunc";
         s->at = strchr(s->at, '\'') + 1;
         *arg = (port_arg){.kind = PORT_ARG_STRING, .text = text};
         return PORT_OK;
@@ -194,7 +203,8 @@ read_arg(scope *s, port_arg *arg)
     if (*s->at == '-' || isdigit((unsigned char)*s->at)) {
         char *end;
         double value = strtod(s->at, &end);
-        bool is_float = memchr(s->at, '.', (size_t)(end - s->at)) != NULL || memchr(s->at, 'e', (size_t)(end - s->at)) != NULL;
+        bool is_float =
+            memchr(s->at, '.', (size_t)(end - s->at)) != NULL || memchr(s->at, 'e', (size_t)(end - s->at)) != NULL;
         bool infinite = value - value != 0.0;
         s->at = end;
         *arg = (port_arg){.kind = is_float || infinite ? PORT_ARG_FLOAT : PORT_ARG_INT, .i = infinite ? 0 : (int64_t)value, .d = value};
@@ -220,12 +230,16 @@ read_key(scope *s, char *key)
 /* ------------------------------------------------------------------ statements */
 
 static port_status
-run_inner(scope *s, const char *op, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named,
-          char targets[][NAME_BYTES], int32_t num_targets)
+run_inner(scope *s, const char *op, const port_arg *args, size_t num_args, const port_named_arg *named,
+          size_t num_named, char targets[][NAME_BYTES], int32_t num_targets)
 {
     char name[NAME_BYTES + 16];
     snprintf(name, sizeof name, "aten.%s%s", op, strchr(op, '.') == NULL ? ".default" : "");
-    op_call inner = {.name = name, .values = s->tensors, .num_values = s->num_tensors, .options = s->call->options, .err = s->call->err};
+    op_call inner = {.name = name,
+                     .values = s->tensors,
+                     .num_values = s->num_tensors,
+                     .options = s->call->options,
+                     .err = s->call->err};
     port_status status = op_call_run(&inner, args, num_args, named, num_named);
     for (int32_t k = 0; status == PORT_OK && k < num_targets; k++) {
         status = (size_t)k < inner.num_out ? define_tensor(s, targets[k], &inner.out[k]) : mistake(s, "results");
@@ -289,7 +303,8 @@ holds(const scope *s, char kind, const port_arg *arg)
     if (kind == '?' || kind == '!') {
         return is_given(arg) == (kind == '?');
     }
-    bool whole = arg->kind == PORT_ARG_TENSOR && !dtype_is_float(s->tensors[arg->i]->dtype) && s->tensors[arg->i]->dtype != PORT_C64;
+    bool whole = arg->kind == PORT_ARG_TENSOR && !dtype_is_float(s->tensors[arg->i]->dtype) &&
+                 s->tensors[arg->i]->dtype != PORT_C64;
     return whole == (kind == '%');
 }
 

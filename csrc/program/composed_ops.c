@@ -1,5 +1,6 @@
-/* composed_ops.c -- ops as formulas over other ops (compose.c). Where torch makes the op of others the formula names the same in the
- * same order, and the bits are the same; where torch has one loop for it, roundings may differ, and the op's label says so. */
+/* composed_ops.c -- ops as formulas over other ops (compose.c). Where torch makes the op of others the formula names
+ * the same in the same order, and the bits are the same; where torch has one loop for it, roundings may differ, and
+ * the op's label says so. */
 #include "compose.h"
 
 #define FORMULA(NAME, SIGNATURE, TEXT) {NAME, SIGNATURE, run_composed, TEXT, MODE_SAME, 0}
@@ -8,24 +9,29 @@
 #define REDUCED(NAME) "?reduction=1: " NAME " = mean(" NAME "); ?reduction=2: " NAME " = sum(" NAME ") -> " NAME
 #define LOSS(NAME, MORE, TEXT) FORMULA(NAME, "T self, T target, " MORE, TEXT REDUCED("l"))
 #define BETA_ALPHA ", *, S beta=1, S alpha=1"
-#define PLUS_SELF(PRODUCT)                                                                                            \
-    PRODUCT "!alpha=1: p = mul.Scalar(p, alpha); "                                                                    \
-            "?beta=0: y = alias(p); !beta=0: s = alias(self); !beta=0: !beta=1: s = mul.Scalar(s, beta); !beta=0: y = add.Tensor(s, p) -> y"
+#define PLUS_SELF(PRODUCT)                                                                                             \
+    PRODUCT "!alpha=1: p = mul.Scalar(p, alpha); "                                                                     \
+            "?beta=0: y = alias(p); !beta=0: s = alias(self); !beta=0: !beta=1: s = mul.Scalar(s, beta); !beta=0: y "  \
+            "= add.Tensor(s, p) -> y"
 
 const op_row op_composed_rows[] = {
     /* what elements are */
     FORMULA("isnan", "T self", "y = ne.Tensor(self, self) -> y"),
-    FORMULA("isinf", "T self", "%self: y = eq.Scalar(self, inf); ~self: a = abs(self); ~self: y = eq.Scalar(a, inf) -> y"),
+    FORMULA("isinf", "T self",
+            "%self: y = eq.Scalar(self, inf); ~self: a = abs(self); ~self: y = eq.Scalar(a, inf) -> y"),
     FORMULA("isposinf", "T self", "y = eq.Scalar(self, inf) -> y"),
     FORMULA("isneginf", "T self", "y = eq.Scalar(self, -inf) -> y"),
-    FORMULA("count_nonzero", "T self, I? dim=None", "n = ne.Scalar(self, 0); !dim: y = sum(n); ?dim: y = sum.dim_IntList(n, [dim]) -> y"),
+    FORMULA("count_nonzero", "T self, I? dim=None",
+            "n = ne.Scalar(self, 0); !dim: y = sum(n); ?dim: y = sum.dim_IntList(n, [dim]) -> y"),
     FORMULA("count_nonzero.dim_IntList", "T self, A dim", "n = ne.Scalar(self, 0); y = sum.dim_IntList(n, dim) -> y"),
     FORMULA("equal", "T self, T other", "e = eq.Tensor(self, other); y = _is_all_true(e) -> y"),
-    FORMULA("allclose", "T self, T other, F rtol=1e-05, F atol=1e-08, B equal_nan=False",
-            "d = sub.Tensor(self, other); d = abs(d); b = abs(other); b = mul.Scalar(b, rtol); b = add.Scalar(b, atol); c = le.Tensor(d, b); "
-            "f = isinf(d); f = logical_not(f); c = logical_and(c, f); e = eq.Tensor(self, other); c = logical_or(c, e); "
-            "?equal_nan: n = isnan(self); ?equal_nan: o = isnan(other); ?equal_nan: n = logical_and(n, o); "
-            "?equal_nan: c = logical_or(c, n); y = _is_all_true(c) -> y"),
+    FORMULA(
+        "allclose", "T self, T other, F rtol=1e-05, F atol=1e-08, B equal_nan=False",
+        "d = sub.Tensor(self, other); d = abs(d); b = abs(other); b = mul.Scalar(b, rtol); b = add.Scalar(b, atol); c "
+        "= le.Tensor(d, b); "
+        "f = isinf(d); f = logical_not(f); c = logical_and(c, f); e = eq.Tensor(self, other); c = logical_or(c, e); "
+        "?equal_nan: n = isnan(self); ?equal_nan: o = isnan(other); ?equal_nan: n = logical_and(n, o); "
+        "?equal_nan: c = logical_or(c, n); y = _is_all_true(c) -> y"),
 
     /* functions of elements */
     FORMULA_("frac", "T self", "t = trunc(self); y = sub.Tensor(self, t) -> y"),
@@ -33,75 +39,104 @@ const op_row op_composed_rows[] = {
     FORMULA_("deg2rad", "T self", "y = mul.Tensor(self, 0.017453292519943295) -> y"),
     FORMULA_("rad2deg", "T self", "y = mul.Tensor(self, 57.29577951308232) -> y"),
     FORMULA("ldexp.Tensor", "T self, T other", "p = pow.Scalar(2.0, other); y = mul.Tensor(self, p) -> y"),
-    {"ldexp_", "T self, T other", run_composed, "p = pow.Scalar(2.0, other); y = mul.Tensor(self, p) -> y", MODE_SAME, OP_WRITES},
-    FORMULA("hardshrink", "T self, S lambd=0.5", "a = abs(self); c = le.Scalar(a, lambd); y = masked_fill.Scalar(self, c, 0) -> y"),
-    FORMULA("softshrink", "T self, S lambd=0.5",
-            "^a = gt.Scalar(self, lambd); m = sub.Scalar(self, lambd); p = add.Scalar(self, lambd); b = lt.Scalar(p, 0); "
-            "z = mul.Scalar(self, 0); y = where.self(b, p, z); y = where.self(a, m, y) -> y"),
-    FORMULA_("threshold", "T self, S threshold, S value", "c = le.Scalar(self, threshold); y = masked_fill.Scalar(self, c, value) -> y"),
-    FORMULA("_prelu_kernel", "T self, T weight", "c = gt.Scalar(self, 0); p = mul.Tensor(weight, self); y = where.self(c, self, p) -> y"),
+    {"ldexp_", "T self, T other", run_composed, "p = pow.Scalar(2.0, other); y = mul.Tensor(self, p) -> y", MODE_SAME,
+     OP_WRITES},
+    FORMULA("hardshrink", "T self, S lambd=0.5",
+            "a = abs(self); c = le.Scalar(a, lambd); y = masked_fill.Scalar(self, c, 0) -> y"),
+    FORMULA(
+        "softshrink", "T self, S lambd=0.5",
+        "^a = gt.Scalar(self, lambd); m = sub.Scalar(self, lambd); p = add.Scalar(self, lambd); b = lt.Scalar(p, 0); "
+        "z = mul.Scalar(self, 0); y = where.self(b, p, z); y = where.self(a, m, y) -> y"),
+    FORMULA_("threshold", "T self, S threshold, S value",
+             "c = le.Scalar(self, threshold); y = masked_fill.Scalar(self, c, value) -> y"),
+    FORMULA("_prelu_kernel", "T self, T weight",
+            "c = gt.Scalar(self, 0); p = mul.Tensor(weight, self); y = where.self(c, self, p) -> y"),
     FORMULA_("logit", "T self, F? eps=None",
-             "^" AS_FLOAT "?eps: e = scalar_tensor(eps, dtype=self.dtype); ?eps: h = rsub.Scalar(e, 1.0); ?eps: self = clamp.Tensor(self, e, h); "
+             "^" AS_FLOAT "?eps: e = scalar_tensor(eps, dtype=self.dtype); ?eps: h = rsub.Scalar(e, 1.0); ?eps: self = "
+                          "clamp.Tensor(self, e, h); "
              "d = rsub.Scalar(self, 1.0); q = div.Tensor(self, d); y = log(q) -> y"),
 
     /* losses */
     LOSS("mse_loss", "I reduction=1", "d = sub.Tensor(self, target); l = mul.Tensor(d, d); "),
     LOSS("smooth_l1_loss", "I reduction=1, F beta=1.0",
-         "d = sub.Tensor(self, target); z = abs(d); h = mul.Scalar(z, 0.5); h = mul.Tensor(h, z); h = div.Scalar(h, beta); "
-         "b = scalar_tensor(beta, dtype=z.dtype); b = mul.Scalar(b, 0.5); f = sub.Tensor(z, b); c = lt.Scalar(z, beta); l = where.self(c, h, f); "),
+         "d = sub.Tensor(self, target); z = abs(d); h = mul.Scalar(z, 0.5); h = mul.Tensor(h, z); h = div.Scalar(h, "
+         "beta); "
+         "b = scalar_tensor(beta, dtype=z.dtype); b = mul.Scalar(b, 0.5); f = sub.Tensor(z, b); c = lt.Scalar(z, "
+         "beta); l = where.self(c, h, f); "),
     LOSS("huber_loss", "I reduction=1, F delta=1.0",
-         "d = sub.Tensor(self, target); z = abs(d); h = mul.Scalar(z, 0.5); h = mul.Tensor(h, z); b = scalar_tensor(delta, dtype=z.dtype); "
-         "b = mul.Scalar(b, 0.5); f = sub.Tensor(z, b); f = mul.Scalar(f, delta); c = le.Scalar(z, delta); l = where.self(c, h, f); "),
+         "d = sub.Tensor(self, target); z = abs(d); h = mul.Scalar(z, 0.5); h = mul.Tensor(h, z); b = "
+         "scalar_tensor(delta, dtype=z.dtype); "
+         "b = mul.Scalar(b, 0.5); f = sub.Tensor(z, b); f = mul.Scalar(f, delta); c = le.Scalar(z, delta); l = "
+         "where.self(c, h, f); "),
     LOSS("soft_margin_loss", "I reduction=1", "n = neg(self); n = mul.Tensor(n, target); e = exp(n); l = log1p(e); "),
     LOSS("binary_cross_entropy", "T? weight=None, I reduction=1",
-         "n = neg(self); a = log1p(n); a = clamp_min(a, -100); t = sub.Scalar(target, 1); a = mul.Tensor(t, a); b = log(self); "
-         "b = clamp_min(b, -100); b = mul.Tensor(target, b); l = sub.Tensor(a, b); ?weight: l = mul.Tensor(l, weight); "),
+         "n = neg(self); a = log1p(n); a = clamp_min(a, -100); t = sub.Scalar(target, 1); a = mul.Tensor(t, a); b = "
+         "log(self); "
+         "b = clamp_min(b, -100); b = mul.Tensor(target, b); l = sub.Tensor(a, b); ?weight: l = mul.Tensor(l, "
+         "weight); "),
     LOSS("binary_cross_entropy_with_logits", "T? weight=None, T? pos_weight=None, I reduction=1",
-         "s, buffer = log_sigmoid_forward(self); ?pos_weight: w = sub.Scalar(pos_weight, 1); ?pos_weight: w = mul.Tensor(w, target); "
-         "?pos_weight: w = add.Scalar(w, 1); ?pos_weight: s = mul.Tensor(s, w); l = rsub.Scalar(target, 1); l = mul.Tensor(l, self); "
+         "s, buffer = log_sigmoid_forward(self); ?pos_weight: w = sub.Scalar(pos_weight, 1); ?pos_weight: w = "
+         "mul.Tensor(w, target); "
+         "?pos_weight: w = add.Scalar(w, 1); ?pos_weight: s = mul.Tensor(s, w); l = rsub.Scalar(target, 1); l = "
+         "mul.Tensor(l, self); "
          "l = sub.Tensor(l, s); ?weight: l = mul.Tensor(l, weight); "),
 
     /* reductions */
     FORMULA("logsumexp", "T self, A dim, B keepdim=False",
-            AS_FLOAT "m = amax(self, dim, true); a = abs(m); i = eq.Scalar(a, inf); m = masked_fill.Scalar(m, i, 0); d = sub.Tensor(self, m); "
-            "e = exp(d); s = sum.dim_IntList(e, dim, keepdim); l = log(s); !keepdim: ?dim: m = squeeze.dims(m, dim); !keepdim: !dim: m = squeeze(m); "
-            "y = add.Tensor(l, m) -> y"),
-    FORMULA("nansum", "T self, A? dim=None, B keepdim=False, *, D? dtype=None",
-            "n = isnan(self); z = masked_fill.Scalar(self, n, 0); y = sum.dim_IntList(z, dim, keepdim, dtype=dtype) -> y"),
+            AS_FLOAT "m = amax(self, dim, true); a = abs(m); i = eq.Scalar(a, inf); m = masked_fill.Scalar(m, i, 0); d "
+                     "= sub.Tensor(self, m); "
+                     "e = exp(d); s = sum.dim_IntList(e, dim, keepdim); l = log(s); !keepdim: ?dim: m = "
+                     "squeeze.dims(m, dim); !keepdim: !dim: m = squeeze(m); "
+                     "y = add.Tensor(l, m) -> y"),
+    FORMULA(
+        "nansum", "T self, A? dim=None, B keepdim=False, *, D? dtype=None",
+        "n = isnan(self); z = masked_fill.Scalar(self, n, 0); y = sum.dim_IntList(z, dim, keepdim, dtype=dtype) -> y"),
     FORMULA("trace", "T self", "d = diagonal(self); y = sum(d) -> y"),
     FORMULA("dist", "T self, T other, S p=2", "d = sub.Tensor(self, other); y = linalg_vector_norm(d, p) -> y"),
     FORMULA("norm.Scalar", "T self, S p=2", "y = linalg_vector_norm(self, p) -> y"),
-    FORMULA("norm.ScalarOpt_dtype", "T self, S? p, *, D dtype", "?p: y = linalg_vector_norm(self, p, dtype=dtype); !p: y = linalg_vector_norm(self, dtype=dtype) -> y"),
-    FORMULA("norm.ScalarOpt_dim", "T self, S? p, A dim, B keepdim=False",
-            "?p: y = linalg_vector_norm(self, p, dim, keepdim); !p: y = linalg_vector_norm(self, 2, dim, keepdim) -> y"),
+    FORMULA("norm.ScalarOpt_dtype", "T self, S? p, *, D dtype",
+            "?p: y = linalg_vector_norm(self, p, dtype=dtype); !p: y = linalg_vector_norm(self, dtype=dtype) -> y"),
+    FORMULA(
+        "norm.ScalarOpt_dim", "T self, S? p, A dim, B keepdim=False",
+        "?p: y = linalg_vector_norm(self, p, dim, keepdim); !p: y = linalg_vector_norm(self, 2, dim, keepdim) -> y"),
     FORMULA("norm.ScalarOpt_dim_dtype", "T self, S? p, A dim, B keepdim=False, *, D dtype",
-            "?p: y = linalg_vector_norm(self, p, dim, keepdim, dtype=dtype); !p: y = linalg_vector_norm(self, 2, dim, keepdim, dtype=dtype) -> y"),
+            "?p: y = linalg_vector_norm(self, p, dim, keepdim, dtype=dtype); !p: y = linalg_vector_norm(self, 2, dim, "
+            "keepdim, dtype=dtype) -> y"),
 
     /* products */
     FORMULA("mv", "T self, T vec", "v = unsqueeze(vec, 1); y = mm(self, v); y = squeeze.dim(y, 1) -> y"),
-    FORMULA("dot", "T self, T tensor", "a = unsqueeze(self, 0); b = unsqueeze(tensor, 1); y = mm(a, b); y = squeeze(y) -> y"),
+    FORMULA("dot", "T self, T tensor",
+            "a = unsqueeze(self, 0); b = unsqueeze(tensor, 1); y = mm(a, b); y = squeeze(y) -> y"),
     FORMULA("vdot", "T self, T other", "y = dot(self, other) -> y"),
     FORMULA_("addmv", "T self, T mat, T vec" BETA_ALPHA, PLUS_SELF("p = mv(mat, vec); ")),
-    FORMULA_("addr", "T self, T vec1, T vec2" BETA_ALPHA, PLUS_SELF("^a = unsqueeze(vec1, 1); p = mul.Tensor(a, vec2); ")),
-    FORMULA_("addbmm", "T self, T batch1, T batch2" BETA_ALPHA, PLUS_SELF("p = bmm(batch1, batch2); p = sum.dim_IntList(p, [0], dtype=self.dtype); ")),
-    FORMULA("linalg_cross", "T self, T other, *, I dim=-1",
-            "a = roll(self, [-1], [dim]); b = roll(other, [-2], [dim]); p = mul.Tensor(a, b); a = roll(self, [-2], [dim]); "
-            "b = roll(other, [-1], [dim]); q = mul.Tensor(a, b); y = sub.Tensor(p, q) -> y"),
-    FORMULA("_cdist_forward", "T x1, T x2, F p, I? compute_mode",
-            "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); y = linalg_vector_norm(d, p, [-1]) -> y"),
-    FORMULA("_euclidean_dist", "T x1, T x2",
-            "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); y = linalg_vector_norm(d, 2, [-1]) -> y"),
+    FORMULA_("addr", "T self, T vec1, T vec2" BETA_ALPHA,
+             PLUS_SELF("^a = unsqueeze(vec1, 1); p = mul.Tensor(a, vec2); ")),
+    FORMULA_("addbmm", "T self, T batch1, T batch2" BETA_ALPHA,
+             PLUS_SELF("p = bmm(batch1, batch2); p = sum.dim_IntList(p, [0], dtype=self.dtype); ")),
+    FORMULA(
+        "linalg_cross", "T self, T other, *, I dim=-1",
+        "a = roll(self, [-1], [dim]); b = roll(other, [-2], [dim]); p = mul.Tensor(a, b); a = roll(self, [-2], [dim]); "
+        "b = roll(other, [-1], [dim]); q = mul.Tensor(a, b); y = sub.Tensor(p, q) -> y"),
+    FORMULA(
+        "_cdist_forward", "T x1, T x2, F p, I? compute_mode",
+        "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); y = linalg_vector_norm(d, p, [-1]) -> y"),
+    FORMULA(
+        "_euclidean_dist", "T x1, T x2",
+        "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); y = linalg_vector_norm(d, 2, [-1]) -> y"),
     FORMULA("conv_tbc", "T self, T weight, T bias, I pad=0",
-            "x = permute(self, [1, 2, 0]); w = permute(weight, [2, 1, 0]); y = convolution(x, w, bias, [1], [pad], [1], false, [0], 1); "
+            "x = permute(self, [1, 2, 0]); w = permute(weight, [2, 1, 0]); y = convolution(x, w, bias, [1], [pad], "
+            "[1], false, [0], 1); "
             "y = permute(y, [2, 0, 1]); y = contiguous(y) -> y"),
-    FORMULA("_int_mm", "T self, T mat2", "a = _to_copy(self, dtype=I32); b = _to_copy(mat2, dtype=I32); y = mm(a, b) -> y"),
+    FORMULA("_int_mm", "T self, T mat2",
+            "a = _to_copy(self, dtype=I32); b = _to_copy(mat2, dtype=I32); y = mm(a, b) -> y"),
     FORMULA("_weight_int8pack_mm", "T self, T mat2, T scales",
             "w = t(mat2); w = _to_copy(w, dtype=self.dtype); y = mm(self, w); y = mul.Tensor(y, scales) -> y"),
 
     /* writing into a copy */
     FORMULA("slice_scatter", "T self, T src, I dim=0, I? start=None, I? end=None, I step=1",
             "y = clone(self); v = slice.Tensor(y, dim, start, end, step); v = copy_(v, src) -> y"),
-    FORMULA("select_scatter", "T self, T src, I dim, I index", "y = clone(self); v = select.int(y, dim, index); v = copy_(v, src) -> y"),
+    FORMULA("select_scatter", "T self, T src, I dim, I index",
+            "y = clone(self); v = select.int(y, dim, index); v = copy_(v, src) -> y"),
     FORMULA("diagonal_scatter", "T self, T src, I offset=0, I dim1=0, I dim2=1",
             "y = clone(self); v = diagonal(y, offset, dim1, dim2); v = copy_(v, src) -> y"),
     FORMULA("as_strided_scatter", "T self, T src, A size, A stride, I? storage_offset=None",

@@ -1,13 +1,14 @@
 /* fuse.c -- trees of pointwise ops, run block by block, so that what passes between them stays in the cache.
  *
- * A group is a tree of pointwise ops: each but the last makes one value that only another op of the group uses. It runs where its last
- * op stands. No op in between changes anything in place, so that its operands are still what they were. A group of a product and what
- * is done to its result (linear and activation) leaves the product whole, whose bits depend on the call, and works in its memory.
+ * A group is a tree of pointwise ops: each but the last makes one value that only another op of the group uses. It
+ * runs where its last op stands. No op in between changes anything in place, so that its operands are still what they
+ * were. A group of a product and what is done to its result (linear and activation) leaves the product whole, whose
+ * bits depend on the call, and works in its memory.
  *
- * The bits are those of the single ops: operands are dense and of one shape, or one number, and then the reference walks them as one
- * row, cut into one range per thread; a block begins at a multiple of two vectors from the beginning of its range, so the
- * vector loop and its rest fall on the same elements. What does not fit that (broadcasts, other strides, few elements)
- * runs op by op, as does a group of which a value inside is asked for. */
+ * The bits are those of the single ops: operands are dense and of one shape, or one number, and then the reference
+ * walks them as one row, cut into one range per thread; a block begins at a multiple of two vectors from the beginning
+ * of its range, so the vector loop and its rest fall on the same elements. What does not fit that (broadcasts, other
+ * strides, few elements) runs op by op, as does a group of which a value inside is asked for. */
 #include "fuse.h"
 
 #define FUSE_BLOCK 16384 /* elements: a multiple of two vectors of any dtype; three f32 operands take 192 KiB */
@@ -40,8 +41,8 @@ is_of(const op_row *row, const op_row *family)
 static bool
 is_pointwise(const op_info *op)
 {
-    return op->row != NULL && !op->in_place && op->num_outputs == 1 && op->outputs[0] >= 0 && op->returned.kind == PORT_ARG_NONE &&
-           is_of(op->row, op_pointwise_rows) && !calls_library(op->row);
+    return op->row != NULL && !op->in_place && op->num_outputs == 1 && op->outputs[0] >= 0 &&
+           op->returned.kind == PORT_ARG_NONE && is_of(op->row, op_pointwise_rows) && !calls_library(op->row);
 }
 
 typedef struct flat_check {
@@ -202,7 +203,8 @@ find_groups(fuse_search *s)
 port_status
 fuse_find(port_program *program, port_error *err)
 {
-    fuse_search s = {.program = program, .ops = program->ops, .num_ops = program->num_ops, .num_values = program->num_values};
+    fuse_search s = {
+        .program = program, .ops = program->ops, .num_ops = program->num_ops, .num_values = program->num_values};
     size_t ops = (size_t)s.num_ops, values = (size_t)s.num_values;
     s.maker = port_alloc(values * sizeof *s.maker);
     s.user = port_alloc(values * sizeof *s.user);
@@ -211,7 +213,8 @@ fuse_find(port_program *program, port_error *err)
     s.group = port_alloc(ops * sizeof *s.group);
     s.groups = port_calloc(ops, sizeof *s.groups);
     port_status status = PORT_OK;
-    if (s.maker == NULL || s.user == NULL || s.users == NULL || s.changes == NULL || s.group == NULL || s.groups == NULL) {
+    if (s.maker == NULL || s.user == NULL || s.users == NULL || s.changes == NULL || s.group == NULL ||
+        s.groups == NULL) {
         status = port_fail(err, PORT_E_NOMEM, "no memory for %lld ops", (long long)s.num_ops);
         port_free(s.groups);
     } else {
@@ -286,7 +289,8 @@ note_operand(int64_t v, void *context)
             return;
         }
     }
-    if (t == NULL || o->count == FUSE_MAX_TENSORS || t->dtype == PORT_C64 || (t->ndim > 0 && !tensor_is_contiguous(t))) {
+    if (t == NULL || o->count == FUSE_MAX_TENSORS || t->dtype == PORT_C64 ||
+        (t->ndim > 0 && !tensor_is_contiguous(t))) {
         o->fits = false;
         return;
     }
@@ -307,8 +311,8 @@ dead_operand(const fuse_operands *o, port_dtype dtype)
     for (int32_t k = 0; k < o->count; k++) {
         const port_tensor *t = o->call->values[o->values[k]];
         uint64_t bytes = (uint64_t)tensor_elems(t) * port_dtype_size(t->dtype);
-        if (t->ndim > 0 && t->dtype == dtype && o->call->last_use[o->values[k]] <= o->call->op_idx && t->buffer->refs == 1 &&
-            t->buffer->memory != NULL && t->buffer->size_bytes == bytes) {
+        if (t->ndim > 0 && t->dtype == dtype && o->call->last_use[o->values[k]] <= o->call->op_idx &&
+            t->buffer->refs == 1 && t->buffer->memory != NULL && t->buffer->size_bytes == bytes) {
             return t;
         }
     }
@@ -347,7 +351,8 @@ run_member(fuse_range *r, int32_t k, port_tensor *target, int64_t n)
     port_status status = op_call_run(&call, op->args, op->num_args, op->named, op->num_named);
     port_dtype recorded = f->program->values[op->outputs[0]].dtype;
     if (status == PORT_OK && (call.num_out != 1 || call.out[0].dtype != recorded || tensor_elems(&call.out[0]) != n)) {
-        status = fail_op(&call, PORT_E_SHAPE, "it came out otherwise than it was recorded, in a chain of %d ops", f->group->num_ops);
+        status = fail_op(&call, PORT_E_SHAPE, "it came out otherwise than it was recorded, in a chain of %d ops",
+                         f->group->num_ops);
     }
     if (status == PORT_OK && target != NULL && call.out[0].buffer != target->buffer) {
         port_view to = tensor_view(target), from = tensor_view(&call.out[0]);

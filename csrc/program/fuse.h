@@ -18,8 +18,8 @@ typedef struct fuse_call {
     port_error *err;
 } fuse_call;
 
-/* Runs a group. *done: `result` holds a reference to the last op's value. Not done and PORT_OK: its operands do not allow it, nothing has
- * happened, and its ops are to be run one by one. Returns: as port_program_run. */
+/* Runs a group. *done: `result` holds a reference to the last op's value. Not done and PORT_OK: its operands do not
+ * allow it, nothing has happened, and its ops are to be run one by one. Returns: as port_program_run. */
 port_status fuse_run(const fuse_call *call, port_tensor *result, bool *done);
 
 #endif /* PORT_FUSE_H */

@@ -1,12 +1,14 @@
-/* rearrange_ops.c -- elements that change places: pixel_shuffle, channel_shuffle, rot90, diagonals and blocks, reading and writing by flat
- * index, overlapping windows added up (col2im), maxima of adaptive windows and their way back (max_unpool). */
+/* rearrange_ops.c -- elements that change places: pixel_shuffle, channel_shuffle, rot90, diagonals and blocks, reading
+ * and writing by flat index, overlapping windows added up (col2im), maxima of adaptive windows and their way back
+ * (max_unpool). */
 #include "compose.h"
 
 #include <math.h>
 
 /* x as it would be with other sizes and strides over the same elements: a copy in the format that x suggests. */
 static port_status
-emit_restrided(op_call *call, const port_tensor *x, int32_t ndim, const int64_t *shape, const int64_t *strides, int32_t out_ndim, const int64_t *out_shape)
+emit_restrided(op_call *call, const port_tensor *x, int32_t ndim, const int64_t *shape, const int64_t *strides,
+               int32_t out_ndim, const int64_t *out_shape)
 {
     port_tensor *made;
     port_status status = tensor_new(call, x->dtype, out_ndim, out_shape, NULL, &made);
@@ -45,12 +47,14 @@ run_pixel_shuffle(op_call *call)
     memcpy(strides, x->strides, sizeof strides);
     memcpy(out, x->shape, sizeof out);
     if (back) {
-        int64_t sizes[5] = {C, r, r, H / r, W / r}, steps[5] = {s[0], s[1], s[2], s[1] * r, s[2] * r}, to[3] = {C * r * r, H / r, W / r};
+        int64_t sizes[5] = {C, r, r, H / r, W / r}, steps[5] = {s[0], s[1], s[2], s[1] * r, s[2] * r},
+                to[3] = {C * r * r, H / r, W / r};
         memcpy(shape + lead, sizes, sizeof sizes);
         memcpy(strides + lead, steps, sizeof steps);
         memcpy(out + lead, to, sizeof to);
     } else {
-        int64_t sizes[5] = {C / r / r, H, r, W, r}, steps[5] = {s[0] * r * r, s[1], s[0] * r, s[2], s[0]}, to[3] = {C / r / r, H * r, W * r};
+        int64_t sizes[5] = {C / r / r, H, r, W, r}, steps[5] = {s[0] * r * r, s[1], s[0] * r, s[2], s[0]},
+                to[3] = {C / r / r, H * r, W * r};
         memcpy(shape + lead, sizes, sizeof sizes);
         memcpy(strides + lead, steps, sizeof steps);
         memcpy(out + lead, to, sizeof to);
@@ -89,8 +93,9 @@ run_rot90(op_call *call)
     }
     const port_named_arg extra[2] = {{"d0", {.kind = PORT_ARG_INT, .i = given ? arg_int_at(call, 2, 0) : 0}},
                                      {"d1", {.kind = PORT_ARG_INT, .i = given ? arg_int_at(call, 2, 1) : 1}}};
-    static const char *const formulas[4] = {"y = clone(self) -> y", "y = flip(self, [d1]); y = transpose.int(y, d0, d1) -> y", "y = flip(self, [d0, d1]) -> y",
-                                            "y = flip(self, [d0]); y = transpose.int(y, d0, d1) -> y"};
+    static const char *const formulas[4] = {
+        "y = clone(self) -> y", "y = flip(self, [d1]); y = transpose.int(y, d0, d1) -> y",
+        "y = flip(self, [d0, d1]) -> y", "y = flip(self, [d0]); y = transpose.int(y, d0, d1) -> y"};
     return run_formula(call, formulas[k], extra, 2);
 }
 
@@ -118,7 +123,8 @@ run_diag_embed(op_call *call)
     }
     memset(tensor_view(made).data, 0, (size_t)made->buffer->size_bytes);
     port_view to = tensor_view(made), from = tensor_view(x);
-    to.data = (char *)to.data + (offset < 0 ? away * made->strides[d1] : away * made->strides[d2]) * (int64_t)port_dtype_size(x->dtype);
+    to.data = (char *)to.data +
+              (offset < 0 ? away * made->strides[d1] : away * made->strides[d2]) * (int64_t)port_dtype_size(x->dtype);
     to.ndim = x->ndim;
     memcpy(to.shape, x->shape, sizeof to.shape);
     for (int32_t d = 0, k = 0; d < ndim; d++) {
@@ -201,7 +207,8 @@ flat_places(op_call *call, const port_tensor *index, int64_t n, const int64_t **
     int64_t *at = (int64_t *)to.data;
     for (int64_t i = 0, count = tensor_elems(own); i < count; i++) {
         if (at[i] < -n || at[i] >= n) {
-            return fail_op(call, PORT_E_VALUE, "index %lld is %lld, there are %lld elements", (long long)i, (long long)at[i], (long long)n);
+            return fail_op(call, PORT_E_VALUE, "index %lld is %lld, there are %lld elements", (long long)i,
+                           (long long)at[i], (long long)n);
         }
         at[i] += at[i] < 0 ? n : 0;
     }
@@ -223,7 +230,8 @@ run_take(op_call *call)
     }
     size_t size = port_dtype_size(x->dtype);
     for (int64_t i = 0, n = tensor_elems(made); i < n; i++) {
-        memcpy((char *)tensor_view(made).data + (size_t)i * size, (const char *)tensor_view(x).data + (size_t)places[i] * size, size);
+        memcpy((char *)tensor_view(made).data + (size_t)i * size,
+               (const char *)tensor_view(x).data + (size_t)places[i] * size, size);
     }
     return emit(call, made);
 }
@@ -248,9 +256,13 @@ run_put(op_call *call)
     }
     const port_named_arg extra[2] = {{"shape", {.kind = PORT_ARG_LIST, .items = shape, .num_items = x->ndim}},
                                      {"n", {.kind = PORT_ARG_INT, .i = count}}};
-    return run_formula(call, "x = clone(self); x = contiguous(x); x = view(x, [-1]); c = lt.Scalar(index, 0); m = _shape_as_tensor(x); i = add.Tensor(index, m); "
-                             "i = where.self(c, i, index); i = reshape(i, [n]); s = reshape(source, [n]); ?accumulate: x = index_add(x, 0, i, s); "
-                             "!accumulate: x = index_copy(x, 0, i, s); y = view(x, shape) -> y", extra, 2);
+    return run_formula(call,
+                       "x = clone(self); x = contiguous(x); x = view(x, [-1]); c = lt.Scalar(index, 0); m = "
+                       "_shape_as_tensor(x); i = add.Tensor(index, m); "
+                       "i = where.self(c, i, index); i = reshape(i, [n]); s = reshape(source, [n]); ?accumulate: x = "
+                       "index_add(x, 0, i, s); "
+                       "!accumulate: x = index_copy(x, 0, i, s); y = view(x, shape) -> y",
+                       extra, 2);
 }
 
 /* _shape_as_tensor(self): the sizes. */
@@ -283,7 +295,8 @@ read_two(op_call *call, int32_t idx, int64_t least, int64_t *to)
     return PORT_OK;
 }
 
-/* col2im(self, output_size, kernel_size, dilation, padding, stride): (N, C k k, L) to (N, C, H, W); windows add up in order. */
+/* col2im(self, output_size, kernel_size, dilation, padding, stride): (N, C k k, L) to (N, C, H, W); windows add up in
+ * order. */
 static port_status
 run_col2im(op_call *call)
 {
@@ -302,13 +315,16 @@ run_col2im(op_call *call)
         steps[k] = room >= 0 ? room / stride[k] + 1 : 0;
     }
     int64_t taps = kernel[0] * kernel[1], places;
-    if (__builtin_mul_overflow(steps[0], steps[1], &places) || (x->ndim != 2 && !batched) || !dtype_is_float(x->dtype) || x->shape[x->ndim - 1] != places || x->shape[x->ndim - 2] % taps != 0) {
-        return fail_op(call, PORT_E_SHAPE, "expected (N, C x %lld, %lld) of floats", (long long)taps, (long long)places);
+    if (__builtin_mul_overflow(steps[0], steps[1], &places) || (x->ndim != 2 && !batched) ||
+        !dtype_is_float(x->dtype) || x->shape[x->ndim - 1] != places || x->shape[x->ndim - 2] % taps != 0) {
+        return fail_op(call, PORT_E_SHAPE, "expected (N, C x %lld, %lld) of floats", (long long)taps,
+                       (long long)places);
     }
     int64_t N = batched ? x->shape[0] : 1, C = x->shape[x->ndim - 2] / taps, shape[4] = {N, C, size[0], size[1]};
     port_dtype inner = x->dtype == PORT_F64 ? PORT_F64 : PORT_F32;
     const port_tensor *dense;
-    if ((status = tensor_cast(call, x, inner, &dense)) != PORT_OK || (status = tensor_contiguous(call, dense, &dense)) != PORT_OK ||
+    if ((status = tensor_cast(call, x, inner, &dense)) != PORT_OK ||
+        (status = tensor_contiguous(call, dense, &dense)) != PORT_OK ||
         (status = tensor_new(call, inner, batched ? 4 : 3, batched ? shape : shape + 1, NULL, &made)) != PORT_OK) {
         return status;
     }
@@ -334,7 +350,8 @@ run_col2im(op_call *call)
     return status == PORT_OK ? emit(call, result) : status;
 }
 
-/* unfold_backward(grad_in, input_sizes, dim, size, step): windows of one dimension, the last of grad_in, added up where they overlap. */
+/* unfold_backward(grad_in, input_sizes, dim, size, step): windows of one dimension, the last of grad_in, added up
+ * where they overlap. */
 static port_status
 run_unfold_backward(op_call *call)
 {
@@ -342,20 +359,25 @@ run_unfold_backward(op_call *call)
     int64_t shape[PORT_MAX_NDIM], size = arg_int(call, 3), step = arg_int(call, 4);
     int32_t ndim = x->ndim - 1, d;
     port_tensor *made;
-    if (ndim < 1 || arg_len(call, 1) != ndim || !dtype_is_float(x->dtype) || x->shape[ndim] != size || step < 1 || size < 0) {
-        return fail_op(call, PORT_E_SHAPE, "expected windows of %lld floats in the last of %lld dimensions", (long long)size, (long long)arg_len(call, 1) + 1);
+    if (ndim < 1 || arg_len(call, 1) != ndim || !dtype_is_float(x->dtype) || x->shape[ndim] != size || step < 1 ||
+        size < 0) {
+        return fail_op(call, PORT_E_SHAPE, "expected windows of %lld floats in the last of %lld dimensions",
+                       (long long)size, (long long)arg_len(call, 1) + 1);
     }
     port_status status = wrap_dim(call, arg_int(call, 2), ndim, &d);
     for (int32_t k = 0; status == PORT_OK && k < ndim; k++) {
         shape[k] = arg_int_at(call, 1, k);
-        bool fits = k == d ? shape[k] >= size && (x->shape[k] == 0 || (x->shape[k] - 1) <= (shape[k] - size) / step) : shape[k] == x->shape[k];
+        bool fits = k == d ? shape[k] >= size && (x->shape[k] == 0 || (x->shape[k] - 1) <= (shape[k] - size) / step)
+                           : shape[k] == x->shape[k];
         if (!fits) {
-            return fail_op(call, PORT_E_SHAPE, "dimension %d of size %lld does not hold the windows", k, (long long)shape[k]);
+            return fail_op(call, PORT_E_SHAPE, "dimension %d of size %lld does not hold the windows", k,
+                           (long long)shape[k]);
         }
     }
     port_dtype inner = x->dtype == PORT_F64 ? PORT_F64 : PORT_F32;
     const port_tensor *wide;
-    if (status != PORT_OK || (status = tensor_cast(call, x, inner, &wide)) != PORT_OK || (status = tensor_contiguous(call, wide, &wide)) != PORT_OK ||
+    if (status != PORT_OK || (status = tensor_cast(call, x, inner, &wide)) != PORT_OK ||
+        (status = tensor_contiguous(call, wide, &wide)) != PORT_OK ||
         (status = tensor_new(call, inner, ndim, shape, NULL, &made)) != PORT_OK) {
         return status;
     }
@@ -367,7 +389,8 @@ run_unfold_backward(op_call *call)
         after *= shape[k];
     }
     for (int64_t i = 0; i < n; i++) { /* (before, window, after, place in it) */
-        int64_t place = i % size, a = i / size % after, w = i / (size * after) % windows, before = i / (size * after * windows);
+        int64_t place = i % size, a = i / size % after, w = i / (size * after) % windows,
+                before = i / (size * after * windows);
         int64_t at = (before * shape[d] + w * step + place) * after + a;
         if (inner == PORT_F32) {
             ((float *)to)[at] += ((const float *)from)[i];
@@ -395,7 +418,8 @@ run_adaptive_max_pool(op_call *call)
         in[3 - spatial + d] = x->shape[lead + d];
         shape[lead + d] = out[3 - spatial + d] = arg_int_at(call, 1, d);
         if (in[3 - spatial + d] < 1 || out[3 - spatial + d] < 0) {
-            return fail_op(call, PORT_E_SHAPE, "from %lld to %lld", (long long)x->shape[lead + d], (long long)shape[lead + d]);
+            return fail_op(call, PORT_E_SHAPE, "from %lld to %lld", (long long)x->shape[lead + d],
+                           (long long)shape[lead + d]);
         }
     }
     port_status status = tensor_cast(call, x, PORT_F64, &wide);
@@ -430,7 +454,8 @@ run_adaptive_max_pool(op_call *call)
     return emit(call, places);
 }
 
-/* max_unpool2d, max_unpool3d (self, indices, output_size): every element to its flat place in its plane, zeros elsewhere. */
+/* max_unpool2d, max_unpool3d (self, indices, output_size): every element to its flat place in its plane, zeros
+ * elsewhere. */
 static port_status
 run_max_unpool(op_call *call)
 {
@@ -461,9 +486,11 @@ run_max_unpool(op_call *call)
     for (int64_t i = 0, n = tensor_elems(x); i < n; i++) {
         int64_t at = ((const int64_t *)tensor_view(index).data)[i];
         if (at < 0 || at >= plane) {
-            return fail_op(call, PORT_E_VALUE, "place %lld is %lld of %lld", (long long)i, (long long)at, (long long)plane);
+            return fail_op(call, PORT_E_VALUE, "place %lld is %lld of %lld", (long long)i, (long long)at,
+                           (long long)plane);
         }
-        memcpy(to + (size_t)(i / from_plane * plane + at) * size, (const char *)tensor_view(x).data + (size_t)i * size, size);
+        memcpy(to + (size_t)(i / from_plane * plane + at) * size, (const char *)tensor_view(x).data + (size_t)i * size,
+               size);
     }
     return emit(call, made);
 }

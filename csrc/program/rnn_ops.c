@@ -1,6 +1,6 @@
 /* rnn_ops.c -- sequences: the LSTM layer that oneDNN runs as one op, packing of padded sequences, bags of embeddings.
- * mkldnn_rnn_layer sees through to the same products and gates as an LSTM that is not fused; oneDNN's exp and its order of sums are its own,
- * so results are near, not equal. */
+ * mkldnn_rnn_layer sees through to the same products and gates as an LSTM that is not fused; oneDNN's exp and its
+ * order of sums are its own, so results are near, not equal. */
 #include "exec.h"
 
 #include <math.h>
@@ -23,8 +23,8 @@ product_with_weight(op_call *call, const port_tensor *a, const port_tensor *w, c
         added = view_broadcast(c, 2, shape);
     }
     port_gemm_params params = {1.0, c != NULL ? 1.0 : 0.0};
-    return launch(call, "gemm", PORT_F32, (const port_view *const[]){&left, &right, c != NULL ? &added : NULL}, 3, (const port_view *const[]){&out},
-                  1, &params);
+    return launch(call, "gemm", PORT_F32, (const port_view *const[]){&left, &right, c != NULL ? &added : NULL}, 3,
+                  (const port_view *const[]){&out}, 1, &params);
 }
 
 static float
@@ -53,8 +53,8 @@ check_lstm(op_call *call)
     }
     int64_t I = x->ndim == 3 ? x->shape[2] : 0, H = arg_int(call, 10);
     const port_tensor *w = arg_tensor(call, 1), *r = arg_tensor(call, 2);
-    bool fits = x->ndim == 3 && H > 0 && H < INT32_MAX && w->ndim == 2 && r->ndim == 2 && w->shape[0] == 4 * H && w->shape[1] == I &&
-                r->shape[0] == 4 * H && r->shape[1] == H;
+    bool fits = x->ndim == 3 && H > 0 && H < INT32_MAX && w->ndim == 2 && r->ndim == 2 && w->shape[0] == 4 * H &&
+                w->shape[1] == I && r->shape[0] == 4 * H && r->shape[1] == H;
     for (int32_t k = 3; fits && arg_bool(call, 12) && k < 5; k++) {
         fits = arg_tensor(call, k)->ndim == 1 && arg_tensor(call, k)->shape[0] == 4 * H;
     }
@@ -64,7 +64,9 @@ check_lstm(op_call *call)
     for (int32_t k = 0; fits && k < 7; k++) {
         fits = arg_tensor(call, k)->dtype == PORT_F32;
     }
-    return fits ? PORT_OK : fail_op(call, PORT_E_SHAPE, "expected F32: x (T, B, I), weights (4H, I) and (4H, H), biases (4H), states (B, H)");
+    return fits ? PORT_OK
+                : fail_op(call, PORT_E_SHAPE,
+                          "expected F32: x (T, B, I), weights (4H, I) and (4H, H), biases (4H), states (B, H)");
 }
 
 /* A copy of a state that steps can renew. */
@@ -79,8 +81,8 @@ own_state(op_call *call, const port_tensor *state, port_tensor **out)
     return status;
 }
 
-/* mkldnn_rnn_layer(input, weight0 .. weight3, hx, cx, reverse, batch_sizes, mode, hidden_size, num_layers, has_biases, bidirectional,
- * batch_first, train): output, hy, cy and a workspace that only training fills. */
+/* mkldnn_rnn_layer(input, weight0 .. weight3, hx, cx, reverse, batch_sizes, mode, hidden_size, num_layers, has_biases,
+ * bidirectional, batch_first, train): output, hy, cy and a workspace that only training fills. */
 static port_status
 run_rnn_layer(op_call *call)
 {
@@ -92,11 +94,14 @@ run_rnn_layer(op_call *call)
     int64_t T = x->shape[0], B = x->shape[1], H = arg_int(call, 10), zero = 0, shape[3] = {T, B, H};
     bool reverse = arg_bool(call, 7), biased = arg_bool(call, 12);
     port_tensor *flat, *gates, *bias, *h, *c, *out, *none;
-    if ((status = tensor_contiguous(call, x, &dense)) != PORT_OK || (status = tensor_alias(call, dense, &flat)) != PORT_OK ||
+    if ((status = tensor_contiguous(call, x, &dense)) != PORT_OK ||
+        (status = tensor_alias(call, dense, &flat)) != PORT_OK ||
         (status = tensor_new(call, PORT_F32, 1, (const int64_t[]){4 * H}, NULL, &bias)) != PORT_OK ||
-        (status = own_state(call, arg_tensor(call, 5), &h)) != PORT_OK || (status = own_state(call, arg_tensor(call, 6), &c)) != PORT_OK ||
+        (status = own_state(call, arg_tensor(call, 5), &h)) != PORT_OK ||
+        (status = own_state(call, arg_tensor(call, 6), &c)) != PORT_OK ||
         (status = tensor_new(call, PORT_F32, 3, shape, NULL, &out)) != PORT_OK ||
-        (biased && (status = launch_tensors(call, "add", PORT_F32, (const port_tensor *const[]){arg_tensor(call, 3), arg_tensor(call, 4)}, 2,
+        (biased && (status = launch_tensors(call, "add", PORT_F32,
+                                            (const port_tensor *const[]){arg_tensor(call, 3), arg_tensor(call, 4)}, 2,
                                             (const port_tensor *const[]){bias}, 1, NULL)) != PORT_OK)) {
         return status;
     }
@@ -123,21 +128,23 @@ run_rnn_layer(op_call *call)
         lstm_step(B, H, (const float *)tensor_view(sum).data, hidden, (float *)tensor_view(c).data);
         memcpy((float *)tensor_view(out).data + t * B * H, hidden, (size_t)(B * H) * sizeof *hidden);
     }
-    if ((status = emit(call, out)) != PORT_OK || (status = emit(call, h)) != PORT_OK || (status = emit(call, c)) != PORT_OK ||
-        (status = tensor_new(call, PORT_U8, 1, &zero, NULL, &none)) != PORT_OK) {
+    if ((status = emit(call, out)) != PORT_OK || (status = emit(call, h)) != PORT_OK ||
+        (status = emit(call, c)) != PORT_OK || (status = tensor_new(call, PORT_U8, 1, &zero, NULL, &none)) != PORT_OK) {
         return status;
     }
     return emit(call, none);
 }
 
-/* _pack_padded_sequence(input, lengths, batch_first): the steps of all sequences that are so long, step by step; and how many there are. */
+/* _pack_padded_sequence(input, lengths, batch_first): the steps of all sequences that are so long, step by step; and
+ * how many there are. */
 static port_status
 run_pack(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *lengths = arg_tensor(call, 1);
     int32_t time = arg_bool(call, 2) ? 1 : 0;
     port_tensor *packed, *sizes;
-    if (x->ndim < 2 || lengths->ndim != 1 || lengths->dtype != PORT_I64 || lengths->shape[0] != x->shape[1 - time] || lengths->shape[0] < 1) {
+    if (x->ndim < 2 || lengths->ndim != 1 || lengths->dtype != PORT_I64 || lengths->shape[0] != x->shape[1 - time] ||
+        lengths->shape[0] < 1) {
         return fail_op(call, PORT_E_SHAPE, "expected a batch of sequences and their lengths as I64");
     }
     port_status status = tensor_contiguous(call, lengths, &lengths);
@@ -148,8 +155,8 @@ run_pack(op_call *call)
     int64_t B = lengths->shape[0], total = 0, shape[PORT_MAX_NDIM], step = 0;
     for (int64_t b = 0; b < B; b++) {
         if (length[b] < 1 || length[b] > x->shape[time] || (b > 0 && length[b] > length[b - 1])) {
-            return fail_op(call, PORT_E_VALUE, "length %lld is %lld; expected 1 to %lld, in descending order", (long long)b, (long long)length[b],
-                           (long long)x->shape[time]);
+            return fail_op(call, PORT_E_VALUE, "length %lld is %lld; expected 1 to %lld, in descending order",
+                           (long long)b, (long long)length[b], (long long)x->shape[time]);
         }
         if (__builtin_add_overflow(total, length[b], &total)) {
             return fail_op(call, PORT_E_VALUE, "the lengths are too great");
@@ -217,25 +224,40 @@ fill_bag(const bag_inputs *in, int64_t bag, float *to, int64_t *places)
 static port_status
 read_bags(op_call *call, bag_inputs *in)
 {
-    const port_tensor *weight = arg_tensor(call, 0), *index = arg_tensor(call, 1), *offset = arg_tensor(call, 2), *scale = arg_tensor(call, 6);
-    if (weight->ndim != 2 || index->ndim != 1 || offset->ndim != 1 || !dtype_is_integral(index->dtype) || !dtype_is_integral(offset->dtype) ||
-        !dtype_is_float(weight->dtype) || weight->dtype == PORT_F64 || (scale != NULL && tensor_elems(scale) != index->shape[0])) {
-        return fail_unsupported(call, "a weight of %s in %d dimensions, or indices of another shape", port_dtype_name(weight->dtype), weight->ndim);
+    const port_tensor *weight = arg_tensor(call, 0), *index = arg_tensor(call, 1), *offset = arg_tensor(call, 2),
+                      *scale = arg_tensor(call, 6);
+    if (weight->ndim != 2 || index->ndim != 1 || offset->ndim != 1 || !dtype_is_integral(index->dtype) ||
+        !dtype_is_integral(offset->dtype) || !dtype_is_float(weight->dtype) || weight->dtype == PORT_F64 ||
+        (scale != NULL && tensor_elems(scale) != index->shape[0])) {
+        return fail_unsupported(call, "a weight of %s in %d dimensions, or indices of another shape",
+                                port_dtype_name(weight->dtype), weight->ndim);
     }
     port_status status;
-    if ((status = tensor_cast(call, weight, PORT_F32, &weight)) != PORT_OK || (status = tensor_contiguous(call, weight, &weight)) != PORT_OK ||
-        (status = tensor_cast(call, index, PORT_I64, &index)) != PORT_OK || (status = tensor_contiguous(call, index, &index)) != PORT_OK ||
-        (status = tensor_cast(call, offset, PORT_I64, &offset)) != PORT_OK || (status = tensor_contiguous(call, offset, &offset)) != PORT_OK ||
+    if ((status = tensor_cast(call, weight, PORT_F32, &weight)) != PORT_OK ||
+        (status = tensor_contiguous(call, weight, &weight)) != PORT_OK ||
+        (status = tensor_cast(call, index, PORT_I64, &index)) != PORT_OK ||
+        (status = tensor_contiguous(call, index, &index)) != PORT_OK ||
+        (status = tensor_cast(call, offset, PORT_I64, &offset)) != PORT_OK ||
+        (status = tensor_contiguous(call, offset, &offset)) != PORT_OK ||
         (scale != NULL && ((status = tensor_cast(call, scale, PORT_F32, &scale)) != PORT_OK ||
                            (status = tensor_contiguous(call, scale, &scale)) != PORT_OK))) {
         return status;
     }
-    *in = (bag_inputs){(const float *)tensor_view(weight).data, scale != NULL ? (const float *)tensor_view(scale).data : NULL,
-                       (const int64_t *)tensor_view(index).data, (const int64_t *)tensor_view(offset).data, weight->shape[0], weight->shape[1],
-                       index->shape[0], offset->shape[0] - (arg_bool(call, 7) ? 1 : 0), offset->shape[0], arg_int(call, 4), arg_int(call, 8)};
+    *in = (bag_inputs){(const float *)tensor_view(weight).data,
+                       scale != NULL ? (const float *)tensor_view(scale).data : NULL,
+                       (const int64_t *)tensor_view(index).data,
+                       (const int64_t *)tensor_view(offset).data,
+                       weight->shape[0],
+                       weight->shape[1],
+                       index->shape[0],
+                       offset->shape[0] - (arg_bool(call, 7) ? 1 : 0),
+                       offset->shape[0],
+                       arg_int(call, 4),
+                       arg_int(call, 8)};
     for (int64_t k = 0; k < in->num; k++) {
         if (in->index[k] < 0 || in->index[k] >= in->rows) {
-            return fail_op(call, PORT_E_VALUE, "index %lld is %lld, the weight has %lld rows", (long long)k, (long long)in->index[k], (long long)in->rows);
+            return fail_op(call, PORT_E_VALUE, "index %lld is %lld, the weight has %lld rows", (long long)k,
+                           (long long)in->index[k], (long long)in->rows);
         }
     }
     for (int64_t k = 0; k < offset->shape[0]; k++) {
@@ -243,11 +265,14 @@ read_bags(op_call *call, bag_inputs *in)
             return fail_op(call, PORT_E_VALUE, "offset %lld is %lld", (long long)k, (long long)in->offset[k]);
         }
     }
-    return in->bags < 0 || in->mode < 0 || in->mode > BAG_MAX ? fail_op(call, PORT_E_VALUE, "mode %lld", (long long)in->mode) : PORT_OK;
+    return in->bags < 0 || in->mode < 0 || in->mode > BAG_MAX
+               ? fail_op(call, PORT_E_VALUE, "mode %lld", (long long)in->mode)
+               : PORT_OK;
 }
 
-/* _embedding_bag(weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset, padding_idx): the bags; then
- * which bag an index is in, the bags' sizes and the places of maxima, which only a backward pass reads. */
+/* _embedding_bag(weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset,
+ * padding_idx): the bags; then which bag an index is in, the bags' sizes and the places of maxima, which only a
+ * backward pass reads. */
 static port_status
 run_embedding_bag(op_call *call)
 {
@@ -260,7 +285,8 @@ run_embedding_bag(op_call *call)
     }
     bool max = in.mode == BAG_MAX, forward_only = strcmp(call->row->name, "_embedding_bag") != 0;
     int64_t shape[2] = {in.bags, in.width};
-    if ((status = tensor_new(call, PORT_F32, 2, shape, NULL, &out)) != PORT_OK || (status = tensor_new(call, PORT_I64, 1, &in.num, NULL, &where)) != PORT_OK ||
+    if ((status = tensor_new(call, PORT_F32, 2, shape, NULL, &out)) != PORT_OK ||
+        (status = tensor_new(call, PORT_I64, 1, &in.num, NULL, &where)) != PORT_OK ||
         (status = tensor_new(call, PORT_I64, 1, forward_only ? &in.offsets : &in.bags, NULL, &sizes)) != PORT_OK ||
         (status = tensor_new(call, PORT_I64, 2, shape, NULL, &places)) != PORT_OK) {
         return status;
@@ -270,7 +296,8 @@ run_embedding_bag(op_call *call)
     memset(bag_of, 0, (size_t)where->buffer->size_bytes);
     memset(size, 0, (size_t)sizes->buffer->size_bytes);
     for (int64_t b = 0; b < in.bags; b++) {
-        size[b] = fill_bag(&in, b, (float *)tensor_view(out).data + b * in.width, (int64_t *)tensor_view(places).data + b * in.width);
+        size[b] = fill_bag(&in, b, (float *)tensor_view(out).data + b * in.width,
+                           (int64_t *)tensor_view(places).data + b * in.width);
         for (int64_t k = in.offset[b]; k < (b + 1 < in.bags ? in.offset[b + 1] : in.num); k++) {
             bag_of[k] = b;
         }
@@ -291,8 +318,11 @@ run_embedding_bag(op_call *call)
             "B include_last_offset=False, I padding_idx=-1"
 
 const op_row op_rnn_rows[] = {
-    {"mkldnn_rnn_layer", "T input, T weight0, T weight1, T weight2, T weight3, T hx_, T cx_, B reverse, A batch_sizes, I mode, I hidden_size, "
-                         "I num_layers, B has_biases, B bidirectional, B batch_first, B train", run_rnn_layer, "gemm", MODE_SAME, 0},
+    {"mkldnn_rnn_layer",
+     "T input, T weight0, T weight1, T weight2, T weight3, T hx_, T cx_, B reverse, A batch_sizes, I mode, I "
+     "hidden_size, "
+     "I num_layers, B has_biases, B bidirectional, B batch_first, B train",
+     run_rnn_layer, "gemm", MODE_SAME, 0},
     {"_pack_padded_sequence", "T input, T lengths, B batch_first", run_pack, NULL, MODE_SAME, 0},
     {"_embedding_bag", BAG, run_embedding_bag, NULL, MODE_SAME, 0},
     {"_embedding_bag_forward_only", BAG, run_embedding_bag, NULL, MODE_SAME, 0},

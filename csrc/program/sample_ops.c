@@ -1,6 +1,7 @@
-/* sample_ops.c -- reading images at places between pixels: grid_sampler in all its modes, and resizing with anti-aliasing.
- * grid_sampler_2d, bilinear with zeros outside, has a kernel of its own (pool.c). Coordinates are F32 for F32 and halves, as torch's:
- * a nearest pixel must not tip over. Sums run in double: these results are near torch's, not equal.
+/* sample_ops.c -- reading images at places between pixels: grid_sampler in all its modes, and resizing with
+ * anti-aliasing. grid_sampler_2d, bilinear with zeros outside, has a kernel of its own (pool.c). Coordinates are F32
+ * for F32 and halves, as torch's: a nearest pixel must not tip over. Sums run in double: these results are near
+ * torch's, not equal.
  * Source: at::native GridSampler.h, UpSampleKernel.cpp (BSD-3-Clause; restated). */
 #include "exec.h"
 
@@ -47,7 +48,8 @@ reflected(const sampler *s, double at, double twice_low, double twice_high)
     if (twice_low == twice_high) {
         return 0.0;
     }
-    double least = twice_low / 2.0, span = (twice_high - twice_low) / 2.0, away = rounded(s, fabs(rounded(s, at - least)));
+    double least = twice_low / 2.0, span = (twice_high - twice_low) / 2.0,
+           away = rounded(s, fabs(rounded(s, at - least)));
     double extra = fmod(away, span), flips = floor(rounded(s, away / span));
     return rounded(s, fmod(flips, 2.0) == 0.0 ? extra + least : span - extra + least);
 }
@@ -57,7 +59,8 @@ static double
 placed(const sampler *s, double at, int64_t size)
 {
     if (s->padding == REFLECTION) {
-        at = s->align_corners ? reflected(s, at, 0.0, 2.0 * (double)(size - 1)) : reflected(s, at, -1.0, 2.0 * (double)size - 1.0);
+        at = s->align_corners ? reflected(s, at, 0.0, 2.0 * (double)(size - 1))
+                              : reflected(s, at, -1.0, 2.0 * (double)size - 1.0);
     }
     return s->padding == ZEROS ? at : clipped(at, size);
 }
@@ -74,7 +77,8 @@ pixel(const sampler *s, int64_t offset, const double *at)
     }
     float narrow;
     double wide;
-    memcpy(s->dtype == PORT_F32 ? (void *)&narrow : (void *)&wide, s->data + offset * (int64_t)port_dtype_size(s->dtype), port_dtype_size(s->dtype));
+    memcpy(s->dtype == PORT_F32 ? (void *)&narrow : (void *)&wide,
+           s->data + offset * (int64_t)port_dtype_size(s->dtype), port_dtype_size(s->dtype));
     return s->dtype == PORT_F32 ? (double)narrow : wide;
 }
 
@@ -118,7 +122,8 @@ cubic_value(const sampler *s, int64_t offset, const double *at)
         cubic_weights(-0.75, rounded(s, at[d] - floor(at[d])), weights[d]);
     }
     for (int32_t i = 0; i < 16; i++) {
-        double corner[2] = {placed(s, floor(at[0]) - 1.0 + (double)(i / 4), s->size[0]), placed(s, floor(at[1]) - 1.0 + (double)(i % 4), s->size[1])};
+        double corner[2] = {placed(s, floor(at[0]) - 1.0 + (double)(i / 4), s->size[0]),
+                            placed(s, floor(at[1]) - 1.0 + (double)(i % 4), s->size[1])};
         sum += pixel(s, offset, corner) * weights[0][i / 4] * weights[1][i % 4];
     }
     return sum;
@@ -143,8 +148,10 @@ static port_status
 check_grid(op_call *call, const port_tensor *x, const port_tensor *grid, int32_t spatial)
 {
     int64_t interpolation = arg_int(call, 2), padding = arg_int(call, 3);
-    if (x->ndim != spatial + 2 || grid->ndim != spatial + 2 || grid->shape[spatial + 1] != spatial || grid->shape[0] != x->shape[0]) {
-        return fail_op(call, PORT_E_SHAPE, "expected an image and a grid of %d dimensions for the same batch", spatial + 2);
+    if (x->ndim != spatial + 2 || grid->ndim != spatial + 2 || grid->shape[spatial + 1] != spatial ||
+        grid->shape[0] != x->shape[0]) {
+        return fail_op(call, PORT_E_SHAPE, "expected an image and a grid of %d dimensions for the same batch",
+                       spatial + 2);
     }
     for (int32_t d = 0; d < spatial; d++) {
         if (x->shape[2 + d] < 1) {
@@ -152,10 +159,13 @@ check_grid(op_call *call, const port_tensor *x, const port_tensor *grid, int32_t
         }
     }
     if (!dtype_is_float(x->dtype) || x->dtype != grid->dtype) {
-        return fail_op(call, PORT_E_DTYPE, "an image of %s with a grid of %s", port_dtype_name(x->dtype), port_dtype_name(grid->dtype));
+        return fail_op(call, PORT_E_DTYPE, "an image of %s with a grid of %s", port_dtype_name(x->dtype),
+                       port_dtype_name(grid->dtype));
     }
-    if (interpolation < 0 || interpolation > 2 || padding < 0 || padding > 2 || (spatial == 3 && interpolation == CUBIC)) {
-        return fail_op(call, PORT_E_VALUE, "interpolation mode %lld, padding mode %lld", (long long)interpolation, (long long)padding);
+    if (interpolation < 0 || interpolation > 2 || padding < 0 || padding > 2 ||
+        (spatial == 3 && interpolation == CUBIC)) {
+        return fail_op(call, PORT_E_VALUE, "interpolation mode %lld, padding mode %lld", (long long)interpolation,
+                       (long long)padding);
     }
     return PORT_OK;
 }
@@ -168,8 +178,8 @@ bilinear_kernel(op_call *call, const port_tensor *x, const port_tensor *grid, co
     port_tensor *out;
     port_status status = tensor_new(call, x->dtype, 4, shape, NULL, &out);
     if (status == PORT_OK) {
-        status = launch_tensors(call, "grid_sample", x->dtype, (const port_tensor *const[]){x, grid}, 2, (const port_tensor *const[]){out}, 1,
-                                &params);
+        status = launch_tensors(call, "grid_sample", x->dtype, (const port_tensor *const[]){x, grid}, 2,
+                                (const port_tensor *const[]){out}, 1, &params);
     }
     return status == PORT_OK ? emit(call, out) : status;
 }
@@ -185,7 +195,8 @@ run_grid_sampler(op_call *call)
     int64_t shape[5] = {x->shape[0], x->shape[1]};
     port_status status = check_grid(call, x, grid, spatial);
     if (status != PORT_OK || (status = tensor_cast(call, x, inner, &x)) != PORT_OK ||
-        (status = tensor_cast(call, grid, inner, &grid)) != PORT_OK || (status = tensor_contiguous(call, grid, &grid)) != PORT_OK) {
+        (status = tensor_cast(call, grid, inner, &grid)) != PORT_OK ||
+        (status = tensor_contiguous(call, grid, &grid)) != PORT_OK) {
         return status;
     }
     memcpy(shape + 2, grid->shape + 1, (size_t)spatial * sizeof *shape);
@@ -195,7 +206,8 @@ run_grid_sampler(op_call *call)
     if ((status = tensor_new(call, inner, spatial + 2, shape, NULL, &out)) != PORT_OK) {
         return status;
     }
-    sampler s = {inner == PORT_F32, arg_bool(call, 4), arg_int(call, 2), arg_int(call, 3), spatial, .data = tensor_view(x).data, .dtype = inner};
+    sampler s = {inner == PORT_F32, arg_bool(call, 4),           arg_int(call, 2), arg_int(call, 3),
+                 spatial,           .data = tensor_view(x).data, .dtype = inner};
     memcpy(s.size, x->shape + 2, (size_t)spatial * sizeof *shape);
     memcpy(s.step, x->strides + 2, (size_t)spatial * sizeof *shape);
     int64_t places = shape[1] > 0 && shape[0] > 0 ? tensor_elems(out) / shape[0] / shape[1] : 0;
@@ -255,7 +267,8 @@ resize_rows(bool cubic, bool narrow, double scale, int64_t n, int64_t in, int64_
         for (int64_t r = 0; r < n; r++) {
             double sum = 0.0;
             for (int64_t k = begin; k < end; k++) {
-                sum += x[r * in + k] * (filter(cubic, ((double)k - center + 0.5) * inverse) / (total != 0.0 ? total : 1.0));
+                sum += x[r * in + k] *
+                       (filter(cubic, ((double)k - center + 0.5) * inverse) / (total != 0.0 ? total : 1.0));
             }
             y[r * out + o] = narrow ? (double)(float)sum : sum;
         }
@@ -282,7 +295,8 @@ aa_scale(op_call *call, int32_t scales_idx, int64_t in, int64_t out)
     return factor > 0.0 ? 1.0 / factor : (double)in / (double)out;
 }
 
-/* _upsample_bilinear2d_aa, _upsample_bicubic2d_aa (self, output_size, align_corners, scales_h, scales_w): the last dimension, then the other. */
+/* _upsample_bilinear2d_aa, _upsample_bicubic2d_aa (self, output_size, align_corners, scales_h, scales_w): the last
+ * dimension, then the other. */
 static port_status
 run_resize_aa(op_call *call)
 {
@@ -292,10 +306,12 @@ run_resize_aa(op_call *call)
     if (x->ndim != 4 || arg_len(call, 1) != 2 || !dtype_is_float(x->dtype)) {
         return fail_op(call, PORT_E_SHAPE, "expected (N, C, H, W) of floats and 2 sizes");
     }
-    int64_t H = x->shape[2], W = x->shape[3], h = arg_int_at(call, 1, 0), w = arg_int_at(call, 1, 1), n = x->shape[0] * x->shape[1];
+    int64_t H = x->shape[2], W = x->shape[3], h = arg_int_at(call, 1, 0), w = arg_int_at(call, 1, 1),
+            n = x->shape[0] * x->shape[1];
     int64_t strides[PORT_MAX_NDIM], shape[4] = {x->shape[0], x->shape[1], h, w};
     if (H < 1 || W < 1 || h < 1 || w < 1) {
-        return fail_op(call, PORT_E_SHAPE, "from %lld x %lld to %lld x %lld pixels", (long long)H, (long long)W, (long long)h, (long long)w);
+        return fail_op(call, PORT_E_SHAPE, "from %lld x %lld to %lld x %lld pixels", (long long)H, (long long)W,
+                       (long long)h, (long long)w);
     }
     port_status status = tensor_cast(call, x, PORT_F64, &wide);
     if (status != PORT_OK || (status = tensor_contiguous(call, wide, &wide)) != PORT_OK ||
@@ -305,9 +321,11 @@ run_resize_aa(op_call *call)
         (status = tensor_new(call, PORT_F64, 4, shape, NULL, &out)) != PORT_OK) {
         return status;
     }
-    resize_rows(cubic, narrow, aa_scale(call, 4, W, w), n * H, W, w, (const double *)tensor_view(wide).data, (double *)tensor_view(wide_out).data);
+    resize_rows(cubic, narrow, aa_scale(call, 4, W, w), n * H, W, w, (const double *)tensor_view(wide).data,
+                (double *)tensor_view(wide_out).data);
     transpose_rows(n, H, w, (const double *)tensor_view(wide_out).data, (double *)tensor_view(turned).data);
-    resize_rows(cubic, narrow, aa_scale(call, 3, H, h), n * w, H, h, (const double *)tensor_view(turned).data, (double *)tensor_view(room).data);
+    resize_rows(cubic, narrow, aa_scale(call, 3, H, h), n * w, H, h, (const double *)tensor_view(turned).data,
+                (double *)tensor_view(room).data);
     transpose_rows(n, w, h, (const double *)tensor_view(room).data, (double *)tensor_view(out).data);
     if ((status = tensor_cast(call, out, x->dtype, &result)) != PORT_OK) {
         return status;

@@ -1,6 +1,7 @@
-/* scan_ops.c -- along one dimension: running products, maxima and log-sums, and elements by their rank: kthvalue, median, mode.
- * Sums run in double and integers in 64 bits, as torch's accumulators do. Of equal elements, selection by rank gives the first
- * place (torch leaves it open), mode the last. */
+/* scan_ops.c -- along one dimension: running products, maxima and log-sums, and elements by their rank: kthvalue,
+ * median, mode.
+ * Sums run in double and integers in 64 bits, as torch's accumulators do. Of equal elements, selection by rank gives
+ * the first place (torch leaves it open), mode the last. */
 #include "exec.h"
 
 #include <math.h>
@@ -178,7 +179,8 @@ run_scan(op_call *call)
     return status == PORT_OK ? emit_rows(call, result, arg_tensor(call, 0), data.d, false) : status;
 }
 
-/* The places of a row in order of their elements, equal ones as they stand: a merge sort. order and spare: k numbers each. */
+/* The places of a row in order of their elements, equal ones as they stand: a merge sort. order and spare: k numbers
+ * each. */
 static void
 sort_places(const row_data *data, int64_t row, int64_t k, int64_t *order, int64_t *spare)
 {
@@ -287,7 +289,8 @@ run_median(op_call *call)
     flat->strides[0] = 1;
     data = (row_data){.rows = flat, .whole = !dtype_is_float(x->dtype)};
     if ((status = tensor_cast(call, flat, data.whole ? PORT_I64 : PORT_F64, &result)) != PORT_OK ||
-        (status = new_numbers(call, 2 * n, &order)) != PORT_OK || (status = tensor_alias(call, dense, &out)) != PORT_OK) {
+        (status = new_numbers(call, 2 * n, &order)) != PORT_OK ||
+        (status = tensor_alias(call, dense, &out)) != PORT_OK) {
         return status;
     }
     data.f64 = (const double *)tensor_view(result).data;

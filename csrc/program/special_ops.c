@@ -1,5 +1,5 @@
-/* special_ops.c -- elementwise ops that few models use: the functions of special.c, forms of arithmetic with the number first, and
- * those that look at single elements: signbit, nan_to_num, round to decimals, celu. */
+/* special_ops.c -- elementwise ops that few models use: the functions of special.c, forms of arithmetic with the
+ * number first, and those that look at single elements: signbit, nan_to_num, round to decimals, celu. */
 #include "exec.h"
 
 #include <float.h>
@@ -128,9 +128,15 @@ run_round_decimals(op_call *call)
         BINARY("__i" OP "__.Scalar", KERNEL, TWO_SCALAR, MODE_INTEGRAL, OP_NO_BOOL | OP_WRITES)
 
 const op_row op_special_rows[] = {
-    UNARY("acosh", "acosh", MODE_FLOAT), UNARY("asinh", "asinh", MODE_FLOAT), UNARY("atanh", "atanh", MODE_FLOAT),
-    UNARY("erfc", "erfc", MODE_FLOAT), UNARY("erfinv", "erfinv", MODE_FLOAT), UNARY("lgamma", "lgamma", MODE_FLOAT),
-    UNARY("digamma", "digamma", MODE_FLOAT), UNARY("i0", "i0", MODE_FLOAT), UNARY("sinc", "sinc", MODE_FLOAT),
+    UNARY("acosh", "acosh", MODE_FLOAT),
+    UNARY("asinh", "asinh", MODE_FLOAT),
+    UNARY("atanh", "atanh", MODE_FLOAT),
+    UNARY("erfc", "erfc", MODE_FLOAT),
+    UNARY("erfinv", "erfinv", MODE_FLOAT),
+    UNARY("lgamma", "lgamma", MODE_FLOAT),
+    UNARY("digamma", "digamma", MODE_FLOAT),
+    UNARY("i0", "i0", MODE_FLOAT),
+    UNARY("sinc", "sinc", MODE_FLOAT),
     BINARY("copysign.Tensor", "copysign", TWO, MODE_FLOAT, OP_IN_PLACE),
     BINARY("copysign.Scalar", "copysign", TWO_SCALAR, MODE_FLOAT, OP_IN_PLACE),
     BINARY("hypot", "hypot", TWO, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
@@ -147,10 +153,14 @@ const op_row op_special_rows[] = {
     BINARY("lcm", "lcm", TWO, MODE_INTEGRAL, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("remainder.Scalar_Tensor", "remainder", NUMBER_FIRST, MODE_SAME, OP_NO_BOOL),
     {"floor_divide_.Scalar", TWO_SCALAR, run_binary, "floor_divide", MODE_SAME, OP_NO_BOOL | OP_WRITES},
-    BITS_NUMBER_FIRST("bitwise_and"), BITS_NUMBER_FIRST("bitwise_or"), BITS_NUMBER_FIRST("bitwise_xor"),
-    SHIFT("lshift", "bitwise_left_shift", "shift_left"), SHIFT("rshift", "bitwise_right_shift", "shift_right"),
+    BITS_NUMBER_FIRST("bitwise_and"),
+    BITS_NUMBER_FIRST("bitwise_or"),
+    BITS_NUMBER_FIRST("bitwise_xor"),
+    SHIFT("lshift", "bitwise_left_shift", "shift_left"),
+    SHIFT("rshift", "bitwise_right_shift", "shift_right"),
     {"celu", "T self, S alpha=1.0", run_celu, "elu", MODE_SAME, OP_IN_PLACE},
-    {"nan_to_num", "T self, F? nan=None, F? posinf=None, F? neginf=None", run_nan_to_num, "neg", MODE_KEEP, OP_IN_PLACE},
+    {"nan_to_num", "T self, F? nan=None, F? posinf=None, F? neginf=None", run_nan_to_num, "neg", MODE_KEEP,
+     OP_IN_PLACE},
     {"signbit", "T self", run_signbit, NULL, MODE_SAME, 0},
     {"round.decimals", "T self, *, I decimals", run_round_decimals, NULL, MODE_SAME, OP_IN_PLACE},
     {.name = NULL},

@@ -1,4 +1,5 @@
-/* train_ops.c -- what a forward pass in training mode adds: losses by class, batch norm with the statistics of the batch. */
+/* train_ops.c -- what a forward pass in training mode adds: losses by class, batch norm with the statistics of the
+ * batch. */
 #include "compose.h"
 
 #include <math.h>
@@ -66,23 +67,27 @@ emit_reduced(op_call *call, const nll_sum *sum, int64_t samples, bool weighted, 
     return status == PORT_OK ? emit_number(call, weight, dtype) : status;
 }
 
-/* nll_loss_forward(self (N, C) or (C), target, weight, reduction, ignore_index) and nll_loss2d_forward (N, C, H, W): the loss and the sum of
- * the weights. */
+/* nll_loss_forward(self (N, C) or (C), target, weight, reduction, ignore_index) and nll_loss2d_forward (N, C, H, W):
+ * the loss and the sum of the weights. */
 static port_status
 run_nll_loss(op_call *call)
 {
-    const port_tensor *x = arg_tensor(call, 0), *target = arg_tensor(call, 1), *weight = arg_tensor(call, 2), *wide = NULL;
+    const port_tensor *x = arg_tensor(call, 0), *target = arg_tensor(call, 1), *weight = arg_tensor(call, 2),
+                      *wide = NULL;
     int32_t classes = x->ndim == 1 ? 0 : 1;
-    int64_t C = x->ndim > 0 ? x->shape[classes] : 0, samples = tensor_elems(target), reduction = arg_int(call, 3), ignored = arg_int(call, 4);
+    int64_t C = x->ndim > 0 ? x->shape[classes] : 0, samples = tensor_elems(target), reduction = arg_int(call, 3),
+            ignored = arg_int(call, 4);
     bool fits = x->ndim == 1 ? samples == 1 : target->ndim == x->ndim - 1;
     for (int32_t d = 0; fits && x->ndim > 1 && d < target->ndim; d++) {
         fits = target->shape[d] == x->shape[d > 0 ? d + 1 : 0];
     }
-    if (!fits || x->ndim < 1 || !dtype_is_float(x->dtype) || !dtype_is_integral(target->dtype) || (weight != NULL && tensor_elems(weight) != C)) {
+    if (!fits || x->ndim < 1 || !dtype_is_float(x->dtype) || !dtype_is_integral(target->dtype) ||
+        (weight != NULL && tensor_elems(weight) != C)) {
         return fail_op(call, PORT_E_SHAPE, "expected scores (N, C, ...), targets (N, ...) and weights (C)");
     }
     port_status status = tensor_cast(call, x, PORT_F64, &x);
-    if (status != PORT_OK || (status = tensor_contiguous(call, x, &x)) != PORT_OK || (status = tensor_cast(call, target, PORT_I64, &target)) != PORT_OK ||
+    if (status != PORT_OK || (status = tensor_contiguous(call, x, &x)) != PORT_OK ||
+        (status = tensor_cast(call, target, PORT_I64, &target)) != PORT_OK ||
         (status = tensor_contiguous(call, target, &target)) != PORT_OK ||
         (weight != NULL && ((status = tensor_cast(call, weight, PORT_F64, &wide)) != PORT_OK ||
                             (status = tensor_contiguous(call, wide, &wide)) != PORT_OK))) {
@@ -95,7 +100,8 @@ run_nll_loss(op_call *call)
         return status;
     }
     int64_t map = classes == 1 && x->shape[0] > 0 ? samples / x->shape[0] : 1;
-    const double *score = (const double *)tensor_view(x).data, *weights = wide != NULL ? (const double *)tensor_view(wide).data : NULL;
+    const double *score = (const double *)tensor_view(x).data,
+                 *weights = wide != NULL ? (const double *)tensor_view(wide).data : NULL;
     const int64_t *class_of = (const int64_t *)tensor_view(target).data;
     double *loss = (double *)tensor_view(each).data;
     nll_sum sum = {.power = level_power(samples)};
@@ -107,7 +113,8 @@ run_nll_loss(op_call *call)
             continue;
         }
         if (k < 0 || k >= C) {
-            return fail_op(call, PORT_E_VALUE, "target %lld is %lld, there are %lld classes", (long long)i, (long long)k, (long long)C);
+            return fail_op(call, PORT_E_VALUE, "target %lld is %lld, there are %lld classes", (long long)i,
+                           (long long)k, (long long)C);
         }
         double v = score[(i / map * C + k) * map + i % map], w = weights != NULL ? weights[k] : 1.0;
         loss[i] = dtype == PORT_F64 ? -v * w : (double)(-(float)v * (float)w);
@@ -127,26 +134,32 @@ run_nll_loss(op_call *call)
 
 #define STATISTICS                                                                                                    \
     "x = _to_copy(input, dtype=wide); m = mean.dim(x, dims); v = var.correction(x, dims, correction=0); "
-#define NORMED                                                                                                        \
-    "y, a, b = _native_batch_norm_legit_no_training(input, weight, bias, m, v, momentum, eps); e = add.Scalar(v, eps); i = rsqrt(e); "
+#define NORMED                                                                                                         \
+    "y, a, b = _native_batch_norm_legit_no_training(input, weight, bias, m, v, momentum, eps); e = add.Scalar(v, "     \
+    "eps); i = rsqrt(e); "
 #define RENEWED                                                                                                       \
     "?running_mean: r = mul.Scalar(running_mean, kept); ?running_mean: n = mul.Scalar(m, momentum); ?running_mean: r = add.Tensor(r, n); "    \
     "?running_mean: r = copy_(running_mean, r); ?running_var: u = var.correction(x, dims, correction=1); "                                    \
     "?running_var: u = mul.Scalar(u, momentum); ?running_var: r = mul.Scalar(running_var, kept); "  \
     "?running_var: r = add.Tensor(r, u); ?running_var: r = copy_(running_var, r); "
 
-/* Batch norm over (N, C, ...): with the batch's statistics, which also renew the running ones, or with the running ones. */
+/* Batch norm over (N, C, ...): with the batch's statistics, which also renew the running ones, or with the running
+ * ones. */
 static port_status
 run_batch_norm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0);
-    bool no_stats = strstr(call->row->name, "no_stats") != NULL, update = strstr(call->row->name, "with_update") != NULL;
+    bool no_stats = strstr(call->row->name, "no_stats") != NULL,
+         update = strstr(call->row->name, "with_update") != NULL;
     int32_t training_idx = no_stats ? 3 : 5, momentum_idx = update ? 5 : training_idx + 1;
     if (x->ndim < 2 || !dtype_is_float(x->dtype)) {
-        return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...), got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
+        return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...), got %d dimensions of %s", x->ndim,
+                       port_dtype_name(x->dtype));
     }
     if (!no_stats && !update && !arg_bool(call, training_idx)) {
-        return run_formula(call, "y, a, b = _native_batch_norm_legit_no_training(input, weight, bias, running_mean, running_var, momentum, eps) -> y, a, b",
+        return run_formula(call,
+                           "y, a, b = _native_batch_norm_legit_no_training(input, weight, bias, running_mean, "
+                           "running_var, momentum, eps) -> y, a, b",
                            NULL, 0);
     }
     port_arg dims[PORT_MAX_NDIM];
@@ -164,7 +177,10 @@ run_batch_norm(op_call *call)
     if (no_stats) {
         return run_formula(call, STATISTICS NORMED "-> y, m, i", extra, 3);
     }
-    return run_formula(call, update ? STATISTICS NORMED RENEWED "n = new_empty(m, [0], dtype=U8) -> y, m, i, n" : STATISTICS NORMED RENEWED "-> y, m, i", extra, 3);
+    return run_formula(call,
+                       update ? STATISTICS NORMED RENEWED "n = new_empty(m, [0], dtype=U8) -> y, m, i, n"
+                              : STATISTICS NORMED RENEWED "-> y, m, i",
+                       extra, 3);
 }
 
 #define NLL "T self, T target, T? weight, I reduction, I ignore_index"
@@ -173,9 +189,12 @@ run_batch_norm(op_call *call)
 const op_row op_train_rows[] = {
     {"nll_loss_forward", NLL, run_nll_loss, NULL, MODE_SAME, 0},
     {"nll_loss2d_forward", NLL, run_nll_loss, NULL, MODE_SAME, 0},
-    {"native_batch_norm", AFFINE "T? running_mean, T? running_var, B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, OP_CHANGES},
-    {"_native_batch_norm_legit", AFFINE "T running_mean, T running_var, B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, OP_CHANGES},
+    {"native_batch_norm", AFFINE "T? running_mean, T? running_var, B training, F momentum, F eps", run_batch_norm, NULL,
+     MODE_SAME, OP_CHANGES},
+    {"_native_batch_norm_legit", AFFINE "T running_mean, T running_var, B training, F momentum, F eps", run_batch_norm,
+     NULL, MODE_SAME, OP_CHANGES},
     {"_native_batch_norm_legit.no_stats", AFFINE "B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, 0},
-    {"_batch_norm_with_update", AFFINE "T running_mean, T running_var, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, OP_CHANGES},
+    {"_batch_norm_with_update", AFFINE "T running_mean, T running_var, F momentum, F eps", run_batch_norm, NULL,
+     MODE_SAME, OP_CHANGES},
     {.name = NULL},
 };

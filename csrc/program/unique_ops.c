@@ -51,10 +51,12 @@ sort_items(const item_set *set, int64_t *order, int64_t *spare)
 {
     for (int64_t width = 1; width < set->n; width *= 2) {
         for (int64_t begin = 0; begin < set->n; begin += 2 * width) {
-            int64_t middle = begin + width < set->n ? begin + width : set->n, end = begin + 2 * width < set->n ? begin + 2 * width : set->n;
+            int64_t middle = begin + width < set->n ? begin + width : set->n,
+                    end = begin + 2 * width < set->n ? begin + 2 * width : set->n;
             int64_t a = begin, b = middle;
             for (int64_t i = begin; i < end; i++) {
-                spare[i] = a < middle && (b >= end || compare_items(set, order[a], order[b]) <= 0) ? order[a++] : order[b++];
+                spare[i] =
+                    a < middle && (b >= end || compare_items(set, order[a], order[b]) <= 0) ? order[a++] : order[b++];
             }
         }
         memcpy(order, spare, (size_t)set->n * sizeof *order);
@@ -79,7 +81,8 @@ load_items(op_call *call, const port_tensor *x, int32_t d, port_tensor **slices,
         moved->shape[0] = x->shape[d];
         moved->strides[0] = x->strides[d];
     }
-    if ((status = tensor_contiguous(call, moved, &dense)) != PORT_OK || (status = tensor_alias(call, dense, slices)) != PORT_OK ||
+    if ((status = tensor_contiguous(call, moved, &dense)) != PORT_OK ||
+        (status = tensor_alias(call, dense, slices)) != PORT_OK ||
         (status = tensor_cast(call, dense, dtype_is_float(x->dtype) ? PORT_F64 : PORT_I64, &wide)) != PORT_OK) {
         return status;
     }
@@ -91,7 +94,8 @@ load_items(op_call *call, const port_tensor *x, int32_t d, port_tensor **slices,
 
 /* The distinct items as a tensor of x's shape with `count` at dimension d; `first` holds which item stands for each. */
 static port_status
-emit_distinct(op_call *call, const port_tensor *x, int32_t d, const port_tensor *slices, const item_set *set, const int64_t *first, int64_t count)
+emit_distinct(op_call *call, const port_tensor *x, int32_t d, const port_tensor *slices, const item_set *set,
+              const int64_t *first, int64_t count)
 {
     int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
     port_tensor *made, *seen;
@@ -104,7 +108,8 @@ emit_distinct(op_call *call, const port_tensor *x, int32_t d, const port_tensor 
     }
     size_t bytes = port_dtype_size(x->dtype) * (size_t)set->width;
     for (int64_t i = 0; i < count; i++) {
-        memcpy((char *)tensor_view(made).data + (size_t)i * bytes, (const char *)tensor_view(slices).data + (size_t)first[i] * bytes, bytes);
+        memcpy((char *)tensor_view(made).data + (size_t)i * bytes,
+               (const char *)tensor_view(slices).data + (size_t)first[i] * bytes, bytes);
     }
     memcpy(strides, made->strides, sizeof strides);
     for (int32_t k = 0; k < d; k++) { /* dimension d back to its place */
@@ -146,7 +151,8 @@ unique_along(op_call *call, int32_t d, bool sorted, bool want_inverse, bool want
     if (status != PORT_OK || (status = tensor_new(call, PORT_I64, 1, &room, NULL, &held)) != PORT_OK) {
         return status;
     }
-    int64_t *order = (int64_t *)tensor_view(held).data, *spare = order + set.n, *inverse = spare + set.n, *first = inverse + set.n;
+    int64_t *order = (int64_t *)tensor_view(held).data, *spare = order + set.n, *inverse = spare + set.n,
+            *first = inverse + set.n;
     int64_t *counts = first + set.n, count = 0;
     for (int64_t i = 0; i < set.n; i++) {
         order[i] = i;
@@ -163,7 +169,8 @@ unique_along(op_call *call, int32_t d, bool sorted, bool want_inverse, bool want
         inverse[order[i]] = count - 1;
     }
     if ((status = emit_distinct(call, x, d, slices, &set, first, count)) != PORT_OK ||
-        (status = emit_numbers(call, inverse, d >= 0 ? 1 : x->ndim, d >= 0 ? &set.n : x->shape, want_inverse)) != PORT_OK) {
+        (status = emit_numbers(call, inverse, d >= 0 ? 1 : x->ndim, d >= 0 ? &set.n : x->shape, want_inverse)) !=
+            PORT_OK) {
         return status;
     }
     return emit_numbers(call, counts, 1, &count, want_counts);
@@ -198,7 +205,8 @@ run_unique_consecutive(op_call *call)
     if (along) {
         status = wrap_dim(call, arg_int(call, 3), arg_tensor(call, 0)->ndim, &d);
     }
-    return status == PORT_OK ? unique_along(call, d, false, along || arg_bool(call, 1), along || arg_bool(call, 2)) : status;
+    return status == PORT_OK ? unique_along(call, d, false, along || arg_bool(call, 1), along || arg_bool(call, 2))
+                             : status;
 }
 
 /* bincount(self, weights, minlength). */
@@ -208,10 +216,12 @@ run_bincount(op_call *call)
     const port_tensor *x = arg_tensor(call, 0), *weights = arg_tensor(call, 1), *result;
     int64_t n = tensor_elems(x), size = arg_int(call, 2);
     port_tensor *out;
-    port_status status = dtype_is_integral(x->dtype) && x->ndim == 1 && size >= 0
-                             ? PORT_OK
-                             : fail_op(call, PORT_E_VALUE, "expected one dimension of integers and a minlength of at least 0");
-    if (status != PORT_OK || (status = tensor_cast(call, x, PORT_I64, &x)) != PORT_OK || (status = tensor_contiguous(call, x, &x)) != PORT_OK) {
+    port_status status =
+        dtype_is_integral(x->dtype) && x->ndim == 1 && size >= 0
+            ? PORT_OK
+            : fail_op(call, PORT_E_VALUE, "expected one dimension of integers and a minlength of at least 0");
+    if (status != PORT_OK || (status = tensor_cast(call, x, PORT_I64, &x)) != PORT_OK ||
+        (status = tensor_contiguous(call, x, &x)) != PORT_OK) {
         return status;
     }
     const int64_t *bins = (const int64_t *)tensor_view(x).data;
@@ -222,9 +232,11 @@ run_bincount(op_call *call)
         size = bins[i] >= size ? bins[i] + 1 : size;
     }
     port_dtype dtype = weights == NULL ? PORT_I64 : (weights->dtype == PORT_F32 ? PORT_F32 : PORT_F64);
-    if (weights != NULL && (tensor_elems(weights) != n || (status = tensor_cast(call, weights, dtype, &weights)) != PORT_OK ||
-                            (status = tensor_contiguous(call, weights, &weights)) != PORT_OK)) {
-        return status != PORT_OK ? status : fail_op(call, PORT_E_SHAPE, "weights must have %lld elements", (long long)n);
+    if (weights != NULL &&
+        (tensor_elems(weights) != n || (status = tensor_cast(call, weights, dtype, &weights)) != PORT_OK ||
+         (status = tensor_contiguous(call, weights, &weights)) != PORT_OK)) {
+        return status != PORT_OK ? status
+                                 : fail_op(call, PORT_E_SHAPE, "weights must have %lld elements", (long long)n);
     }
     if ((status = tensor_new(call, dtype, 1, &size, NULL, &out)) != PORT_OK) {
         return status;
@@ -280,8 +292,10 @@ run_histc(op_call *call)
     for (int64_t i = 0; i < n; i++) {
         if (v[i] >= low && v[i] <= high) {
             bool narrow = x->dtype == PORT_F32;
-            double place = narrow ? (double)(((float)v[i] - (float)low) * (float)bins / ((float)high - (float)low)) : (v[i] - low) * (double)bins / (high - low);
-            to[place >= (double)bins ? bins - 1 : (place > 0.0 ? (int64_t)place : 0)] += 1.0; /* NaN: of a range that is nothing in F32 */
+            double place = narrow ? (double)(((float)v[i] - (float)low) * (float)bins / ((float)high - (float)low))
+                                  : (v[i] - low) * (double)bins / (high - low);
+            to[place >= (double)bins ? bins - 1 : (place > 0.0 ? (int64_t)place : 0)] +=
+                1.0; /* NaN: of a range that is nothing in F32 */
         }
     }
     status = tensor_cast(call, counts, x->dtype, &result);
@@ -289,9 +303,12 @@ run_histc(op_call *call)
 }
 
 const op_row op_unique_rows[] = {
-    {"_unique2", "T self, B sorted=True, B return_inverse=False, B return_counts=False", run_unique, NULL, MODE_SAME, 0},
-    {"unique_dim", "T self, I dim, B sorted=True, B return_inverse=False, B return_counts=False", run_unique_dim, NULL, MODE_SAME, 0},
-    {"unique_consecutive", "T self, B return_inverse=False, B return_counts=False, I? dim=None", run_unique_consecutive, NULL, MODE_SAME, 0},
+    {"_unique2", "T self, B sorted=True, B return_inverse=False, B return_counts=False", run_unique, NULL, MODE_SAME,
+     0},
+    {"unique_dim", "T self, I dim, B sorted=True, B return_inverse=False, B return_counts=False", run_unique_dim, NULL,
+     MODE_SAME, 0},
+    {"unique_consecutive", "T self, B return_inverse=False, B return_counts=False, I? dim=None", run_unique_consecutive,
+     NULL, MODE_SAME, 0},
     {"bincount", "T self, T? weights=None, I minlength=0", run_bincount, NULL, MODE_SAME, 0},
     {"histc", "T self, I bins=100, S min=0, S max=0", run_histc, NULL, MODE_SAME, 0},
     {.name = NULL},
