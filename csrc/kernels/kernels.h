@@ -144,6 +144,7 @@ typedef struct port_resize_params {
     port_resize_mode mode;
     bool align_corners;
     double factor[3]; /* out / in as the user gave it; 0: the quotient of the sizes */
+    bool corners;     /* linear in two dimensions: the four corners are one sum, many channels at a time */
 } port_resize_params;
 typedef struct port_grid_params {
     bool align_corners;

@@ -14,6 +14,7 @@
 typedef struct frames {
     int32_t spatial;
     int64_t N, C, in[3], out[3], in_step[3], out_step[3]; /* fewer dimensions: leading ones of size 1 */
+    int64_t channel; /* being visited */
 } frames;
 
 static frames
@@ -82,6 +83,7 @@ for_each_output(const port_kernel_call *call, frame_visit visit)
     for (int64_t n = 0; n < f.N; n++) {
         for (int64_t c = 0; c < f.C; c++) {
             int64_t from = n * x->strides[0] + c * x->strides[1], to = n * y->strides[0] + c * y->strides[1];
+            f.channel = c;
             for (place[0] = 0; place[0] < f.out[0]; place[0]++) {
                 for (place[1] = 0; place[1] < f.out[1]; place[1]++) {
                     for (place[2] = 0; place[2] < f.out[2]; place[2]++) {
@@ -304,7 +306,7 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
     } else if (narrow) {
         scale = factor > 0.0 ? (double)(float)(1.0 / factor) : (double)((float)in / (float)out);
     }
-    double source = p->align_corners ? scale * (double)i : scale * ((double)i + 0.5) - 0.5;
+    double source = p->align_corners ? scale * (double)i : (fused ? fma(scale, (double)i + 0.5, -0.5) : scale * ((double)i + 0.5) - 0.5);
     if (narrow) {
         float shifted = (float)i + 0.5f;
         source = (double)(p->align_corners ? (float)scale * (float)i : mul_add(fused, (float)scale, shifted, -0.5f));
@@ -358,14 +360,40 @@ resize_from(const port_kernel_call *call, const frames *f, const taps *t, int32_
     if (t[d].num == 1) {
         return resize_from(call, f, t, d + 1, offset + t[d].at[0] * f->in_step[d]);
     }
-    for (int32_t k = 0; k < t[d].num; k++) {
+    for (int32_t step = 0; step < t[d].num; step++) {
+        int32_t k = narrow && t[d].num == 2 ? 1 - step : step; /* of two products the second is rounded by itself */
         double inner = resize_from(call, f, t, d + 1, offset + t[d].at[k] * f->in_step[d]);
         if (!narrow) {
             sum = k == 0 ? inner * t[d].weight[k] : sum + inner * t[d].weight[k];
-        } else if (k == 0) {
+        } else if (step == 0) {
             sum = (double)((float)inner * (float)t[d].weight[k]);
         } else {
             sum = (double)mul_add(fused, (float)inner, (float)t[d].weight[k], (float)sum);
+        }
+    }
+    return sum;
+}
+
+/* The four corners of two dimensions as one sum: in vectors of channels from the last row on, in the rest from the first (which product
+ * of the first two is rounded is their compiler's choice). */
+static double
+resize_corners(const port_kernel_call *call, const frames *f, const taps *t, int64_t from)
+{
+    const port_view *x = call->in[0];
+    bool narrow = x->dtype == PORT_F32, fused = call->profile->capability != PORT_CAP_DEFAULT;
+    int64_t lanes = (call->profile->capability == PORT_CAP_AVX512 ? 16 : 8) / (narrow ? 1 : 2);
+    static const int32_t in_vector[4] = {2, 3, 1, 0}, in_rest[4] = {1, 0, 2, 3};
+    const int32_t *order = f->channel < f->C - f->C % lanes ? in_vector : in_rest;
+    double sum = 0.0;
+    for (int32_t k = 0; k < 4; k++) {
+        int32_t row = order[k] / 2, column = order[k] % 2;
+        double value = load(x, from + t[1].at[row] * f->in_step[1] + t[2].at[column] * f->in_step[2]);
+        if (narrow) {
+            float weight = (float)t[1].weight[row] * (float)t[2].weight[column];
+            sum = (double)(k == 0 ? (float)value * weight : mul_add(fused, (float)value, weight, (float)sum));
+        } else {
+            double weight = t[1].weight[row] * t[2].weight[column];
+            sum = k == 0 ? value * weight : (fused ? fma(value, weight, sum) : value * weight + sum);
         }
     }
     return sum;
@@ -383,12 +411,16 @@ resize_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_
             t[d] = taps_of(call, place[d], f->in[d], f->out[d], p->factor[own]);
         }
     }
-    store(call->out[0], to, resize_from(call, f, t, 0, from));
+    store(call->out[0], to, p->corners ? resize_corners(call, f, t, from) : resize_from(call, f, t, 0, from));
 }
 
 static port_status
 resize_check(const port_kernel_call *call, port_error *err)
 {
+    const port_resize_params *p = call->params;
+    if (p != NULL && p->corners && (p->mode != PORT_RESIZE_LINEAR || call->in[0]->ndim != 4)) {
+        return port_fail(err, PORT_E_VALUE, "resize: corners are those of linear interpolation in two dimensions");
+    }
     return frames_check("resize", call, err);
 }
 

@@ -134,10 +134,22 @@ def test_resize():
     for sizes in ([18, 22], [5, 6], [9, 11], [13, 40]):
         check("aten.upsample_nearest2d.default", [x, sizes])
         for corners in (True, False):
-            check("aten.upsample_bilinear2d.default", [x, sizes, corners], 3e-7)
+            check("aten.upsample_bilinear2d.default", [x, sizes, corners])
             check("aten.upsample_bicubic2d.default", [x, sizes, corners], 1e-6)
             check("aten.upsample_bilinear2d.default", [x.double(), sizes, corners], 1e-14)
     check("aten.upsample_linear1d.default", [x[0], [25], False], 3e-7)
+
+
+@pytest.mark.parametrize("layout", IMAGES)
+def test_resize_by_corners_and_by_dimensions(layout):
+    """All bits: up to 128 rows and columns, or channels-last, the four corners are one sum; beyond, one dimension after the other."""
+    for x in (IMAGES[layout], IMAGES[layout][:, :3]):
+        for sizes in ([18, 22], [1, 1], [99, 29], [120, 16]):
+            for corners in (True, False):
+                x = x.contiguous(memory_format=torch.channels_last) if layout == "channels last" else x.contiguous()
+                check("aten.upsample_bilinear2d.default", [x, sizes, corners])
+    mine = torch.from_numpy(ours("aten.upsample_bilinear2d.default", [IMAGES[layout], [18, 22], True], {}))
+    assert not torch.equal(mine, ATEN.upsample_bilinear2d.default(IMAGES[layout], [18, 22], False))
 
 
 def test_grid_sample():
