@@ -20,7 +20,7 @@ ifdef WERROR
 WARNINGS += -Werror
 endif
 
-.PHONY: help demo test lib ctest ext sanitize bench exhaustive clean
+.PHONY: help demo test lib ctest ext sanitize exhaustive clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -190,7 +190,8 @@ def apply(report: Report, path: str | os.PathLike[str], *, update: bool = False,
         new.pop(module, None)
         if module in found:
             new[module] = _with_why(found[module], (*kept, why))
-    carried = {row.module for row in report.rows if row.inputs_differ}
+    downstream = {row.module for row in report.rows if row.inputs_differ} - {row.module for row in report.rows if not row.passed}
+    carried = []
     for module, entry in new.items():
         if module in loosen:
             continue
@@ -198,10 +199,14 @@ def apply(report: Report, path: str | os.PathLike[str], *, update: bool = False,
         if module not in found:
             if not partial:
                 outcome.problems.append(f"{shown} was {entry.said()}, and was not compared in this run")
+        elif found[module].worse_than(entry) and module in downstream:
+            carried.append(shown)
         elif found[module].worse_than(entry):
-            outcome.problems.append(f"{shown} was {entry.said()}, and is {found[module].said()}{' on inputs that differ' if module in carried else ''}")
+            outcome.problems.append(f"{shown} was {entry.said()}, and is {found[module].said()}")
         elif entry.worse_than(found[module]):
             outcome.tightened.append(module)
+    if carried:
+        outcome.problems.append(f"worse on inputs that differ, their own arithmetic right: {', '.join(carried)}")
     outcome.added = [module for module in found if module not in new]
     if update:
         new.update({module: _with_why(found[module], new[module].why) for module in outcome.tightened})
