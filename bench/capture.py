@@ -23,10 +23,9 @@ import time
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import porting
 import safetensors.torch
 import torch
-
-import porting
 from porting import demo
 from porting.hooks import ActivationCollector
 

@@ -10,9 +10,8 @@ import os
 import tempfile
 import time
 
-import torch
-
 import porting
+import torch
 from porting import demo
 
 

@@ -19,9 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import ml_dtypes
 import numpy as np
-import torch
-
 import porting
+import torch
 from porting import _core
 from porting.compare import row_of
 from porting.pair import compare_arrays

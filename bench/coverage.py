@@ -28,9 +28,8 @@ import warnings
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch
-
 import porting
+import torch
 from porting import _core
 from porting.hooks import ActivationCollector
 from porting.providers import load_torch_provider

@@ -6,7 +6,6 @@ of an RMS norm's output at the sizes that residual streams reach. "rsqrtss" and 
 """
 import numpy as np
 import torch
-
 from porting import _core
 
 

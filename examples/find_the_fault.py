@@ -11,9 +11,8 @@ import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
-
 import porting
+import torch
 from porting import demo
 
 LAYER = 17

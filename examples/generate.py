@@ -12,7 +12,6 @@ import tempfile
 import time
 
 import numpy as np
-
 import porting
 from porting import demo
 

@@ -48,10 +48,18 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
-    from ._core import (
-        ClosedError, DtypeError, FormatError, LayerNotFoundError, PortingError, ShapeError, UnsupportedError, repair, verify,
-    )  # fmt: skip
     from . import ops
+    from ._core import (
+        ClosedError,
+        DtypeError,
+        FormatError,
+        LayerNotFoundError,
+        PortingError,
+        ShapeError,
+        UnsupportedError,
+        repair,
+        verify,
+    )  # fmt: skip
     from .capture import Capture, open
     from .check import check
     from .compare import compare
@@ -59,10 +67,10 @@ if TYPE_CHECKING:
     from .diagnose import Diagnosis
     from .diagnose.explain import explain
     from .engine import Engine
-    from .graph import graph
     from .graft import graft
-    from .noising import measure_noise
+    from .graph import graph
     from .hooks import ActivationCollector, tap
+    from .noising import measure_noise
     from .parity import parity
     from .probe import probe
     from .providers import show_config

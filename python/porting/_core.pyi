@@ -1,6 +1,7 @@
 """The C core. Arrays are NumPy's (bf16 and f8 through ml_dtypes); nothing here knows torch."""
 from collections.abc import Buffer, Mapping, Sequence
 from typing import Any
+
 import numpy as np
 
 class PortingError(Exception): ...

@@ -20,8 +20,8 @@ from .ledger import finish
 from .op_judging import rows_of_check
 from .op_level import ops_of
 from .pair import bits_equal, compare_with_itself
-from .program import NoProgramError, find_interval, kind_of, run_call
 from .profiles import AS_CAPTURED, Settings, settings
+from .program import NoProgramError, find_interval, kind_of, run_call
 from .providers import use_provider
 from .report import Report, Row
 from .roots import root_calls

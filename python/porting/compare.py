@@ -28,8 +28,8 @@ from .op_judging import rows_of_compare
 from .op_level import ops_of
 from .pair import Comparison, bits_equal, compare_arrays, with_picture
 from .port import as_array, open_port, run_port
-from .program import find_interval
 from .profiles import AS_CAPTURED, settings
+from .program import find_interval
 from .providers import use_provider
 from .report import Report, Row
 from .summary_judging import refuse_what_needs_tensors, rows_of_summaries

@@ -25,7 +25,8 @@ from typing import Any
 
 import torch
 
-from . import _core, capture as captures
+from . import _core
+from . import capture as captures
 from .collecting import Run, StopRun
 from .environment import fingerprint
 from .live import copied

@@ -15,8 +15,8 @@ from .golden import accuracy, condition_factor
 from .judging import dot_length
 from .op_level import CapturedOp, Operands, OpRuns
 from .pair import Comparison, bits_equal, compare_arrays
-from .program import Interval, NoProgramError, kind_of
 from .profiles import Settings
+from .program import Interval, NoProgramError, kind_of
 from .report import Row
 from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance
 

@@ -14,6 +14,7 @@ from .picture import picture
 from .port import as_array
 from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, Verdict, resolve
 
+
 @dataclass(frozen=True)
 class Comparison:
     """What one pair measured. status : "compared", "shape" or "dtype"; verdict and metrics are None where the shapes differ."""

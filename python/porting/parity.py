@@ -115,8 +115,8 @@ def run_case(make_inputs: Callable[..., Any], ref: Callable[..., Any], port: Cal
     import torch
 
     from .hooks import ActivationCollector
-    from .trial import judge_call
     from .testing import ParityError
+    from .trial import judge_call
 
     generator = torch.Generator().manual_seed(seed * 1_000_003 + zlib.crc32(case.name.encode()))
     made = ref(**case.hyper)

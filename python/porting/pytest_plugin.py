@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .capture import Capture
-    from .trial import Outcome
     from .report import Report
+    from .trial import Outcome
 
 REPORT_SUFFIXES = (".html", ".json", ".txt")
 MOST_CAUSES = 5  # diagnoses in one process: each runs the module some hundred times
@@ -176,8 +176,8 @@ class Plan:
 
     def judge(self, call: Any) -> Outcome:
         """Puts one call to the port."""
-        from .trial import Outcome, judge_call
         from .report import Row
+        from .trial import Outcome, judge_call
 
         if self.form == "names":
             return self._judge_named(call)

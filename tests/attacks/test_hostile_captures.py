@@ -6,7 +6,6 @@ import struct
 import numpy as np
 import pytest
 import xxhash
-
 from porting import _core
 
 MANIFEST = {"format": "porting.capture", "version": 1, "finished": False}

@@ -5,15 +5,14 @@ import subprocess
 import sys
 
 import numpy as np
+import porting.capture
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-import porting.capture
 from porting import PortingError
 from porting.check import check
 from porting.hooks import ActivationCollector
 from porting.judging import linear_condition
+from transformers import LlamaConfig, LlamaForCausalLM
 
 
 class Extras(torch.nn.Module):

@@ -4,10 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import porting
 import pytest
 from cli_model import MODEL
-
-import porting
 
 PACKAGE_PARENT = str(Path(porting.__file__).resolve().parents[1])  # the package that is tested, installed or not
 

@@ -4,10 +4,9 @@ import subprocess
 import sys
 
 import numpy as np
+import porting
 import pytest
 from cli_model import MODEL
-
-import porting
 
 
 def write(folder, text, name="script.py"):

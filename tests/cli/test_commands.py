@@ -3,10 +3,9 @@ import json
 import shutil
 
 import numpy as np
+import porting
 import pytest
 from cli_model import MODEL
-
-import porting
 from porting.cli import commands
 
 

@@ -147,7 +147,7 @@ def test_equal_tensors_are_stored_once_and_changed_ones_again():
 
 
 def test_a_cache_that_is_changed_in_place_is_read_again():
-    from transformers import StaticCache, LlamaConfig
+    from transformers import LlamaConfig, StaticCache
 
     cache = StaticCache(LlamaConfig(num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, hidden_size=4), max_cache_len=4)
     cache.update(torch.ones(1, 1, 1, 4), torch.ones(1, 1, 1, 4), 0)

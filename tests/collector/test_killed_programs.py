@@ -5,9 +5,8 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 import porting
+import pytest
 
 SCRIPT = """
 import sys, time, torch, porting

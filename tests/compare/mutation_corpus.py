@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from porting.golden import condition_factor
 from porting.pair import compare_arrays
 from porting.port import as_array

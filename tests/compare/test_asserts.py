@@ -3,11 +3,11 @@ import re
 
 import ml_dtypes
 import numpy as np
+import porting
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
-
-import porting
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from porting import _core
 from porting.port import as_array, flatten
 from porting.testing import ParityError, assert_close

@@ -2,17 +2,17 @@
 import json
 
 import numpy as np
+import porting.capture
 import pytest
 import torch
-from safetensors.numpy import save_file
-
-import porting.capture
 from porting import PortingError, _core
 from porting.compare import compare, compare_arrays, match_prefix, row_of
 from porting.hooks import ActivationCollector
 from porting.port import open_files, wants_torch
 from porting.report import Report
-from porting.testing import ParityError, test_layer as layer_test
+from porting.testing import ParityError
+from porting.testing import test_layer as layer_test
+from safetensors.numpy import save_file
 
 
 class Block(torch.nn.Module):

@@ -4,11 +4,10 @@ import json
 import types
 
 import numpy as np
+import porting.capture
 import pytest
 import torch
 import transformers
-
-import porting.capture
 from porting import _core, demo
 from porting.compare import compare
 from porting.golden import accuracy, condition_factor, golden_run

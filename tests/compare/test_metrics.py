@@ -4,8 +4,8 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from porting import _core
 
 FLOATS = {

@@ -3,10 +3,9 @@ import re
 
 import mutation_corpus as corpus
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting.golden import accuracy, condition_factor
 from porting.port import as_array
 from porting.tolerance import condition_scale

@@ -6,7 +6,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-
 from porting.compare import compare_arrays
 from porting.testing import ParityError, assert_close
 from porting.tolerance import Tolerance, condition_scale, layer_norm_scale, linear_scale, resolve, softmax_scale

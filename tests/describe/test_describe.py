@@ -1,11 +1,10 @@
 """`porting describe`: facts of tiny models of several architectures, each verified in C; and what cannot be verified says so."""
 import json
 
+import porting
 import pytest
 import torch
 import transformers
-
-import porting
 from porting.cli import main
 from porting.describe.facts import Fact, merged
 

@@ -2,12 +2,11 @@
 import copy
 import math
 
+import porting
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-import porting
 
 
 def drawn(module, seed=0, scale=0.5):

@@ -2,14 +2,28 @@
 import re
 from pathlib import Path
 
+import porting
 import pytest
 import torch
-from diagnose_tools import IMAGE, Attention, Block, Gated, PostBlock, Q, RMSNorm, X, causes, changed, drawn, half_rope, noise, why
+from diagnose_tools import (
+    IMAGE,
+    Attention,
+    Block,
+    Gated,
+    PostBlock,
+    Q,
+    RMSNorm,
+    X,
+    causes,
+    changed,
+    drawn,
+    half_rope,
+    noise,
+    why,
+)
 from test_faults import CASES
 from torch import nn
 from torch.nn import functional as F
-
-import porting
 
 ROOT = Path(__file__).parents[2]
 NOT_A_CAUSE = ("none", "rounding", "unknown", "partly-wrong")

@@ -4,7 +4,24 @@ import copy
 import pytest
 import torch
 from diagnose_tools import (
-    Block, Faults, Gated, IDS, IMAGE, NewGelu, PostBlock, Q, RMSNorm, X, attention, causes, changed, drawn, layers, linear, noise, why,
+    IDS,
+    IMAGE,
+    Block,
+    Faults,
+    Gated,
+    NewGelu,
+    PostBlock,
+    Q,
+    RMSNorm,
+    X,
+    attention,
+    causes,
+    changed,
+    drawn,
+    layers,
+    linear,
+    noise,
+    why,
 )  # fmt: skip
 from torch import nn
 from torch.nn import functional as F

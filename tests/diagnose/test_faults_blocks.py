@@ -3,7 +3,24 @@ import math
 
 import pytest
 import torch
-from diagnose_tools import IMAGE, Attention, Block, Faults, Gated, Q, RMSNorm, X, attention, causes, changed, drawn, half_rope, noise, tables, why
+from diagnose_tools import (
+    IMAGE,
+    Attention,
+    Block,
+    Faults,
+    Gated,
+    Q,
+    RMSNorm,
+    X,
+    attention,
+    causes,
+    changed,
+    drawn,
+    half_rope,
+    noise,
+    tables,
+    why,
+)
 from torch import nn
 from torch.nn import functional as F
 

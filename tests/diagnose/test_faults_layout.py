@@ -4,7 +4,24 @@ import copy
 import pytest
 import torch
 from diagnose_tools import (
-    Block, Faults, IDS, IMAGE, PostBlock, Q, X, attention, causes, changed, drawn, half_rope, layers, noise, pair_rope, tables, why, linear,
+    IDS,
+    IMAGE,
+    Block,
+    Faults,
+    PostBlock,
+    Q,
+    X,
+    attention,
+    causes,
+    changed,
+    drawn,
+    half_rope,
+    layers,
+    linear,
+    noise,
+    pair_rope,
+    tables,
+    why,
 )  # fmt: skip
 from torch import nn
 from torch.nn import functional as F

@@ -4,10 +4,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,6 @@ import time
 import numpy as np
 import pytest
 import xxhash
-
 from porting import _core
 
 FILES = ["rank00000/journal.bin", "rank00000/seg-00000.safetensors", "MANIFEST.json"]

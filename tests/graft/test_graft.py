@@ -3,11 +3,10 @@ import copy
 import gc
 
 import numpy as np
+import porting
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-
-import porting
 
 
 def make_llama():

@@ -1,10 +1,9 @@
 """`porting graph`: a recorded program in words says what torch executed."""
 import json
 
+import porting
 import pytest
 import torch
-
-import porting
 from porting.cli import main
 
 

@@ -11,7 +11,6 @@ import time
 
 import numpy as np
 import torch
-
 from test_kernels import ONEDNN, array, ours, reference
 
 OPS = {"exp": {}, "log": {}, "sin": {}, "cos": {}, "tanh": {}, "erf": {}, "sqrt": {}, "rsqrt": {}, "reciprocal": {}, "sigmoid": {}, "silu": {}, "gelu": {},

@@ -2,7 +2,6 @@
 import ml_dtypes
 import numpy as np
 import torch
-
 from porting import _core, providers
 
 providers.load_torch_provider()

@@ -3,7 +3,6 @@ other BLAS and own loops, half types, masks that torch takes only elsewhere, and
 import pytest
 import torch
 from matmul_tools import UNIT, VARIANTS, call, reference, same_bits, tensor
-
 from porting import _core
 
 FLASH = "_scaled_dot_product_flash_attention_for_cpu"

@@ -4,9 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_kernels import ONEDNN, ours
-
 from porting import _core
+from test_kernels import ONEDNN, ours
 
 ATEN = torch.ops.aten
 

@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 from matmul_tools import CAPABILITY, VARIANTS, call, matrices, product_error, reference, same_bits, stacks
-
 from porting import _core
 
 # A dot product of K terms in u * sum |a b|: 2.5 to 9.3 were measured for K from 64 to 4096 (docs/NUMERICS.md).

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from kernel_cases import CASES, array, layouts, values
 from porting import _core, ops_table, providers
 

@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-
 from porting import _core, providers
 
 ALL = {"sgemm", "dgemm", "sgemm_batch", "dgemm_batch", "set_num_threads_local", "vms_exp", "vms_log", "vms_tanh", "vms_erf",

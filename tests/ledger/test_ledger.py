@@ -3,11 +3,10 @@ import dataclasses
 import math
 
 import numpy as np
-import pytest
-import torch
-
 import porting
 import porting.capture
+import pytest
+import torch
 from porting import PortingError
 from porting.cli import main
 from porting.hooks import ActivationCollector

@@ -5,14 +5,13 @@ import sys
 import warnings
 
 import numpy as np
+import porting
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-import porting
 from porting import ActivationCollector, FormatError, PortingError, check, compare
 from porting.op_level import OpRuns, ops_of
 from porting.roots import root_calls
+from transformers import LlamaConfig, LlamaForCausalLM
 
 
 class Functional(torch.nn.Module):

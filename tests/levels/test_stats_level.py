@@ -6,10 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting import ActivationCollector, FormatError, PortingError, compare
 from porting.summaries import Summary
 

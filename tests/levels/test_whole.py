@@ -4,17 +4,16 @@ import os
 import sys
 
 import numpy as np
+import porting
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-import porting
 from porting import ActivationCollector, LayerNotFoundError, check
 from porting.profiles import settings
 from porting.program import NoProgramError, run_call
 from porting.providers import use_provider
 from porting.roots import root_calls
 from porting.whole import outputs_of_calls, shown_exact
+from transformers import LlamaConfig, LlamaForCausalLM
 
 EXAMPLES = os.path.join(os.path.dirname(__file__), "..", "..", "examples")
 

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-
 from porting.interop.layout import LayoutError, parse
 
 X = np.random.default_rng(1).standard_normal((2, 5, 24)).astype(np.float32)

@@ -5,13 +5,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
+import porting
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-import porting
 from porting.cli import main
 from porting.interop.names import NamesError, flat_names, load
+from transformers import LlamaConfig, LlamaForCausalLM
 
 PASSING = {"require_coverage": False, "explain": False}
 

@@ -3,7 +3,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from porting.interop.layout import parse
 from porting.interop.names import CONVENTIONS, load
 

@@ -1,9 +1,8 @@
 """Proposals: found by values, never taken for granted, and none where the values do not say it."""
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting.interop.layout import parse
 from porting.interop.propose import propose_layout, propose_pairs
 

@@ -4,10 +4,9 @@ import traceback
 from pathlib import Path
 
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting import _core
 from porting.cli import main
 

@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting import noise as noises
 from porting.cli import main
 from porting.noise import FACTOR, Noise, Spread, measure

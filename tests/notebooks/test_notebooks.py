@@ -4,9 +4,8 @@ from pathlib import Path
 
 import nbclient
 import nbformat
-import pytest
-
 import porting
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

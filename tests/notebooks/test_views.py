@@ -3,10 +3,9 @@ from html.parser import HTMLParser
 
 import matplotlib
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting.diagnose.explain import explain
 from porting.report import Report, Row
 from porting.tree import ModuleTree

@@ -6,11 +6,10 @@ import sys
 
 import ml_dtypes
 import numpy as np
+import porting
 import pytest
 import torch
 import torch.nn.functional as F
-
-import porting
 from porting import _core, ops, ops_table
 
 RNG = np.random.default_rng(0)

@@ -1,10 +1,9 @@
 """`porting.parity`: right ports pass under every kind of input, and each fault is refused that a comfortable test would let through."""
 import numpy as np
-import pytest
-import torch
-
 import porting
 import porting.parity as _  # noqa: F401
+import pytest
+import torch
 from porting.parity import INPUTS, Draw, ParityCase, randomize, run_case
 from porting.tolerance import resolve
 

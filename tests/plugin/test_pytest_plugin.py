@@ -4,16 +4,15 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-import torch
-
 import porting
 import porting.diagnose.locate  # noqa: F401  (pytester forgets what is imported inside its runs)
 import porting.hooks  # noqa: F401
-import porting.trial  # noqa: F401
 import porting.pytest_plugin  # noqa: F401
 import porting.report.html  # noqa: F401
 import porting.report.jsonout  # noqa: F401
+import porting.trial  # noqa: F401
+import pytest
+import torch
 from plugin_ports import NUMPY_PORT, capture_to, make_model
 
 pytest_plugins = ["pytester"]

@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting.probe import Probe, _Prober, cached, for_manifest, lanes_of, order_of, tree_row
 
 

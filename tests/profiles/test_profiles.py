@@ -6,10 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting import _core, ops_table, profiles
 from porting.port import as_array
 from porting.program import run_call

@@ -1,7 +1,6 @@
 """The profile strict, function by function: what one item of a batch gives does not depend on the others, on their number or on where it lies."""
 import numpy as np
 import pytest
-
 from porting import ops, ops_table
 
 RNG = np.random.default_rng(0)

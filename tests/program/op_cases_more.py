@@ -5,7 +5,28 @@ from __future__ import annotations
 import math
 
 import torch
-from op_cases import BF16, BOOL, CASES, F16, F32, F64, FLOATS, I32, I64, INTS, U8, add, binary, in_place, index, layouts, like, one, rand, unary
+from op_cases import (
+    BF16,
+    BOOL,
+    CASES,
+    F16,
+    F32,
+    F64,
+    FLOATS,
+    I32,
+    I64,
+    INTS,
+    U8,
+    add,
+    binary,
+    in_place,
+    index,
+    layouts,
+    like,
+    one,
+    rand,
+    unary,
+)
 
 INF, NAN = math.inf, math.nan
 _odd = torch.tensor([[0.0, -0.0, INF, -INF, NAN, 1.0], [-1.0, 1e-40, -1e-45, 0.5, -2.5, 3e38]])

@@ -2,10 +2,9 @@
 import json
 
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting import _core
 from porting.program import Program, run_call
 from porting.providers import load_torch_provider

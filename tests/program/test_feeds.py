@@ -9,7 +9,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from porting import _core, providers
 
 providers.load_torch_provider()

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from op_cases_more import CASES
-
 from porting import _core, ops_table
 
 NAMES = {

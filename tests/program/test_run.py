@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from porting import _core
 from test_ops import NAMES, array, check, for_call_op
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from porting import _core
 
 
 class Tape(TorchDispatchMode):

@@ -1,14 +1,13 @@
 """Module calls of real captures, run in C and compared with what torch returned in the captured run."""
 
 import numpy as np
+import porting
 import pytest
 import torch
 import transformers
-from torch import nn
-
-import porting
 from porting import UnsupportedError
 from porting.program import NoProgramError, run_call
+from torch import nn
 
 
 def randomise(model):

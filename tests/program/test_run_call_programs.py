@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from porting._core import FormatError
 from porting.program import Program, kind_of, lay_out, load
 from porting.recorder import Recorder
+from torch import nn
 
 
 def record(module, *args):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import porting
 import pytest
 import torch
-
-import porting
 
 
 class Packed(torch.nn.Module):

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 
 import torch
-
 from porting.recorder import Recorder, pattern_of
 
 DTYPES = {"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,

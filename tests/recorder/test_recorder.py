@@ -5,10 +5,9 @@ import weakref
 
 import pytest
 import torch
+from porting.recorder import Pattern, Recorder, pattern_of
 from replay import Harness, check, same_bits
 from torch import nn
-
-from porting.recorder import Pattern, Recorder, pattern_of
 
 
 def run(module, *args, **kwargs):

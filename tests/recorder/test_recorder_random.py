@@ -1,9 +1,8 @@
 """Random ops: the program takes what was drawn when it was recorded, and computes everything else."""
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 from porting.hooks import ActivationCollector
 
 

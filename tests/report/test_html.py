@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-
 from porting.compare import compare_arrays
 from porting.pair import with_picture
 from porting.picture import picture

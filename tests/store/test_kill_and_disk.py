@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import pytest
-
 from porting import _core
 
 WRITE_FOREVER = """

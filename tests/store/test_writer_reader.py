@@ -10,9 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import xxhash
-from safetensors import safe_open
-
 from porting import _core
+from safetensors import safe_open
 
 STRUCTURE = json.dumps({"leaves": ["0"], "names": {}, "tree": {"tuple": [{"$": 0}]}})
 DTYPES = [np.bool_, np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, np.float16,

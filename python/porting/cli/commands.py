@@ -412,7 +412,6 @@ def graph(args):
 def describe(args):
     """`porting describe`: the facts of a captured model."""
     from ..describe import describe as tell
-
     from ..describe.checkpoint import is_checkpoint
 
     if is_checkpoint(args.source):

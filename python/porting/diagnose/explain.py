@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import program as programs
-from ..profiles import AS_CAPTURED, settings
-from ..providers import use_provider
 from .. import _core
+from .. import program as programs
 from .._core import PortingError, ShapeError
 from ..port import as_array
+from ..profiles import AS_CAPTURED, settings
+from ..providers import use_provider
 from . import Diagnosis, diagnose
 from .case import Case, Op
 
