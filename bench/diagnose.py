@@ -28,6 +28,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import diagnose_faults_modules  # noqa: F401  (adds its faults to FAULTS)
 import numpy as np
 import torch
 from diagnose_faults import FAULTS, list_sites
@@ -128,7 +129,7 @@ def margins(said, fault):
     ranked = getattr(said, "ranked", [])
     named = {said.detail, *(r.detail for r in said.also)}
     wrong = [r.residual for r in ranked if r.cause not in fault.causes and r.detail not in named and r.explained > 0]
-    return (said.residual if said.cause in fault.causes else None), min(wrong, default=None)
+    return (said.residual if said.cause in fault.causes and said.cause not in (*NOT_NAMED, "partly-wrong") else None), min(wrong, default=None)
 
 
 @contextlib.contextmanager

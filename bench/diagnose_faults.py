@@ -234,7 +234,7 @@ def rms_eps(f, x, eps):
     return f(x, 1e-2)
 
 
-@patch("add", "weight-plus-one", when=lambda s: in_norm(s) and s.shapes and s.shapes[-1] is not None and len(s.shapes[-1]) == 1)
+@patch("add", "weight-plus-one", when=lambda s: in_norm(s) and 1 in [len(shape) for shape in s.shapes if shape is not None])
 def rms_without_one(f, a, b):
     return a if isinstance(a, torch.Tensor) else b
 
@@ -403,7 +403,7 @@ in_linear("accumulated_bf16_32", ("accumulation-half",), bf16_sums(32), lambda s
 in_linear("accumulated_bf16_1", ("accumulation-half",), bf16_sums(1), lambda s: s.shapes[1][-1] > 1)
 
 
-@patch("conv1d", "padding", when=lambda s: len(s.shapes[1]) == 3 and s.shapes[1][-1] > 1)
+@patch("conv1d", "padding", when=lambda s: len(s.shapes) > 1 and len(s.shapes[1]) == 3 and s.shapes[1][-1] > 1)
 def conv1d_causal(f, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     p = padding[0] if isinstance(padding, tuple) else padding
     return f(F.pad(x, (2 * p, 0)), w, b, stride, 0, dilation, groups)
@@ -732,6 +732,11 @@ def next_layer(name):
     return name
 
 
+def blocks_of(model):
+    """The numbered blocks of the model: elements of lists that have more than one module."""
+    return [n for n, m in model.named_modules() if n.rpartition(".")[2].isdigit() and len(list(m.children())) > 1]
+
+
 @weights("weight_of_next_layer", "wrong-layer")
 def neighbour(model):
     parameters = dict(model.named_parameters())
@@ -767,7 +772,7 @@ def merged_otherwise(model):
 
 def attend(q, k, v, mask, causal, scale, change):
     """Attention in plain torch, with one change. mask: additive, bool or None."""
-    c = {"scale": 1.0, "axis": -1, "cap": 0.0, "half": None, "order": "repeat", "mask": lambda m: m, "logits": lambda x: x, "p": lambda p: p, **change}
+    c = {"scale": 1.0, "axis": -1, "cap": 0.0, "half": None, "order": "repeat", "softmax": torch.softmax, "mask": lambda m: m, "logits": lambda x: x, "p": lambda p: p, **change}
     heads, groups = q.shape[1], k.shape[1]
     if heads != groups:
         n = heads // groups
@@ -783,7 +788,7 @@ def attend(q, k, v, mask, causal, scale, change):
         mask = c["mask"](mask.float()[..., -t:, :s])
     if mask is not None:
         x = x + mask
-    p = c["p"](torch.softmax(x, c["axis"])).to(v.dtype)
+    p = c["p"](c["softmax"](x, c["axis"])).to(v.dtype)
     return c.get("out", lambda y: y)(p @ v)
 
 
@@ -855,16 +860,13 @@ attention("over_heads", ("softmax-axis", "axis"), {"axis": 1})
 attention("tiled_groups", ("gqa-order",), {"order": "tile"}, "groups")
 attention("capped", ("softcap",), {"logits": lambda x: 50 * torch.tanh(x / 50)})
 attention("capped_oddly", ("softcap",), {"logits": lambda x: 7 * torch.tanh(x / 7)})
-attention("with_sink", ("sink",), {"p": lambda p: p, "logits": lambda x: x, "sinks": True})
 attention("p_bf16", ("softmax-precision", "operand-precision", "result-precision"), {"p": BF16})
 attention("logits_bf16", ("softmax-precision", "operand-precision", "result-precision"), {"logits": BF16})
 attention("logits_f16", ("softmax-precision", "operand-precision", "result-precision"), {"logits": F16})
-attention("normalised_late", ("mask-after-softmax", "mask-absent"), {"mask": lambda m: None}, "mask")
 attention("heads_unmerged", ("head-order", "axes-order"), {"out": lambda y: y.reshape(y.shape[0], y.shape[2], y.shape[1], -1).transpose(1, 2)})
 attention("self_hidden", ("mask-off-by-one", "mask-diagonal"), {"logits": lambda x: x + torch.diag_embed(torch.full((x.shape[-1],), -1e4)) if x.shape[-1] == x.shape[-2] else x})
 attention("window_three", ("window-added", "window-off-by-one", "window"), {"logits": lambda x: x.masked_fill(torch.ones(x.shape[-2:], dtype=torch.bool).tril(-3), -1e30)})
 attention("distance_bias", ("unknown",), {"logits": lambda x: x - 0.25 * (torch.arange(x.shape[-2])[:, None] - torch.arange(x.shape[-1])).abs()})
-FAULTS[:] = [f for f in FAULTS if not f.name.endswith(("with_sink", "normalised_late"))]
 
 # ---------------------------------------------------------------- rotary embeddings
 

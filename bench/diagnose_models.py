@@ -115,6 +115,34 @@ def real_smollm2():
     return pipe.model, dict(pipe.tokenizer(demo.PROMPT, return_tensors="pt"))
 
 
+class ConvBlock(torch.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(16, 16, 3, **options)
+        self.normalization = torch.nn.BatchNorm2d(16)
+        self.activation = torch.nn.ReLU()
+
+    def forward(self, x):
+        return self.activation(self.normalization(self.convolution(x)))
+
+
+class ConvNet(torch.nn.Module):
+    """Convolutions with a bias and a batch norm behind them, one of them grouped, one dilated; a group norm last."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = transformers.PretrainedConfig()
+        self.stem = torch.nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.blocks = torch.nn.ModuleList([ConvBlock(padding=1), ConvBlock(padding=1), ConvBlock(padding=1, groups=4), ConvBlock(padding=2, dilation=2)])
+        self.group_norm = torch.nn.GroupNorm(4, 16)
+
+    def forward(self, pixel_values):
+        x = self.stem(pixel_values)
+        for block in self.blocks:
+            x = block(x)
+        return torch.nn.functional.max_pool2d(self.group_norm(x), 2)
+
+
 SMALL = dict(hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=INNER)
 GROUPED = dict(num_key_value_heads=2, **SMALL)
 GPT2 = dict(n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS)
@@ -142,6 +170,8 @@ MODELS = {
     "llama-eager": eager(text("llama", True, **GROUPED)),
     "llama-bf16": half(text("llama", **GROUPED)),
     "llama3-rope": text("llama", rope_parameters={"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}, max_position_embeddings=128, **GROUPED),
+    "llama-head": text("llama", head="AutoModelForCausalLM", tie_word_embeddings=False, **GROUPED),
+    "gemma-bf16": half(text("gemma", head_dim=16, **GROUPED)),
     "mistral": text("mistral", sliding_window=4, **GROUPED),
     "qwen2": text("qwen2", **GROUPED),
     "qwen3": text("qwen3", head_dim=16, **GROUPED),
@@ -167,6 +197,7 @@ MODELS = {
     "swin": vision("swin", image_size=32, patch_size=2, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4),
     "convnext": vision("convnext", num_stages=2, hidden_sizes=[16, 32], depths=[2, 2]),
     "resnet": vision("resnet", embedding_size=16, hidden_sizes=[16, 32], depths=[2, 2], layer_type="basic"),
+    "convolutions": lambda: (randomise(ConvNet()), {"pixel_values": pixels(32)}),
     "mobilenet": vision("mobilenet_v1", depth_multiplier=0.25, min_depth=8),
     "segformer": vision("segformer", num_encoder_blocks=2, depths=[2, 2], sr_ratios=[2, 1], hidden_sizes=[16, 32], num_attention_heads=[2, 4], patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2]),
 }

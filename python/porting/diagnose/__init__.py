@@ -172,7 +172,7 @@ def run_all(case: Case, judge: Judge, makers: Iterable[Generator], end: float) -
                 continue
             try:
                 found = judge.rank(hypothesis)
-                if any(r.equal for r in found):
+                if any(r.equal and r.cause not in GENERIC for r in found):
                     end = min(end, time.thread_time() + EQUAL_S)
                 elif any(r.residual <= LEVEL for r in found) and not explained:
                     explained, end = True, min(end, time.thread_time() + RIVALS_S)

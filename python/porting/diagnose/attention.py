@@ -295,7 +295,8 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
     yield one("mask-weak", "port adds 1 where the reference adds -inf", with_hidden(hidden, 1.0))
     for value in (-1.0, -10.0, -100.0):
         yield one("mask-weak", f"port adds {value:g} where the reference hides a position", with_hidden(hidden, value))
-    yield one("mask-inverted", "port has the mask the other way round", with_hidden(~hidden, -1e30))
+    for value in (-1e30, -1e4):  # a row that sees nothing: all alike, or as if there were no mask
+        yield one("mask-inverted", "port has the mask the other way round", with_hidden(~hidden, value))
     yield changed(case, a, "mask-after-softmax", "port sets hidden probabilities to 0 after the softmax", lambda: np.where(hidden, 0.0, probabilities(a, mask=rest)))
     multiplied = np.where(hidden, 0.0, 1.0)
     yield changed(case, a, "mask-multiplied", "port multiplies the logits by the mask where the reference hides", lambda: softmax(a.logits() * a.scale * multiplied))

@@ -45,7 +45,7 @@ def factors(case: Case) -> Iterator[Hypothesis]:
             return flat(case.run_override({v: times(values[v], factor)}), case)
 
         factor = newton(case, run, 1.0)
-        if factor is None or round(factor, 6) in seen:
+        if factor is None or is_one(factor) or round(factor, 6) in seen:
             continue
         name = case.parameters.get(v) or f"the result of {case.place(case.producers[v])}"
         yield overridden(case, "scale", f"port has {name} times {show(factor)}", lambda v=v, f=factor: {v: times(values[v], f)})
@@ -69,9 +69,14 @@ def addends(case: Case) -> Iterator[Hypothesis]:
                 return flat(case.run_edited(draft), case)
 
             factor = newton(case, run, 1.0)
-            if factor is not None:
+            if factor is not None and not is_one(factor):
                 detail = f"port adds {show(factor)} times {called(case, v)} ({case.place(i)})"
                 yield edited(case, "scale", detail, lambda d, f=factor, change=change: change(d, f))
+
+
+def is_one(factor: float) -> bool:
+    """True for a factor that no port multiplies by: nearer to 1 than any format rounds a constant. What it explains is another small change, such as one of eps."""
+    return abs(factor - 1.0) < 1e-4
 
 
 def times(x: np.ndarray, factor: float) -> np.ndarray:

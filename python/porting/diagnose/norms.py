@@ -1,7 +1,7 @@
 """Normalisations, fused or written out: kind, axis, groups, statistics, folding, and their place beside the residual."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,9 +145,9 @@ def layer_norm_variants(case: Case, index: int, op: Op) -> Iterator[Hypothesis]:
         detail = f"port adds eps={show(op.args[4])} after the square root, reference before it"
         yield edited(case, "eps-outside-root", detail, lambda d: by_deviation(d, index, 1.0))
         yield edited(case, "root-missing", "port divides by the variance, reference by its root", lambda d: by_variance(d, index))
-        for label, steps in (("raw 12-bit rsqrt", 0), ("12-bit rsqrt with one Newton step", 1)):
+        for label, root in ROOTS.items():
             detail = f"port uses a {label} in the norm"
-            yield edited(case, "approximate-rsqrt", detail, lambda d, s=steps: with_rsqrt(case, d, index, s), coarse=True)
+            yield edited(case, "approximate-rsqrt", detail, lambda d, r=root: with_rsqrt(case, d, index, r), coarse=True)
     if op.args[2] is not None and op.args[3] is not None:
         yield edited(case, "op-order", "port adds the norm's bias before it multiplies by the weight, reference after", lambda d: bias_first(d, index))
     if op.args[2] is not None:
@@ -237,13 +237,13 @@ def by_variance(draft: Draft, index: int) -> None:
     chain(draft, place, op, x, [("aten.mul.Tensor", [{"v": scale}]), *affine(op)])
 
 
-def with_rsqrt(case: Case, draft: Draft, index: int, steps: int) -> None:
+def with_rsqrt(case: Case, draft: Draft, index: int, root: Callable[[np.ndarray], np.ndarray]) -> None:
     """The norm with an approximate reciprocal square root, computed from the values of the reference."""
     op = draft.ops[index]
     x = case.intermediates()[op.inputs[0]].astype(np.float64)
     moved = (x.var(axis=-1, keepdims=True) + op.args[4]).astype(np.float32)
     place, centred, scale = normalise(draft, index, [-1], True)
-    draft.feeds[scale] = twelve_bit_rsqrt(moved, steps)
+    draft.feeds[scale] = root(moved)
     del draft.ops[place - 1]
     chain(draft, place - 1, op, centred, [("aten.mul.Tensor", [{"v": scale}]), *affine(op)])
 
@@ -252,10 +252,26 @@ def twelve_bit_rsqrt(x: np.ndarray, steps: int) -> np.ndarray:
     """1/sqrt(x) with 12 bits; the hardware's table differs between makers, its relative error is up to 1.5 * 2^-12."""
     y = (1 / np.sqrt(x.astype(np.float64))).astype(np.float32)
     bits = y.view(np.uint32)
-    y = ((bits + 0x800) & np.uint32(0xFFFFF000)).view(np.float32)
+    return newton_steps(x, ((bits + 0x800) & np.uint32(0xFFFFF000)).view(np.float32), steps)
+
+
+def rsqrt_by_bits(x: np.ndarray, steps: int) -> np.ndarray:
+    """1/sqrt(x) from half the exponent, taken off the bits of x."""
+    return newton_steps(x, (np.uint32(0x5F3759DF) - (np.ascontiguousarray(x).view(np.uint32) >> np.uint32(1))).view(np.float32), steps)
+
+
+def newton_steps(x: np.ndarray, y: np.ndarray, steps: int) -> np.ndarray:
     for _ in range(steps):
         y = y * (np.float32(1.5) - np.float32(0.5) * x * y * y)
     return y
+
+
+ROOTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "raw 12-bit rsqrt": lambda x: twelve_bit_rsqrt(x, 0),
+    "12-bit rsqrt with one Newton step": lambda x: twelve_bit_rsqrt(x, 1),
+    "rsqrt by the exponent's bits with one Newton step": lambda x: rsqrt_by_bits(x, 1),
+    "rsqrt by the exponent's bits with two Newton steps": lambda x: rsqrt_by_bits(x, 2),
+}
 
 
 def bias_first(draft: Draft, index: int) -> None:
@@ -330,6 +346,10 @@ def batch_norms(case: Case) -> Iterator[Hypothesis]:
         yield overridden(
             case, "root-missing", "port divides by the variance, reference by its root",
             lambda v=var, e=eps: {v: (np.square(case.feeds[v].astype(np.float64) + e) - e).astype(case.feeds[v].dtype)},
+        )  # fmt: skip
+        yield overridden(
+            case, "eps-outside-root", f"port adds eps={show(eps)} after the square root, reference before it",
+            lambda v=var, e=eps: {v: (np.square(np.sqrt(case.feeds[v].astype(np.float64)) + e) - e).astype(case.feeds[v].dtype)},
         )  # fmt: skip
         yield overridden(case, "batch-statistics", "port normalises with the batch's own statistics, reference with the running ones", lambda o=op: own_statistics(case, o))
         yield from folds(case, op, case.producers.get(x))

@@ -9,7 +9,7 @@ import numpy as np
 
 from .case import VIEWS, Case, Draft, Op
 from .hypothesis import Hypothesis, edited, generator, overridden, transformed
-from .norms import twelve_bit_rsqrt
+from .norms import ROOTS
 from .structure import name_of, where
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu", "linear", "matmul")
@@ -394,15 +394,14 @@ def cast_before(draft: Draft, cast: int, product: int) -> None:
 
 @generator
 def approximate_rsqrt(case: Case) -> Iterator[Hypothesis]:
-    """The processor's 12-bit reciprocal square root, raw and with one Newton step, for the IEEE one."""
+    """The processor's 12-bit reciprocal square root, raw and with one Newton step, and that by the exponent's bits, for the IEEE one."""
     for op in case.ops:
         if op.base != "rsqrt" or not is_f32(case, op.inputs[0]):
             continue
         source, made = op.inputs[0], op.outputs[0]
-        for label, steps in (("raw 12-bit rsqrt", 0), ("12-bit rsqrt with one Newton step", 1)):
-            def override(source: int = source, made: int = made, steps: int = steps) -> dict[int, np.ndarray]:
-                x = case.intermediates()[source]
-                return {made: twelve_bit_rsqrt(x, steps)}
+        for label, root in ROOTS.items():
+            def override(source: int = source, made: int = made, root: Callable[[np.ndarray], np.ndarray] = root) -> dict[int, np.ndarray]:
+                return {made: root(case.intermediates()[source])}
 
             yield overridden(case, "approximate-rsqrt", f"port uses a {label}", override)
 
