@@ -188,6 +188,12 @@ def probabilities(a: Attention, *, mask: np.ndarray | None | str = "own", scale:
     return softmax(x if m is None else x + m, axis, sink)
 
 
+def into_softmax(a: Attention) -> np.ndarray:
+    """What goes into the softmax, in float32 with a finite number for -inf."""
+    x, m = capped(a.logits() * a.scale, a.cap), a.mask()
+    return np.maximum(x if m is None else x + m, -1e30).astype(np.float32)
+
+
 def changed(case: Case, a: Attention, cause: str, detail: str, compute: Callable[[], np.ndarray], coarse: bool = False) -> Hypothesis:
     return overridden(case, cause, detail, lambda: a.override(compute()), coarse)
 

@@ -217,6 +217,8 @@ def positions(case: Case, group: list[Rotation], changed: Callable) -> Iterator[
                           lambda r, x, w=size, at=at: rotate(r, x, at[:, None] * speeds_for(r, w), size=w))  # fmt: skip
             yield changed("rope-partial", f"port rotates {size} of {width} numbers with the tables for {group[0].size}",
                           lambda r, x, w=size: rotate(r, x, r.angles[:, : w // 2], size=w))  # fmt: skip
+            yield changed("rope-partial", f"port rotates the first {size // 2} of {group[0].size // 2} pairs, reference all",
+                          lambda r, x, w=size: rotate(r, x, np.where(np.arange(r.size // 2) < w // 2, r.angles, 0.0)))  # fmt: skip
 
 
 def lead(r: Rotation) -> float:

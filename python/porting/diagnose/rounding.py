@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from .attention import changed, find_attentions, into_softmax
 from .case import VIEWS, Case, Draft, Op
 from .hypothesis import Hypothesis, edited, generator, overridden, transformed
 from .norms import ROOTS
@@ -412,6 +413,9 @@ def approximate_exp(case: Case) -> Iterator[Hypothesis]:
     for op in case.ops:
         if op.base in FAST and is_f32(case, op.inputs[0]):
             yield overridden(case, "approximate-exp", f"port uses a fast exp in {where(case, op)}", lambda o=op: {o.outputs[0]: FAST[o.base](case.intermediates()[o.inputs[0]])})
+    for a in find_attentions(case):
+        if case.ops[a.index].base.startswith("_scaled_dot_product") and is_f32(case, case.ops[a.index].outputs[0]):
+            yield changed(case, a, "approximate-exp", f"port uses a fast exp in {where(case, case.ops[a.index])}", lambda a=a: FAST["_softmax"](into_softmax(a)), coarse=True)
 
 
 def fast_exp(x: np.ndarray) -> np.ndarray:
