@@ -30,11 +30,10 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import diagnose_faults_modules  # noqa: F401  (adds its faults to FAULTS)
 import numpy as np
+import porting
 import torch
 from diagnose_faults import FAULTS, list_sites
 from diagnose_models import MODELS
-
-import porting
 from porting.port import flatten
 
 NOT_NAMED = ("unknown", "not-run", "rounding", "none")

@@ -10,8 +10,29 @@ import types
 import torch
 import torch.nn.functional as F
 from diagnose_faults import (
-    ACTIVATIONS, F16, FAULTS, Fault, Patching, Site, attention, bf16_sums, blocks_of, has_bias, hidden, in_conv, in_embedding, in_layer, in_linear, in_norm,
-    interleaved, next_layer, patch, rotary, square, weights, with_base,
+    ACTIVATIONS,
+    F16,
+    FAULTS,
+    Fault,
+    Patching,
+    Site,
+    attention,
+    bf16_sums,
+    blocks_of,
+    has_bias,
+    hidden,
+    in_conv,
+    in_embedding,
+    in_layer,
+    in_linear,
+    in_norm,
+    interleaved,
+    next_layer,
+    patch,
+    rotary,
+    square,
+    weights,
+    with_base,
 )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ A tiny model has every parameter and statistic drawn at random, so that no fault
 """
 import torch
 import transformers
-
 from porting import demo
 
 VOCAB, HIDDEN, HEADS, LAYERS, INNER, TOKENS = 96, 64, 4, 3, 96, 11

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import outputs, constants, structure, norms, attention, rotary, weights, layout, rounding, arguments, others, fit  # noqa: F401, I001  (they register their generators, in this order)
+from . import arguments, attention, constants, fit, layout, norms, others, outputs, rotary, rounding, structure, weights  # noqa: F401, I001  (they register their generators, in this order)
 from .case import Case, Op
 from .hypothesis import Generator, Hypothesis, edited, generator, generators, overridden, transformed
 from .rank import LEVEL, Judge, Ranked, decide

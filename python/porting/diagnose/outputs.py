@@ -8,7 +8,6 @@ import numpy as np
 from .case import Case, is_float
 from .hypothesis import Hypothesis, generator, transformed
 
-
 CAUSES = frozenset({"output-zero", "output-negated", "output-scaled", "output-offset", "output-moved", "output-permuted", "axes-exchanged", "other-tensor"})
 
 
