@@ -74,11 +74,13 @@ class Graft:
     Attributes
     ----------
     report : Report: a row for each output of each call of a grafted module (on the inputs that the call had), and one for each output of each root call (kind "root"): there
-        the reference is the same call without any port. Rows of kind "root" whose reason names a token say whether the greatest logit is the same
+        the reference is the same call without any port. Rows of kind "root" whose reason names a token say whether the greatest logit is the same. `report.cause` is the
+        diagnosis of the first call that a port got wrong, made when the report is first asked for
     modules : the paths of the grafted modules, each by its first name
     """
 
-    def __init__(self, model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tolerance = "auto", compare_root: bool = True) -> None:
+    def __init__(self, model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tolerance = "auto", compare_root: bool = True,
+                 explain: bool = True) -> None:
         if not isinstance(ports, Mapping) or not ports or not all(callable(port) for port in ports.values()):
             raise PortingError("graft takes a mapping of module patterns to callables, such as {'model.model.layers.*.mlp': my_mlp}")
         self._roots = find_roots(model, None)
@@ -89,6 +91,9 @@ class Graft:
         self._local = threading.local()
         self._rows: list[Row] = []
         self._num_calls = 0
+        self._explain = explain
+        self._suspect: tuple[_Target, Any, dict[str, np.ndarray]] | None = None  # the first call that diverged: its arguments, what the port returned
+        self._cause: Any = None
         self._steps = dict.fromkeys(self._roots, 0)
 
     @property
@@ -98,7 +103,21 @@ class Graft:
     @property
     def report(self) -> Report:
         warnings = [] if self._num_calls else ["no grafted module was called"]
-        return Report(list(self._rows), self._num_calls, what="compare", tolerance=self._tol.name, environment={"mode": "graft"}, warnings=warnings)
+        report = Report(list(self._rows), self._num_calls, what="compare", tolerance=self._tol.name, environment={"mode": "graft"}, warnings=warnings)
+        if self._suspect is not None and self._cause is None:
+            self._cause = self._diagnosis(*self._suspect)
+        report.cause = self._cause
+        return report
+
+    def _diagnosis(self, target: _Target, arguments: Any, found: dict[str, np.ndarray]) -> Any:
+        from .diagnose import Diagnosis
+        from .diagnose.explain import explain_run
+
+        try:
+            with self._without_ports(), torch.no_grad():
+                return replace(explain_run(target.module, found, *arguments), module=target.name)
+        except (PortingError, ValueError) as error:
+            return Diagnosis(target.name, "not-run", str(error), 0.0, float("inf"))
 
     # ------------------------------------------------------------ in and out
 
@@ -132,12 +151,13 @@ class Graft:
             if getattr(self._local, "off", 0):
                 return original(*args, **kwargs)
             call = _Call(target, args, kwargs)
+            arguments = copied((args, kwargs)) if self._explain and self._suspect is None else None  # before the module changes its caches
             with self._without_ports():
                 expected = original(*args, **kwargs)
             number = target.num_calls
             target.num_calls += 1
             with torch.no_grad():
-                return self._answer(target, number, call, expected)
+                return self._answer(target, number, call, expected, arguments)
 
         return forward
 
@@ -165,7 +185,7 @@ class Graft:
 
     # ------------------------------------------------------------ comparing
 
-    def _answer(self, target: _Target, number: int, call: _Call, expected: Any) -> Any:
+    def _answer(self, target: _Target, number: int, call: _Call, expected: Any, arguments: Any) -> Any:
         """What the model gets: the port's outputs in the form, dtype and device of the module's own."""
         where = f"{target.name} call {number}"
         try:
@@ -198,6 +218,8 @@ class Graft:
             scale, terms = condition_scale(kind, e, list(call.inputs.values()), weights, class_name)
             row = row_of(compare_arrays(e, a, tol=self._tol.of(at["module"]), kind=kind, scale=scale, terms=terms), name=name, kind=kind, **at)
             self._rows.append(replace(row, reason=row.reason + note))
+            if not row.passed and arguments is not None and self._suspect is None:
+                self._suspect = target, arguments, matched
             tensors[leaf] = to_torch(a).to(original.device)
         return with_leaves(expected, lambda path, tensor: tensors.get(path, tensor))
 
@@ -216,7 +238,8 @@ class Graft:
         self._num_calls += bool(ours)
 
 
-def graft(model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tolerance = "auto", compare_root: bool = True) -> Graft:
+def graft(model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tolerance = "auto", compare_root: bool = True,
+          explain: bool = True) -> Graft:
     """Run a model with ports in the place of some of its modules.
 
     Parameters
@@ -226,6 +249,7 @@ def graft(model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tol
         `porting.test_layer` calls it: with NumPy arrays, or torch tensors if it is a module or marked `wants_torch`
     tol : preset name or Tolerance, for the rows of `report`
     compare_root : whether each call of a root is run once more without the ports, on a copy of its arguments, to see what they do to the answer
+    explain : whether the first call that a port got wrong is diagnosed (`report.cause`); its arguments are kept for that
 
     Returns
     -------
@@ -240,7 +264,7 @@ def graft(model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tol
     What a port returns takes the dtype and the device of what the module returned. Outputs that it does not return (the second of a tuple) are the module's own, and
     a row says so. A module with several paths (tied) is grafted once, for all of them.
     """
-    return Graft(model, ports, tol=tol, compare_root=compare_root)
+    return Graft(model, ports, tol=tol, compare_root=compare_root, explain=explain)
 
 
 class _Off:

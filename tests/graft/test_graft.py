@@ -174,3 +174,22 @@ def test_a_port_may_call_the_module_that_it_stands_for():
         with porting.graft(model, {"0": halved}) as grafted:
             model(torch.randn(3, 8))
     assert not grafted.report.passed
+
+
+def test_the_first_wrong_call_is_diagnosed():
+    model = make_llama()
+    half = {"*.layers.1.mlp": numpy_mlp(model, 1, scale=0.5)}
+    for explain in (True, False):
+        with porting.graft(Pipe(model), half, explain=explain) as grafted:
+            model.generate(IDS, max_new_tokens=2, do_sample=False, pad_token_id=0)
+        cause = grafted.report.cause
+        assert cause is None if not explain else (cause.cause, cause.module) == ("output-scaled", "model.model.layers.1.mlp") and "0.5" in cause.detail
+    with porting.graft(Pipe(model), {"*.layers.1.mlp": numpy_mlp(model, 1)}) as grafted:
+        model(IDS)
+    assert grafted.report.passed and grafted.report.cause is None
+
+    wrong = copy.deepcopy(model.model.layers[2].self_attn)  # called with a cache: the module is run again on the one before the call
+    wrong.scaling *= 3
+    with porting.graft(Pipe(model), {"*.layers.2.self_attn": wrong}) as grafted:
+        model.generate(IDS, max_new_tokens=2, do_sample=False, pad_token_id=0)
+    assert grafted.report.cause.cause in ("attention-scale", "scale") and grafted.report.cause.residual < 6, grafted.report.cause

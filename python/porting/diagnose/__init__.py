@@ -22,7 +22,7 @@ from .rank import LEVEL, Judge, Ranked, decide
 __all__ = ["Case", "Diagnosis", "Hypothesis", "Op", "diagnose", "edited", "generator", "overridden", "transformed"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Diagnosis:
     """Why a port differs.
 
@@ -49,6 +49,9 @@ class Diagnosis:
     ruled_out: list[str] = field(default_factory=list)
     not_run: list[str] = field(default_factory=list)
     op: str = ""
+
+    def __repr__(self) -> str:  # hundreds of hypotheses are no answer at a prompt
+        return f"<Diagnosis {self}>"
 
     def __str__(self) -> str:
         text = f"{self.module}: {self.cause}: {self.detail}"

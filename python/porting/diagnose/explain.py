@@ -60,9 +60,15 @@ def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture
 
 def explain_module(module: Any, actual: Any, inputs: Any) -> Diagnosis:
     """Captures one run of the module and diagnoses against it."""
+    if isinstance(inputs, Mapping):
+        return explain_run(module, actual, (), dict(inputs))
+    return explain_run(module, actual, tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
+
+
+def explain_run(module: Any, actual: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Diagnosis:
+    """`explain_module` for the arguments of one call."""
     from ..hooks import ActivationCollector
 
-    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
     _, capture = ActivationCollector(module, program="all", weights=True)(*args, **kwargs)
     try:
         return diagnose(case_of_call(capture, capture.calls(capture.root)[0], actual, None))
