@@ -215,9 +215,13 @@ OF_FLOATS(nextafter, nextafterf(u, v), nextafter(u, v))
 OF_FLOATS(logaddexp, logaddexp_of((double)u, (double)v), logaddexp_of(u, v))
 OF_FLOATS(logaddexp2, logaddexp2_of((double)u, (double)v), logaddexp2_of(u, v))
 OF_FLOATS(xlogy, v != v ? v : (u == 0.0f ? 0.0f : u * logf(v)), xlogy_of(u, v))
-/* Of equal operands, zeros of both signs too, the first. */
+/* Of equal operands, zeros of both signs too, the first; of bf16 the second. */
 OF_ALL(fmax, v > u || u != u ? v : u, v > u || u != u ? v : u, u > v ? u : v)
 OF_ALL(fmin, v < u || u != u ? v : u, v < u || u != u ? v : u, u < v ? u : v)
+BINARY_F32(fmax_bf16, u > v || v != v ? u : v)
+BINARY_RUN(fmax_bf16, fmax_bf16_f32, NULL, NULL)
+BINARY_F32(fmin_bf16, u < v || v != v ? u : v)
+BINARY_RUN(fmin_bf16, fmin_bf16_f32, NULL, NULL)
 OF_ALL(heaviside, u == 0.0f ? v : (float)(u > 0.0f), u == 0.0 ? v : (double)(u > 0.0), u == 0 ? v : u > 0)
 OF_INTS(gcd, gcd_of(u, v))
 OF_INTS(lcm, lcm_of(u, v))
@@ -226,6 +230,11 @@ OF_INTS(lcm, lcm_of(u, v))
 
 #define ONE(name) PORT_FLOAT_ROWS(#name, "ref", 0, port_unary_check, name##_run)
 #define TWO(name) PORT_FLOAT_ROWS(#name, "ref", 0, port_binary_check, name##_run)
+#define TWO_BF16_APART(name)                                                                                        \
+    PORT_ROW(#name, PORT_F32, "ref", 0, port_binary_check, name##_run),                                             \
+        PORT_ROW(#name, PORT_F64, "ref", 0, port_binary_check, name##_run),                                         \
+        PORT_ROW(#name, PORT_F16, "ref", 0, port_binary_check, name##_run),                                         \
+        PORT_ROW(#name, PORT_BF16, "ref", 0, port_binary_check, name##_bf16_run)
 #define TWO_INTS(name) PORT_INT_ROWS(#name, "ref", 0, port_binary_check, name##_run)
 #define TWO_BOOL(name) PORT_BOOL_ROW(#name, "ref", 0, port_binary_check, name##_run)
 
@@ -246,10 +255,10 @@ const port_kernel_row port_special_rows[] = {
     TWO(logaddexp),
     TWO(logaddexp2),
     TWO(xlogy),
-    TWO(fmax),
+    TWO_BF16_APART(fmax),
     TWO_INTS(fmax),
     TWO_BOOL(fmax),
-    TWO(fmin),
+    TWO_BF16_APART(fmin),
     TWO_INTS(fmin),
     TWO_BOOL(fmin),
     TWO(heaviside),

@@ -156,7 +156,7 @@ def test_verify_finds_a_changed_byte(captured, run_porting, tmp_path):
 
 
 def test_a_capture_of_a_process_that_died_is_shown_and_repaired(run_porting, tmp_path):
-    (tmp_path / "dies.py").write_text(MODEL + "import os\nmodel(torch.randn(1, 2, 8))\nmodel(torch.randn(1, 2, 8))\nos._exit(9)\n", encoding="utf-8")
+    (tmp_path / "dies.py").write_text(MODEL + "import os, time\nmodel(torch.randn(1, 2, 8))\nmodel(torch.randn(1, 2, 8))\ntime.sleep(2)\nos._exit(9)\n", encoding="utf-8")
     assert run_porting("capture", "-o", "run.capture", "dies.py", cwd=tmp_path).returncode == 9
     done = run_porting("ls", "run.capture", cwd=tmp_path)
     assert done.returncode == 0 and "layers.0.norm.in.0" in done.stdout

@@ -48,6 +48,7 @@ def capture_to(path, model, calls=2):
 
 # What the pytester projects import, as text: a port of the linear layers and norms on NumPy arrays.
 NUMPY_PORT = '''
+import numpy as np
 import porting
 
 capture = porting.open({path!r})
