@@ -3,7 +3,6 @@
  *     elu          x >= 0 ? b x : (exp(c x) - 1) a b                     hardswish, hardsigmoid, mish, log_sigmoid, trunc, log2, exp2, tan, atan
  * Source: at::native Activation.cpp, UnaryOpsKernel.cpp (BSD-3-Clause; restated); vector functions: vecmath.h. */
 #include "unary.h"
-#include "vecmath.h"
 
 static bool
 has_vector_functions(const unary_context *context)
@@ -34,11 +33,7 @@ has_vector_functions(const unary_context *context)
             y[i] = (f64_expression);                                                                                 \
         }                                                                                                            \
     }                                                                                                                \
-    static void name##_run(const port_kernel_call *call)                                                             \
-    {                                                                                                                \
-        static const unary_op op = {name##_f32, name##_f64, NULL};                                                   \
-        port_unary_run(call, &op, 0);                                                                            \
-    }
+    PORT_UNARY_RUN(name, name##_f32, name##_f64, NULL)
 
 static float
 exp_of(bool vector, float v)
@@ -95,29 +90,9 @@ OP(cosh, coshf(v), cosh(v))
 
 /* Functions of MKL's vector math for f32; without it, and for half floats, within 1 ulp of the reference's. */
 #define VML_OP(name)                                                                                                 \
-    static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
-    {                                                                                                                \
-        const port_provider *provider = context->call->provider;                                                     \
-        (void)is_vector;                                                                                             \
-        if (port_vml_run(context, provider == NULL ? NULL : provider->vms_##name, n, x, y)) {                        \
-            return;                                                                                                  \
-        }                                                                                                            \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            y[i] = name##f(x[i]);                                                                                    \
-        }                                                                                                            \
-    }                                                                                                                \
-    static void name##_f64(const unary_context *context, int64_t n, const double *x, double *y)                      \
-    {                                                                                                                \
-        (void)context;                                                                                               \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            y[i] = name(x[i]);                                                                                       \
-        }                                                                                                            \
-    }                                                                                                                \
-    static void name##_run(const port_kernel_call *call)                                                             \
-    {                                                                                                                \
-        static const unary_op op = {name##_f32, name##_f64, NULL};                                                   \
-        port_unary_run(call, &op, 0);                                                                                \
-    }
+    PORT_UNARY_VML(name, PORT_LIBM_LOOP(name##f))                                                                    \
+    PORT_UNARY_EACH(double, f64, name, name(v))                                                                      \
+    PORT_UNARY_RUN(name, name##_f32, name##_f64, NULL)
 
 VML_OP(log2)
 VML_OP(log10)

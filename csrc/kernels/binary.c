@@ -4,7 +4,6 @@
  * rounded once), f64, i64. Comparisons compute 0 or 1 in the operands' type and are stored as BOOL.
  * Formulas: PyTorch's BinaryOpsKernel (BSD-3-Clause; restated), see docs/NUMERICS.md. */
 #include "binary.h"
-#include "vecmath.h"
 
 /* ---------------------------------------------------------------- the loop */
 
@@ -135,15 +134,6 @@ port_binary_check(const port_kernel_call *call, port_error *err)
 
 /* ---------------------------------------------------------------- functions of two elements */
 
-#define OP(type, suffix, name, expression)                                                                           \
-    static void name##_##suffix(const binary_context *context, int64_t n, const type *a, const type *b, type *y)     \
-    {                                                                                                                \
-        (void)context;                                                                                               \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            type u = a[i], v = b[i];                                                                                 \
-            y[i] = (type)(expression);                                                                               \
-        }                                                                                                            \
-    }
 #define OP_F32(name, expression)                                                                                     \
     PORT_INLINE float name##_of(float u, float v)                                                                    \
     {                                                                                                                \
@@ -160,8 +150,8 @@ port_binary_check(const port_kernel_call *call, port_error *err)
     }
 #define OP_ALL(name, expression)                                                                                     \
     OP_F32(name, expression)                                                                                         \
-    OP(double, f64, name, expression)                                                                                \
-    OP(int64_t, i64, name, expression)
+    PORT_BINARY_EACH(double, f64, name, expression)                                                                                \
+    PORT_BINARY_EACH(int64_t, i64, name, expression)
 
 /* a + alpha * b: one fma with avx2 and up, except where alpha * b is computed once for the row. */
 PORT_INLINE float
@@ -234,19 +224,19 @@ sub_f64(const binary_context *context, int64_t n, const double *a, const double 
 }
 
 /* Unsigned arithmetic wraps, and its low bits are right for every narrower type. */
-OP(int64_t, i64, add, (uint64_t)u + (uint64_t)context->alpha_int * (uint64_t)v)
-OP(int64_t, i64, sub, (uint64_t)u - (uint64_t)context->alpha_int * (uint64_t)v)
+PORT_BINARY_EACH(int64_t, i64, add, (uint64_t)u + (uint64_t)context->alpha_int * (uint64_t)v)
+PORT_BINARY_EACH(int64_t, i64, sub, (uint64_t)u - (uint64_t)context->alpha_int * (uint64_t)v)
 OP_F32(mul, u *v)
-OP(double, f64, mul, u *v)
-OP(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
+PORT_BINARY_EACH(double, f64, mul, u *v)
+PORT_BINARY_EACH(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
 OP_F32(div, u / v)
-OP(double, f64, div, u / v)
+PORT_BINARY_EACH(double, f64, div, u / v)
 OP_F32(maximum, port_select((u != u) | (v != v), u + v, port_select(u > v, u, v)))
-OP(double, f64, maximum, u != u || v != v ? u + v : (u > v ? u : v))
-OP(int64_t, i64, maximum, u > v ? u : v)
+PORT_BINARY_EACH(double, f64, maximum, u != u || v != v ? u + v : (u > v ? u : v))
+PORT_BINARY_EACH(int64_t, i64, maximum, u > v ? u : v)
 OP_F32(minimum, port_select((u != u) | (v != v), u + v, port_select(u < v, u, v)))
-OP(double, f64, minimum, u != u || v != v ? u + v : (u < v ? u : v))
-OP(int64_t, i64, minimum, u < v ? u : v)
+PORT_BINARY_EACH(double, f64, minimum, u != u || v != v ? u + v : (u < v ? u : v))
+PORT_BINARY_EACH(int64_t, i64, minimum, u < v ? u : v)
 OP_ALL(eq, u == v)
 OP_ALL(ne, u != v)
 OP_ALL(lt, u < v)
@@ -256,9 +246,9 @@ OP_ALL(ge, u >= v)
 OP_ALL(logical_and, (u != 0) & (v != 0))
 OP_ALL(logical_or, (u != 0) | (v != 0))
 OP_ALL(logical_xor, (u != 0) != (v != 0))
-OP(int64_t, i64, bitwise_and, u &v)
-OP(int64_t, i64, bitwise_or, u | v)
-OP(int64_t, i64, bitwise_xor, u ^ v)
+PORT_BINARY_EACH(int64_t, i64, bitwise_and, u &v)
+PORT_BINARY_EACH(int64_t, i64, bitwise_or, u | v)
+PORT_BINARY_EACH(int64_t, i64, bitwise_xor, u ^ v)
 
 /* Python's modulo: the sign of the divisor. */
 static void
@@ -304,14 +294,14 @@ fmod_i64(const binary_context *context, int64_t n, const int64_t *a, const int64
 }
 
 OP_F32(fmod, fmodf(u, v))
-OP(double, f64, fmod, fmod(u, v))
+PORT_BINARY_EACH(double, f64, fmod, fmod(u, v))
 OP_F32(atan2, atan2f(u, v))
-OP(double, f64, atan2, atan2(u, v))
+PORT_BINARY_EACH(double, f64, atan2, atan2(u, v))
 OP_F32(trunc_divide, truncf(u / v))
-OP(double, f64, trunc_divide, trunc(u / v))
-OP(int64_t, i64, trunc_divide, v == -1 ? (int64_t)(0 - (uint64_t)u) : u / v)
-OP(int64_t, i64, shift_left, v < 0 || v > 63 ? 0 : (int64_t)((uint64_t)u << v))
-OP(int64_t, i64, shift_right, u >> (v < 0 || v > 63 ? 63 : v))
+PORT_BINARY_EACH(double, f64, trunc_divide, trunc(u / v))
+PORT_BINARY_EACH(int64_t, i64, trunc_divide, v == -1 ? (int64_t)(0 - (uint64_t)u) : u / v)
+PORT_BINARY_EACH(int64_t, i64, shift_left, v < 0 || v > 63 ? 0 : (int64_t)((uint64_t)u << v))
+PORT_BINARY_EACH(int64_t, i64, shift_right, u >> (v < 0 || v > 63 ? 63 : v))
 
 /* Rounded towards minus infinity, as Python's // does it: by the exact remainder. */
 static double
@@ -371,7 +361,7 @@ pow_f32(const binary_context *context, bool is_vector, int64_t n, const float *a
     }
 }
 
-OP(double, f64, pow, pow(u, v))
+PORT_BINARY_EACH(double, f64, pow, pow(u, v))
 
 /* A negative exponent gives what torch gives: 1 and -1 keep their powers, everything else is 0. */
 static void
@@ -469,51 +459,30 @@ where_run(const port_kernel_call *call)
 
 /* ---------------------------------------------------------------- rows */
 
-#define RUN(name, f32, f64, i64)                                                                                     \
-    static const binary_op name##_op = {f32, f64, i64};                                                              \
-    static void name##_run(const port_kernel_call *call)                                                             \
+#define RUN_ALL(name) RUN_FLOATS(name, name##_i64)
+#define RUN_FLOATS(name, i64)                                                                                        \
+    static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        port_binary_run(call, &name##_op, 0);                                                                             \
-    }
-#define RUN_ALL(name)                                                                                                \
-    RUN(name, name##_f32, name##_f64, name##_i64)                                                                    \
-    RUN_SIMD(name)
-#if PORT_HAVE_AVX2
-#define RUN_SIMD(name)                                                                                               \
-    static void name##_run_avx2(const port_kernel_call *call)                                                        \
-    {                                                                                                                \
-        port_binary_run(call, &name##_op, 1);                                                                             \
+        static const binary_op op = {name##_f32, name##_f64, i64};                                                   \
+        port_binary_run(call, &op, level);                                                                           \
     }                                                                                                                \
-    static void name##_run_avx512(const port_kernel_call *call)                                                      \
-    {                                                                                                                \
-        port_binary_run(call, &name##_op, 2);                                                                             \
-    }
-#define SIMD(name, variant, level)                                                                                   \
-    PORT_ROW(#name, PORT_F32, #variant, level, port_binary_check, name##_run_##variant),                                  \
-        PORT_ROW(#name, PORT_BF16, #variant, level, port_binary_check, name##_run_##variant),                             \
-        PORT_ROW(#name, PORT_F16, #variant, level, port_binary_check, name##_run_##variant)
-#define FLOATS(name)                                                                                                 \
-    PORT_FLOAT_ROWS(#name, "ref", 0, port_binary_check, name##_run), SIMD(name, avx2, 1), SIMD(name, avx512, 2)
-#else
-#define RUN_SIMD(name)
-#define FLOATS(name) PORT_FLOAT_ROWS(#name, "ref", 0, port_binary_check, name##_run)
-#endif
+    PORT_RUN_LEVELS(name, name##_any)
+#define FLOATS(name) PORT_LEVEL_ROWS(name, port_binary_check)
 
 RUN_ALL(add)
 RUN_ALL(sub)
 RUN_ALL(mul)
-RUN(div, div_f32, div_f64, NULL)
-RUN_SIMD(div)
+RUN_FLOATS(div, NULL)
 RUN_ALL(pow)
 RUN_ALL(maximum)
 RUN_ALL(minimum)
-RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
-RUN(fmod, fmod_f32, fmod_f64, fmod_i64)
-RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)
-RUN(trunc_divide, trunc_divide_f32, trunc_divide_f64, trunc_divide_i64)
-RUN(atan2, atan2_f32, atan2_f64, NULL)
-RUN(shift_left, NULL, NULL, shift_left_i64)
-RUN(shift_right, NULL, NULL, shift_right_i64)
+PORT_BINARY_RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
+PORT_BINARY_RUN(fmod, fmod_f32, fmod_f64, fmod_i64)
+PORT_BINARY_RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)
+PORT_BINARY_RUN(trunc_divide, trunc_divide_f32, trunc_divide_f64, trunc_divide_i64)
+PORT_BINARY_RUN(atan2, atan2_f32, atan2_f64, NULL)
+PORT_BINARY_RUN(shift_left, NULL, NULL, shift_left_i64)
+PORT_BINARY_RUN(shift_right, NULL, NULL, shift_right_i64)
 RUN_ALL(logical_xor)
 RUN_ALL(eq)
 RUN_ALL(ne)
@@ -523,9 +492,9 @@ RUN_ALL(gt)
 RUN_ALL(ge)
 RUN_ALL(logical_and)
 RUN_ALL(logical_or)
-RUN(bitwise_and, NULL, NULL, bitwise_and_i64)
-RUN(bitwise_or, NULL, NULL, bitwise_or_i64)
-RUN(bitwise_xor, NULL, NULL, bitwise_xor_i64)
+PORT_BINARY_RUN(bitwise_and, NULL, NULL, bitwise_and_i64)
+PORT_BINARY_RUN(bitwise_or, NULL, NULL, bitwise_or_i64)
+PORT_BINARY_RUN(bitwise_xor, NULL, NULL, bitwise_xor_i64)
 
 #define INTS(name) PORT_INT_ROWS(#name, "ref", 0, port_binary_check, name##_run)
 #define BOOLS(name) PORT_BOOL_ROW(#name, "ref", 0, port_binary_check, name##_run)

@@ -3,7 +3,7 @@
 #ifndef PORT_BINARY_H
 #define PORT_BINARY_H
 
-#include "loops.h"
+#include "levels.h"
 
 typedef struct binary_context {
     const port_kernel_call *call;
@@ -25,5 +25,23 @@ typedef struct binary_op {
 
 void port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level);
 port_status port_binary_check(const port_kernel_call *call, port_error *err);
+
+/* PORT_BINARY_EACH(type, suffix, name, expression in u and v): the function name_suffix of a binary_op, for f64 and i64. */
+#define PORT_BINARY_EACH(type, suffix, name, expression)                                                             \
+    static void name##_##suffix(const binary_context *context, int64_t n, const type *a, const type *b, type *y)     \
+    {                                                                                                                \
+        (void)context;                                                                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            type u = a[i], v = b[i];                                                                                 \
+            y[i] = (type)(expression);                                                                               \
+        }                                                                                                            \
+    }
+/* name_run, which has one build for all levels. */
+#define PORT_BINARY_RUN(name, f32, f64, i64)                                                                         \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const binary_op op = {f32, f64, i64};                                                                 \
+        port_binary_run(call, &op, 0);                                                                               \
+    }
 
 #endif /* PORT_BINARY_H */

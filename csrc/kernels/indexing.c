@@ -241,8 +241,10 @@ gather_check(const port_kernel_call *call, port_error *err)
     return status != PORT_OK ? status : check_indices("gather", indices, x->ndim > 0 ? x->shape[dim] : 1, false, err);
 }
 
+/* y[i] = x at the place of y[i] but along `dim`, where the index says: an element of its own each (gather), or one for all that
+ * stand at the same place along dim (index_select). */
 static void
-gather_run(const port_kernel_call *call)
+pick_along(const port_kernel_call *call, bool each)
 {
     const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
     int32_t dim = ((const port_dim_params *)call->params)->dim;
@@ -252,10 +254,16 @@ gather_run(const port_kernel_call *call)
         for (int32_t d = x->ndim - 1; d >= 0; d--) {
             int64_t place = rest % y->shape[d];
             rest /= y->shape[d];
-            from += (d == dim ? index_at(indices, i) : place) * x->strides[d] * bytes;
+            from += (d == dim ? index_at(indices, each ? i : place) : place) * x->strides[d] * bytes;
         }
         memcpy((char *)y->data + offset_of(y, i), (const char *)x->data + from, (size_t)bytes);
     }
+}
+
+static void
+gather_run(const port_kernel_call *call)
+{
+    pick_along(call, true);
 }
 
 static port_status
@@ -282,18 +290,7 @@ index_select_check(const port_kernel_call *call, port_error *err)
 static void
 index_select_run(const port_kernel_call *call)
 {
-    const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
-    int32_t dim = ((const port_dim_params *)call->params)->dim;
-    int64_t n = port_view_elems(y), bytes = (int64_t)port_dtype_size(x->dtype);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t rest = i, from = 0;
-        for (int32_t d = x->ndim - 1; d >= 0; d--) {
-            int64_t place = rest % y->shape[d];
-            rest /= y->shape[d];
-            from += (d == dim ? index_at(indices, place) : place) * x->strides[d] * bytes;
-        }
-        memcpy((char *)y->data + offset_of(y, i), (const char *)x->data + from, (size_t)bytes);
-    }
+    pick_along(call, false);
 }
 
 /* ---------------------------------------------------------------- isin */

@@ -73,29 +73,19 @@ scatter_check(const port_kernel_call *call, port_error *err)
                : port_fail(err, PORT_E_VALUE, "scatter: an index is outside of 0 to %lld", (long long)y->shape[p->dim] - 1);
 }
 
-static float
-combine_f32(port_scatter_kind kind, float y, float x)
-{
-    switch (kind) {
-    case PORT_SCATTER_ADD: return y + x;
-    case PORT_SCATTER_MUL: return y * x;
-    case PORT_SCATTER_MAX: return x != x || x > y ? x : y;
-    case PORT_SCATTER_MIN: return x != x || x < y ? x : y;
-    default: return x;
+#define COMBINE_FLOATS(suffix, type)                                                                                 \
+    static type combine_##suffix(port_scatter_kind kind, type y, type x)                                             \
+    {                                                                                                                \
+        switch (kind) {                                                                                              \
+        case PORT_SCATTER_ADD: return y + x;                                                                         \
+        case PORT_SCATTER_MUL: return y * x;                                                                         \
+        case PORT_SCATTER_MAX: return x != x || x > y ? x : y;                                                       \
+        case PORT_SCATTER_MIN: return x != x || x < y ? x : y;                                                       \
+        default: return x;                                                                                           \
+        }                                                                                                            \
     }
-}
-
-static double
-combine_f64(port_scatter_kind kind, double y, double x)
-{
-    switch (kind) {
-    case PORT_SCATTER_ADD: return y + x;
-    case PORT_SCATTER_MUL: return y * x;
-    case PORT_SCATTER_MAX: return x != x || x > y ? x : y;
-    case PORT_SCATTER_MIN: return x != x || x < y ? x : y;
-    default: return x;
-    }
-}
+COMBINE_FLOATS(f32, float)
+COMBINE_FLOATS(f64, double)
 
 static int64_t
 combine_i64(port_scatter_kind kind, int64_t y, int64_t x)
@@ -109,6 +99,16 @@ combine_i64(port_scatter_kind kind, int64_t y, int64_t x)
     }
 }
 
+/* What is at `y` becomes what it gives with what is at `src`. */
+#define COMBINE_AT(suffix, type)                                                                                     \
+    do {                                                                                                             \
+        type old, new;                                                                                               \
+        port_load_##suffix(dtype, y, 0, 1, &old);                                                                    \
+        port_load_##suffix(dtype, src, 0, 1, &new);                                                                  \
+        old = combine_##suffix(p->kind, old, new);                                                                   \
+        port_store_##suffix(dtype, &old, 1, y, 0);                                                                   \
+    } while (0)
+
 static bool
 scatter_place(const port_kernel_call *call, const char *index, const char *src, char *line)
 {
@@ -116,33 +116,14 @@ scatter_place(const port_kernel_call *call, const char *index, const char *src, 
     const port_view *view = call->out[0];
     port_dtype dtype = view->dtype;
     char *y = line + index_at(call->in[0], index) * view->strides[p->dim] * (int64_t)port_dtype_size(dtype);
-    union {
-        float f32[2];
-        double f64[2];
-        int64_t i64[2];
-    } v;
     if (p->kind == PORT_SCATTER_SET) {
         memcpy(y, src, port_dtype_size(dtype));
         return true;
     }
     switch (port_compute_of(dtype)) {
-    case PORT_COMPUTE_F32:
-        port_load_f32(dtype, y, 0, 1, &v.f32[0]);
-        port_load_f32(dtype, src, 0, 1, &v.f32[1]);
-        v.f32[0] = combine_f32(p->kind, v.f32[0], v.f32[1]);
-        port_store_f32(dtype, &v.f32[0], 1, y, 0);
-        break;
-    case PORT_COMPUTE_F64:
-        port_load_f64(dtype, y, 0, 1, &v.f64[0]);
-        port_load_f64(dtype, src, 0, 1, &v.f64[1]);
-        v.f64[0] = combine_f64(p->kind, v.f64[0], v.f64[1]);
-        port_store_f64(dtype, &v.f64[0], 1, y, 0);
-        break;
-    default:
-        port_load_i64(dtype, y, 0, 1, &v.i64[0]);
-        port_load_i64(dtype, src, 0, 1, &v.i64[1]);
-        v.i64[0] = combine_i64(p->kind, v.i64[0], v.i64[1]);
-        port_store_i64(dtype, &v.i64[0], 1, y, 0);
+    case PORT_COMPUTE_F32: COMBINE_AT(f32, float); break;
+    case PORT_COMPUTE_F64: COMBINE_AT(f64, double); break;
+    case PORT_COMPUTE_I64: COMBINE_AT(i64, int64_t); break;
     }
     return true;
 }

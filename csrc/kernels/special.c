@@ -96,19 +96,8 @@ i0_of(double x)
             y[i] = (float)(f32_expression);                                                                          \
         }                                                                                                            \
     }                                                                                                                \
-    static void name##_f64(const unary_context *context, int64_t n, const double *x, double *y)                      \
-    {                                                                                                                \
-        (void)context;                                                                                               \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            double v = x[i];                                                                                         \
-            y[i] = (f64_expression);                                                                                 \
-        }                                                                                                            \
-    }                                                                                                                \
-    static void name##_run(const port_kernel_call *call)                                                             \
-    {                                                                                                                \
-        static const unary_op op = {name##_f32, name##_f64, NULL};                                                   \
-        port_unary_run(call, &op, 0);                                                                                \
-    }
+    PORT_UNARY_EACH(double, f64, name, f64_expression)                                                               \
+    PORT_UNARY_RUN(name, name##_f32, name##_f64, NULL)
 
 static float
 sinc_f32_of(float v)
@@ -180,34 +169,19 @@ lcm_of(int64_t u, int64_t v)
             y[i] = (float)(expression);                                                                              \
         }                                                                                                            \
     }
-#define BINARY_WIDE(type, suffix, name, expression)                                                                  \
-    static void name##_##suffix(const binary_context *context, int64_t n, const type *a, const type *b, type *y)     \
-    {                                                                                                                \
-        (void)context;                                                                                               \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            type u = a[i], v = b[i];                                                                                 \
-            y[i] = (type)(expression);                                                                               \
-        }                                                                                                            \
-    }
-#define BINARY_RUN(name, f32, f64, i64)                                                                              \
-    static void name##_run(const port_kernel_call *call)                                                             \
-    {                                                                                                                \
-        static const binary_op op = {f32, f64, i64};                                                                 \
-        port_binary_run(call, &op, 0);                                                                               \
-    }
 #define BINARY_FLOATS(name, f32_expression, f64_expression)                                                          \
     BINARY_F32(name, f32_expression)                                                                                 \
-    BINARY_WIDE(double, f64, name, f64_expression)
+    PORT_BINARY_EACH(double, f64, name, f64_expression)
 #define OF_FLOATS(name, f32_expression, f64_expression)                                                              \
     BINARY_FLOATS(name, f32_expression, f64_expression)                                                              \
-    BINARY_RUN(name, name##_f32, name##_f64, NULL)
+    PORT_BINARY_RUN(name, name##_f32, name##_f64, NULL)
 #define OF_ALL(name, f32_expression, f64_expression, i64_expression)                                                 \
     BINARY_FLOATS(name, f32_expression, f64_expression)                                                              \
-    BINARY_WIDE(int64_t, i64, name, i64_expression)                                                                  \
-    BINARY_RUN(name, name##_f32, name##_f64, name##_i64)
+    PORT_BINARY_EACH(int64_t, i64, name, i64_expression)                                                                  \
+    PORT_BINARY_RUN(name, name##_f32, name##_f64, name##_i64)
 #define OF_INTS(name, expression)                                                                                    \
-    BINARY_WIDE(int64_t, i64, name, expression)                                                                      \
-    BINARY_RUN(name, NULL, NULL, name##_i64)
+    PORT_BINARY_EACH(int64_t, i64, name, expression)                                                                      \
+    PORT_BINARY_RUN(name, NULL, NULL, name##_i64)
 
 OF_FLOATS(copysign, copysignf(u, v), copysign(u, v))
 OF_FLOATS(hypot, hypotf(u, v), hypot(u, v))
@@ -219,9 +193,9 @@ OF_FLOATS(xlogy, v != v ? v : (u == 0.0f ? 0.0f : u * logf(v)), xlogy_of(u, v))
 OF_ALL(fmax, v > u || u != u ? v : u, v > u || u != u ? v : u, u > v ? u : v)
 OF_ALL(fmin, v < u || u != u ? v : u, v < u || u != u ? v : u, u < v ? u : v)
 BINARY_F32(fmax_bf16, u > v || v != v ? u : v)
-BINARY_RUN(fmax_bf16, fmax_bf16_f32, NULL, NULL)
+PORT_BINARY_RUN(fmax_bf16, fmax_bf16_f32, NULL, NULL)
 BINARY_F32(fmin_bf16, u < v || v != v ? u : v)
-BINARY_RUN(fmin_bf16, fmin_bf16_f32, NULL, NULL)
+PORT_BINARY_RUN(fmin_bf16, fmin_bf16_f32, NULL, NULL)
 OF_ALL(heaviside, u == 0.0f ? v : (float)(u > 0.0f), u == 0.0 ? v : (double)(u > 0.0), u == 0 ? v : u > 0)
 OF_INTS(gcd, gcd_of(u, v))
 OF_INTS(lcm, lcm_of(u, v))

@@ -6,6 +6,7 @@
  * Source: at::native topk_impl_loop, sort (BSD-3-Clause; restated); Musser, Introspective sorting and selection
  * algorithms (1997).
  * NaN is greatest. */
+#include "../core/sort.h"
 #include "loops.h"
 
 /* The row's elements as f64 (exact for every float) or i64, and a permutation that is sorted by merging: stable. */
@@ -26,29 +27,19 @@ comes_before(const sort_row *row, int64_t a, int64_t b)
     return row->descending ? (x != x && y == y) || x > y : (x == x && y != y) || x < y;
 }
 
+static bool
+item_comes_before(const void *row, int64_t a, int64_t b)
+{
+    return comes_before(row, a, b);
+}
+
 static void
 sort_by_merging(const sort_row *row)
 {
     for (int64_t i = 0; i < row->n; i++) {
         row->order[i] = i;
     }
-    int64_t *from = row->order, *to = row->space;
-    for (int64_t width = 1; width < row->n; width *= 2) {
-        for (int64_t begin = 0; begin < row->n; begin += 2 * width) {
-            int64_t middle = begin + width < row->n ? begin + width : row->n;
-            int64_t end = begin + 2 * width < row->n ? begin + 2 * width : row->n;
-            for (int64_t a = begin, b = middle, k = begin; k < end; k++) {
-                bool second = a == middle || (b < end && comes_before(row, from[b], from[a]));
-                to[k] = second ? from[b++] : from[a++];
-            }
-        }
-        int64_t *last = from;
-        from = to;
-        to = last;
-    }
-    if (from != row->order) {
-        memcpy(row->order, from, (size_t)row->n * sizeof *from);
-    }
+    port_sort_stable(row->n, row->order, row->space, item_comes_before, row);
 }
 
 /* ---------------------------------------------------------------- selection as the reference's library does it */

@@ -8,7 +8,6 @@
  * of gelu with mkldnn on: gelu_onednn.h. */
 #include "gelu_onednn.h"
 #include "unary.h"
-#include "vecmath.h"
 
 /* ---------------------------------------------------------------- the loop */
 
@@ -127,24 +126,8 @@ port_unary_check(const port_kernel_call *call, port_error *err)
         (void)is_vector;                                                                                             \
         PORT_PICK_MAP(name##_map, context->level)(n, x, y);                                                          \
     }
-#define F64_OP(name, expression)                                                                                     \
-    static void name##_f64(const unary_context *context, int64_t n, const double *x, double *y)                      \
-    {                                                                                                                \
-        (void)context;                                                                                               \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            double v = x[i];                                                                                         \
-            y[i] = (expression);                                                                                     \
-        }                                                                                                            \
-    }
-#define I64_OP(name, expression)                                                                                     \
-    static void name##_i64(const unary_context *context, int64_t n, const int64_t *x, int64_t *y)                    \
-    {                                                                                                                \
-        (void)context;                                                                                               \
-        for (int64_t i = 0; i < n; i++) {                                                                            \
-            int64_t v = x[i];                                                                                        \
-            y[i] = (expression);                                                                                     \
-        }                                                                                                            \
-    }
+#define F64_OP(name, expression) PORT_UNARY_EACH(double, f64, name, expression)
+#define I64_OP(name, expression) PORT_UNARY_EACH(int64_t, i64, name, expression)
 
 F32_OP(neg, -v)
 F64_OP(neg, -v)
@@ -194,18 +177,6 @@ PORT_DEFINE_MAP(log_map, port_log_u10)
 PORT_DEFINE_MAP(tanh_map, port_tanh_u10)
 PORT_DEFINE_MAP(sqrt_map, sqrtf)
 
-/* What MKL computes for torch.exp and the like: its own bits with high accuracy; without it `fallback`, within 1 ulp. */
-#define VML_OP(name, fallback)                                                                                       \
-    static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
-    {                                                                                                                \
-        const port_provider *provider = context->call->provider;                                                     \
-        (void)is_vector;                                                                                             \
-        if (port_vml_run(context, provider == NULL ? NULL : provider->vms_##name, n, x, y)) {                        \
-            return;                                                                                                  \
-        }                                                                                                            \
-        fallback;                                                                                                    \
-    }
-
 /* For half floats the reference converts and calls its vector functions, not MKL. */
 bool
 port_vml_run(const unary_context *context, port_vms function, int64_t n, const float *x, float *y)
@@ -221,18 +192,13 @@ port_vml_run(const unary_context *context, port_vms function, int64_t n, const f
     return true;
 }
 
-#define LIBM_LOOP(function)                                                                                          \
-    for (int64_t i = 0; i < n; i++) {                                                                                \
-        y[i] = function(x[i]);                                                                                       \
-    }
-
-VML_OP(exp, PORT_PICK_MAP(exp_map, context->level)(n, x, y))
-VML_OP(log, PORT_PICK_MAP(log_map, context->level)(n, x, y))
-VML_OP(tanh, PORT_PICK_MAP(tanh_map, context->level)(n, x, y))
-VML_OP(sin, LIBM_LOOP(sinf))
-VML_OP(cos, LIBM_LOOP(cosf))
-VML_OP(sqrt, PORT_PICK_MAP(sqrt_map, context->level)(n, x, y))
-VML_OP(erf, LIBM_LOOP(erff))
+PORT_UNARY_VML(exp, PORT_PICK_MAP(exp_map, context->level)(n, x, y))
+PORT_UNARY_VML(log, PORT_PICK_MAP(log_map, context->level)(n, x, y))
+PORT_UNARY_VML(tanh, PORT_PICK_MAP(tanh_map, context->level)(n, x, y))
+PORT_UNARY_VML(sin, PORT_LIBM_LOOP(sinf))
+PORT_UNARY_VML(cos, PORT_LIBM_LOOP(cosf))
+PORT_UNARY_VML(sqrt, PORT_PICK_MAP(sqrt_map, context->level)(n, x, y))
+PORT_UNARY_VML(erf, PORT_LIBM_LOOP(erff))
 F64_OP(exp, exp(v))
 F64_OP(log, log(v))
 F64_OP(tanh, tanh(v))
@@ -621,39 +587,18 @@ clamp_check(const port_kernel_call *call, port_error *err)
 
 /* ---------------------------------------------------------------- rows */
 
-#if PORT_HAVE_AVX2
-#define RUN_LEVELS(name, runner)                                                                                     \
-    static void name##_run(const port_kernel_call *call)                                                             \
-    {                                                                                                                \
-        runner(call, 0);                                                                                             \
-    }                                                                                                                \
-    static void name##_run_avx2(const port_kernel_call *call)                                                        \
-    {                                                                                                                \
-        runner(call, 1);                                                                                             \
-    }                                                                                                                \
-    static void name##_run_avx512(const port_kernel_call *call)                                                      \
-    {                                                                                                                \
-        runner(call, 2);                                                                                             \
-    }
-#else
-#define RUN_LEVELS(name, runner)                                                                                     \
-    static void name##_run(const port_kernel_call *call)                                                             \
-    {                                                                                                                \
-        runner(call, 0);                                                                                             \
-    }
-#endif
 #define RUN_BY(runner, name, f32, f64, i64)                                                                          \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
         static const unary_op op = {f32, f64, i64};                                                                  \
         runner(call, &op, level);                                                                                    \
     }                                                                                                                \
-    RUN_LEVELS(name, name##_any)
+    PORT_RUN_LEVELS(name, name##_any)
 #define RUN(name, f32, f64, i64) RUN_BY(port_unary_run, name, f32, f64, i64)
 #define RUN_LIBRARY(name) RUN_BY(run_library, name, name##_f32, name##_f64, NULL)
 
-RUN_LEVELS(gelu, gelu_any)
-RUN_LEVELS(pow_scalar, pow_scalar_any)
+PORT_RUN_LEVELS(gelu, gelu_any)
+PORT_RUN_LEVELS(pow_scalar, pow_scalar_any)
 RUN(clamp, clamp_f32, clamp_f64, clamp_i64)
 RUN(neg, neg_f32, neg_f64, neg_i64)
 RUN(abs, abs_f32, abs_f64, abs_i64)
@@ -677,44 +622,23 @@ RUN_LIBRARY(tanh)
 RUN(sigmoid, sigmoid_f32, sigmoid_f64, NULL)
 RUN(silu, silu_f32, silu_f64, NULL)
 
-#define RUN_NAMED(name)                                                                                              \
-    static void name##_run(const port_kernel_call *call)                                                             \
-    {                                                                                                                \
-        static const unary_op op = {name##_f32, NULL, NULL};                                                         \
-        port_unary_run(call, &op, 0);                                                                                     \
-    }
-RUN_NAMED(rsqrt_correct)
+PORT_UNARY_RUN(rsqrt_correct, rsqrt_correct_f32, NULL, NULL)
 #if PORT_HAVE_AVX2
-RUN_NAMED(rsqrt_rsqrtss)
-RUN_NAMED(rsqrt_newton1)
-RUN_NAMED(rsqrt_newton2)
+PORT_UNARY_RUN(rsqrt_rsqrtss, rsqrt_rsqrtss_f32, NULL, NULL)
+PORT_UNARY_RUN(rsqrt_newton1, rsqrt_newton1_f32, NULL, NULL)
+PORT_UNARY_RUN(rsqrt_newton2, rsqrt_newton2_f32, NULL, NULL)
 #endif
 
-static void
-bitwise_not_run(const port_kernel_call *call)
-{
-    static const unary_op op = {NULL, NULL, bitwise_not_i64};
-    port_unary_run(call, &op, 0);
-}
+PORT_UNARY_RUN(bitwise_not, NULL, NULL, bitwise_not_i64)
 
-#if PORT_HAVE_AVX2
-#define SIMD(name, check, variant, level)                                                                            \
-    PORT_ROW(#name, PORT_F32, #variant, level, check, name##_run_##variant),                                         \
-        PORT_ROW(#name, PORT_BF16, #variant, level, check, name##_run_##variant),                                    \
-        PORT_ROW(#name, PORT_F16, #variant, level, check, name##_run_##variant)
-#define CHECKED_FLOATS(name, check)                                                                                  \
-    PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run), SIMD(name, check, avx2, 1), SIMD(name, check, avx512, 2)
-#else
-#define CHECKED_FLOATS(name, check) PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run)
-#endif
-#define FLOATS(name) CHECKED_FLOATS(name, port_unary_check)
+#define FLOATS(name) PORT_LEVEL_ROWS(name, port_unary_check)
 #define INTS(name) PORT_INT_ROWS(#name, "ref", 0, port_unary_check, name##_run)
 
 const port_kernel_row port_unary_rows[] = {
-    CHECKED_FLOATS(pow_scalar, pow_scalar_check),
+    PORT_LEVEL_ROWS(pow_scalar, pow_scalar_check),
     PORT_INT_ROWS("pow_scalar", "ref", 0, pow_scalar_check, pow_scalar_run),
     PORT_FLOAT_ROWS("pow_scalar", "strict", 0, pow_scalar_check, pow_scalar_strict_run),
-    CHECKED_FLOATS(clamp, clamp_check),
+    PORT_LEVEL_ROWS(clamp, clamp_check),
     PORT_INT_ROWS("clamp", "ref", 0, clamp_check, clamp_run),
     FLOATS(neg),
     INTS(neg),

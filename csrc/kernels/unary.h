@@ -2,7 +2,7 @@
 #ifndef PORT_UNARY_H
 #define PORT_UNARY_H
 
-#include "loops.h"
+#include "levels.h"
 
 typedef struct unary_context {
     const port_kernel_call *call;
@@ -26,5 +26,38 @@ void port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t le
 /* y = function(x) as the reference calls MKL's vector math; false (and nothing done) if it has no such function for this dtype. */
 bool port_vml_run(const unary_context *context, port_vms function, int64_t n, const float *x, float *y);
 port_status port_unary_check(const port_kernel_call *call, port_error *err);
+
+/* PORT_UNARY_EACH(type, suffix, name, expression in v): the function name_suffix of a unary_op, for f64 and i64. */
+#define PORT_UNARY_EACH(type, suffix, name, expression)                                                              \
+    static void name##_##suffix(const unary_context *context, int64_t n, const type *x, type *y)                     \
+    {                                                                                                                \
+        (void)context;                                                                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            type v = x[i];                                                                                           \
+            y[i] = (expression);                                                                                     \
+        }                                                                                                            \
+    }
+/* name_f32 by MKL's vector function of that name: its own bits with high accuracy; without it `fallback`, within 1 ulp. */
+#define PORT_UNARY_VML(name, fallback)                                                                               \
+    static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
+    {                                                                                                                \
+        const port_provider *provider = context->call->provider;                                                     \
+        (void)is_vector;                                                                                             \
+        if (port_vml_run(context, provider == NULL ? NULL : provider->vms_##name, n, x, y)) {                        \
+            return;                                                                                                  \
+        }                                                                                                            \
+        fallback;                                                                                                    \
+    }
+#define PORT_LIBM_LOOP(function)                                                                                     \
+    for (int64_t i = 0; i < n; i++) {                                                                                \
+        y[i] = function(x[i]);                                                                                       \
+    }
+/* name_run, which has one build for all levels. */
+#define PORT_UNARY_RUN(name, f32, f64, i64)                                                                          \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const unary_op op = {f32, f64, i64};                                                                  \
+        port_unary_run(call, &op, 0);                                                                                \
+    }
 
 #endif /* PORT_UNARY_H */

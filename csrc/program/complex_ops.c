@@ -2,6 +2,7 @@
  * sums, matrix products.
  * A conjugate is written out: torch only marks its view, and every op that reads it resolves the mark. */
 #include "compose.h"
+#include "numbers.h"
 
 #include <complex.h>
 #include <math.h>
@@ -234,17 +235,6 @@ transform(const spectrum *s, int64_t m, const double *x, int64_t stride, double 
         y[2 * k] = re;
         y[2 * k + 1] = im;
     }
-}
-
-static port_status
-new_doubles(op_call *call, int64_t n, double **numbers)
-{
-    port_tensor *held;
-    port_status status = tensor_new(call, PORT_F64, 1, &n, NULL, &held);
-    if (status == PORT_OK) {
-        *numbers = (double *)tensor_view(held).data;
-    }
-    return status;
 }
 
 /* Transforms rows (count, n) of pairs in place. */

@@ -495,22 +495,24 @@ run_max_unpool(op_call *call)
     return emit(call, made);
 }
 
+#define ROW(NAME, SIGNATURE, RUN) {NAME, SIGNATURE, RUN, NULL, MODE_SAME, 0}
+
 const op_row op_rearrange_rows[] = {
-    {"pixel_shuffle", "T self, I upscale_factor", run_pixel_shuffle, NULL, MODE_SAME, 0},
-    {"pixel_unshuffle", "T self, I downscale_factor", run_pixel_shuffle, NULL, MODE_SAME, 0},
-    {"channel_shuffle", "T self, I groups", run_channel_shuffle, NULL, MODE_SAME, 0},
-    {"native_channel_shuffle", "T self, I groups", run_channel_shuffle, NULL, MODE_SAME, 0},
-    {"rot90", "T self, I k=1, A dims=[]", run_rot90, NULL, MODE_SAME, 0},
-    {"diag_embed", "T self, I offset=0, I dim1=-2, I dim2=-1", run_diag_embed, NULL, MODE_SAME, 0},
-    {"block_diag", "L tensors", run_block_diag, NULL, MODE_SAME, 0},
-    {"take", "T self, T index", run_take, NULL, MODE_SAME, 0},
+    ROW("pixel_shuffle", "T self, I upscale_factor", run_pixel_shuffle),
+    ROW("pixel_unshuffle", "T self, I downscale_factor", run_pixel_shuffle),
+    ROW("channel_shuffle", "T self, I groups", run_channel_shuffle),
+    ROW("native_channel_shuffle", "T self, I groups", run_channel_shuffle),
+    ROW("rot90", "T self, I k=1, A dims=[]", run_rot90),
+    ROW("diag_embed", "T self, I offset=0, I dim1=-2, I dim2=-1", run_diag_embed),
+    ROW("block_diag", "L tensors", run_block_diag),
+    ROW("take", "T self, T index", run_take),
     {"put", "T self, T index, T source, B accumulate=False", run_put, NULL, MODE_SAME, OP_IN_PLACE},
-    {"_shape_as_tensor", "T self", run_shape, NULL, MODE_SAME, 0},
-    {"col2im", "T self, A output_size, A kernel_size, A dilation, A padding, A stride", run_col2im, NULL, MODE_SAME, 0},
-    {"unfold_backward", "T grad_in, A input_sizes, I dim, I size, I step", run_unfold_backward, NULL, MODE_SAME, 0},
-    {"adaptive_max_pool2d", "T self, A output_size", run_adaptive_max_pool, NULL, MODE_SAME, 0},
-    {"adaptive_max_pool3d", "T self, A output_size", run_adaptive_max_pool, NULL, MODE_SAME, 0},
-    {"max_unpool2d", "T self, T indices, A output_size", run_max_unpool, NULL, MODE_SAME, 0},
-    {"max_unpool3d", "T self, T indices, A output_size, A stride, A padding", run_max_unpool, NULL, MODE_SAME, 0},
+    ROW("_shape_as_tensor", "T self", run_shape),
+    ROW("col2im", "T self, A output_size, A kernel_size, A dilation, A padding, A stride", run_col2im),
+    ROW("unfold_backward", "T grad_in, A input_sizes, I dim, I size, I step", run_unfold_backward),
+    ROW("adaptive_max_pool2d", "T self, A output_size", run_adaptive_max_pool),
+    ROW("adaptive_max_pool3d", "T self, A output_size", run_adaptive_max_pool),
+    ROW("max_unpool2d", "T self, T indices, A output_size", run_max_unpool),
+    ROW("max_unpool3d", "T self, T indices, A output_size, A stride, A padding", run_max_unpool),
     {.name = NULL},
 };

@@ -2,16 +2,15 @@
  * median, mode.
  * Sums run in double and integers in 64 bits, as torch's accumulators do. Of equal elements, selection by rank gives
  * the first place (torch leaves it open), mode the last. */
-#include "exec.h"
+#include "../core/sort.h"
+#include "numbers.h"
 
 #include <math.h>
 
-/* The rows of a tensor as double or as int64, whichever holds every element of the dtype. */
+/* The rows of a tensor and their elements. */
 typedef struct row_data {
     port_tensor *rows; /* (n, k) in x's dtype */
-    bool whole;
-    const double *f64;
-    const int64_t *i64;
+    number_list numbers;
     int32_t d;
     bool scalar;
 } row_data;
@@ -19,39 +18,21 @@ typedef struct row_data {
 static port_status
 load_rows(op_call *call, int64_t dim, row_data *data)
 {
-    const port_tensor *x = arg_tensor(call, 0), *wide;
+    const port_tensor *x = arg_tensor(call, 0);
     if (x->dtype == PORT_C64) {
         return fail_unsupported(call, "operands of C64");
     }
     port_status status = wrap_dim(call, dim, x->ndim, &data->d);
-    data->whole = !dtype_is_float(x->dtype);
-    if (status != PORT_OK || (status = tensor_as_rows(call, x, data->d, &data->rows)) != PORT_OK ||
-        (status = tensor_cast(call, data->rows, data->whole ? PORT_I64 : PORT_F64, &wide)) != PORT_OK) {
-        return status;
+    if (status == PORT_OK) {
+        status = tensor_as_rows(call, x, data->d, &data->rows);
     }
-    data->f64 = (const double *)tensor_view(wide).data;
-    data->i64 = (const int64_t *)tensor_view(wide).data;
-    return PORT_OK;
+    return status == PORT_OK ? numbers_of(call, data->rows, &data->numbers) : status;
 }
 
 static bool
 is_nan_at(const row_data *data, int64_t i)
 {
-    return !data->whole && data->f64[i] != data->f64[i];
-}
-
-/* Order with NaN greatest. */
-static int
-compare(const row_data *data, int64_t i, int64_t j)
-{
-    if (data->whole) {
-        return (data->i64[i] > data->i64[j]) - (data->i64[i] < data->i64[j]);
-    }
-    double a = data->f64[i], b = data->f64[j];
-    if (a != a || b != b) {
-        return (a != a) - (b != b);
-    }
-    return (a > b) - (a < b);
+    return !data->numbers.whole && data->numbers.f64[i] != data->numbers.f64[i];
 }
 
 /* Emits results (.., size) by rows; a dimension of size 1 is dropped unless keepdim. */
@@ -94,18 +75,6 @@ emit_places(op_call *call, const row_data *data, const int64_t *places, int64_t 
     return status == PORT_OK ? emit_along(call, indices, data, keepdim) : status;
 }
 
-/* Room for n numbers that lives as long as the call. */
-static port_status
-new_numbers(op_call *call, int64_t n, int64_t **numbers)
-{
-    port_tensor *held;
-    port_status status = tensor_new(call, PORT_I64, 1, &n, NULL, &held);
-    if (status == PORT_OK) {
-        *numbers = (int64_t *)tensor_view(held).data;
-    }
-    return status;
-}
-
 /* cummax, cummin: the last of equal elements wins; the first NaN stays. */
 static port_status
 run_cummax(op_call *call)
@@ -118,13 +87,13 @@ run_cummax(op_call *call)
         return status;
     }
     int64_t n = data.rows->shape[0], k = data.rows->shape[1];
-    if ((status = new_numbers(call, n * k, &places)) != PORT_OK) {
+    if ((status = new_integers(call, n * k, &places)) != PORT_OK) {
         return status;
     }
     for (int64_t r = 0; r < n; r++) {
         int64_t best = 0;
         for (int64_t i = 0; i < k; i++) {
-            int64_t at = r * k + i, order = is_nan_at(&data, r * k + best) ? -1 : compare(&data, at, r * k + best);
+            int64_t at = r * k + i, order = is_nan_at(&data, r * k + best) ? -1 : compare_numbers(&data.numbers, at, r * k + best);
             bool better = is_nan_at(&data, at) || (!is_nan_at(&data, r * k + best) && (max ? order >= 0 : order <= 0));
             best = better ? i : best;
             places[at] = best;
@@ -154,10 +123,10 @@ run_scan(op_call *call)
     port_tensor *made;
     const port_tensor *result;
     port_status status = load_rows(call, arg_int(call, 1), &data);
-    if (status != PORT_OK || (!product && data.whole)) {
+    if (status != PORT_OK || (!product && data.numbers.whole)) {
         return status != PORT_OK ? status : fail_op(call, PORT_E_DTYPE, "not defined for %s", port_dtype_name(from));
     }
-    bool whole = data.whole && !dtype_is_float(dtype);
+    bool whole = data.numbers.whole && !dtype_is_float(dtype);
     if ((status = tensor_new(call, whole ? PORT_I64 : PORT_F64, 2, data.rows->shape, NULL, &made)) != PORT_OK) {
         return status;
     }
@@ -166,10 +135,10 @@ run_scan(op_call *call)
         double sum = product ? 1.0 : -(double)INFINITY;
         uint64_t whole_sum = 1;
         for (int64_t at = r * k; at < (r + 1) * k; at++) {
-            double v = data.whole ? (double)data.i64[at] : data.f64[at];
+            double v = data.numbers.whole ? (double)data.numbers.i64[at] : data.numbers.f64[at];
             sum = product ? sum * v : log_add(v, sum);
             if (whole) {
-                ((int64_t *)to)[at] = (int64_t)(whole_sum *= (uint64_t)data.i64[at]);
+                ((int64_t *)to)[at] = (int64_t)(whole_sum *= (uint64_t)data.numbers.i64[at]);
             } else {
                 ((double *)to)[at] = sum;
             }
@@ -179,31 +148,27 @@ run_scan(op_call *call)
     return status == PORT_OK ? emit_rows(call, result, arg_tensor(call, 0), data.d, false) : status;
 }
 
-/* The places of a row in order of their elements, equal ones as they stand: a merge sort. order and spare: k numbers
- * each. */
+/* One row of the elements. */
+typedef struct row_place {
+    const row_data *data;
+    int64_t first;
+} row_place;
+
+static bool
+comes_before(const void *opaque, int64_t a, int64_t b)
+{
+    const row_place *row = opaque;
+    return compare_numbers(&row->data->numbers, row->first + a, row->first + b) < 0;
+}
+
+/* The places of a row of k in order of their elements, equal ones as they stand. order and spare: k numbers each. */
 static void
 sort_places(const row_data *data, int64_t row, int64_t k, int64_t *order, int64_t *spare)
 {
-    int64_t *from = order, *to = spare;
     for (int64_t i = 0; i < k; i++) {
         order[i] = i;
     }
-    for (int64_t width = 1; width < k; width *= 2) {
-        for (int64_t begin = 0; begin < k; begin += 2 * width) {
-            int64_t middle = begin + width < k ? begin + width : k, end = begin + 2 * width < k ? begin + 2 * width : k;
-            int64_t a = begin, b = middle;
-            for (int64_t i = begin; i < end; i++) {
-                bool left = a < middle && (b >= end || compare(data, row * k + from[a], row * k + from[b]) <= 0);
-                to[i] = left ? from[a++] : from[b++];
-            }
-        }
-        int64_t *swap = from;
-        from = to;
-        to = swap;
-    }
-    if (from != order) {
-        memcpy(order, from, (size_t)k * sizeof *order);
-    }
+    port_sort_stable(k, order, spare, comes_before, &(row_place){data, row * k});
 }
 
 /* The place in `order` that is wanted: the k-th, the lower median, or that of the numbers that are not NaN. */
@@ -230,7 +195,7 @@ mode_rank(const row_data *data, int64_t row, const int64_t *order)
 {
     int64_t k = data->rows->shape[1], best = 0, most = 0, run = 0;
     for (int64_t i = 0; i < k; i++) {
-        bool same = i > 0 && compare(data, row * k + order[i], row * k + order[i - 1]) == 0;
+        bool same = i > 0 && compare_numbers(&data->numbers, row * k + order[i], row * k + order[i - 1]) == 0;
         run = same ? run + 1 : 1;
         if (run > most) {
             most = run;
@@ -255,7 +220,7 @@ run_ranked(op_call *call)
     if (k == 0 || (kth && (arg_int(call, 1) < 1 || arg_int(call, 1) > k))) {
         return fail_op(call, PORT_E_VALUE, "no element of %lld has that rank", (long long)k);
     }
-    if ((status = new_numbers(call, n, &places)) != PORT_OK || (status = new_numbers(call, 2 * k, &order)) != PORT_OK) {
+    if ((status = new_integers(call, n, &places)) != PORT_OK || (status = new_integers(call, 2 * k, &order)) != PORT_OK) {
         return status;
     }
     for (int64_t r = 0; r < n; r++) {
@@ -287,14 +252,12 @@ run_median(op_call *call)
     flat->ndim = 1;
     flat->shape[0] = n;
     flat->strides[0] = 1;
-    data = (row_data){.rows = flat, .whole = !dtype_is_float(x->dtype)};
-    if ((status = tensor_cast(call, flat, data.whole ? PORT_I64 : PORT_F64, &result)) != PORT_OK ||
-        (status = new_numbers(call, 2 * n, &order)) != PORT_OK ||
+    data = (row_data){.rows = flat};
+    if ((status = numbers_of(call, flat, &data.numbers)) != PORT_OK ||
+        (status = new_integers(call, 2 * n, &order)) != PORT_OK ||
         (status = tensor_alias(call, dense, &out)) != PORT_OK) {
         return status;
     }
-    data.f64 = (const double *)tensor_view(result).data;
-    data.i64 = (const int64_t *)tensor_view(result).data;
     flat->ndim = 2;
     flat->shape[0] = 1;
     flat->shape[1] = n;

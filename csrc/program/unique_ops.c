@@ -1,36 +1,22 @@
 /* unique_ops.c -- distinct elements or slices (unique, unique_dim, unique_consecutive) and counts (bincount, histc).
  * The size of a result follows from values. NaN equals nothing, not even itself. */
-#include "exec.h"
+#include "../core/sort.h"
+#include "numbers.h"
 
 #include <math.h>
 
 /* n items of `width` numbers, compared as a whole. */
 typedef struct item_set {
     int64_t n, width;
-    bool whole;
-    const double *f64;
-    const int64_t *i64;
+    number_list numbers;
 } item_set;
-
-static int
-compare_numbers(const item_set *set, int64_t i, int64_t j)
-{
-    if (set->whole) {
-        return (set->i64[i] > set->i64[j]) - (set->i64[i] < set->i64[j]);
-    }
-    double a = set->f64[i], b = set->f64[j];
-    if (a != a || b != b) {
-        return (a != a) - (b != b);
-    }
-    return (a > b) - (a < b);
-}
 
 static int
 compare_items(const item_set *set, int64_t a, int64_t b)
 {
     int order = 0;
     for (int64_t k = 0; k < set->width && order == 0; k++) {
-        order = compare_numbers(set, a * set->width + k, b * set->width + k);
+        order = compare_numbers(&set->numbers, a * set->width + k, b * set->width + k);
     }
     return order;
 }
@@ -39,35 +25,24 @@ static bool
 same_items(const item_set *set, int64_t a, int64_t b)
 {
     bool same = compare_items(set, a, b) == 0;
-    for (int64_t k = 0; same && !set->whole && k < set->width; k++) {
-        same = set->f64[a * set->width + k] == set->f64[b * set->width + k];
+    const double *f64 = set->numbers.f64;
+    for (int64_t k = 0; same && !set->numbers.whole && k < set->width; k++) {
+        same = f64[a * set->width + k] == f64[b * set->width + k];
     }
     return same;
 }
 
-/* Items in order, equal ones as they stand. order and spare: n numbers each. */
-static void
-sort_items(const item_set *set, int64_t *order, int64_t *spare)
+static bool
+comes_before(const void *set, int64_t a, int64_t b)
 {
-    for (int64_t width = 1; width < set->n; width *= 2) {
-        for (int64_t begin = 0; begin < set->n; begin += 2 * width) {
-            int64_t middle = begin + width < set->n ? begin + width : set->n,
-                    end = begin + 2 * width < set->n ? begin + 2 * width : set->n;
-            int64_t a = begin, b = middle;
-            for (int64_t i = begin; i < end; i++) {
-                spare[i] =
-                    a < middle && (b >= end || compare_items(set, order[a], order[b]) <= 0) ? order[a++] : order[b++];
-            }
-        }
-        memcpy(order, spare, (size_t)set->n * sizeof *order);
-    }
+    return compare_items(set, a, b) < 0;
 }
 
 /* x as items: along dimension d, or (d < 0) its elements. `slices` holds them as rows in x's dtype. */
 static port_status
 load_items(op_call *call, const port_tensor *x, int32_t d, port_tensor **slices, item_set *set)
 {
-    const port_tensor *dense, *wide;
+    const port_tensor *dense;
     port_tensor *moved;
     port_status status = tensor_alias(call, x, &moved);
     if (status != PORT_OK) {
@@ -83,12 +58,12 @@ load_items(op_call *call, const port_tensor *x, int32_t d, port_tensor **slices,
     }
     if ((status = tensor_contiguous(call, moved, &dense)) != PORT_OK ||
         (status = tensor_alias(call, dense, slices)) != PORT_OK ||
-        (status = tensor_cast(call, dense, dtype_is_float(x->dtype) ? PORT_F64 : PORT_I64, &wide)) != PORT_OK) {
+        (status = numbers_of(call, dense, &set->numbers)) != PORT_OK) {
         return status;
     }
     int64_t elems = tensor_elems(x), n = d >= 0 ? x->shape[d] : elems;
-    *set = (item_set){n, n > 0 ? elems / n : 0, !dtype_is_float(x->dtype), (const double *)tensor_view(wide).data,
-                      (const int64_t *)tensor_view(wide).data};
+    set->n = n;
+    set->width = n > 0 ? elems / n : 0;
     return PORT_OK;
 }
 
@@ -140,25 +115,23 @@ static port_status
 unique_along(op_call *call, int32_t d, bool sorted, bool want_inverse, bool want_counts)
 {
     const port_tensor *x = arg_tensor(call, 0);
-    port_tensor *slices, *held;
+    port_tensor *slices;
     item_set set;
-    int64_t room;
+    int64_t *order;
     if (x->dtype == PORT_C64) {
         return fail_unsupported(call, "operands of C64");
     }
     port_status status = load_items(call, x, d, &slices, &set);
-    room = 5 * (status == PORT_OK ? set.n : 0);
-    if (status != PORT_OK || (status = tensor_new(call, PORT_I64, 1, &room, NULL, &held)) != PORT_OK) {
+    if (status != PORT_OK || (status = new_integers(call, 5 * set.n, &order)) != PORT_OK) {
         return status;
     }
-    int64_t *order = (int64_t *)tensor_view(held).data, *spare = order + set.n, *inverse = spare + set.n,
-            *first = inverse + set.n;
+    int64_t *spare = order + set.n, *inverse = spare + set.n, *first = inverse + set.n;
     int64_t *counts = first + set.n, count = 0;
     for (int64_t i = 0; i < set.n; i++) {
         order[i] = i;
     }
     if (sorted) {
-        sort_items(&set, order, spare);
+        port_sort_stable(set.n, order, spare, comes_before, &set);
     }
     for (int64_t i = 0; i < set.n; i++) {
         if (i == 0 || !same_items(&set, order[i], order[i - 1])) {
