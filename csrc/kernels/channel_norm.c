@@ -1,7 +1,8 @@
 /* channel_norm.c -- batch_norm with given statistics, and group_norm. x (N, C, ...), y like x; F32 and F64.
  *     batch_norm  y = x * a + (bias - mean * a),  a = weight / sqrt(var + eps)
  *     group_norm  y = x * a + (bias - mean * a),  a = weight * rstd of the group,  rstd = 1 / sqrt(var + eps) in double
- * Each multiply-add is one fma with avx2 and up. Moments as in layer_norm (norm.c).
+ * Each multiply-add is one fma with avx2 and up. Moments as in layer_norm (norm.c); of a group that is stored channels-last, F32, as
+ * sum x^2 / n - mean^2: in one vector of lanes over the group's channels, or, of SPREAD positions and more, by channels and threads.
  * Source: at::native batch_norm_kernel, group_norm_kernel (BSD-3-Clause; restated). */
 #include "loops.h"
 #include "norm.h"
@@ -160,6 +161,80 @@ group_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean, 
     *var = m2 / (double)count;
 }
 
+/* Positions from which on the reference sums each channel by itself. */
+#define SPREAD 1024
+#define LANES 8 /* with avx512 too */
+
+/* Sums over one group of the item that scratch holds as (positions, channels of the item): lanes across its channels. */
+static void
+sums_in_lanes(const port_kernel_call *call, const float *x, int64_t positions, int64_t all, int64_t channels, float *sum, float *squares)
+{
+    bool halving = call->profile->capability != PORT_CAP_DEFAULT;
+    float sums[LANES] = {0.0f}, square_sums[LANES] = {0.0f};
+    for (int64_t m = 0; m < positions; m++) {
+        for (int64_t c = 0; c < channels; c++) {
+            float value = x[m * all + c];
+            sums[c % LANES] += value;
+            square_sums[c % LANES] += value * value;
+        }
+    }
+    *sum = port_add_lanes(sums, LANES, halving);
+    *squares = port_add_lanes(square_sums, LANES, halving);
+}
+
+/* The same with one sum for each channel and each thread, which has a range of the positions of all items. */
+static void
+sums_by_channels(const port_kernel_call *call, const float *x, int64_t n, int64_t positions, int64_t channels, float *sum, float *squares)
+{
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    int64_t all = call->in[0]->shape[1];
+    port_chunks chunks = port_chunks_of(call->in[0]->shape[0] * positions, 1, call->profile->num_threads);
+    *sum = *squares = 0.0f;
+    for (int64_t c = 0; c < channels; c++) {
+        for (int64_t part = 0; part < chunks.count; part++) {
+            int64_t begin = part * chunks.size - n * positions, end = begin + chunks.size;
+            float part_sum = 0.0f, part_squares = 0.0f;
+            for (int64_t m = begin > 0 ? begin : 0; m < end && m < positions; m++) {
+                float value = x[m * all + c];
+                part_sum += value;
+                part_squares = mul_add(fused, value, value, part_squares);
+            }
+            *sum += part_sum;
+            *squares += part_squares;
+        }
+    }
+}
+
+/* mean and rstd of a group that is stored channels-last; scratch is filled with the item first. */
+static void
+nhwc_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean_out, double *rstd_out)
+{
+    const port_view *x = call->in[0];
+    const port_group_params *p = call->params;
+    int64_t all = x->shape[1], channels = all / p->groups, positions = port_view_elems(x) / x->shape[0] / all;
+    if (g == 0) {
+        port_view item = *x;
+        item.data = (char *)x->data + n * x->strides[0] * (int64_t)sizeof(float);
+        item.shape[0] = 1;
+        for (int32_t d = 1; d < x->ndim; d++) {
+            item.shape[d] = x->shape[d + 1 < x->ndim ? d + 1 : 1];
+            item.strides[d] = x->strides[d + 1 < x->ndim ? d + 1 : 1];
+        }
+        port_view_gather(&item, call->scratch);
+    }
+    const float *group = (const float *)call->scratch + g * channels;
+    float sum, squares, scale = 1.0f / (float)(channels * positions);
+    if (positions < SPREAD) {
+        sums_in_lanes(call, group, positions, all, channels, &sum, &squares);
+    } else {
+        sums_by_channels(call, group, n, positions, channels, &sum, &squares);
+    }
+    float mean = sum * scale;
+    float var = mul_add(call->profile->capability != PORT_CAP_DEFAULT, squares, scale, -(mean * mean));
+    *mean_out = (double)mean;
+    *rstd_out = (double)(float)(1.0 / sqrt((double)(var < 0.0f ? 0.0f : var) + p->eps));
+}
+
 static void
 group_run(const port_kernel_call *call)
 {
@@ -168,10 +243,14 @@ group_run(const port_kernel_call *call)
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
     int64_t channels = x->shape[1] / p->groups;
     for (int64_t i = 0; i < x->shape[0] * p->groups && port_view_elems(x) > 0; i++) {
-        double mean, var;
-        group_moments(call, i / p->groups, i % p->groups, &mean, &var);
-        double rstd = 1.0 / sqrt((var > 0.0 || var != var ? var : 0.0) + p->eps);
-        rstd = x->dtype == PORT_F32 ? (double)(float)rstd : rstd;
+        double mean, var, rstd;
+        if (p->channels_last && x->dtype == PORT_F32) {
+            nhwc_moments(call, i / p->groups, i % p->groups, &mean, &rstd);
+        } else {
+            group_moments(call, i / p->groups, i % p->groups, &mean, &var);
+            rstd = 1.0 / sqrt((var > 0.0 || var != var ? var : 0.0) + p->eps);
+            rstd = x->dtype == PORT_F32 ? (double)(float)rstd : rstd;
+        }
         for (int64_t c = i % p->groups * channels; c < (i % p->groups + 1) * channels; c++) {
             double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = bias - mean * a;
             if (x->dtype == PORT_F32) {

@@ -156,6 +156,7 @@ typedef struct port_grid_params {
 typedef struct port_group_params {
     int64_t groups;
     double eps;
+    bool channels_last; /* of the reference's tensors, which decides its order of sums */
 } port_group_params;
 
 /* ---- activation.c: in (x), out (y), same dtype, floating
@@ -167,7 +168,7 @@ typedef struct port_activation_params {
 
 /* ---- vector_norm.c
  * vector_norm: in (x), out (y with size 1 at the reduced dimensions), F32 and F64
- * weight_norm: in (v (R, C), g), out (w (R, C), norm), all dense F32; g and norm have R elements if `rows`, else C */
+ * weight_norm: in (v (R, C), g), out (w (R, C), norm), all dense; g and norm have R elements if `rows`, else C; F32 and F64 */
 typedef struct port_vector_norm_params {
     double order; /* any: 0 counts, -infinity is the least size */
     uint32_t dims;

@@ -173,9 +173,9 @@ weight_norm_check(const port_kernel_call *call, port_error *err)
         return port_fail(err, PORT_E_SHAPE,
                          "weight_norm: expected dense matrices v and w, and one g and one norm for each row or column");
     }
-    return v->dtype == PORT_F32 && g->dtype == PORT_F32 && w->dtype == PORT_F32 && norm->dtype == PORT_F32
+    return g->dtype == v->dtype && w->dtype == v->dtype && norm->dtype == v->dtype
                ? PORT_OK
-               : port_fail(err, PORT_E_DTYPE, "weight_norm: expected F32");
+               : port_fail(err, PORT_E_DTYPE, "weight_norm: expected tensors of one dtype");
 }
 
 /* The 2-norm of a row that is shorter than a vector: one after the other; else in lanes that are added by halves
@@ -237,9 +237,30 @@ weight_norm_run(const port_kernel_call *call)
     }
 }
 
+static void
+weight_norm_run_f64(const port_kernel_call *call)
+{
+    const port_weight_norm_params *p = call->params;
+    int64_t rows = call->in[0]->shape[0], cols = call->in[0]->shape[1];
+    const double *x = call->in[0]->data, *g = call->in[1]->data;
+    double *w = call->out[0]->data, *norms = call->out[1]->data;
+    for (int64_t k = 0; k < (p->rows ? rows : cols); k++) {
+        int64_t first = p->rows ? k * cols : k, step = p->rows ? 1 : cols, n = p->rows ? cols : rows;
+        double sum = 0.0;
+        for (int64_t i = 0; i < n; i++) {
+            sum += x[first + i * step] * x[first + i * step];
+        }
+        norms[k] = sqrt(sum);
+        for (int64_t i = 0; i < n; i++) {
+            w[first + i * step] = x[first + i * step] * (g[k] / norms[k]);
+        }
+    }
+}
+
 const port_kernel_row port_vector_norm_rows[] = {
     {"vector_norm", PORT_F32, "ref", 0, vector_norm_check, vector_norm_scratch_bytes, vector_norm_run},
     {"vector_norm", PORT_F64, "ref", 0, vector_norm_check, vector_norm_scratch_bytes, vector_norm_run},
     {"weight_norm", PORT_F32, "ref", 0, weight_norm_check, NULL, weight_norm_run},
+    {"weight_norm", PORT_F64, "ref", 0, weight_norm_check, NULL, weight_norm_run_f64},
     {.op = NULL},
 };

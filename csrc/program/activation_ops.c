@@ -120,7 +120,8 @@ run_weight_norm(op_call *call)
     int64_t shape[PORT_MAX_NDIM];
     int32_t d;
     port_status status = wrap_dim(call, arg_int(call, 2), v->ndim, &d);
-    if (status != PORT_OK || v->dtype != PORT_F32 || g->dtype != PORT_F32 || v->ndim == 0 || tensor_elems(g) != v->shape[d]) {
+    bool known = (v->dtype == PORT_F32 || v->dtype == PORT_F64) && g->dtype == v->dtype;
+    if (status != PORT_OK || !known || v->ndim == 0 || tensor_elems(g) != v->shape[d]) {
         return status != PORT_OK ? status : fail_unsupported(call, "a weight of %s", port_dtype_name(v->dtype));
     }
     if (d != 0 && d != v->ndim - 1) {
@@ -135,8 +136,8 @@ run_weight_norm(op_call *call)
     flat[1] = rows > 0 ? tensor_elems(v) / rows : 0;
     port_tensor *norm, *out, *parts[3];
     if ((status = tensor_contiguous(call, v, &v)) != PORT_OK || (status = tensor_contiguous(call, g, &g)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F32, v->ndim, shape, NULL, &norm)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F32, v->ndim, v->shape, NULL, &out)) != PORT_OK) {
+        (status = tensor_new(call, v->dtype, v->ndim, shape, NULL, &norm)) != PORT_OK ||
+        (status = tensor_new(call, v->dtype, v->ndim, v->shape, NULL, &out)) != PORT_OK) {
         return status;
     }
     const port_tensor *whole[3] = {v, out, norm};
@@ -147,7 +148,7 @@ run_weight_norm(op_call *call)
         }
     }
     port_weight_norm_params params = {.rows = d == 0};
-    status = launch_tensors(call, "weight_norm", PORT_F32, (const port_tensor *const[]){parts[0], g}, 2,
+    status = launch_tensors(call, "weight_norm", v->dtype, (const port_tensor *const[]){parts[0], g}, 2,
                             (const port_tensor *const[]){parts[1], parts[2]}, 2, &params);
     if (status != PORT_OK) {
         return status;

@@ -88,6 +88,7 @@ static port_status
 run_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *p, const int64_t *shape)
 {
     const port_tensor *dense[3] = {NULL, NULL, NULL}, *result;
+    port_tensor *emitted;
     int32_t ndim = in[0]->ndim;
     port_onednn_conv_params params = {.conv = *p, .nhwc = p->channels_last};
     port_tensor *out;
@@ -97,10 +98,12 @@ run_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *
     }
     if (status != PORT_OK || (status = tensor_new(call, PORT_F32, ndim, shape, NULL, &out)) != PORT_OK ||
         (status = launch_tensors(call, "onednn_convolution", PORT_F32, dense, 3, (const port_tensor *const[]){out}, 1, &params)) != PORT_OK ||
-        (status = tensor_in_format(call, out, p->channels_last, &result)) != PORT_OK) {
+        (status = tensor_in_format(call, out, p->channels_last, &result)) != PORT_OK ||
+        (status = tensor_alias(call, result, &emitted)) != PORT_OK) {
         return status;
     }
-    return emit(call, result);
+    format_strides(ndim, shape, p->channels_last, emitted->strides); /* of dimensions of size 1 too: they decide later formats */
+    return emit(call, emitted);
 }
 
 static port_status

@@ -219,7 +219,7 @@ static port_status
 run_group_norm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *in[3] = {x, arg_tensor(call, 1), arg_tensor(call, 2)}, *result;
-    port_group_params params = {arg_int(call, 6), arg_double(call, 7, 1e-5)};
+    port_group_params params = {arg_int(call, 6), arg_double(call, 7, 1e-5), tensor_suggests_channels_last(x)};
     int64_t strides[PORT_MAX_NDIM], shape[2] = {x->shape[0], params.groups};
     port_tensor *out[3];
     if (x->ndim < 2 || !dtype_is_float(x->dtype) || params.groups < 1) {
@@ -230,7 +230,7 @@ run_group_norm(op_call *call)
     for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
         status = in[k] != NULL ? tensor_cast(call, in[k], inner, &in[k]) : PORT_OK;
     }
-    format_strides(x->ndim, x->shape, tensor_suggests_channels_last(x), strides);
+    format_strides(x->ndim, x->shape, params.channels_last, strides);
     if (status != PORT_OK || (status = tensor_new(call, inner, x->ndim, x->shape, strides, &out[0])) != PORT_OK ||
         (status = tensor_new(call, inner, 2, shape, NULL, &out[1])) != PORT_OK ||
         (status = tensor_new(call, inner, 2, shape, NULL, &out[2])) != PORT_OK ||

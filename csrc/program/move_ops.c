@@ -111,6 +111,20 @@ cat_check(op_call *call, const port_tensor *first, const port_tensor *t, int32_t
                           shape_text(first->ndim, first->shape, b, sizeof b), d);
 }
 
+/* The joined tensor is channels-last where each part is. */
+static bool
+all_channels_last(const op_call *call)
+{
+    int32_t ndim = item_tensor(call, 0, 0)->ndim;
+    for (int64_t k = 0; k < arg_len(call, 0); k++) {
+        const port_tensor *t = item_tensor(call, 0, k);
+        if (t->ndim != ndim || !tensor_suggests_channels_last(t)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static port_status
 run_cat(op_call *call)
 {
@@ -141,11 +155,12 @@ run_cat(op_call *call)
     if (status != PORT_OK) {
         return status;
     }
-    int64_t shape[PORT_MAX_NDIM];
+    int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
     port_tensor *made;
     memcpy(shape, first->shape, sizeof shape);
     shape[d] = total;
-    status = tensor_new(call, dtype, first->ndim, shape, NULL, &made);
+    format_strides(first->ndim, shape, all_channels_last(call), strides);
+    status = tensor_new(call, dtype, first->ndim, shape, strides, &made);
     if (status != PORT_OK) {
         return status;
     }
@@ -258,7 +273,8 @@ run_constant_pad(op_call *call)
         return fail_op(call, PORT_E_VALUE, "%lld pads for a tensor of %d dimensions", (long long)len, x->ndim);
     }
     port_view from = tensor_view(x);
-    int64_t begin[PORT_MAX_NDIM] = {0};
+    int64_t begin[PORT_MAX_NDIM] = {0}, strides[PORT_MAX_NDIM];
+    bool grows = false;
     for (int32_t d = 0; d < x->ndim; d++) {
         int64_t k = 2 * (x->ndim - 1 - d);
         int64_t before = k < len ? arg_int_at(call, 1, k) : 0, after = k < len ? arg_int_at(call, 1, k + 1) : 0;
@@ -269,9 +285,17 @@ run_constant_pad(op_call *call)
         from.shape[d] += (before < 0 ? before : 0) + (after < 0 ? after : 0);
         from.data = (char *)from.data + (before < 0 ? -before : 0) * from.strides[d] * (int64_t)port_dtype_size(x->dtype);
         begin[d] = before > 0 ? before : 0;
+        grows = grows || before > 0 || after > 0;
+    }
+    if (grows) {
+        format_strides(x->ndim, shape, tensor_suggests_channels_last(x), strides);
+    } else { /* a part of it, cloned */
+        port_tensor part = *x;
+        memcpy(part.shape, shape, sizeof part.shape);
+        preserve_strides(&part, strides);
     }
     port_tensor *made;
-    port_status status = tensor_new(call, x->dtype, x->ndim, shape, NULL, &made);
+    port_status status = tensor_new(call, x->dtype, x->ndim, shape, strides, &made);
     if (status == PORT_OK) {
         status = tensor_fill(call, made, arg_scalar(call, 2));
     }

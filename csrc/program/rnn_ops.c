@@ -10,7 +10,7 @@ static port_status
 product_with_weight(op_call *call, const port_tensor *a, const port_tensor *w, const port_tensor *c, port_tensor **y)
 {
     int64_t shape[2] = {a->shape[0], w->shape[0]};
-    port_status status = tensor_new(call, PORT_F32, 2, shape, NULL, y);
+    port_status status = tensor_new(call, a->dtype, 2, shape, NULL, y);
     if (status != PORT_OK) {
         return status;
     }
@@ -23,26 +23,23 @@ product_with_weight(op_call *call, const port_tensor *a, const port_tensor *w, c
         added = view_broadcast(c, 2, shape);
     }
     port_gemm_params params = {1.0, c != NULL ? 1.0 : 0.0};
-    return launch(call, "gemm", PORT_F32, (const port_view *const[]){&left, &right, c != NULL ? &added : NULL}, 3,
+    return launch(call, "gemm", a->dtype, (const port_view *const[]){&left, &right, c != NULL ? &added : NULL}, 3,
                   (const port_view *const[]){&out}, 1, &params);
 }
 
-static float
-logistic(float v)
-{
-    return 1.0f / (1.0f + expf(-v));
-}
-
 /* One step: gates (B, 4H) as input, forget, cell, output; h and c (B, H) are renewed. */
-static void
-lstm_step(int64_t B, int64_t H, const float *gates, float *h, float *c)
-{
-    for (int64_t i = 0; i < B * H; i++) {
-        const float *gate = gates + i / H * 4 * H + i % H;
-        c[i] = logistic(gate[H]) * c[i] + logistic(gate[0]) * tanhf(gate[2 * H]);
-        h[i] = logistic(gate[3 * H]) * tanhf(c[i]);
+#define LSTM_STEP(real, exponential, tangent)                                                                       \
+    static void lstm_step_##real(int64_t B, int64_t H, const real *gates, real *h, real *c)                         \
+    {                                                                                                               \
+        for (int64_t i = 0; i < B * H; i++) {                                                                       \
+            const real *gate = gates + i / H * 4 * H + i % H;                                                       \
+            real in = 1 / (1 + exponential(-gate[0])), kept = 1 / (1 + exponential(-gate[H]));                      \
+            c[i] = kept * c[i] + in * tangent(gate[2 * H]);                                                         \
+            h[i] = 1 / (1 + exponential(-gate[3 * H])) * tangent(c[i]);                                             \
+        }                                                                                                           \
     }
-}
+LSTM_STEP(float, expf, tanhf)
+LSTM_STEP(double, exp, tanh)
 
 static port_status
 check_lstm(op_call *call)
@@ -62,18 +59,18 @@ check_lstm(op_call *call)
         fits = tensor_elems(arg_tensor(call, k)) == x->shape[1] * H;
     }
     for (int32_t k = 0; fits && k < 7; k++) {
-        fits = arg_tensor(call, k)->dtype == PORT_F32;
+        fits = arg_tensor(call, k)->dtype == x->dtype && (x->dtype == PORT_F32 || x->dtype == PORT_F64);
     }
     return fits ? PORT_OK
                 : fail_op(call, PORT_E_SHAPE,
-                          "expected F32: x (T, B, I), weights (4H, I) and (4H, H), biases (4H), states (B, H)");
+                          "expected F32 or F64: x (T, B, I), weights (4H, I) and (4H, H), biases (4H), states (B, H)");
 }
 
 /* A copy of a state that steps can renew. */
 static port_status
 own_state(op_call *call, const port_tensor *state, port_tensor **out)
 {
-    port_status status = tensor_new(call, PORT_F32, state->ndim, state->shape, NULL, out);
+    port_status status = tensor_new(call, state->dtype, state->ndim, state->shape, NULL, out);
     if (status == PORT_OK) {
         port_view to = tensor_view(*out), from = tensor_view(state);
         copy_view(&to, &from);
@@ -96,11 +93,11 @@ run_rnn_layer(op_call *call)
     port_tensor *flat, *gates, *bias, *h, *c, *out, *none;
     if ((status = tensor_contiguous(call, x, &dense)) != PORT_OK ||
         (status = tensor_alias(call, dense, &flat)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F32, 1, (const int64_t[]){4 * H}, NULL, &bias)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, 1, (const int64_t[]){4 * H}, NULL, &bias)) != PORT_OK ||
         (status = own_state(call, arg_tensor(call, 5), &h)) != PORT_OK ||
         (status = own_state(call, arg_tensor(call, 6), &c)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F32, 3, shape, NULL, &out)) != PORT_OK ||
-        (biased && (status = launch_tensors(call, "add", PORT_F32,
+        (status = tensor_new(call, x->dtype, 3, shape, NULL, &out)) != PORT_OK ||
+        (biased && (status = launch_tensors(call, "add", x->dtype,
                                             (const port_tensor *const[]){arg_tensor(call, 3), arg_tensor(call, 4)}, 2,
                                             (const port_tensor *const[]){bias}, 1, NULL)) != PORT_OK)) {
         return status;
@@ -112,7 +109,8 @@ run_rnn_layer(op_call *call)
     if ((status = product_with_weight(call, flat, arg_tensor(call, 1), biased ? bias : NULL, &gates)) != PORT_OK) {
         return status;
     }
-    float *hidden = (float *)tensor_view(h).data;
+    int64_t size = (int64_t)port_dtype_size(x->dtype);
+    void *hidden = tensor_view(h).data, *cell = tensor_view(c).data;
     for (int64_t k = 0; k < T; k++) {
         int64_t t = reverse ? T - 1 - k : k;
         port_tensor now = *h, part = *gates, *sum;
@@ -121,12 +119,16 @@ run_rnn_layer(op_call *call)
         now.shape[1] = now.strides[0] = H;
         now.strides[1] = 1;
         part.shape[0] = B;
-        part.offset_bytes += t * B * 4 * H * 4;
+        part.offset_bytes += t * B * 4 * H * size;
         if ((status = product_with_weight(call, &now, arg_tensor(call, 2), &part, &sum)) != PORT_OK) {
             return status;
         }
-        lstm_step(B, H, (const float *)tensor_view(sum).data, hidden, (float *)tensor_view(c).data);
-        memcpy((float *)tensor_view(out).data + t * B * H, hidden, (size_t)(B * H) * sizeof *hidden);
+        if (x->dtype == PORT_F64) {
+            lstm_step_double(B, H, tensor_view(sum).data, hidden, cell);
+        } else {
+            lstm_step_float(B, H, tensor_view(sum).data, hidden, cell);
+        }
+        memcpy((char *)tensor_view(out).data + t * B * H * size, hidden, (size_t)(B * H * size));
     }
     if ((status = emit(call, out)) != PORT_OK || (status = emit(call, h)) != PORT_OK ||
         (status = emit(call, c)) != PORT_OK || (status = tensor_new(call, PORT_U8, 1, &zero, NULL, &none)) != PORT_OK) {
