@@ -1,14 +1,13 @@
 """Memory formats that ops hand on: a result of other strides makes a later op sum in another order, so whole modules must be bit-equal."""
 from __future__ import annotations
 
+import porting
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
-
-import porting
 from porting.hooks import ActivationCollector
 from porting.providers import load_torch_provider
+from torch import nn
 
 
 class TwoSteps(nn.Module):
