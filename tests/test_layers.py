@@ -15,7 +15,7 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 PYTHON_LAYERS = [
     {"_core", "_version"},
     {"naming", "ops_table", "structure", "tree", "summaries"},
-    {"providers", "tolerance", "likeness", "overrides", "picture", "selection", "tensors", "environment", "noise", "profiles", "widening", "probe"},
+    {"providers", "tolerance", "likeness", "overrides", "picture", "places", "selection", "tensors", "environment", "noise", "profiles", "widening", "probe"},
     {"patterns", "modules", "forms", "keeping", "live", "sharing"},
     {"recorder"},
     {"program", "roots", "capture", "export", "weights"},

@@ -194,7 +194,7 @@ port_reader_find(const port_reader *reader, const char *name, port_view *view, p
         return PORT_OK;
     }
     const char *near = suggest(reader, name, size);
-    return near != NULL ? port_fail(err, PORT_E_NAME, "Layer not found: %.300s (%zu modules) did you mean %.300s?", name,
+    return near != NULL ? port_fail(err, PORT_E_NAME, "Layer not found: %.300s (%zu modules); did you mean %.300s?", name,
                                     reader->names.num_modules, near)
                         : port_fail(err, PORT_E_NAME, "Layer not found: %.300s (%zu modules)", name, reader->names.num_modules);
 }

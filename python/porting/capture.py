@@ -725,7 +725,7 @@ def _open_text(path: str) -> Any:
 
 
 def _did_you_mean(near: list[str]) -> str:
-    return f" did you mean {' or '.join(n or '(root)' for n in near)}?" if near else ""
+    return f"; did you mean {' or '.join(n or '(root)' for n in near)}?" if near else ""
 
 
 def _to_torch(array: np.ndarray, dtype: str, torch: Any) -> torch.Tensor:

@@ -16,7 +16,7 @@ from . import _core
 from ._core import PortingError, UnsupportedError
 from .compare import against_all_before, empty_row, in_order_of_return, module_matches, open_reference, row_of
 from .judging import CallJudge, class_name_of
-from .ledger import finish
+from .ledger import expect, finish
 from .op_judging import rows_of_check
 from .op_level import ops_of
 from .pair import bits_equal, compare_with_itself
@@ -66,6 +66,7 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPT
     if mode not in MODES or (mode == "chained" and level != "module"):
         raise ValueError(f"mode is 'isolated', or with level 'module' 'chained', got {mode!r}")
     tol = resolve(tol)
+    expect(ledger, update_ledger, loosen)
     settings(profile, {}, provider)  # a wrong name is refused before anything is opened
     chosen, warning = use_provider(provider)
     patterns = [include] if isinstance(include, str) else list(include) if include is not None else None

@@ -22,7 +22,7 @@ from .interop.layout import LayoutError
 from .interop.names import LaidOutPort, MappedPort, NamesError, flat_names, load
 from .interop.propose import Search, propose_pairs
 from .judging import CallJudge, run_on_inputs
-from .ledger import finish
+from .ledger import expect, finish
 from .naming import suggest
 from .op_judging import rows_of_compare
 from .op_level import ops_of
@@ -120,6 +120,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(map(repr, MODES))}, got {mode!r}")
     tol = resolve(tol)
+    expect(ledger, update_ledger, loosen)
     with contextlib.ExitStack() as opened:
         capture = open_reference(ref, opened)
         if not isinstance(port, Mapping):
@@ -575,9 +576,17 @@ def _rows_of_callables(capture: Any, calls: list[Any], port: Mapping[str, Callab
         unused.discard(pattern)
         yield from rows_of_call(capture, call, port[pattern], tol, provider, search)
     for pattern in unused:
-        yield Row(pattern, pattern, 0, None, "", "missing", reason=f"no module of the reference matches {pattern!r}")
+        yield Row(pattern, pattern, 0, None, "", "missing", reason=no_such_module(pattern, capture))
     if progress is not None:
         progress(len(calls), len(calls), "")
+
+
+def no_such_module(pattern: str, capture: Any) -> str:
+    """The sentence about a pattern of modules that matches none, with the nearest that the reference has."""
+    near = suggest(pattern.replace("*", "0"), [call.module for call in capture.call_list], 1)
+    if near and "*" in pattern:
+        near = [".".join("*" if part.isdecimal() else part for part in near[0].split("."))]
+    return f"no module of the reference matches {pattern!r}{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def module_matches(module: str, pattern: str, capture: Any) -> bool:

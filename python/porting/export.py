@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import zipfile
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._core import DTYPES, DtypeError
+from .places import check_place, make_way
 
 if TYPE_CHECKING:
     from .capture import Capture
@@ -27,8 +27,8 @@ def save(capture: Capture, path: str | os.PathLike[str], overwrite: bool = False
         raise ValueError(f"{target}: the file's name must end in {', '.join(SUFFIXES)}, which says how it is written")
     if os.path.lexists(target) and not overwrite:
         raise FileExistsError(f"{target} exists already: give another name, or overwrite=True")
-    if not os.path.isdir(os.path.dirname(os.path.abspath(target))):
-        raise FileNotFoundError(errno.ENOENT, "its folder does not exist", target)
+    check_place(target)
+    make_way(target)
     write = {".safetensors": write_safetensors, ".npz": write_npz, ".pt": write_pt}[suffix]
     partial = f"{target}.{os.getpid()}.new"
     try:

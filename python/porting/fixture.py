@@ -23,6 +23,7 @@ import numpy as np
 from . import _core, naming
 from .export import raw_bytes
 from .judging import CallJudge, class_name_of
+from .places import check_place
 from .program import NoProgramError, find_interval
 from .tolerance import UNIT_ROUNDOFF, Tolerance
 
@@ -51,6 +52,7 @@ def make_fixture(capture: Any, module: str, directory: str | os.PathLike[str], *
     directory = os.path.abspath(os.fspath(directory))
     if os.path.lexists(directory):
         raise FileExistsError(17, "exists already: give another folder", directory)
+    check_place(directory, folder=True)
     os.makedirs(directory)
     try:
         return _write(capture, found, directory)

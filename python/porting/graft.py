@@ -19,7 +19,8 @@ import torch
 
 from . import structure
 from ._core import PortingError
-from .compare import match_leaves, module_matches, row_of
+from .compare import check_layout_used, match_leaves, module_matches, row_of
+from .interop.names import LaidOutPort
 from .live import Forwards, copied, leaves_of, with_leaves
 from .modules import Parameters, find_roots
 from .naming import full_name, suggest
@@ -33,10 +34,12 @@ ROOT = "root"  # kind of the rows of a root's outputs
 
 
 class _Names:
-    """What `module_matches` asks of a capture."""
+    """What `module_matches` and layouts ask of a capture."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, module: Any = None) -> None:
         self.root = root
+        config = getattr(module, "config", None)
+        self.manifest = {"model": {"roots": {root: {"config": config.to_dict()}}}} if hasattr(config, "to_dict") else {}
 
 
 class _Target:
@@ -57,6 +60,8 @@ class _Call:
 
     def __init__(self, target: _Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names, values = target.parameters.bind(args, kwargs)
+        self.module, self.number = target.name, target.num_calls
+        self.outputs: dict[str, np.ndarray] = {}  # the module's own, when it has run
         self.inputs: dict[str, np.ndarray] = {}
         self.arguments: dict[str, Any] = {}
         self.input_names = {str(place): name for place, name in enumerate(names)}
@@ -66,6 +71,9 @@ class _Call:
             arrays = [np.array(as_array(leaf)) for _, leaf in leaves]
             self.inputs.update(zip(paths, arrays))
             self.arguments[name] = structure.rebuild(tree, arrays)
+
+    def full_name(self, phase: str, leaf: str) -> str:
+        return full_name(self.module, self.number, phase, leaf)
 
 
 class Graft:
@@ -80,11 +88,16 @@ class Graft:
     """
 
     def __init__(self, model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tolerance = "auto", compare_root: bool = True,
-                 explain: bool = True) -> None:
+                 explain: bool = True, layout: str | Mapping[str, str] | None = None) -> None:
         if not isinstance(ports, Mapping) or not ports or not all(callable(port) for port in ports.values()):
             raise PortingError("graft takes a mapping of module patterns to callables, such as {'model.model.layers.*.mlp': my_mlp}")
         self._roots = find_roots(model, None)
         self._tol = resolve(tol)
+        if layout is not None:
+            names = _Names(*next(iter(self._roots.items())))
+            laid_out = {id(port): LaidOutPort(port, layout, names) for port in ports.values()}
+            ports = {pattern: laid_out[id(port)] for pattern, port in ports.items()}
+        self._laid_out = list(ports.values()) if layout is not None else []
         self._targets = _targets(self._roots, ports)
         self._compare_root = compare_root
         self._forwards = Forwards()
@@ -103,6 +116,10 @@ class Graft:
     @property
     def report(self) -> Report:
         warnings = [] if self._num_calls else ["no grafted module was called"]
+        try:
+            check_layout_used(self._laid_out if self._num_calls else ())
+        except PortingError as error:
+            warnings.append(str(error))
         report = Report(list(self._rows), self._num_calls, what="compare", tolerance=self._tol.name, environment={"mode": "graft"}, warnings=warnings)
         if self._suspect is not None and self._cause is None:
             self._cause = self._diagnosis(*self._suspect)
@@ -188,6 +205,8 @@ class Graft:
     def _answer(self, target: _Target, number: int, call: _Call, expected: Any, arguments: Any) -> Any:
         """What the model gets: the port's outputs in the form, dtype and device of the module's own."""
         where = f"{target.name} call {number}"
+        originals = leaves_of(expected)
+        call.outputs = {leaf: as_array(tensor) for leaf, tensor in originals.items()}
         try:
             with self._without_ports():  # a port may call the module that it stands for
                 found = run_port(target.port, call)
@@ -195,7 +214,6 @@ class Graft:
             if hasattr(error, "add_note"):
                 error.add_note(f"porting.graft: in the port of {where}")
             raise
-        originals = leaves_of(expected)
         if not originals:
             raise PortingError(f"{where}: the module returned no tensor, so that there is nothing for a port to return")
         matched = match_leaves(list(originals), found)
@@ -239,7 +257,7 @@ class Graft:
 
 
 def graft(model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tolerance = "auto", compare_root: bool = True,
-          explain: bool = True) -> Graft:
+          explain: bool = True, layout: str | Mapping[str, str] | None = None) -> Graft:
     """Run a model with ports in the place of some of its modules.
 
     Parameters
@@ -250,6 +268,7 @@ def graft(model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tol
     tol : preset name or Tolerance, for the rows of `report`
     compare_root : whether each call of a root is run once more without the ports, on a copy of its arguments, to see what they do to the answer
     explain : whether the first call that a port got wrong is diagnosed (`report.cause`); its arguments are kept for that
+    layout : how the ports' axes become the modules', as `porting.test_layer` has it; the ports get their inputs in their own layout
 
     Returns
     -------
@@ -264,7 +283,7 @@ def graft(model: Any, ports: Mapping[str, Callable[..., Any]], *, tol: str | Tol
     What a port returns takes the dtype and the device of what the module returned. Outputs that it does not return (the second of a tuple) are the module's own, and
     a row says so. A module with several paths (tied) is grafted once, for all of them.
     """
-    return Graft(model, ports, tol=tol, compare_root=compare_root, explain=explain)
+    return Graft(model, ports, tol=tol, compare_root=compare_root, explain=explain, layout=layout)
 
 
 class _Off:
@@ -295,8 +314,8 @@ def _targets(roots: Mapping[str, torch.nn.Module], ports: Mapping[str, Callable[
         hits = [key for key, names in paths.items() if any(module_matches(name, pattern, _Names(root_of[key])) for name in names)]
         if not hits:
             near = suggest(pattern, [name for names in paths.values() for name in names])
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise PortingError(f"no module matches {pattern!r}.{hint}")
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise PortingError(f"no module matches {pattern!r}{hint}")
         for key in hits:
             before = chosen.setdefault(key, pattern)
             if before != pattern and ports[before] is not ports[pattern]:

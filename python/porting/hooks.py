@@ -31,6 +31,7 @@ from .collecting import Run, StopRun
 from .environment import fingerprint
 from .live import copied
 from .modules import Slot, checkpoint_of, describe_model, describe_module, find_roots, make_slots
+from .places import check_place, make_way
 from .probe import for_manifest
 from .selection import Filter, Selection, describe
 
@@ -127,6 +128,8 @@ class ActivationCollector:
         self._make_slots()
         if self._path is not None and os.path.lexists(self._path):
             raise FileExistsError(f"{self._path} exists already: choose another path for the capture, or remove it")
+        if self._path is not None:
+            check_place(self._path, folder=True)
 
     # -------------------------------------------------------------- the two forms
 
@@ -261,7 +264,7 @@ class ActivationCollector:
             )
         if os.path.lexists(self._path):
             raise FileExistsError(f"{self._path} exists already: choose another path for the capture, or remove it")
-        os.makedirs(os.path.dirname(os.path.abspath(self._path)), exist_ok=True)
+        make_way(self._path)
         return self._path
 
     def _begin(self, run: Run) -> None:

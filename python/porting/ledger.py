@@ -23,6 +23,7 @@ from typing import Any
 
 from ._core import PortingError
 from .overrides import read_toml
+from .places import make_way
 from .report import Report
 from .tolerance import BANDS
 
@@ -144,6 +145,7 @@ def write(path: str | os.PathLike[str], entries: Iterable[Entry]) -> None:
         lines.append(f"max_ulp = {min(entry.max_ulp, 2**63 - 1)}\ntol = {_text(entry.tol)}\n")
         if entry.why:
             lines.append(f"why = [{', '.join(map(_text, entry.why))}]\n")
+    make_way(path)
     target = Path(path)
     partial = target.with_name(target.name + ".part")
     partial.write_text("".join(lines), encoding="utf-8")
@@ -161,6 +163,16 @@ def _float(value: float) -> str:
 # ---------------------------------------------------------------- a run
 
 
+def expect(path: str | os.PathLike[str] | None, update: bool, loosen: Mapping[str, str] | None) -> None:
+    """What can be said of a ledger before the run. Raises PortingError for a file that is no ledger or is not there, ValueError if there is no file to change."""
+    if path is None:
+        if update or loosen:
+            raise ValueError("update_ledger and loosen need ledger, the file that they change")
+    elif os.path.exists(path):
+        read(path)
+    elif not (update or loosen):
+        raise PortingError(f"{os.fspath(path)}: no such ledger; --update (update_ledger=True) writes one")
+
 def apply(report: Report, path: str | os.PathLike[str], *, update: bool = False, loosen: Mapping[str, str] | None = None,
           partial: bool = False) -> Outcome:
     """Put a report to its ledger; `report.ledger` is what it says.
@@ -176,8 +188,7 @@ def apply(report: Report, path: str | os.PathLike[str], *, update: bool = False,
     """
     loosen = dict(loosen or {})
     name = os.fspath(path)
-    if not os.path.exists(path) and not (update or loosen):
-        raise PortingError(f"{name}: no such ledger; --update (update_ledger=True) writes one")
+    expect(path, update, loosen)
     old = read(path) if os.path.exists(path) else {}
     found = entries_of(report)
     outcome, new = Outcome(name), dict(old)
@@ -227,8 +238,6 @@ def finish(report: Report, tol: Any, ledger: str | os.PathLike[str] | None, upda
     judge(report, tol)
     if ledger is not None:
         apply(report, ledger, update=update, loosen=loosen)
-    elif update or loosen:
-        raise ValueError("update_ledger and loosen need ledger, the file that they change")
     return report
 
 

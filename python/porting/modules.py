@@ -53,6 +53,16 @@ def find_roots(model: Any, modules: Any) -> dict[str, torch.nn.Module]:
     return roots
 
 
+def function_module(function: Any) -> torch.nn.Module:
+    """A function of tensors as a module, so that it can be captured."""
+
+    class Function(torch.nn.Module):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+    return Function()
+
+
 class Slot:
     """A hooked module: its name, its counters and the forms of its inputs and outputs seen so far."""
 

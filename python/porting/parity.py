@@ -43,7 +43,7 @@ def _short(value: Any) -> str:
 
 def parity(*, ref: Callable[..., Any], port: Callable[[Any], Callable[..., Any]], sweep: Mapping[str, Sequence[Any]] | None = None,
            init: str | Callable[[Any, Any], None] = "random_all", inputs: str | Sequence[str] = "normal,large,tiny,denormal,zeros",
-           tol: str | Tolerance = "strict", seed: int = 0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+           tol: str | Tolerance = "strict", seed: int = 0, layout: str | Mapping[str, str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: a parametrised pytest test of a port against a torch layer.
 
     Parameters
@@ -58,6 +58,7 @@ def parity(*, ref: Callable[..., Any], port: Callable[[Any], Callable[..., Any]]
         mixed (sizes from tiny to large in one row); nonfinite (a few NaN and infinities)
     tol : preset or Tolerance
     seed : of parameters and inputs
+    layout : how the port's axes become the reference's, as `test_layer` has it: the port gets its inputs in its own layout
 
     The decorated function gets `draw` and the hyper-parameters and returns the layer's inputs: a tensor, a tuple of positional arguments, or a
     dict of keyword arguments. ``draw(*shape, dtype=torch.float32)`` gives the tensor of this kind of input;
@@ -89,7 +90,7 @@ def parity(*, ref: Callable[..., Any], port: Callable[[Any], Callable[..., Any]]
 
         def run(case: ParityCase, *owner: Any) -> None:
             __tracebackhide__ = True
-            run_case(lambda draw, **hyper: function(*owner, draw, **hyper), ref, port, case, init, tolerance, seed)
+            run_case(lambda draw, **hyper: function(*owner, draw, **hyper), ref, port, case, init, tolerance, seed, layout)
 
         if method:
 
@@ -110,17 +111,20 @@ def parity(*, ref: Callable[..., Any], port: Callable[[Any], Callable[..., Any]]
 
 
 def run_case(make_inputs: Callable[..., Any], ref: Callable[..., Any], port: Callable[[Any], Any], case: ParityCase,
-             init: str | Callable[[Any, Any], None], tol: Tolerance, seed: int) -> None:
+             init: str | Callable[[Any, Any], None], tol: Tolerance, seed: int, layout: str | Mapping[str, str] | None = None) -> None:
     """One combination: reference and port on the same inputs. Raises ParityError if they do not agree."""
+    __tracebackhide__ = True
     import torch
 
+    from .compare import check_layout_used, under_reference_names
     from .hooks import ActivationCollector
+    from .modules import function_module
     from .testing import ParityError
     from .trial import judge_call
 
     generator = torch.Generator().manual_seed(seed * 1_000_003 + zlib.crc32(case.name.encode()))
     made = ref(**case.hyper)
-    module = (made if isinstance(made, torch.nn.Module) else _function_module(made)).eval()
+    module = (made if isinstance(made, torch.nn.Module) else function_module(made)).eval()
     if callable(init):
         init(module, generator)
     elif init == "random_all":
@@ -132,22 +136,13 @@ def run_case(make_inputs: Callable[..., Any], ref: Callable[..., Any], port: Cal
         _, capture = ActivationCollector(module, program="all", weights=True)(*args, **kwargs)
     try:
         call = capture.calls(capture.root)[0]
+        answerer = under_reference_names({"": answerer}, capture, None, layout)[""]
         outcome = judge_call(capture, call, answerer, tol)
+        check_layout_used([answerer])
         if not outcome.passed:
             raise ParityError(f"{case.name}:\n{outcome.text(outcome.cause())}")
     finally:
         capture.close()
-
-
-def _function_module(function: Callable[..., Any]) -> Any:
-    """A function of tensors as a module, so that it can be captured."""
-    import torch
-
-    class Function(torch.nn.Module):
-        def forward(self, *args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
-
-    return Function()
 
 
 # ---------------------------------------------------------------- numbers

@@ -153,7 +153,7 @@ def use_provider(name):
     if name == "auto":
         return next(known for known in ("torch", "openblas", "reference") if known in available), warning
     if name not in available:
-        raise _core.PortingError(f"no provider is called {name}; there are auto, {', '.join(available)}")
+        raise _core.PortingError(f"no provider is called {name}; there are auto, {', '.join(dict.fromkeys([*available, 'torch']))}")
     return name, warning
 
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .places import check_place, make_way
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,6 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--porting-port", metavar="MODULE:FACTORY",
                     help="what FACTORY() returns is tested, one test per captured module call; also FILE.py:FACTORY, or the path of a capture or of files")
     group.addoption("--porting-names", metavar="MAP", action="append", help="what the reference calls the port's tensors: a TOML file, llama.cpp, flax or zml")
+    group.addoption("--porting-layout", metavar="[PATTERN=]LAYOUT", action="append",
+                    help='how the port\'s axes become the reference\'s, such as "NHWC -> NCHW" (docs/NAMES.md)')
     group.addoption("--porting-tol", metavar="T", default="auto", help="auto, strict, exact, close, approximate, ulp(N), pcc(X), allclose(RTOL, ATOL), or a TOML file")
     group.addoption("--porting-ledger", metavar="FILE", help="fail if a module is worse than FILE (porting.lock) says it has been")
     group.addoption("--porting-report", metavar="FILE", help=f"write the report; the ending says how: {', '.join(REPORT_SUFFIXES)}")
@@ -56,15 +60,46 @@ def pytest_configure(config: pytest.Config) -> None:
     if report is not None:
         if port is None:
             raise pytest.UsageError("--porting-report needs --porting-port=MODULE:FACTORY: what to report on")
-        target = _from_start(config, report)
-        if not report.endswith(REPORT_SUFFIXES) or not os.path.isdir(os.path.dirname(target)):
-            raise pytest.UsageError(f"--porting-report: expected a file in an existing folder that ends with {', '.join(REPORT_SUFFIXES)}, got {report}")
+        if not report.endswith(REPORT_SUFFIXES):
+            raise pytest.UsageError(f"--porting-report: expected a file that ends with {', '.join(REPORT_SUFFIXES)}, got {report}")
+        try:
+            check_place(_from_start(config, report))
+        except OSError as error:
+            raise pytest.UsageError(f"--porting-report: {report}: {error.strerror}") from None
     from .tolerance import resolve
 
     try:
         resolve(config.getoption("--porting-tol"))
     except (ValueError, OSError) as error:
         raise pytest.UsageError(f"--porting-tol: {error}") from None
+    _check_maps(config)
+
+
+def _check_maps(config: pytest.Config) -> None:
+    """Name maps, layouts and the ledger, as far as they can be looked at before the port is there."""
+    from ._core import PortingError
+    from .interop.layout import read_words
+    from .interop.names import load
+    from .ledger import expect
+
+    ledger = config.getoption("--porting-ledger")
+    for option, look in (("--porting-names", lambda: load(_names(config)) if _names(config) else None),
+                         ("--porting-layout", lambda: read_words(config.getoption("--porting-layout"), "--porting-layout")),
+                         ("--porting-ledger", lambda: expect(None if ledger is None else _from_start(config, ledger), False, None))):
+        try:
+            look()
+        except (PortingError, ValueError) as error:
+            raise pytest.UsageError(str(error) if str(error).startswith(option) else f"{option}: {error}") from None
+        except OSError as error:
+            raise pytest.UsageError(f"{option}: {error.filename}: {error.strerror}") from None
+
+
+def _names(config: pytest.Config) -> list[str]:
+    """The words of --porting-names: conventions as they are, files from where pytest was started."""
+    from .interop.names import CONVENTIONS
+
+    return [name if name in CONVENTIONS or not os.path.exists(_from_start(config, name)) else _from_start(config, name)
+            for name in config.getoption("--porting-names") or ()]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -122,12 +157,15 @@ class Plan:
     def __init__(self, config: pytest.Config) -> None:
         from .capture import open as open_capture
         from .compare import in_order_of_return
+        from .interop.layout import read_words
         from .tolerance import resolve
 
         self.port_text: str = config.getoption("--porting-port") or ""
         self.tol = resolve(config.getoption("--porting-tol"))
         self.capture: Capture = open_capture(_from_start(config, config.getoption("--porting-ref")))
+        self.layout = read_words(config.getoption("--porting-layout"), "--porting-layout")
         self.port: Any = None
+        self.form = "module"
         self.error: BaseException | None = None
         self.calls: list[Any] = []
         self.unmatched: list[str] = []
@@ -145,17 +183,17 @@ class Plan:
 
         from ._core import PortingError
         from .compare import _is_callables, module_matches, under_reference_names
-        from .interop.names import CONVENTIONS, load
+        from .interop.names import load
         from .port import open_port
 
-        given = config.getoption("--porting-names")
-        self.names = load([name if name in CONVENTIONS else _from_start(config, name) for name in given]) if given else None
-
+        self.names = load(_names(config)) if _names(config) else None
         self.port = load_port(config, self.port_text)
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(self.port, torch.nn.Module):
             own = self.port.named_modules(remove_duplicate=False)
-            self.modules = {name if self.names is None else self.names.module(name, self.capture): module for name, module in own}
+            modules = {name if self.names is None else self.names.module(name, self.capture): module for name, module in own}
+            self.modules = under_reference_names(modules, self.capture, None, self.layout)
+            self._check_layout(calls)
             self.calls, self.form = calls, "module"
             return
         if not isinstance(self.port, (str, os.PathLike, Mapping)):
@@ -163,11 +201,22 @@ class Plan:
                                " callables, a torch.nn.Module, a mapping of names to arrays, or a path")
         self.port = open_port(self.port)
         self.form = "callables" if _is_callables(self.port) else "names"
-        self.port = under_reference_names(self.port, self.capture, self.names, None)
+        self.port = under_reference_names(self.port, self.capture, self.names, self.layout)
         if self.form == "callables":
             self.unmatched = [p for p in self.port if not any(module_matches(c.module, p, self.capture) for c in calls)]
             calls = [c for c in calls if any(module_matches(c.module, p, self.capture) for p in self.port)]
+            self._check_layout(calls)
         self.calls = calls
+
+    def _check_layout(self, calls: list[Any]) -> None:
+        """A layout that is for none of the calls' tensors is told before any of them runs."""
+        from .compare import check_layout_used
+
+        for call in calls if self.layout is not None else ():
+            port = self._function(call.module)
+            if port is not None:
+                port.is_for(call)
+        check_layout_used(self.modules.values() if self.form == "module" else self.port.values())
 
     def close(self) -> None:
         self.capture.close()
@@ -257,8 +306,9 @@ class CaptureNode(pytest.Collector):
             return
         for pattern in plan.unmatched:
             from ._core import PortingError
+            from .compare import no_such_module
 
-            yield PortItem.from_parent(self, name=pattern, error=PortingError(f"no captured module of {plan.capture.path} matches {pattern!r}"))
+            yield PortItem.from_parent(self, name=pattern, error=PortingError(f"{plan.capture.path}: {no_such_module(pattern, plan.capture)}"))
         for place, call in enumerate(plan.calls):
             name = (call.module or "(root)") + (f"@{call.number}" if call.number else "")
             item = CallItem.from_parent(self, name=name, place=place)
@@ -448,6 +498,7 @@ def report_of(findings: list[dict[str, Any]]) -> Report:
 
 def write_report(report: Report, path: str) -> str:
     """Writes the report as its ending says; returns the path."""
+    make_way(path)
     if path.endswith(".html"):
         return report.to_html(path)
     text = report.to_json() if path.endswith(".json") else report.to_text(all_rows=True)
@@ -489,11 +540,11 @@ def porting_tol(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
-def porting_layer(porting_ref: Capture, porting_tol: Any) -> Any:
-    """A function `(port, module name, call=None)`: porting.test_layer on the capture of --porting-ref with --porting-tol."""
+def porting_layer(request: pytest.FixtureRequest, porting_ref: Capture, porting_tol: Any) -> Any:
+    """A function `(port, module name, call=None)`: porting.test_layer on the capture of --porting-ref with --porting-tol and --porting-layout."""
     from .testing import test_layer
 
     def layer(port: Any, name: str, *, call: int | None = None) -> Report:
-        return test_layer(port, porting_ref, name, tol=porting_tol, call=call)
+        return test_layer(port, porting_ref, name, tol=porting_tol, call=call, layout=plan_of(request.config).layout)
 
     return layer

@@ -16,6 +16,8 @@ import threading
 import traceback
 import types
 
+from .places import check_place
+
 _mains = []
 MAX_ROOTS = 16  # a script that calls more roots is told which were not captured
 
@@ -179,6 +181,7 @@ def run_script(script, arguments, path, options, watch=None):
     """
     if os.path.lexists(path):
         raise FileExistsError(17, "exists already; choose another name with -o, or remove it", path)
+    check_place(path, folder=True)
     if os.path.isdir(script):
         raise IsADirectoryError(21, "expected a Python script, got a folder", script)
     if not os.path.exists(script):

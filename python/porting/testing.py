@@ -15,6 +15,7 @@ import numpy as np
 from . import _core
 from ._core import PortingError
 from .compare import cause_of_callable, check_layout_used, open_reference, rows_of_call, under_reference_names
+from .interop.layout import parse
 from .interop.propose import Search
 from .likeness import likeness
 from .pair import compare_arrays
@@ -53,7 +54,8 @@ class _Options:
 
 def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, rtol: float | None = None, atol: float | None = None,
                  equal_nan: bool = False, check_device: bool = True, check_dtype: bool = True, check_layout: bool = True,
-                 check_stride: bool = False, tol: str | Tolerance | None = None, msg: str | Callable[[str], str] | None = None) -> None:
+                 check_stride: bool = False, tol: str | Tolerance | None = None, msg: str | Callable[[str], str] | None = None,
+                 layout: str | None = None) -> None:
     """Raise ParityError, an AssertionError, unless |actual - expected| <= atol + rtol * |expected| for every element.
 
     Parameters
@@ -67,12 +69,13 @@ def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, r
     check_stride : whether the strides (in elements) must be equal
     tol : a preset or Tolerance in the place of rtol and atol; see `porting.Tolerance`
     msg : the message, or a function of the one made here
+    layout : how the axes of `actual` become those of `expected` ("NHWC -> NCHW": docs/NAMES.md), where both are one array
 
     Raises
     ------
     ParityError : with the number of mismatched elements, the greatest differences, where they are and what was allowed, the two values there,
         the band that `tol="auto"` gives it, and what it looks like (a scale, an offset, another order), where it looks like anything
-    ValueError : only one of rtol and atol, or tol beside them
+    ValueError : only one of rtol and atol, or tol beside them; a layout that cannot be read, or does not fit (LayoutError)
 
     Examples
     --------
@@ -86,13 +89,13 @@ def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, r
         raise ValueError(f"rtol and atol must be numbers that are not negative, got {rtol} and {atol}")
     judge = resolve(tol) if tol is not None else None
     options = _Options(rtol, atol, equal_nan, check_dtype, check_device, check_layout, check_stride, allow_subclasses, judge)
-    problems = _differences(actual, expected, "", options)
+    problems = _differences(_laid_out(actual, expected, layout), expected, "", options)
     if problems:
         text = "\n\n".join(problems)
         raise ParityError(msg(text) if callable(msg) else msg if msg is not None else text)
 
 
-def assert_with_pcc(expected_pytorch_result: Any, actual_pytorch_result: Any, pcc: float = 0.9999) -> tuple[bool, float]:
+def assert_with_pcc(expected_pytorch_result: Any, actual_pytorch_result: Any, pcc: float = 0.9999, *, layout: str | None = None) -> tuple[bool, float]:
     """TT-NN's assertion: the Pearson correlation of two tensors is at least pcc; and, unlike there, their difference looks like noise.
 
     A correlation alone accepts what is scaled or moved, NaN or constant on both sides, and any error beside larger elements. Here the error must
@@ -103,6 +106,7 @@ def assert_with_pcc(expected_pytorch_result: Any, actual_pytorch_result: Any, pc
     ----------
     expected_pytorch_result, actual_pytorch_result : tensors or arrays of one shape
     pcc : least correlation, above 0 and at most 1 (1: the same numbers)
+    layout : how the axes of the actual one become those of the expected one ("NHWC -> NCHW": docs/NAMES.md)
 
     Returns
     -------
@@ -115,7 +119,7 @@ def assert_with_pcc(expected_pytorch_result: Any, actual_pytorch_result: Any, pc
     """
     if not 0 < pcc <= 1:
         raise ValueError(f"pcc must be above 0 and at most 1, got {pcc}")
-    e, a = as_array(expected_pytorch_result, "expected"), as_array(actual_pytorch_result, "actual")
+    e, a = as_array(expected_pytorch_result, "expected"), as_array(_laid_out(actual_pytorch_result, expected_pytorch_result, layout), "actual")
     if e.shape != a.shape:
         raise ParityError(f"The values for attribute 'shape' do not match: {_shape(a)} != {_shape(e)}.")
     if e.dtype != a.dtype or e.dtype.kind in "biu":
@@ -127,6 +131,13 @@ def assert_with_pcc(expected_pytorch_result: Any, actual_pytorch_result: Any, pc
         raise ParityError(text)
     found = _core.compare(*(x.view(np.float32) if x.dtype.kind == "c" else x for x in map(np.ascontiguousarray, (e, a))), basic=True)
     return True, 1.0 if found["num_unequal"] == 0 else float(found["pcc"])
+
+
+def _laid_out(actual: Any, expected: Any, layout: str | None) -> Any:
+    """The actual array in the expected one's layout; itself without a layout. Raises LayoutError."""
+    if layout is None:
+        return actual
+    return parse(layout).apply([as_array(actual, "actual")], [as_array(expected, "expected").shape])[0]
 
 
 def _differences(actual: Any, expected: Any, where: str, options: _Options) -> list[str]:

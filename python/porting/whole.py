@@ -15,6 +15,7 @@ import numpy as np
 from ._core import LayerNotFoundError, PortingError, UnsupportedError
 from .capture import open as open_capture
 from .naming import split_name
+from .port import as_array
 from .profiles import AS_CAPTURED, Settings, settings
 from .program import NoProgramError, Program, execute, feeds_of
 from .providers import use_provider
@@ -61,6 +62,8 @@ def run(capture: Any, call: int = 0, *, root: str | None = None, inputs: Mapping
     NoProgramError, UnsupportedError : it cannot be run: nothing was recorded, a tensor is missing, an op has no kernel
     LayerNotFoundError : a name in `fetch` is none of this call's
     """
+    if not isinstance(call, int):
+        raise PortingError(f"run: call is the number of a captured call, got {type(call).__name__}; arrays of your own go into inputs={{name: array}}")
     chosen, _ = use_provider(provider)
     opened = capture if hasattr(capture, "call_list") else open_capture(capture)
     try:
@@ -98,11 +101,13 @@ def _root_call(capture: Capture, number: int, root: str | None) -> RootCall:
 def _feeds(root: RootCall, inputs: Mapping[str, np.ndarray] | None = None) -> dict[int, np.ndarray]:
     interval, call = root.own
     given = {}
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise PortingError(f"run: inputs is a mapping of {', '.join(_by_parameter(call, leaf) for leaf in interval.inputs)} to arrays, got {type(inputs).__name__}")
     for key, array in (inputs or {}).items():
         leaf = next((leaf for leaf in interval.inputs if leaf == key or _by_parameter(call, leaf) == key), None)
         if leaf is None:
             raise LayerNotFoundError(f"{root.program.root or 'the root'} has no input {key}; it has {', '.join(_by_parameter(call, l) for l in interval.inputs)}")
-        given[leaf] = array
+        given[leaf] = as_array(array, f"input {key}")
     return feeds_of(root.capture, call, root.program, interval, given or None)
 
 

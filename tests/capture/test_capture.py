@@ -141,7 +141,7 @@ def test_calls_modules_and_steps(acts):
         acts.call("layers.1", 2)
     with pytest.raises(LayerNotFoundError, match="no leaf '5' here; there are 0, 1"):
         call.inputs["5"]
-    with pytest.raises(LayerNotFoundError, match=r"Layer not found: layers.9 \(9 modules\) did you mean model.layers"):
+    with pytest.raises(LayerNotFoundError, match=r"Layer not found: layers.9 \(9 modules\); did you mean model.layers"):
         acts.calls("layers.9")
 
 

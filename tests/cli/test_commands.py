@@ -139,8 +139,10 @@ def test_export_writes_what_others_read(captured, run_porting, tmp_path, name):
     refused(run_porting("export", "run.capture", tmp_path / name, cwd=captured), "exists already", "or --overwrite")
     good(run_porting("export", "run.capture", tmp_path / name, "--overwrite", cwd=captured))
     capture = porting.open(captured / "run.capture")
-    with pytest.raises(FileNotFoundError, match=f"its folder does not exist: '.*no/{name}'$"):
-        capture.save(tmp_path / "no" / name)
+    capture.save(tmp_path / "new" / "folders" / name)
+    assert (tmp_path / "new" / "folders" / name).stat().st_size == (tmp_path / name).stat().st_size
+    with pytest.raises(NotADirectoryError, match=f"cannot be made: .*{name} is not a folder: '.*{name}/x/{name}'$"):
+        capture.save(tmp_path / name / "x" / name)
     assert set(read) == set(capture)
     assert all(np.array_equal(read[key], capture[key]) for key in read)
 
@@ -207,14 +209,25 @@ def test_an_unknown_name_gets_a_suggestion(captured, run_porting):
 
 @pytest.mark.parametrize("arguments, words", [
     (["export", "run.capture", "x.zip"], ".safetensors, .npz, .pt"),
-    (["export", "run.capture", "no/such/x.npz"], "no/such/x.npz: its folder does not exist"),
+    (["export", "run.capture", "run.capture/MANIFEST.json/x.npz"], "x.npz: cannot be made: "),
+    (["export", "run.capture", "/proc/nowhere/x.npz"], "x.npz: cannot be made in /proc: "),
     (["compare", "run.capture", "missing"], "missing: no such file"),
-    (["check", "run.capture", "--html", "no/such/folder.html"], "its folder does not exist"),
+    (["check", "run.capture", "--html", "run.capture/MANIFEST.json/x.html"], "MANIFEST.json is not a folder"),
+    (["check", "run.capture", "--html", "run.capture"], "run.capture: expected the name of a file to write, got a folder"),
+    (["check", "run.capture", "--ledger", "gone.lock", "--html", "never.html"], "gone.lock: no such ledger"),
+    (["fixture", "run.capture", "layers.0.fc", "-o", "run.capture/MANIFEST.json/f"], "MANIFEST.json is not a folder"),
     (["check", "run.capture", "--tol", "sloppy"], "sloppy"),
     (["check", "run.capture", "--provider", "abacus"], "abacus"),
 ])
 def test_bad_arguments_are_refused_in_one_sentence(captured, run_porting, arguments, words):
     refused(run_porting(*arguments, cwd=captured), words)
+    assert not (captured / "never.html").exists()
+
+
+def test_folders_that_are_not_there_are_made(captured, run_porting, tmp_path):
+    html, lock = tmp_path / "reports" / "today" / "r.html", tmp_path / "locks" / "porting.lock"
+    good(run_porting("check", "run.capture", "--html", html, "--ledger", lock, "--update", cwd=captured))
+    assert html.stat().st_size > 1000 and lock.stat().st_size > 100
 
 
 def test_debug_shows_where(captured, run_porting):

@@ -265,3 +265,17 @@ def test_neighbouring_integers_beyond_the_numbers_of_float64_are_apart():
     with pytest.raises(porting.ParityError, match="difference: 1.0"):
         porting.assert_close(np.array([great + 1]), np.array([great]), rtol=0.0, atol=0.5)
     porting.assert_close(np.array([great + 1]), np.array([great]), rtol=0.0, atol=1.0)
+
+
+def test_asserts_take_the_layout_of_the_actual_array():
+    expected = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    actual = expected.transpose(0, 2, 3, 1)
+    porting.assert_close(actual, expected, layout="NHWC -> NCHW")
+    assert porting.assert_with_pcc(expected, actual, 0.9999, layout="NHWC -> NCHW") == (True, 1.0)
+    for layout in (None, "NWHC -> NCHW"):
+        with pytest.raises(porting.ParityError):
+            porting.assert_close(actual, expected, layout=layout)
+        with pytest.raises(porting.ParityError):
+            porting.assert_with_pcc(expected, actual, 0.9999, layout=layout)
+    with pytest.raises(ValueError, match="->"):
+        porting.assert_close(actual, expected, layout="NHWC NCHW")

@@ -273,3 +273,24 @@ def test_an_output_that_is_nan_is_no_scaled_or_shifted_one():
         diagnosis = why(norm, lambda x, bad=bad: norm(x) * bad, x)
         assert not {"output-scaled", "output-offset"} & set(causes(diagnosis)), diagnosis
     assert "output-scaled" in causes(why(norm, lambda x: norm(x) * 1.25, x))
+
+
+def test_explain_takes_what_a_user_has(tmp_path):
+    """A function of tensors, NumPy inputs, the path of a capture, a program with a tuple; one that does not fit gets a sentence."""
+    gelu, x = torch.nn.functional.gelu, torch.randn(2, 5, 8)
+    assert porting.explain(lambda x: gelu(x), gelu(x, approximate="tanh"), inputs=x.numpy()).cause == "activation"
+    assert porting.explain(torch.nn.GELU(), gelu(x), inputs={"input": x.numpy()}).cause == "none"
+    torch.manual_seed(0)
+    norm = torch.nn.LayerNorm(8)
+    with torch.no_grad():
+        porting.ActivationCollector(torch.nn.Sequential(norm), tmp_path / "norm.capture")(x)[1].close()
+    wrong = torch.nn.functional.layer_norm(x, (8,), eps=1e-2)
+    assert porting.explain("0", wrong, capture=tmp_path / "norm.capture").cause == "eps"
+    with porting.open(tmp_path / "norm.capture") as capture:
+        assert porting.explain(capture.programs[0], wrong, inputs=(x.numpy(),), capture=capture).cause == "eps"
+        with pytest.raises(porting.PortingError, match="2 inputs given, the program of the root has 1: 0"):
+            porting.explain(capture.programs[0], wrong, inputs=(x, x), capture=capture)
+    half = wrong.clone()
+    half[1] = float("nan")
+    found = porting.explain(norm, half, inputs=x)
+    assert found.cause == "unknown" and "the port has NaN or infinity in 40 of 80 elements where the reference has numbers" in found.detail

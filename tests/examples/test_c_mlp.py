@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import porting
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,53 +20,35 @@ def program(tmp_path_factory):
     return str(build / "c_mlp")
 
 
-@pytest.fixture(scope="module")
-def capture(tmp_path_factory):
-    """A tiny random Llama that generates four tokens, so that every module has four calls."""
-    import transformers
-
-    torch.manual_seed(3)
-    config = transformers.LlamaConfig(vocab_size=64, hidden_size=48, intermediate_size=80, num_hidden_layers=2,
-                                      num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64)
-    model = transformers.LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8)  # from 0.02, where SiLU and its neighbours are nearly one line
-    path = tmp_path_factory.mktemp("capture") / "llama.capture"
-    with porting.ActivationCollector(model, path), torch.no_grad():
-        model.generate(torch.arange(7)[None], max_new_tokens=4, do_sample=False, pad_token_id=0)
-    return str(path)
-
-
 def porting_command(*args):
     return subprocess.run([sys.executable, "-m", "porting", *args], capture_output=True, text=True)
 
 
-def test_the_port_passes(program, capture, tmp_path):
+def test_the_port_passes(program, llama_capture, tmp_path):
     port = str(tmp_path / "port.capture")
-    done = subprocess.run([program, capture, port], capture_output=True, text=True)
+    done = subprocess.run([program, llama_capture, port], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "4 calls of model.layers.0.mlp" in done.stdout
-    written, reference = porting.open(port), porting.open(capture)
+    written, reference = porting.open(port), porting.open(llama_capture)
     assert list(written) == ["model.layers.0.mlp.out.0"] + [f"model.layers.0.mlp@{k}.out.0" for k in (1, 2, 3)]
     for name in written:
         np.testing.assert_allclose(written[name], reference[name], rtol=2e-5, atol=2e-6)
-    judged = porting_command("compare", capture, port)
+    judged = porting_command("compare", llama_capture, port)
     assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
-def test_a_wrong_activation_is_refused(program, capture, tmp_path):
+def test_a_wrong_activation_is_refused(program, llama_capture, tmp_path):
     port = str(tmp_path / "broken.capture")
-    assert subprocess.run([program, "--break", capture, port], capture_output=True).returncode == 0
-    judged = porting_command("compare", capture, port)
+    assert subprocess.run([program, "--break", llama_capture, port], capture_output=True).returncode == 0
+    judged = porting_command("compare", llama_capture, port)
     assert judged.returncode == 1, judged.stdout + judged.stderr
     assert "model.layers.0.mlp" in judged.stdout
 
 
-def test_an_incomplete_port_fails_where_coverage_is_required(program, capture, tmp_path):
+def test_an_incomplete_port_fails_where_coverage_is_required(program, llama_capture, tmp_path):
     port = str(tmp_path / "port.capture")
-    assert subprocess.run([program, capture, port], capture_output=True).returncode == 0
-    assert porting_command("compare", capture, port, "--require-coverage").returncode == 1
+    assert subprocess.run([program, llama_capture, port], capture_output=True).returncode == 0
+    assert porting_command("compare", llama_capture, port, "--require-coverage").returncode == 1
 
 
 @pytest.mark.parametrize("arguments, sentence", [
@@ -77,8 +58,8 @@ def test_an_incomplete_port_fails_where_coverage_is_required(program, capture, t
     (["CAPTURE", "CAPTURE"], "llama.capture"),
     (["CAPTURE"], "usage"),
 ])
-def test_bad_arguments_get_one_sentence(program, capture, tmp_path, arguments, sentence):
-    arguments = [capture if a == "CAPTURE" else a for a in arguments]
+def test_bad_arguments_get_one_sentence(program, llama_capture, tmp_path, arguments, sentence):
+    arguments = [llama_capture if a == "CAPTURE" else a for a in arguments]
     done = subprocess.run([program, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     assert sentence in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -86,7 +86,7 @@ def test_every_module_is_itself_again_whatever_happens():
 
 
 @pytest.mark.parametrize(("ports", "words"), [
-    ({"model.layers.9.mlp": abs}, r"no module matches 'model.layers.9.mlp'\. Did you mean model.layers.\d.mlp"),
+    ({"model.layers.9.mlp": abs}, r"no module matches 'model.layers.9.mlp'; did you mean model.layers.\d.mlp"),
     ({"*.mlp": abs, "model.layers.0.mlp": round}, "is matched by"),
     ({"model.layers.0": abs, "*.gate_proj": round}, "is inside model.layers.0"),
     ({}, "takes a mapping"), ({"*.mlp": 3}, "takes a mapping"), (None, "takes a mapping"),
@@ -193,3 +193,22 @@ def test_the_first_wrong_call_is_diagnosed():
     with porting.graft(Pipe(model), {"*.layers.2.self_attn": wrong}) as grafted:
         model.generate(IDS, max_new_tokens=2, do_sample=False, pad_token_id=0)
     assert grafted.report.cause.cause in ("attention-scale", "scale") and grafted.report.cause.residual < 6, grafted.report.cause
+
+
+def test_a_grafted_port_keeps_its_own_layout():
+    """The port holds (channels, tokens); the layout brings its inputs and outputs there and back, and says so where it is for nothing."""
+    model = make_llama()
+    mlp = model.model.layers[0].mlp
+
+    def port(x):
+        assert x.shape[1] == 32
+        return numpy_mlp(model, 0)(x.swapaxes(1, 2)).swapaxes(1, 2)
+
+    with torch.no_grad(), porting.graft(model, {"*.layers.0.mlp": port}, layout="b c t -> b t c") as grafted:
+        model(IDS)
+    assert grafted.report.passed and not grafted.report.warnings
+    with torch.no_grad(), porting.graft(model, {"*.layers.0.mlp": mlp}, layout={"*.up_prjo.*": "b c t -> b t c"}) as grafted:
+        model(IDS)
+    assert "has a name like *.up_prjo.*" in grafted.report.warnings[0]
+    with torch.no_grad(), pytest.raises(AssertionError), porting.graft(model, {"*.layers.0.mlp": port}):
+        model(IDS)

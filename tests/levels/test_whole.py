@@ -7,7 +7,7 @@ import numpy as np
 import porting
 import pytest
 import torch
-from porting import ActivationCollector, LayerNotFoundError, check
+from porting import ActivationCollector, LayerNotFoundError, PortingError, check
 from porting.profiles import settings
 from porting.program import NoProgramError, run_call
 from porting.providers import use_provider
@@ -91,6 +91,10 @@ def test_run_gives_what_is_asked_for(capture):
         porting.run(capture, 1, fetch=["model.layers.0.mlp.out.0"])
     with pytest.raises(LayerNotFoundError, match="has no input ids; it has input_ids"):
         porting.run(capture, 1, inputs={"ids": ids})
+    with pytest.raises(PortingError, match="call is the number of a captured call, got ndarray; arrays of your own go into inputs="):
+        porting.run(capture, np.asarray(ids))
+    with pytest.raises(PortingError, match="inputs is a mapping of input_ids.* to arrays, got list"):
+        porting.run(capture, 1, inputs=[ids])
     with pytest.raises(NoProgramError, match="expected int64 .2, 1., got int64 .2, 2."):
         porting.run(capture, 1, inputs={"input_ids": np.zeros((2, 2), "i8")})
     with pytest.raises(NoProgramError, match="no program was recorded for call 9"):

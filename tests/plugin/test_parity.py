@@ -95,6 +95,7 @@ def test_an_exponent_that_overflows_shows_where_inputs_are_large():
     assert "NaN" in outcome(softmax, naive, "large", {})
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_flushed_denormals_and_nonfinite_inputs():
     def flushing(module):
         return lambda x: np.where(np.abs(x) < np.finfo(np.float32).tiny, np.float32(0), np.maximum(x, 0))
@@ -159,3 +160,19 @@ def test_wrong_arguments_are_refused(arguments, sentence):
 def test_a_test_that_does_not_take_draw_is_refused():
     with pytest.raises(ValueError, match="takes draw first"):
         porting.parity(ref=rms_norm, port=rms_norm_port)(lambda x: x)
+
+
+def test_a_port_in_another_layout():
+    def swapped(norm):
+        return lambda x: rms_norm_port(norm)(x.swapaxes(1, 2)).swapaxes(1, 2)
+
+    def failure(port, **words):
+        try:
+            run_case(lambda draw, **_: draw(2, 5, 16), rms_norm, port, ParityCase({"dim": 16, "eps": 1e-6}, "normal"), "random_all", resolve("strict"), 0, **words)
+        except (porting.ParityError, porting.PortingError) as error:
+            return str(error)
+        return None
+
+    assert failure(swapped, layout="b c t -> b t c") is None
+    assert failure(swapped) is not None
+    assert "has 5 axes" in failure(rms_norm_port, layout="a b c d e -> a b c e d")

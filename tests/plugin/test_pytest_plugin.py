@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import porting
 import porting.diagnose.locate  # noqa: F401  (pytester forgets what is imported inside its runs)
 import porting.hooks  # noqa: F401
@@ -134,7 +135,7 @@ def test_a_port_that_raises_and_a_pattern_that_names_nothing(project):
     result.stdout.fnmatch_lines(["*head.out.0 could not be compared*the port raised RuntimeError: no such kernel"])
     result = project(project.reference, "--porting-port=my_port:build_unmatched", "-k", "blocks.7")
     result.assert_outcomes(failed=1, deselected=14)
-    result.stdout.fnmatch_lines(["*no captured module of *matches 'blocks.7.up'"])
+    result.stdout.fnmatch_lines(["*no module of the reference matches 'blocks.7.up'; did you mean blocks.*.up*"])
 
 
 @pytest.mark.parametrize("arguments, sentence", [
@@ -142,6 +143,11 @@ def test_a_port_that_raises_and_a_pattern_that_names_nothing(project):
     (["--porting-ref=gone.capture"], "*gone.capture is not a capture: there is no such directory*"),
     (["REF", "--porting-port=my_port:build", "--porting-tol=loose"], "*no tolerance 'loose'*"),
     (["REF", "--porting-port=my_port:build", "--porting-report=x.pdf"], "*ends with .html, .json, .txt, got x.pdf*"),
+    (["REF", "--porting-report=my_port.py/x.html", "--porting-port=my_port:build"], "*--porting-report: *cannot be made: *my_port.py is not a folder*"),
+    (["REF", "--porting-names=gone.toml"], "*--porting-names: *neither a file nor one of the conventions*"),
+    (["REF", "--porting-names=."], "*--porting-names: *expected a TOML file or one of *, got a folder*"),
+    (["REF", "--porting-layout=a b", "--porting-layout=b a"], "*--porting-layout: with more than one, each is PATTERN=LAYOUT*"),
+    (["REF", "--porting-ledger=gone.lock"], "*--porting-ledger: *gone.lock: no such ledger*"),
     (["REF", "--porting-report=x.html"], "*--porting-report needs --porting-port*"),
 ])
 def test_wrong_options_are_refused_before_anything_runs(project, arguments, sentence):
@@ -216,7 +222,7 @@ def test_a_ledger_fails_the_session(project, pytester, capture):
     ledger = pytester.path / "porting.lock"
     arguments = ("--porting-ref", str(capture), "--porting-port", "my_port:build", "--porting-ledger", "porting.lock", "--porting-tol", "close")
     done = project(*arguments)
-    assert done.ret == 1 and "no such ledger" in done.stdout.str()
+    assert done.ret == pytest.ExitCode.USAGE_ERROR and "no such ledger" in done.stderr.str()
     report = porting.compare(capture, str(capture), tol="close", explain=False)
     apply(report, ledger, update=True)
     done = project(*arguments, "-k", "norm")  # a part only: what did not run is not gone
@@ -226,3 +232,32 @@ def test_a_ledger_fails_the_session(project, pytester, capture):
     assert done.ret == 1 and " was exact, and is " in done.stdout.str()
     write(ledger, [e.__class__(e.name, "red", e.max_ulp, e.err, e.tol) for e in entries.values() if e.name == "blocks.0.norm"])
     assert project(*arguments).ret == 0  # nothing is worse than red
+
+
+def test_a_layout_is_for_callables_modules_and_files(project, capture, tmp_path):
+    """The same transposed port passes with its layout and fails without; a layout that is for nothing is told."""
+    project.pytester.makepyfile(laid_out="""
+        import numpy as np
+        from my_port import build as right
+        def build():
+            return {name: (lambda port: lambda x: np.ascontiguousarray(port(x.swapaxes(-1, -2)).swapaxes(-1, -2)))(port) for name, port in right().items()}
+        def fixture_port(x):
+            return right()["blocks.0.norm"](x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    """)
+    project.pytester.makepyfile(test_layer_in_layout="""
+        def test_it(porting_layer):
+            from laid_out import fixture_port
+            porting_layer(fixture_port, "blocks.0.norm")
+    """)
+    layout = "--porting-layout=b c t -> b t c"
+    project(project.reference, "--porting-port=laid_out:build", layout).assert_outcomes(passed=15)
+    project(project.reference, "--porting-port=laid_out:build", "-k", "norm").assert_outcomes(failed=4, deselected=11)
+    result = project(project.reference, "--porting-port=laid_out:build", "--porting-layout=*.nrom.out.0=b c t -> b t c", "-k", "port")
+    result.stdout.fnmatch_lines(["*layout 'b c t -> b t c': no tensor of the calls that were run has a name like [*].nrom.out.0*"])
+    with porting.open(capture) as opened:
+        arrays = {name: array.swapaxes(-1, -2).copy() if name.split(".out.")[0].split("@")[0].endswith("norm") else array
+                  for name, array in opened.items() if ".out." in name or name.startswith(("out.", "@"))}
+    np.savez(tmp_path / "port.npz", **{name: array for name, array in arrays.items() if "norm" in name})
+    for words, failed in (((layout,), 0), ((), 4)):
+        done = project(project.reference, f"--porting-port={tmp_path / 'port.npz'}", "-k", "porting and norm", *words)
+        done.assert_outcomes(passed=4 - failed, failed=failed, deselected=23)

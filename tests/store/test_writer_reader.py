@@ -153,7 +153,7 @@ def test_records_come_back_in_order(tmp_path):
     assert reader.full_names() == ["m.in.0", "m.out.0", "m@1.in.0", "out.0", "rope.cos"]
     assert reader.aliases() == [("n", "m")] and "größer" in reader.notes()[0]
     assert np.array_equal(reader.find("n@1.in.0"), np.zeros(3))
-    with pytest.raises(_core.LayerNotFoundError, match=r"^Layer not found: m\.in\.1 \(2 modules\) did you mean m\.in\.0\?$"):
+    with pytest.raises(_core.LayerNotFoundError, match=r"^Layer not found: m\.in\.1 \(2 modules\); did you mean m\.in\.0\?$"):
         reader.find("m.in.1")
     with pytest.raises(IndexError):
         reader.tensor(2)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import _core
 from .._core import LayerNotFoundError, PortingError
+from ..places import check_place, make_way
 
 
 def _print_json(value):
@@ -260,12 +261,11 @@ def _progress(description):
         yield lambda done, total, *_: bar.update(task, completed=done, total=total)
 
 
-def _require_directory_of(path):
-    """Refuses a report path that could not be written, before the long work."""
-    if path is not None and not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-        raise PortingError(f"{path}: its folder does not exist")
-    if path is not None and os.path.isdir(path):
-        raise PortingError(f"{path}: expected the name of a file to write, got a folder")
+def _check_places(*paths):
+    """Refuses files that could not be written, before the long work."""
+    for path in paths:
+        if path is not None:
+            check_place(path)
 
 
 def _finish(report, args, nothing):
@@ -289,7 +289,7 @@ def check(args):
     """`porting check`: every module's program in C on the captured inputs."""
     from ..check import check as run_check
 
-    _require_directory_of(args.html)
+    _check_places(args.html)
     with contextlib.closing(_open(args.capture)) as capture, _progress("checking") as progress:
         report = run_check(capture, tol=args.tol, profile=args.profile, provider=args.provider, include=args.include, level=args.level,
                            mode=args.mode, progress=progress, **_ledger(args))
@@ -299,10 +299,10 @@ def check(args):
 def compare(args):
     """`porting compare`: a port's tensors against a capture's."""
     from ..compare import compare as run_compare
+    from ..interop.layout import read_words
 
-    _require_directory_of(args.html)
-    _require_directory_of(args.propose)
-    layout = _layout(args.layout)
+    _check_places(args.html, args.propose)
+    layout = read_words(args.layout, "--layout")
     with contextlib.closing(_open(args.reference)) as reference:
         if not os.path.exists(args.port):
             raise FileNotFoundError(2, "no such file or folder", args.port)
@@ -310,6 +310,7 @@ def compare(args):
             report = run_compare(reference, args.port, tol=args.tol, mode=args.mode, provider=args.provider, names=args.names, layout=layout,
                                  level=args.level, require_coverage=args.require_coverage, **_ledger(args))
         if args.propose is not None:
+            make_way(args.propose)
             with open(args.propose, "w", encoding="utf-8") as file:
                 file.write(f"# Suggested by the values of {os.path.basename(args.port)}; look through it before you use it with --names.\n\n")
                 file.write("\n\n".join(proposal.to_toml() for proposal in report.proposals) + "\n")
@@ -322,20 +323,8 @@ def _ledger(args):
         raise PortingError("--update and --loosen need --ledger FILE")
     if (args.loosen is None) != (args.why is None):
         raise PortingError("--loosen NAME and --why TEXT belong together: a module that may be worse needs a reason")
-    _require_directory_of(args.ledger)
+    _check_places(args.ledger)
     return {"ledger": args.ledger, "update_ledger": args.update, "loosen": None if args.loosen is None else {args.loosen: args.why}}
-
-
-def _layout(texts):
-    """What `compare` takes, from the words of --layout: one text for all, or PATTERN=TEXT for some."""
-    if not texts:
-        return None
-    pairs = [re.match(r"([^ =>]+)=(.*->.*)", text, re.DOTALL) for text in texts]
-    if len(texts) == 1 and pairs[0] is None:
-        return texts[0]
-    if not all(pairs):
-        raise PortingError("--layout: with more than one, each is PATTERN=LAYOUT")
-    return {pair[1]: pair[2] for pair in pairs}
 
 
 # ---------------------------------------------------------------- keeping
@@ -346,7 +335,7 @@ def export(args):
     known = (".safetensors", ".npz", ".pt")
     if not args.file.endswith(known):
         raise PortingError(f"{args.file}: expected a name that ends with {', '.join(known)}")
-    _require_directory_of(args.file)
+    _check_places(args.file)
     if os.path.lexists(args.file) and not args.overwrite:
         raise FileExistsError(f"{args.file} exists already: give another name, or --overwrite")
     with contextlib.closing(_open(args.capture)) as capture:

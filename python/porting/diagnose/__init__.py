@@ -110,8 +110,24 @@ def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
     if part is not None:
         detail = f"everything but {part.where} is right; there no single change explains the difference of {residual:.3g} units"
         return Diagnosis(case.module, "partly-wrong", detail, 0.0, residual, [], ranked, ruled_out, not_run)
+    if not np.isfinite(residual):
+        return Diagnosis(case.module, "unknown", f"no single change explains it: {not_finite(case)}", 0.0, residual, [], ranked, ruled_out, not_run)
     best = f"; nearest: {ranked[0].detail}, which leaves {ranked[0].residual:.3g} units" if ranked and ranked[0].explained > 0.5 else ""
     return Diagnosis(case.module, "unknown", f"no single change explains the difference of {residual:.3g} units{best}", 0.0, residual, [], ranked, ruled_out, not_run)
+
+
+def not_finite(case: Case) -> str:
+    """Where the port is not finite and the reference is, or the other way round, in words."""
+    count = {"the port": [0, 0], "the reference": [0, 0]}
+    for leaf, e in dense(case):
+        a = case.actual[leaf]
+        if a.shape == e.shape and e.dtype.kind != "b":
+            fa, fe = (np.isfinite(x.astype(np.float64) if x.dtype.kind != "c" else x) for x in (a, e))
+            for side, wrong in (("the port", fe & ~fa), ("the reference", fa & ~fe)):
+                count[side] = [count[side][0] + int(wrong.sum()), count[side][1] + wrong.size]
+    side = max(count, key=lambda name: count[name][0])
+    other = "the reference" if side == "the port" else "the port"
+    return f"{side} has NaN or infinity in {count[side][0]:,} of {count[side][1]:,} elements where {other} has numbers"
 
 
 ROLES = (("rope-", "rotary embedding"), ("mask-", "attention"), ("window-", "attention"), ("attention-", "attention"), ("softmax-", "attention"), ("gqa-", "attention"))

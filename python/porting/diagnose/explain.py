@@ -1,6 +1,8 @@
 """`porting.explain`: from a captured module call, or a torch module with inputs, to a `Case` and its `Diagnosis`."""
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,8 @@ import numpy as np
 from .. import _core
 from .. import program as programs
 from .._core import PortingError, ShapeError
-from ..port import as_array
+from ..capture import open as open_capture
+from ..port import as_array, to_torch
 from ..profiles import AS_CAPTURED, settings
 from ..providers import use_provider
 from . import Diagnosis, diagnose
@@ -19,19 +22,20 @@ if TYPE_CHECKING:
     from ..capture import Call, Capture
 
 
-def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture | None = None, call: int = 0) -> Diagnosis:
+def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture | str | os.PathLike[str] | None = None, call: int = 0) -> Diagnosis:
     """Why a port of one module differs from the reference.
 
     Parameters
     ----------
-    reference : a captured module's name (then `capture` is needed), a captured `Call`, a torch module or anything else that computes with torch
+    reference : a captured module's name (then `capture` is needed), a captured `Call`, a torch module or a function that computes with torch
         (then `inputs` is needed: a tuple of positional arguments or a dict of keyword arguments), or a `porting.program.Program` (then `inputs` is a
-        dict: leaf path of the program's root to array, and parameter or constant name to array; `capture` gives those that are not in it).
+        tuple of its root's inputs, or a dict: leaf path of the program's root to array, and parameter or constant name to array; `capture` gives those
+        that are not in it).
     actual : what the port returned for the same inputs: an array (the module's only output), a sequence in the order of the module's
         outputs, or a dict of leaf path to array. Torch tensors are taken too.
     inputs : for a torch module: its inputs. For a captured module: dict of leaf path to array with the inputs that the port really got,
         if they are not the captured ones.
-    capture : the capture that `reference` names a module of.
+    capture : the capture that `reference` names a module of, or its path.
     call : number of the call.
 
     Raises
@@ -39,6 +43,9 @@ def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture
     UnsupportedError, NoProgramError : the module's program cannot be run.
     ShapeError : an output has another shape than the reference's; the sentence names both.
     """
+    if isinstance(capture, (str, os.PathLike)):
+        with contextlib.closing(open_capture(capture)) as opened:
+            return explain(reference, actual, inputs=inputs, capture=opened, call=call)
     if isinstance(reference, str):
         if capture is None:
             raise ValueError(f"explain({reference!r}, ...): a module's name needs capture=")
@@ -49,7 +56,7 @@ def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture
     if hasattr(reference, "outputs") and hasattr(reference, "module") and capture is not None:
         return diagnose(case_of_call(capture, reference, actual, inputs))
     if isinstance(reference, programs.Program):
-        return diagnose(case_of_program(reference, actual, inputs or {}, capture))
+        return diagnose(case_of_program(reference, actual, _by_path(reference, inputs), capture))
     if callable(reference) and inputs is not None:
         return explain_module(reference, actual, inputs)
     raise TypeError(
@@ -58,17 +65,43 @@ def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture
     )
 
 
+def _by_path(program: programs.Program, inputs: Any) -> Mapping[str, Any]:
+    """Inputs of a program's root by leaf path, from a mapping or in the order of its leaves."""
+    if inputs is None or isinstance(inputs, Mapping):
+        return inputs or {}
+    given = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    paths = [path for interval in programs_of_root(program) for path in interval.inputs]
+    if len(given) > len(paths):
+        raise PortingError(f"explain: {len(given)} inputs given, the program of {program.root or 'the root'} has {len(paths)}: {', '.join(paths) or 'none'}")
+    return dict(zip(paths, given, strict=False))
+
+
+def programs_of_root(program: programs.Program) -> list[programs.Interval]:
+    """The entry of the program's root, none if it has none."""
+    return list(program.of_module(program.root))[:1]
+
+
 def explain_module(module: Any, actual: Any, inputs: Any) -> Diagnosis:
     """Captures one run of the module and diagnoses against it."""
     if isinstance(inputs, Mapping):
-        return explain_run(module, actual, (), dict(inputs))
-    return explain_run(module, actual, tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
+        return explain_run(module, actual, (), {name: _tensor(value) for name, value in inputs.items()})
+    given = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    return explain_run(module, actual, tuple(map(_tensor, given)), {})
+
+
+def _tensor(value: Any) -> Any:
+    return to_torch(value) if isinstance(value, np.ndarray) else value
 
 
 def explain_run(module: Any, actual: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Diagnosis:
     """`explain_module` for the arguments of one call."""
     from ..hooks import ActivationCollector
+    from ..modules import find_roots, function_module
 
+    try:
+        find_roots(module, None)
+    except TypeError:  # a function
+        module = function_module(module)
     _, capture = ActivationCollector(module, program="all", weights=True)(*args, **kwargs)
     try:
         return diagnose(case_of_call(capture, capture.calls(capture.root)[0], actual, None))
@@ -145,7 +178,7 @@ def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str,
 def case_of_program(program: programs.Program, actual: Any, inputs: Mapping[str, Any], capture: Capture | None) -> Case:
     """A recorded program by itself: its root's outputs for these inputs are what the port's are held against."""
     use_provider("auto")
-    interval = next(iter(program.of_module(program.root)), None)
+    interval = next(iter(programs_of_root(program)), None)
     if interval is None or program.reason or interval.reason:
         raise programs.NoProgramError(f"{program.root or 'the root'}: {program.reason or (interval and interval.reason) or 'the program has no entry for its root'}")
     symbols = dict(zip(program.symbols, program.call_symbols.get(program.calls[0], []), strict=False))

@@ -10,7 +10,7 @@ it leaves is at rounding level too if its rms is at most FLIPS of the whole diff
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Ranked:
     explained: float  # share of the squared difference that it removes
     residual: float  # in units of rounding; inf if not finite or of another shape
     equal: bool  # every bit of the port reproduced
-    op: Callable[[], int | None] = lambda: None  # number in the case of the op it is made at
+    op: Callable[[], int | None] = field(default=lambda: None, repr=False)  # number in the case of the op it is made at
 
     def to_dict(self) -> dict[str, object]:
         return {"cause": self.cause, "detail": self.detail, "explained": self.explained, "residual": self.residual, "equal": self.equal}

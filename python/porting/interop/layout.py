@@ -237,6 +237,21 @@ def parse(text: str) -> Layout:
     return layout
 
 
+def read_words(texts: Sequence[str] | None, option: str) -> str | dict[str, str] | None:
+    """What `layout=` takes, from the words of a command line's option: one text for all tensors, or PATTERN=TEXT for some; None if there are none.
+
+    Raises LayoutError for several texts without patterns.
+    """
+    if not texts:
+        return None
+    pairs = [re.match(r"([^ =>]+)=(.*->.*)", text, re.DOTALL) for text in texts]
+    if len(texts) == 1 and pairs[0] is None:
+        return texts[0]
+    if None in pairs:
+        raise LayoutError(f"{option}: with more than one, each is PATTERN=LAYOUT")
+    return {pair[1]: pair[2] for pair in pairs if pair is not None}
+
+
 def _read_side(text: str, whole: str, sizes: dict[str, int]) -> Side:
     dims: list[Dim] = []
     group: list[Atom] | None = None

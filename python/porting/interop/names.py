@@ -157,6 +157,8 @@ def _read(path: str, inside: tuple[str, ...]) -> NameMap:
     file = os.path.join(os.path.dirname(__file__), f"{path}.toml") if path in CONVENTIONS else path
     if path in inside:
         raise NamesError(f"{path}: is its own base")
+    if os.path.isdir(file):
+        raise NamesError(f"{path}: expected a TOML file or one of {', '.join(CONVENTIONS)}, got a folder")
     if not os.path.exists(file):
         near = suggest(path, CONVENTIONS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -560,6 +562,12 @@ class LaidOutPort:
                 self.used.add(pattern)
                 return one
         return None
+
+    def is_for(self, call: Any) -> None:
+        """Marks as used what is for any of a captured call's tensors, by the reference's axes: nothing is run."""
+        for phase, leaves in (("in", call.inputs), ("out", call.outputs)):
+            for leaf, array in leaves.items():
+                self._of(call.full_name(phase, leaf), array.ndim, False)
 
     def run_call(self, call: Any) -> dict[str, np.ndarray]:
         """What the callable returns for one captured call, in the reference's layout."""

@@ -225,7 +225,7 @@ class Report:
         return render(self)
 
     def to_html(self, path: str | os.PathLike[str], **options: Any) -> str:
-        """Write the report as one self-contained HTML file; returns its path."""
+        """Write the report as one self-contained HTML file, in a folder that is made if it is not there; returns its path."""
         from .html import write
 
         return write(self, path, **options)

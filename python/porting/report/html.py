@@ -17,6 +17,8 @@ from importlib import resources
 
 import jinja2
 
+from ..places import make_way
+
 BANDS = ("exact", "green", "amber", "red", "none")
 BAND_WORDS = {"exact": "bit-exact", "green": "rounding", "amber": "suspicious", "red": "different", "none": "not compared"}
 _MANY_TENSORS = 4  # more of a module with children are folded: the cache of a model hides its layers
@@ -32,8 +34,9 @@ _ULP_NAN = 2**64 - 1
 
 
 def write(report, path, *, title=None):
-    """Write the page of `report` to the file `path` and return its absolute path. Raises OSError."""
+    """Write the page of `report` to the file `path` and return its absolute path. Missing folders are made. Raises OSError."""
     text = render(report, title=title)
+    make_way(path)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
     return os.path.abspath(path)
