@@ -2,7 +2,9 @@
 
     python bench/diagnose_coverage.py      prints the table
 """
-import diagnose_faults_modules  # noqa: F401  (adds its faults to FAULTS)
+import diagnose_faults_architectures  # noqa: F401  (these add their faults to FAULTS)
+import diagnose_faults_kernels  # noqa: F401
+import diagnose_faults_modules  # noqa: F401
 from diagnose_faults import FAULTS
 
 # kind of mistake: (ids that name it, faults of the bench)
@@ -74,6 +76,14 @@ KINDS = {
     "flipped kernel": ("kernel-flipped", "conv_flipped conv1d_flipped"),
     "dropout left on": ("dropout", "branch_with_dropout linear_with_dropout attention_with_dropout"),
     "the output is another tensor": ("other-tensor", "linear_returns_its_input block_returns_its_input"),
+    "statistics of other elements": ("norm-statistics", "layer_norm_of_the_first_half layer_norm_tail_ignored layer_norm_first_row_for_all layer_norm_divided_by_more rms_of_the_first_half rms_first_row_for_all"),
+    "a tail that fills no tile": ("columns-ignored part-zero keys-ignored", "linear_last_columns_ignored linear_last_tile_zero attention_last_keys_ignored eager_last_keys_ignored"),
+    "another step from row to row": ("row-stride", "linear_row_stride_one_more linear_weight_stride_one_less"),
+    "slots of a cache": ("cache-offset cache-stale", "cache_one_slot_late cache_values_one_slot_late cache_last_slot_empty"),
+    "the sum of the softmax, and its blocks": ("softmax-normalisation softmax-blocks", "attention_not_normalised attention_padding_counted_in_the_sum attention_blocks_not_rescaled"),
+    "a position bias": ("position-bias", "alibi_slopes_of_eight_heads alibi_sign alibi_heads_reversed attention_position_bias_scaled"),
+    "weights of experts": ("experts", "experts_only_the_first experts_weights_alike experts_next experts_softmax_after"),
+    "elements lost, slices zero or of elsewhere": ("elements-lost part-zero part-moved", "linear_elements_lost conv_border_not_written attention_one_head_of_another attention_last_queries_zero"),
     "only some rows, heads, channels or positions wrong": ("partly-wrong", "linear_one_row_zero attention_one_head_zero linear_last_position_zero linear_batch_rows_alike"),
 }  # fmt: skip
 

@@ -16,24 +16,20 @@ from diagnose_faults import (
     Fault,
     Patching,
     Site,
-    attention,
     bf16_sums,
     blocks_of,
     has_bias,
-    hidden,
     in_conv,
     in_embedding,
     in_layer,
     in_linear,
     in_norm,
-    interleaved,
     next_layer,
     patch,
-    rotary,
     square,
     weights,
-    with_base,
-)  # fmt: skip
+)
+from diagnose_faults_attention import attention, hidden, interleaved, rotary, with_base
 
 
 def replaced(name, *causes, when):

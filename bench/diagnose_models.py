@@ -142,6 +142,24 @@ class ConvNet(torch.nn.Module):
         return torch.nn.functional.max_pool2d(self.group_norm(x), 2)
 
 
+class Imaging(torch.nn.Module):
+    """What images are put through besides convolutions: padded pools, interpolation, a transposed convolution, a pixel shuffle."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = transformers.PretrainedConfig()
+        self.stem = torch.nn.Conv2d(3, 16, 3, padding=1)
+        self.pool = torch.nn.AvgPool2d(3, 2, 1)
+        self.greatest = torch.nn.MaxPool2d(3, 2, 1)
+        self.up = torch.nn.Upsample(scale_factor=2, mode="bilinear")
+        self.transposed = torch.nn.ConvTranspose2d(16, 16, 3, 2, 1)
+        self.shuffle = torch.nn.PixelShuffle(2)
+
+    def forward(self, pixel_values):
+        x = self.pool(self.stem(pixel_values))
+        return self.shuffle(self.transposed(self.up(self.greatest(x))))
+
+
 SMALL = dict(hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=INNER)
 GROUPED = dict(num_key_value_heads=2, **SMALL)
 GPT2 = dict(n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS)
@@ -197,6 +215,7 @@ MODELS = {
     "convnext": vision("convnext", num_stages=2, hidden_sizes=[16, 32], depths=[2, 2]),
     "resnet": vision("resnet", embedding_size=16, hidden_sizes=[16, 32], depths=[2, 2], layer_type="basic"),
     "convolutions": lambda: (randomise(ConvNet()), {"pixel_values": pixels(32)}),
+    "imaging": lambda: (randomise(Imaging()), {"pixel_values": pixels(32)}),
     "mobilenet": vision("mobilenet_v1", depth_multiplier=0.25, min_depth=8),
     "segformer": vision("segformer", num_encoder_blocks=2, depths=[2, 2], sr_ratios=[2, 1], hidden_sizes=[16, 32], num_attention_heads=[2, 4], patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2]),
 }

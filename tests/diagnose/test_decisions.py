@@ -86,7 +86,7 @@ UNKNOWN = {
     "sine of the result": (Block, X, lambda m: lambda x: torch.sin(3 * m(x))),
     "noise": (lambda: nn.Linear(24, 24), X, lambda m: lambda x: m(x) + 0.1 * noise(2, 6, 24, seed=9)),
     "other weights": (Gated, noise(5, 16), lambda m: drawn(Gated(), seed=7)),
-    "a mean over a wrong set": (RMSNorm, X, lambda m: lambda x: m.weight * x * torch.rsqrt(x[..., :20].pow(2).mean(-1, keepdim=True) + m.eps)),
+    "a mean over a wrong set": (RMSNorm, X, lambda m: lambda x: m.weight * x * torch.rsqrt(x[..., ::3].pow(2).mean(-1, keepdim=True) + m.eps)),
     "two faults: eps and weight": (RMSNorm, X * 0.1, lambda m: changed(m, eps=1e-3, weight=m.weight.flip(0) ** 2)),
     "two faults: activation and transposed": (lambda: Gated(16, 16), noise(5, 16), lambda m: lambda x: F.linear(F.gelu(F.linear(x, m.gate.weight.t())) * m.up(x), m.down.weight)),
     "two faults: scale and head order": (lambda: Attention(causal=True), Q, lambda m: changed(m, scale=0.1, merge=False)),

@@ -14,7 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from . import arguments, attention, constants, fit, layout, norms, others, outputs, rotary, rounding, structure, weights  # noqa: F401, I001  (they register their generators, in this order)
+# they register their generators, in this order
+from . import (  # noqa: F401, I001  # noqa: F401
+    arguments,
+    attention,
+    constants,
+    fit,
+    flash,
+    inner,
+    layout,
+    moments,
+    norms,
+    others,
+    outputs,
+    rotary,
+    rounding,
+    structure,
+    weights,
+)
 from .case import Case, Op
 from .hypothesis import Generator, Hypothesis, edited, generator, generators, overridden, transformed
 from .rank import LEVEL, Judge, Ranked, decide
@@ -99,7 +116,7 @@ def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
     ranked, not_run = run_all(case, judge, generators(), end)
     named = simplest(decide(ranked))
     if not named:
-        refined, _ = run_all(case, judge, fit.FITS, end)
+        refined, _ = run_all(case, judge, (*inner.FITS, *flash.FITS, *moments.FITS, *fit.FITS), end)
         ranked = sorted([*ranked, *refined], key=order_of)
         named = simplest(decide(ranked))
     ruled_out = sorted({r.cause for r in ranked} - {r.cause for r in named})
@@ -162,7 +179,12 @@ def simplest(named: list[Ranked]) -> list[Ranked]:
     explains it; a cause with a meaning (a mask absent) before an op that is only said to be missing or another."""
     whole = [r for r in named if not r.detail.startswith("in ")]
     named = whole or named
-    return sorted(named, key=lambda r: (r.cause in outputs.CAUSES, r.cause in GENERIC, r.cause in UNLIKELY))
+    return sorted(named, key=lambda r: (r.cause == "partly-wrong", of_weight_in_places(r), r.cause in outputs.CAUSES, r.cause in GENERIC, r.cause in UNLIKELY))
+
+
+def of_weight_in_places(r: Ranked) -> bool:
+    """True for another weight in some positions or batch rows only, which all see the same one: a sign that something else happened there."""
+    return r.cause.startswith("weight") and r.detail.startswith(("in position", "in batch"))
 
 
 UNLIKELY = {"rope-reversed", "accumulation-half", "scale", "constant"}  # as good as a cause that says more, on these numbers

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from .case import Case, Draft, Op
 from .constants import is_number
 from .hypothesis import Hypothesis, edited, generator, overridden
@@ -35,6 +37,9 @@ def functions(case: Case) -> Iterator[Hypothesis]:
         for other, rest in FUNCTIONS.get(op.base, ()):
             cause = MEANING.get(op.base, "op-other")
             yield edited(case, cause, f"port computes {other} where the reference has {where(case, op)}", lambda d, i=i, n=other, r=rest: renamed(d, i, n, r))
+        if op.base == "exp":
+            for words, change in (("1 + x", lambda x: 1 + x), ("the reciprocal", lambda x: np.exp(-x))):
+                yield overridden(case, "op-other", f"port computes {words} where the reference has {where(case, op)}", lambda v=op.outputs[0], x=op.inputs[0], c=change: {v: c(case.intermediates()[x])})
         if op.base in ("max_pool2d_with_indices", "avg_pool2d"):
             other = "mean" if op.base.startswith("max") else "greatest"
             yield edited(case, "op-other", f"port takes the {other} of each window where the reference has {where(case, op)}", lambda d, i=i: other_pool(d, i))
@@ -196,3 +201,33 @@ def sinks(case: Case) -> Iterator[Hypothesis]:
 
         yield overridden(case, "sink", "port leaves the sink out of the softmax", without)
 
+
+
+# ---------------------------------------------------------------- experts
+
+
+@generator
+def experts(case: Case) -> Iterator[Hypothesis]:
+    """What is done with the k greatest: other weights for them, another one in their place."""
+    for op in case.ops:
+        if op.base != "topk" or not is_number(op.args[1]) or op.args[1] < 2 or None in op.outputs[:2]:
+            continue
+        values, indices = op.outputs[:2]
+        count = case.values[op.inputs[0]][1][-1]
+        for words, change in WEIGHTS_OF_EXPERTS:
+            yield overridden(case, "experts", f"port {words} of the {op.args[1]} greatest of {count}", lambda v=values, c=change: {v: c(case.intermediates()[v].astype(np.float64)).astype(case.intermediates()[v].dtype)})
+        for by in (1, -1):
+            yield overridden(case, "experts", f"port takes the number {by:+d} beside each of the {op.args[1]} greatest", lambda v=indices, b=by, n=count: {v: (case.intermediates()[v] + b) % n})
+
+
+def of_softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+WEIGHTS_OF_EXPERTS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
+    ("takes the first alone", lambda x: np.where(np.arange(x.shape[-1]) == 0, x, 0.0)), ("leaves out the last", lambda x: np.where(np.arange(x.shape[-1]) < x.shape[-1] - 1, x, 0.0)),
+    ("gives the same weight to each", lambda x: np.full_like(x, 1 / x.shape[-1])), ("gives weight 1 to each", np.ones_like), ("exchanges the weights", lambda x: x[..., ::-1]),
+    ("computes a softmax of the weights", of_softmax), ("divides the weights by their sum", lambda x: x / x.sum(axis=-1, keepdims=True)),
+    ("takes the sigmoid of the weights", lambda x: 1 / (1 + np.exp(-x))),
+)  # fmt: skip

@@ -185,7 +185,13 @@ def probabilities(a: Attention, *, mask: np.ndarray | None | str = "own", scale:
                   sink: float | None = None, axis: int = -1) -> np.ndarray:
     x = capped(a.logits() * (a.scale if scale is None else scale), a.cap if cap is None else cap)
     m = a.mask() if isinstance(mask, str) else mask
-    return softmax(x if m is None else x + m, axis, sink)
+    return softmax(x if m is None else masked(x, m), axis, sink)
+
+
+def masked(x: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """x + m; in float32 where m has large finite numbers, that round x away, as they do in a port."""
+    large = np.isfinite(m) & (m <= HIDDEN) & (m > -1e29)
+    return x + m if not large.any() else (x.astype(np.float32) + m.astype(np.float32)).astype(np.float64)
 
 
 def into_softmax(a: Attention) -> np.ndarray:
@@ -289,7 +295,7 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
         if t > 1:
             yield one("mask-causal", "port is causal beside the reference's mask", with_hidden(hidden | later))
         for words, hides in windows(t) if t == s and t > 1 else ():
-            yield one("window-added", f"port {words}, reference to all", with_hidden(hidden | hides))
+            yield one("window-added", f"port {words}, reference to all", rest + np.where(hidden, -3e38, np.where(hides, -1e30, 0.0)))
         for shift in (1, -1):
             yield one("mask-off-by-one", f"port has the mask moved by {shift:+d} position", with_hidden(np.roll(hidden, shift, axis=-1)))
     square = hidden.shape[-1] == hidden.shape[-2] and t > 1

@@ -1,6 +1,7 @@
 """Constants and factors that are none of the usual ones: one number is fitted to the port, and named only if it then explains everything."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from .arguments import called
 from .attention import Attention, changed, find_attentions, probabilities
 from .case import VIEWS, Case, Draft
-from .constants import EPS_ARGUMENT, is_eps, is_number, show
+from .constants import EPS_ARGUMENT, erf, is_eps, is_number, show
 from .hypothesis import Hypothesis, Outputs, edited, overridden
 from .rotary import find_rotations, first_position, lead, rotate, speeds
 
@@ -99,6 +100,32 @@ def attentions(case: Case) -> Iterator[Hypothesis]:
             yield changed(case, a, "softcap", f"port caps the logits at {show(found)}, reference {words}", lambda a=a, c=found: probabilities(a, cap=c))
 
 
+SLOPED: dict[str, tuple[tuple[str, float, Callable[[np.ndarray, float], np.ndarray]], ...]] = {
+    "silu": (("x sigmoid({} x)", 1.0, lambda x, a: x / (1 + np.exp(-a * x))),),
+    "gelu": (("x sigmoid({} x)", 1.702, lambda x, a: x / (1 + np.exp(-a * x))), ("tanh GELU with {} for the factor of its cube", 0.0447, lambda x, a: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + a * x**3)))),
+             ("erf GELU of {} x in its gate", 1.0, lambda x, a: 0.5 * x * (1 + erf(a * x / math.sqrt(2))))),
+    "sigmoid": (("sigmoid({} x)", 1.0, lambda x, a: 1 / (1 + np.exp(-a * x))),), "tanh": (("tanh({} x)", 1.0, lambda x, a: np.tanh(a * x)),),
+    "softplus": (("softplus of slope {}", 1.0, lambda x, a: np.logaddexp(0, a * x) / a),), "exp": (("exp({} x)", 1.0, lambda x, a: np.exp(a * x)),),
+}  # fmt: skip
+
+
+def slopes(case: Case) -> Iterator[Hypothesis]:
+    """The one number within an activation."""
+    for op in case.ops:
+        if op.base not in SLOPED or op.outputs[0] in case.shared or not case.is_floating(op.outputs[0]):
+            continue
+        x, out = op.inputs[0], op.outputs[0]
+        for words, start, formula in SLOPED[op.base]:
+            def made(a: float, x: int = x, out: int = out, f: Callable = formula) -> dict[int, np.ndarray]:
+                with np.errstate(all="ignore"):
+                    return {out: f(case.intermediates()[x].astype(np.float64), a).astype(case.intermediates()[out].dtype)}
+
+            found = newton(case, lambda a, m=made: flat(case.run_override(m(a)), case), start, share=1.0)
+            if found is not None:
+                found = 0.0 if abs(found) < 1e-4 else found
+                yield overridden(case, "activation", f"port computes {words.format(show(found))}, reference {op.base}", lambda a=found, m=made: m(a))
+
+
 def bases(case: Case) -> Iterator[Hypothesis]:
     """The base of a rotary embedding, of any size."""
     rotations = find_rotations(case)
@@ -167,4 +194,4 @@ def flat(outputs: Outputs, case: Case) -> np.ndarray:
     return np.concatenate([outputs[leaf].astype(np.float64).ravel() for leaf in case.actual]) if case.actual else np.zeros(0)
 
 
-FITS = (fitted, attentions, bases, factors, addends)
+FITS = (fitted, slopes, attentions, bases, factors, addends)

@@ -23,6 +23,7 @@ class Hypothesis:
     compute(wide): the outputs; with wide the arithmetic after the change is float64, which shows how large rounding is under this hypothesis.
     op(): number of the op in the case that the change is made at; None if it is none.
     coarse: a rounding to a narrow format stands within, so that the last bit of a sum decides about a whole step of it (rank.py).
+    reorder: what is done to the one parameter that it changes, if that is all.
     """
 
     cause: str
@@ -30,6 +31,7 @@ class Hypothesis:
     compute: Callable[[bool], Outputs]
     op: Callable[[], int | None] = lambda: None
     coarse: bool = False
+    reorder: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 Generator = Callable[[Case], Iterable[Hypothesis]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import ml_dtypes
 import numpy as np
 
 from .case import Case
@@ -153,8 +154,14 @@ def rotary(case: Case) -> Iterator[Hypothesis]:
         here, there = ("neighbouring pairs", "the two halves") if not group[0].neighbours else ("the two halves", "neighbouring pairs")
         yield changed("rope-interleaved", f"port rotates {here}, reference {there}", lambda r, x: rotate(r, x, r.angles, not r.neighbours))
         yield changed("rope-interleaved", f"port rotates {here} with the tables of {there}", lambda r, x: mixed_tables(r, x))
+        yield changed("rope-interleaved", f"port rotates {there} with the tables of {here}", lambda r, x: other_tables(r, x))
         yield changed("rope-interleaved", f"port leaves the result laid out as {here}", lambda r, x: rotate(r, x, r.angles, after=not r.neighbours))
         yield changed("rope-sign", "port rotates in the other direction", lambda r, x: rotate(r, x, -r.angles))
+        yield changed("rope-sign", "port negates neither half of each pair: the sine is added to both", lambda r, x: not_negated(r, x))
+        for label, dtype in (("bf16", ml_dtypes.bfloat16), ("f16", np.float16)):
+            detail = f"port has the angles of the rotary embedding in {label}"
+            yield changed("rope-precision", detail, lambda r, x, t=dtype: rotate(r, x, unwrapped(r).astype(t).astype(np.float64)))
+            yield changed("rope-precision", detail, lambda r, x, t=dtype: rotate(r, x, r.angles.astype(t).astype(np.float64)))
         yield changed("rope-absent", "port does not apply the rotary embedding", lambda r, x: x)
         yield changed("rope-twice", "port applies the rotary embedding twice", lambda r, x: rotate(r, x, 2 * r.angles))
         yield from positions(case, group, changed)
@@ -186,6 +193,34 @@ def mixed_tables(r: Rotation, x: np.ndarray) -> np.ndarray:
     return np.concatenate([part * np.cos(full.reshape(shape)) + turned * np.sin(full.reshape(shape)), x[..., r.size :]], axis=-1).astype(x.dtype)
 
 
+def other_tables(r: Rotation, x: np.ndarray) -> np.ndarray:
+    """The pairs as they are, with tables in the order of the other layout."""
+    full = np.repeat(r.angles, 2, axis=-1) if not r.neighbours else np.concatenate([r.angles, r.angles], axis=-1)
+    return with_tables(r, x, np.cos(full), np.sin(full))
+
+
+def not_negated(r: Rotation, x: np.ndarray) -> np.ndarray:
+    """x cos + (the other of each pair) sin."""
+    full = np.concatenate([r.angles, r.angles], axis=-1) if not r.neighbours else np.repeat(r.angles, 2, axis=-1)
+    sign = from_pairs(np.full(r.size // 2, -1 + 1j), r.neighbours)
+    return with_tables(r, x, np.cos(full), np.sin(full) * sign)
+
+
+def with_tables(r: Rotation, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    """x cos + i x sin with tables (T, size) of any content."""
+    shape = [1] * x.ndim
+    shape[r.axis], shape[-1] = cos.shape
+    part = x[..., : r.size].astype(np.float64)
+    turned = from_pairs(1j * to_pairs(part, r.neighbours), r.neighbours)
+    return np.concatenate([part * cos.reshape(shape) + turned * sin.reshape(shape), x[..., r.size :]], axis=-1).astype(x.dtype)
+
+
+def unwrapped(r: Rotation) -> np.ndarray:
+    """Angles as position times speed, not brought into one turn."""
+    step = speeds(r)
+    return r.angles if step is None else (first_position(r) + np.arange(len(r.angles)))[:, None] * step
+
+
 def positions(case: Case, group: list[Rotation], changed: Callable) -> Iterator[Hypothesis]:
     """Other positions, other speeds."""
     step = speeds(group[0])
@@ -200,6 +235,9 @@ def positions(case: Case, group: list[Rotation], changed: Callable) -> Iterator[
     yield changed("rope-reversed", "port has the positions in reverse order", lambda r, x: rotate(r, x, r.angles[::-1]))
     yield changed("rope-offset", "port uses position 0 everywhere", lambda r, x: rotate(r, x, np.repeat(r.angles[:1], len(r.angles), 0)))
     at = start + np.arange(n)
+    for words, chosen in (("halved and cut to whole numbers", at // 2), ("one slot later, the first twice", np.maximum(at - 1, start)), ("turned by one slot", start + np.roll(np.arange(n), 1)),
+                          ("turned back by one slot", start + np.roll(np.arange(n), -1)), *((f"the remainder by {m}", at % m) for m in (4, 8, 16, 32, 64, 128, 256) if m <= at[-1])):  # fmt: skip
+        yield changed("rope-offset", f"port's positions are {words}", lambda r, x, c=chosen: rotate(r, x, r.angles + (c - at)[:, None] * speeds(r)))
     for base in BASES:
         detail = f"port's rotary base is {base:g}"
         yield changed("rope-base", detail, lambda r, x, b=base, at=at: rotate(r, x, np.sign(lead(r)) * at[:, None] * b ** (-np.arange(r.size // 2) * 2 / r.size)))
@@ -254,6 +292,10 @@ def frequencies(case: Case) -> Iterator[Hypothesis]:
         pure = float(x[1]) ** (np.arange(n))
         if not np.allclose(pure, x, rtol=1e-3):
             yield overridden(case, "rope-scaling", "port ignores the scaling of the rotary frequencies", lambda v=v, p=pure, t=x.dtype: {v: p.astype(t)})
+            factor = float(np.round(pure[-1] / x[-1], 3))
+            for whole in range(n + 1):
+                detail = f"port scales all but the first {whole} of {n} rotary frequencies by 1/{factor:g}, with nothing between"
+                yield overridden(case, "rope-scaling", detail, lambda v=v, p=pure, w=whole, f=factor, t=x.dtype: {v: np.where(np.arange(len(p)) < w, p, p / f).astype(t)})
         for base in BASES:
             yield overridden(case, "rope-base", f"port's rotary base is {base:g}", lambda v=v, b=base, i=i, t=x.dtype: {v: (b**-i).astype(t)})
         for factor in (2.0, 4.0, 8.0, 16.0, 32.0, 0.5, 0.25, 0.125):
@@ -270,6 +312,10 @@ def position_inputs(case: Case) -> Iterator[Hypothesis]:
         name = case.leaves.get(v, "a constant")
         for by in (1, -1):
             yield overridden(case, "position-offset", f"port has {name} moved by {by:+d}", lambda v=v, by=by: {v: case.feeds[v] + by})
+        for words, change in (("halved", lambda x: x // 2), ("in reverse order", lambda x: x[..., ::-1]), ("turned by one", lambda x: np.roll(x, 1, axis=-1)),
+                              *((f"as the remainder by {m}", lambda x, m=m: x % m) for m in (8, 16, 32, 64, 128, 256) if m <= x.max())):  # fmt: skip
+            if x.ndim:
+                yield overridden(case, "position-offset", f"port has {name} {words}", lambda v=v, c=change: {v: np.ascontiguousarray(c(case.feeds[v]))})
         yield overridden(case, "position-offset", f"port ignores {name}: 0 everywhere", lambda v=v: {v: np.zeros_like(case.feeds[v])})
         counted = np.broadcast_to(np.arange(x.shape[-1], dtype=x.dtype), x.shape) if x.ndim else x
         if x.ndim and not np.array_equal(counted, x):
@@ -291,6 +337,11 @@ def embeddings(case: Case) -> Iterator[Hypothesis]:
             yield overridden(case, "embedding-offset", f"port looks up index {by:+d}", lambda by=by, i=index, n=rows: {i: np.clip(case.intermediates()[i] + by, 0, n - 1)})
         if int(case.intermediates()[index].max(initial=0)) == rows - 1:
             yield overridden(case, "embedding-offset", "port looks up index +1, the first after the last", lambda i=index, n=rows: {i: (case.intermediates()[i] + 1) % n})
+        highest = int(case.intermediates()[index].max(initial=0))
+        for words, change in (*((f"index modulo {m}", lambda x, m=m: x % m) for m in (16, 32, 64, 128, 256, 512, 1024, 32768, 65536) if m <= highest), ("indices in reverse order", lambda x: x[..., ::-1]),
+                              ("transposed indices", lambda x: x.swapaxes(-1, -2) if x.ndim > 1 and x.shape[-1] == x.shape[-2] else x)):  # fmt: skip
+            cause = "embedding-wrapped" if words.startswith("index") else "axes-order" if words.startswith("transposed") else "embedding-offset"
+            yield overridden(case, cause, f"port looks up {words}", lambda i=index, c=change: {i: np.ascontiguousarray(c(case.intermediates()[i]))})
         yield overridden(case, "embedding-ignored", "port looks up index 0 everywhere", lambda i=index: {i: np.zeros_like(case.intermediates()[i])})
         for label, factor in (("sqrt of the width", width**0.5), ("1/sqrt of the width", width**-0.5)):
             yield overridden(

@@ -111,11 +111,50 @@ def e5m2(x: np.ndarray) -> np.ndarray:
     return x.astype(ml_dtypes.float8_e5m2).astype(x.dtype)
 
 
+def truncated_bf16(x: np.ndarray) -> np.ndarray:
+    """The upper half of float32, with nothing rounded."""
+    return (np.ascontiguousarray(x, dtype=np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def with_zero(levels: int, size: int) -> Callable[[np.ndarray], np.ndarray | None]:
+    """Blocks of `size` with a scale and a least value of their own: `levels` steps."""
+
+    def quantise(x: np.ndarray) -> np.ndarray | None:
+        rows = blocks(x, size)
+        if rows is None:
+            return None
+        low = rows.min(axis=1, keepdims=True)
+        step = (rows.max(axis=1, keepdims=True) - low) / np.float32(levels)
+        step = np.where(step > 0, step, 1).astype(np.float32)
+        return (np.round((rows - low) / step) * step + low).astype(np.float32).reshape(x.shape)
+
+    return quantise
+
+
+#: The 16 quantiles of a normal distribution that nf4 knows.
+NF4 = np.array([-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0, 0.0795803, 0.1609302, 0.2461123, 0.3379152, 0.4407098, 0.5626170, 0.7229568, 1.0])
+
+
+def nf4(size: int) -> Callable[[np.ndarray], np.ndarray | None]:
+    def quantise(x: np.ndarray) -> np.ndarray | None:
+        rows = blocks(x, size)
+        if rows is None:
+            return None
+        top = np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.float32(1e-30))
+        middle = (NF4[1:] + NF4[:-1]) / 2
+        return (NF4[np.searchsorted(middle, rows / top)].astype(np.float32) * top).astype(np.float32).reshape(x.shape)
+
+    return quantise
+
+
 FORMATS: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
     "bf16": bf16, "f16": f16, "tf32": tf32, "f8 e4m3": e4m3, "q8_0": symmetric(127, 32, True), "q4_0": q4_0,
     "int8 per tensor": symmetric(127, 0, False), "int8 per row": symmetric(127, -1, False), "q4_1": q4_1, "int8 per column": by_columns,
     "int8 per output channel": by_first, "uint8 per tensor": uint8(None), "uint8 per row": uint8(-1), "f8 e5m2": e5m2, "int4 per row": symmetric(7, -1, False),
     "int4 in blocks of 32": symmetric(7, 32, True), "int4 in blocks of 128": symmetric(7, 128, True), "int8 of 128 steps per tensor": symmetric(128, 0, False),
+    "bf16 cut off": truncated_bf16, "nf4 in blocks of 64": nf4(64), "nf4 in blocks of 32": nf4(32), "int4 with a zero in groups of 128": with_zero(15, 128),
+    "int4 with a zero in groups of 64": with_zero(15, 64), "int4 with a zero in groups of 32": with_zero(15, 32), "int4 with a zero in groups of 16": with_zero(15, 16),
+    "q5_0": symmetric(15, 32, True), "int6 per row": symmetric(31, -1, False), "int4 in blocks of 64": symmetric(7, 64, False), "int8 with a zero in groups of 128": with_zero(255, 128),
 }  # fmt: skip
 ACTIVATION_FORMATS = ("int8 per row", "int8 per tensor", "q8_0", "uint8 per tensor", "uint8 per row", "f8 e4m3")
 PAIRS = (("q8_0", "q8_0"), ("q4_0", "q8_0"), ("q4_1", "q8_0"), ("int8 per row", "int8 per row"), ("int8 per tensor", "int8 per tensor"),
@@ -258,6 +297,9 @@ def ops_in_half(case: Case) -> Iterator[Hypothesis]:
         for label, dtype in zip(HALVES, ("BF16", "F16")) if taken else ():
             detail = f"port computes {where(case, op)} in {label}"
             yield edited(case, "result-precision", detail, lambda d, i=i, t=taken, k=dtype: op_in_half(d, i, t, k, True), coarse=True)
+            if op.base == "addmm" and len(taken) > 1:
+                detail = f"port computes {where(case, op)} in {label}, but for its bias"
+                yield edited(case, "result-precision", detail, lambda d, i=i, t=taken[1:], k=dtype: op_in_half(d, i, t, k, True), coarse=True)
             if op.base not in PRODUCTS:
                 yield edited(case, "operand-precision", f"port takes the operands of {where(case, op)} in {label}", lambda d, i=i, t=taken, k=dtype: op_in_half(d, i, t, k, False), coarse=True)
                 if len(taken) > 1 and op.inputs[0] == taken[0]:

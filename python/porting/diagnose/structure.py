@@ -3,9 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from .case import VIEWS, Case, Draft, Op
 from .constants import is_number
-from .hypothesis import Hypothesis, edited, generator
+from .hypothesis import Hypothesis, edited, generator, overridden
 
 OTHER_OP = {
     "add": ("sub", "mul"), "sub": ("add",), "mul": ("add",), "div": ("mul",), "cos": ("sin",), "sin": ("cos",), "amax": ("amin",), "maximum": ("minimum",),
@@ -38,6 +40,11 @@ def left_out(case: Case) -> Iterator[Hypothesis]:
         if len([v for v in op.outputs if v is not None]) < 1 or op.outputs[0] is None or op.base in VIEWS:
             continue
         for v in dict.fromkeys(op.inputs):
+            if op.base in ("add", "mul", "div") and len(op.inputs) == 2 and len(set(op.inputs)) == 2 and (op.base != "div" or v == op.inputs[0]) and spreads(case, v, op.outputs[0]):
+                lost = next(u for u in op.inputs if u != v)
+                cause = "addend-missing" if op.base == "add" else "op-missing"
+                detail = f"port leaves out {name_of(case, lost)} in {where(case, op)}"
+                yield overridden(case, cause, detail, lambda v=v, o=op.outputs[0]: {o: np.ascontiguousarray(np.broadcast_to(case.intermediates()[v], case.values[o][1]))})
             if v == op.outputs[0] or not same_meta(case, v, op.outputs[0]):
                 continue
             if op.base == "add" and len(op.inputs) == 2:
@@ -49,6 +56,11 @@ def left_out(case: Case) -> Iterator[Hypothesis]:
         if op.base == "addmm":
             yield edited(case, "bias-missing", f"port leaves out the bias {name_of(case, op.inputs[0])}", lambda d, i=i: drop_bias(d, i))
             yield edited(case, "bias-doubled", f"port adds the bias {name_of(case, op.inputs[0])} twice", lambda d, i=i: d.ops[i].kwargs.update(beta=2))
+
+
+def spreads(case: Case, v: int, made: int) -> bool:
+    """True if v is smaller than what is made of it, of the same dtype, and computed."""
+    return case.values[v][0] == case.values[made][0] and case.values[v][1] != case.values[made][1] and case.source(v) not in case.parameters and case.is_floating(v)
 
 
 def drop_bias(draft: Draft, index: int) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .arguments import called
 from .case import Case
 from .hypothesis import Hypothesis, generator, overridden
 
 
 def simple(case: Case, cause: str, detail: str, value: int, change) -> Hypothesis:
-    return overridden(case, cause, detail, lambda: {value: np.ascontiguousarray(change(case.feeds[value]))})
+    found = overridden(case, cause, detail, lambda: {value: np.ascontiguousarray(change(case.feeds[value]))})
+    found.reorder = change
+    return found
 
 
 @generator
@@ -31,6 +34,8 @@ def one_weight(case: Case) -> Iterator[Hypothesis]:
                 yield simple(case, "weight-ignored", f"port has ones for {name}", v, np.ones_like)
             yield simple(case, "bias-doubled" if name.endswith("bias") else "weight-doubled", f"port has twice {name}", v, lambda w: 2 * w)
             yield simple(case, "weight-sign", f"port has {name} negated", v, lambda w: -w)
+            if shape[0] > 1:
+                yield simple(case, "weight-broadcast", f"port has the first number of {name} for all", v, lambda w: np.full_like(w, w[0]))
         if len(shape) >= 1 and shape[0] > 1:
             yield simple(case, "rows-permuted", f"port has the rows of {name} in reverse order", v, lambda w: w[::-1])
             for shift in (1, -1):
@@ -43,8 +48,24 @@ def one_weight(case: Case) -> Iterator[Hypothesis]:
             yield simple(case, "weight-zero", f"port has zeros for {name}", v, np.zeros_like)
             yield simple(case, "weight-doubled", f"port has twice {name}", v, lambda w: w + w)
             yield simple(case, "weight-sign", f"port has {name} negated", v, lambda w: -w)
-        yield from head_orders(case, v, name)
+            yield simple(case, "weight-sign", f"port has the absolute values of {name}", v, np.abs)
+        for hypothesis in head_orders(case, v, name):
+            yield hypothesis
+            bias = next((b for b, other in case.parameters.items() if other == name.removesuffix("weight") + "bias" and case.values[b][1] == shape[:1]), None)
+            if bias is not None and name.endswith("weight"):
+                yield with_bias(case, hypothesis, v, bias)
         yield from column_orders(case, v, name)
+
+
+def with_bias(case: Case, of_weight: Hypothesis, weight: int, bias: int) -> Hypothesis:
+    """The same order of rows for the bias that belongs to a weight."""
+
+    def override() -> dict[int, np.ndarray]:
+        numbers = np.broadcast_to(np.arange(case.values[weight][1][0], dtype=np.float64)[:, None], case.values[weight][1])
+        order = of_weight.reorder(numbers)[:, 0].astype(int)
+        return {weight: np.ascontiguousarray(case.feeds[weight][order]), bias: np.ascontiguousarray(case.feeds[bias][order])}
+
+    return overridden(case, of_weight.cause, of_weight.detail + ", and those of its bias", override)
 
 
 def head_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
@@ -104,6 +125,45 @@ def column_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
 def head_sizes(case: Case) -> list[int]:
     """Last dimensions of the program's 4-dimensional values: sizes of heads."""
     return [s[-1] for s in {tuple(case.values[v][1]) for op in case.ops for v in op.outputs if v is not None} if len(s) == 4]
+
+
+@generator
+def strides(case: Case) -> Iterator[Hypothesis]:
+    """The rows of a weight, or of what a product takes, read with another step: one number more or less, or the next multiple of a tile."""
+    taken = [(v, name) for v, name in case.parameters.items()]
+    taken += [(op.inputs[-2], called(case, op.inputs[-2])) for op in case.ops if op.base in ("mm", "addmm") and op.inputs[-2] not in case.parameters and case.source(op.inputs[-2]) not in case.shared]
+    for v, name in dict.fromkeys(taken):
+        shape = case.values[v][1]
+        if len(shape) != 2 or min(shape) < 2 or not case.is_floating(v):
+            continue
+        k = shape[1]
+        for step in dict.fromkeys((k + 1, k - 1, *(-(-k // b) * b for b in (16, 32, 64, 128)), shape[0])):
+            if step != k:
+                yield overridden(case, "row-stride", f"port reads the rows of {name} {step} numbers apart, reference {k}", lambda v=v, s=step: {v: with_step(case.intermediates()[v], s)})
+
+
+def with_step(x: np.ndarray, step: int) -> np.ndarray:
+    flat = np.ascontiguousarray(x).reshape(-1)
+    index = np.arange(x.shape[0])[:, None] * step + np.arange(x.shape[1])
+    return flat[np.minimum(index, flat.size - 1)]
+
+
+@generator
+def product_tails(case: Case) -> Iterator[Hypothesis]:
+    """Products that leave out what does not fill a tile: the last numbers that they sum, the last channels that they make."""
+    for op in case.ops:
+        if op.base not in ("mm", "addmm") or op.outputs[0] in case.shared or op.inputs[-1] not in case.producers and op.inputs[-1] not in case.parameters:
+            continue
+        w, out = op.inputs[-1], op.outputs[0]
+        k, n = case.values[w][1]
+        for t in dict.fromkeys((1, 4, 8, 16, 32, k % 16, k % 32, k % 64, k % 128)):
+            if 0 < t < k and case.source(w) in case.parameters:
+                detail = f"port leaves out the last {t} of the {k} numbers that {called(case, out)[5:-6]} sums"
+                yield overridden(case, "columns-ignored", detail, lambda w=w, t=t: {w: np.where((np.arange(case.values[w][1][0]) < case.values[w][1][0] - t)[:, None], case.intermediates()[w], 0)})
+        for t in dict.fromkeys((1, 4, 8, 16, 32, n % 16, n % 32, n % 64, n % 128)):
+            if 0 < t < n:
+                detail = f"port has zeros in the last {t} of {n} channels of {called(case, out)}"
+                yield overridden(case, "part-zero", detail, lambda o=out, t=t, n=n: {o: np.where(np.arange(n) < n - t, case.intermediates()[o], 0)})
 
 
 @generator
