@@ -207,7 +207,7 @@ attention("last_keys_ignored", ("keys-ignored", "mask-padding-ignored"), {"logit
 attention("last_queries_zero", (*PLACE, "output-zero", "addend-missing"), {"out": lambda y: y * (torch.arange(y.shape[-2]) < y.shape[-2] // 4 * 4)[:, None]})
 attention("one_head_of_another", (*PLACE, "head-order"), {"out": lambda y: torch.cat([y[:, :1], y[:, :1], y[:, 2:]], 1)})
 attention("base_two", ("attention-scale", "scale"), {"softmax": lambda x, axis: torch.softmax(x * 0.6931472, axis)})
-attention("not_normalised", ("softmax-normalisation"), {"softmax": lambda x, axis: torch.exp(x - x.amax(axis, keepdim=True))})
+attention("not_normalised", ("softmax-normalisation",), {"softmax": lambda x, axis: torch.exp(x - x.amax(axis, keepdim=True))})
 attention("padding_counted_in_the_sum", ("sink", "softmax-normalisation"), {"softmax": lambda x, axis: torch.exp(x - x.amax(axis, keepdim=True)) / (torch.exp(x - x.amax(axis, keepdim=True)).sum(axis, keepdim=True) + torch.exp(-x.amax(axis, keepdim=True)) * 5)})
 attention("probabilities_dropped", ("dropout",), {"p": lambda p: (torch.manual_seed(8), F.dropout(p, 0.1, True))[1]})
 attention("scale_of_hidden", ("attention-scale", "scale"), {"scale": 0.5})
