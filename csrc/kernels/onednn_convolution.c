@@ -11,9 +11,11 @@
  *                                                   channels it has the first block (point_block),
  *                                                   and as many again are one chain from 0 each, added to y
  *     everything else                               one chain from 0 for each 16 channels; each is added to y, which begins as the bias
+ * What its own code refuses (pads beyond what it unrolls, long kernels) is unfolded and multiplied: there a chain from 0 runs over channels
+ * first and kernel elements innermost, in blocks of at most PRODUCT_TERMS terms, which are added; the bias comes last.
  * x (N, C, H, W), w (O, C / groups, kh, kw), y (N, O, H', W'): row-major, whatever format the reference had; or without H, or with a depth before it.
- * Source: measured on oneDNN 3.12 (Apache-2.0), whose code is made at run time; what decides the blocks of 1x1 kernels was read in the
- * init_conf of its jit_avx512_common_1x1_conv_kernel and then measured. */
+ * Source: measured on oneDNN 3.12 (Apache-2.0), whose code is made at run time; what decides the blocks of 1x1 kernels and what is unfolded
+ * was read in the init_conf of its jit_avx512_common_1x1_conv_kernel and jit_avx512_common_conv_kernel, and then measured. */
 #include "loops.h"
 #include "vecmath.h"
 
@@ -22,6 +24,9 @@
 #define STEP 64 /* output positions that are computed together */
 #define LANES 16 /* channels that oneDNN keeps side by side */
 #define WAY_LINES 1024 /* 64-byte lines in the 64 KiB that oneDNN takes a way of the second cache for */
+#define PRODUCT_TERMS 384 /* terms of a block of its products */
+#define CODE_BYTES (256 * 1024) /* what its code for one convolution may take */
+#define FIRST_CACHE_BYTES (32 * 1024)
 #define MAX_HITS 7 /* lines of one tile that may fall on one set of that cache */
 
 typedef struct conv_plan {
@@ -30,6 +35,8 @@ typedef struct conv_plan {
     int64_t taps, positions; /* products of kernel and out */
     int64_t block; /* channels of one chain */
     bool from_bias; /* the first chain begins with the bias */
+    bool unfolded;  /* computed as a product */
+    int64_t lanes;  /* channels of a group that its code keeps side by side; 0: none fit */
 } conv_plan;
 
 /* Positions of one tile of a 1x1 kernel: between least and most, of which one is the largest that leaves no rest, or the largest rest. */
@@ -111,6 +118,87 @@ point_block(int64_t images, int64_t channels, int64_t out_channels, int64_t rows
     return without_aliases(block, positions, tile);
 }
 
+static int64_t
+least_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Groups whose channels do not fill a vector have a shorter one. */
+static int64_t
+lanes_of(const conv_plan *plan, int64_t groups)
+{
+    for (int64_t lanes = LANES; lanes >= LANES / 4; lanes /= 2) {
+        if (groups == 1 || (plan->group_in % lanes == 0 && plan->group_out % lanes == 0)) {
+            return lanes;
+        }
+    }
+    return 0;
+}
+
+/* How far the kernel reaches beyond the end of a row of the input, for the first `count` outputs. */
+static int64_t
+pad_after(const conv_plan *plan, int32_t d, int64_t count)
+{
+    int64_t reach = (plan->kernel[d] - 1) * plan->dilation[d] + 1;
+    return (count - 1) * plan->stride[d] + reach - plan->in[d] - plan->padding[d];
+}
+
+/* Outputs of a row that its code computes side by side, and the blocks of channels that it does at once. */
+static int64_t
+unrolled(const conv_plan *plan, int64_t images, int64_t in_block, int64_t *blocks)
+{
+    int64_t width = plan->out[2], kernel_rows = plan->kernel[0] * plan->kernel[1];
+    int64_t lanes = plan->lanes, out_blocks = (plan->group_out + lanes - 1) / lanes;
+    int64_t whole = least_of(width, 28), kw = plan->kernel[2];
+    bool first = plan->group_in < LANES && plan->group_in == plan->C, unit = plan->stride[1] == 1 && plan->stride[2] == 1;
+    int64_t floats = (plan->in[2] + plan->stride[2] - 1) / plan->stride[2] * in_block * kernel_rows + width * lanes * 2 +
+                     kernel_rows * kw * in_block * lanes * 2;
+    bool cached = floats * (int64_t)sizeof(float) < FIRST_CACHE_BYTES;
+    bool small = kw == 3 && width <= 28 && cached && !(width == 13 && plan->group_in >= 192) && !(width == 28 && plan->group_in >= 512);
+    bool strided = !unit && images <= 16 && (plan->group_out <= 192 || plan->out[1] <= 10);
+    bool single = images == 1 && (whole >= width || first || (width <= 147 && plan->group_out <= 96));
+    *blocks = 1;
+    if (kw > 3 || (small && (unit || strided)) || single) {
+        bool two = cached && width <= 8 && plan->kernel[1] <= 3 && kw <= 3 && out_blocks % 2 == 0 && (!first || images == 1) &&
+                   (images != 1 || whole < width);
+        *blocks = two ? 2 : 1;
+        return two ? least_of(width, 10) : whole;
+    }
+    if (first && images == 1) {
+        return whole;
+    }
+    for (int64_t count = least_of(out_blocks, 5); count > 1 && *blocks == 1; count--) {
+        *blocks = out_blocks % count == 0 ? count : 1;
+    }
+    return least_of(width, 31 / (*blocks + 1));
+}
+
+/* Whether its own code refuses a row-major convolution, which it then computes as a product. */
+static bool
+is_refused(const conv_plan *plan, int64_t images, bool depthwise)
+{
+    for (int32_t d = 0; d < 3; d++) {
+        int64_t reach = (plan->kernel[d] - 1) * plan->dilation[d] + 1;
+        if (reach <= plan->padding[d] || reach <= pad_after(plan, d, plan->out[d])) {
+            return true;
+        }
+    }
+    int64_t width = plan->out[2], whole = least_of(width, 28), blocks;
+    if (depthwise) {
+        int64_t unroll = least_of(width, 6);
+        return plan->padding[2] > unroll || pad_after(plan, 2, width - width % unroll) > unroll;
+    }
+    if (plan->lanes == 0) {
+        return true;
+    }
+    int64_t in_block = plan->group_in < LANES && plan->group_in == plan->C ? plan->group_in : plan->lanes;
+    int64_t unroll = unrolled(plan, images, in_block, &blocks);
+    int64_t parts = 1 + (plan->padding[2] > 0) + (pad_after(plan, 2, width - width % whole) > 0);
+    return plan->padding[2] > unroll || pad_after(plan, 2, width - width % unroll) > unroll ||
+           parts * plan->kernel[2] * in_block * blocks * unroll * 15 > CODE_BYTES;
+}
+
 static conv_plan
 plan_of(const port_kernel_call *call)
 {
@@ -135,13 +223,15 @@ plan_of(const port_kernel_call *call)
         padded = padded || plan.padding[d] > 0;
         whole = whole && plan.out[d] * plan.stride[d] == plan.in[d];
     }
+    plan.lanes = lanes_of(&plan, p->groups);
     bool point = plan.taps == 1, depthwise = p->groups > 1 && plan.group_in == 1 && plan.group_out == 1 && x->ndim < 5;
     plan.from_bias = !params->nhwc && (depthwise || (point && whole && !padded && p->groups == 1));
-    bool odd = p->groups > 1 && (plan.group_in % LANES != 0 || plan.group_out % LANES != 0);
-    plan.block = params->nhwc || (point && (padded || odd)) ? plan.group_in : LANES;
+    plan.block = params->nhwc ? plan.group_in : (plan.lanes > 0 ? plan.lanes : LANES);
     if (plan.from_bias && !depthwise) {
         plan.block = point_block(x->shape[0], plan.C, plan.O, plan.out[0] * plan.out[1], plan.out[2], call->profile->num_threads);
     }
+    bool points = point && !depthwise && p->groups == 1 && !padded;
+    plan.unfolded = !params->nhwc && !points && is_refused(&plan, x->shape[0], depthwise);
     return plan;
 }
 
@@ -246,9 +336,69 @@ chain_avx2(const conv_plan *plan, const float *w, const float *columns, int64_t 
 
 typedef void (*chain_fn)(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *acc);
 
+/* Terms of the next block of a product, of which `rest` are left. */
+static int64_t
+product_terms(int64_t rest)
+{
+    return rest >= 2 * PRODUCT_TERMS ? PRODUCT_TERMS : (rest > PRODUCT_TERMS ? (rest + 1) / 2 : rest);
+}
+
+/* The sum of `count` products, at most 8 of which lie in one vector: lanes in order, then neighbours, then halves. */
+static float
+lanes_product(const float *w, const float *columns, int64_t count)
+{
+    float acc[8] = {0.0f};
+    for (int64_t i = 0; i < count; i++) {
+        acc[i % 8] = fmaf(w[i], columns[i * STEP], acc[i % 8]);
+    }
+    return ((acc[0] + acc[1]) + (acc[4] + acc[5])) + ((acc[2] + acc[3]) + (acc[6] + acc[7]));
+}
+
+/* A single output position: a product with a vector, in lanes along the terms; what does not fill 16 of them in ever shorter parts. */
+static float
+vector_product(const conv_plan *plan, const float *w, const float *columns)
+{
+    int64_t terms = plan->group_in * plan->taps, done = terms - terms % 16;
+    float y = done > 0 ? lanes_product(w, columns, done) : 0.0f;
+    for (int64_t part = 8; part >= 1; part /= 2) {
+        if ((terms & part) != 0) {
+            y += lanes_product(w + done, columns + done * STEP, part);
+            done += part;
+        }
+    }
+    return y;
+}
+
+/* One output of an unfolded convolution: all terms lie side by side, as if they were kernel elements of one channel. */
+static void
+one_product(const conv_plan *plan, chain_fn chain, const float *w, float bias, const float *columns, float *y)
+{
+    conv_plan part = {.taps = 0};
+    if (plan->positions == 1) {
+        y[0] = vector_product(plan, w, columns) + bias;
+        return;
+    }
+    int64_t terms = plan->group_in * plan->taps;
+    for (int64_t first = 0; first < terms; first += part.taps) {
+        float sums[STEP] = {0.0f};
+        part.taps = product_terms(terms - first);
+        chain(&part, w + first, columns + first * STEP, 0, 1, sums);
+        for (int64_t l = 0; l < STEP; l++) {
+            y[l] = first == 0 ? sums[l] : y[l] + sums[l];
+        }
+    }
+    for (int64_t l = 0; l < STEP; l++) {
+        y[l] += bias;
+    }
+}
+
 static void
 one_output(const conv_plan *plan, chain_fn chain, const float *w, float bias, const float *columns, float *y)
 {
+    if (plan->unfolded) {
+        one_product(plan, chain, w, bias, columns, y);
+        return;
+    }
     for (int64_t l = 0; l < STEP; l++) {
         y[l] = bias;
     }
