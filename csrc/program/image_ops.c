@@ -176,7 +176,8 @@ run_resize(op_call *call)
     bool wide = arg_tensor(call, 0)->dtype == PORT_F32 || arg_tensor(call, 0)->dtype == PORT_F64;
     bool small = spatial == 2 && shape[2] + shape[3] <= 128; /* one dimension after the other beyond that, where rows are dense */
     params.corners = params.mode == PORT_RESIZE_LINEAR && spatial == 2 && wide &&
-                     (small || (shape[1] > 3 && tensor_suggests_channels_last(x)));
+                     (small || (shape[1] == 3 && call->options->profile.num_threads == 1) ||
+                      (shape[1] > 3 && tensor_suggests_channels_last(x)));
     if ((status = new_frames(call, x->dtype, x, shape, false, &out)) != PORT_OK ||
         (status = launch_tensors(call, "resize", x->dtype, (const port_tensor *const[]){x}, 1, (const port_tensor *const[]){out}, 1,
                                  &params)) != PORT_OK) {
