@@ -129,6 +129,15 @@ typedef struct port_topk_params {
     bool largest;
     port_topk_order order;
 } port_topk_params;
+/* ranked: in (x (rows, n)), out (value (rows, 1), place I64 (rows, 1)): one element of each row */
+typedef enum port_rank_kind {
+    PORT_RANK_KTH = 0, PORT_RANK_MEDIAN, PORT_RANK_NANMEDIAN, PORT_RANK_MODE
+} port_rank_kind;
+typedef struct port_ranked_params {
+    port_rank_kind kind;
+    int64_t k;     /* KTH: from 0 */
+    bool by_place; /* medians: of equal elements the first comes first; else as the reference's library selects */
+} port_ranked_params;
 
 /* ---- pool.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64
  * max_pool: also out places I64 with y's strides, optional: in the frame, row-major     avg_pool     adaptive_avg_pool (params not read)

@@ -1,18 +1,21 @@
-/* topk.c -- the k greatest (or smallest) elements of each row and their places; with k = n and stable, a sort.
+/* topk.c -- the k greatest (or smallest) elements of each row and their places; with k = n and stable, a sort. Elements
+ * by their rank: the k-th, the median, the most frequent.
  *
  * Equal elements: a stable sort keeps their order. The reference's topk and plain sort do not: they select and sort
  * with its C++ library (libstdc++), whose algorithms are restated here step for step, because what they do to equal
  * elements is what is seen. So is the order of elements that were asked for unsorted.
- * Source: at::native topk_impl_loop, sort (BSD-3-Clause; restated); Musser, Introspective sorting and selection
- * algorithms (1997).
- * NaN is greatest. */
+ * The k-th element is selected by Sedgewick's partition with a pivot of three.
+ * Source: at::native topk_impl_loop, sort, quick_select_template, median_with_indices_impl, mode_kernel (BSD-3-Clause;
+ * restated); Musser, Introspective sorting and selection algorithms (1997); Sedgewick, Implementing Quicksort programs
+ * (1978).
+ * NaN is greatest, but in mode, which does not order it. */
 #include "../core/sort.h"
 #include "loops.h"
 
 /* The row's elements as f64 (exact for every float) or i64, and a permutation that is sorted by merging: stable. */
 typedef struct sort_row {
     int64_t n;
-    bool descending, is_float;
+    bool descending, is_float, by_place, nan_unordered; /* by_place: of equal elements the first comes first */
     double *f64;
     int64_t *i64, *order, *space;
 } sort_row;
@@ -21,9 +24,16 @@ static bool
 comes_before(const sort_row *row, int64_t a, int64_t b)
 {
     if (!row->is_float) {
-        return row->descending ? row->i64[a] > row->i64[b] : row->i64[a] < row->i64[b];
+        int64_t x = row->i64[a], y = row->i64[b];
+        return (row->descending ? x > y : x < y) || (row->by_place && x == y && a < b);
     }
     double x = row->f64[a], y = row->f64[b];
+    if (row->nan_unordered) {
+        return x < y;
+    }
+    if (row->by_place && x == y) {
+        return a < b;
+    }
     return row->descending ? (x != x && y == y) || x > y : (x == x && y != y) || x < y;
 }
 
@@ -34,11 +44,17 @@ item_comes_before(const void *row, int64_t a, int64_t b)
 }
 
 static void
-sort_by_merging(const sort_row *row)
+begin_order(const sort_row *row)
 {
     for (int64_t i = 0; i < row->n; i++) {
         row->order[i] = i;
     }
+}
+
+static void
+sort_by_merging(const sort_row *row)
+{
+    begin_order(row);
     port_sort_stable(row->n, row->order, row->space, item_comes_before, row);
 }
 
@@ -102,11 +118,13 @@ partial_sort(const sort_row *row, int64_t first, int64_t middle, int64_t last)
     }
 }
 
+/* Of the first 16, an element that comes before the first goes there at once: seen only where NaN has no order. */
 static void
 insertion_sort(const sort_row *row, int64_t first, int64_t last)
 {
     for (int64_t i = first + 1; i < last; i++) {
-        for (int64_t k = i; k > first && comes_before(row, row->order[k], row->order[k - 1]); k--) {
+        bool to_front = i < first + 16 && comes_before(row, row->order[i], row->order[first]);
+        for (int64_t k = i; k > first && (to_front || comes_before(row, row->order[k], row->order[k - 1])); k--) {
             swap_places(row->order, k, k - 1);
         }
     }
@@ -122,12 +140,12 @@ partition(const sort_row *row, int64_t first, int64_t last)
     bool ac = comes_before(row, order[a], order[c]);
     swap_places(order, first, ab ? (bc ? b : (ac ? c : a)) : (ac ? a : (bc ? c : b)));
     int64_t low = first + 1, high = last;
-    for (;; low++) {
-        while (comes_before(row, order[low], order[first])) {
+    for (;; low++) { /* the bounds are met only where NaN has no order */
+        while (low < last && comes_before(row, order[low], order[first])) {
             low++;
         }
         high--;
-        while (comes_before(row, order[first], order[high])) {
+        while (high > first && comes_before(row, order[first], order[high])) {
             high--;
         }
         if (low >= high) {
@@ -188,9 +206,7 @@ sort_range(const sort_row *row, int64_t last)
 static void
 take_first(const sort_row *row, int64_t k, port_topk_order how)
 {
-    for (int64_t i = 0; i < row->n; i++) {
-        row->order[i] = i;
-    }
+    begin_order(row);
     if (how == PORT_TOPK_SORT) {
         sort_range(row, row->n);
         return;
@@ -205,7 +221,104 @@ take_first(const sort_row *row, int64_t k, port_topk_order how)
     }
 }
 
-/* ---------------------------------------------------------------- the op */
+/* ---------------------------------------------------------------- elements by rank */
+
+/* Brings the element of rank k, counted from 0, to order[k]. */
+static void
+quick_select(const sort_row *row, int64_t k)
+{
+    int64_t *order = row->order, left = 0, right = row->n - 1;
+    while (right > left + 1) {
+        swap_places(order, left + (right - left) / 2, left + 1);
+        if (comes_before(row, order[right], order[left + 1])) {
+            swap_places(order, left + 1, right);
+        }
+        if (comes_before(row, order[right], order[left])) {
+            swap_places(order, left, right);
+        }
+        if (comes_before(row, order[left], order[left + 1])) {
+            swap_places(order, left + 1, left);
+        }
+        int64_t low = left + 1, high = right, pivot = order[left];
+        for (;;) {
+            do {
+                low++;
+            } while (comes_before(row, order[low], pivot));
+            do {
+                high--;
+            } while (comes_before(row, pivot, order[high]));
+            if (high < low) {
+                break;
+            }
+            swap_places(order, low, high);
+        }
+        swap_places(order, left, high);
+        left = high <= k ? low : left;
+        right = high >= k ? high - 1 : right;
+    }
+    if (right == left + 1 && comes_before(row, order[right], order[left])) {
+        swap_places(order, left, right);
+    }
+}
+
+/* The lower median; a NaN if there is one and they are not skipped. */
+static int64_t
+median_place(sort_row *row, bool skips_nan, bool by_place)
+{
+    int64_t numbers = row->n;
+    for (int64_t i = 0; row->is_float && i < row->n; i++) {
+        if (row->f64[i] != row->f64[i]) {
+            if (!skips_nan) {
+                return i;
+            }
+            numbers--;
+        }
+    }
+    int64_t rank = numbers > 0 ? (numbers - 1) / 2 : 0;
+    row->by_place = by_place;
+    begin_order(row);
+    select_nth(row, rank);
+    return row->order[rank];
+}
+
+/* The last place, in sorted order, of the least of the most frequent elements. No NaN equals another. */
+static int64_t
+mode_place(sort_row *row)
+{
+    row->nan_unordered = true;
+    begin_order(row);
+    sort_range(row, row->n);
+    int64_t place = 0, most = 0, run = 0;
+    for (int64_t i = 0; i < row->n; i++) {
+        int64_t a = row->order[i], b = row->order[i + 1 < row->n ? i + 1 : i];
+        run++;
+        if (i + 1 == row->n || (row->is_float ? row->f64[a] != row->f64[b] : row->i64[a] != row->i64[b])) {
+            place = run > most ? a : place;
+            most = run > most ? run : most;
+            run = 0;
+        }
+    }
+    return place;
+}
+
+static int64_t
+place_of_rank(sort_row *row, const port_ranked_params *p)
+{
+    switch (p->kind) {
+    case PORT_RANK_KTH:
+        begin_order(row);
+        quick_select(row, p->k);
+        return row->order[p->k];
+    case PORT_RANK_MODE:
+        return mode_place(row);
+    case PORT_RANK_MEDIAN:
+    case PORT_RANK_NANMEDIAN:
+    default:
+        return median_place(row, p->kind == PORT_RANK_NANMEDIAN, p->by_place);
+    }
+}
+
+/* ---------------------------------------------------------------- the ops */
 
 static port_status
 topk_check(const port_kernel_call *call, port_error *err)
@@ -230,40 +343,93 @@ topk_scratch_bytes(const port_kernel_call *call)
 }
 
 static void
+load_row(const sort_row *row, const port_view *x, int64_t r)
+{
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
+    const char *from = (const char *)x->data + r * x->strides[0] * bytes;
+    if (row->is_float) {
+        port_load_f64(x->dtype, from, x->strides[1] * bytes, row->n, row->f64);
+    } else {
+        port_load_i64(x->dtype, from, x->strides[1] * bytes, row->n, row->i64);
+    }
+}
+
+/* values[r, k] = x[r, place], places[r, k] = place */
+static void
+store_place(const port_kernel_call *call, int64_t r, int64_t k, int64_t place)
+{
+    const port_view *x = call->in[0], *y = call->out[0], *places = call->out[1];
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
+    memcpy((char *)y->data + (r * y->strides[0] + k * y->strides[1]) * bytes,
+           (const char *)x->data + (r * x->strides[0] + place * x->strides[1]) * bytes, (size_t)bytes);
+    ((int64_t *)places->data)[r * places->strides[0] + k * places->strides[1]] = place;
+}
+
+static sort_row
+row_in_scratch(const port_kernel_call *call)
+{
+    int64_t n = call->in[0]->shape[1];
+    return (sort_row){.n = n,
+                      .is_float = port_dtype_is_float(call->in[0]->dtype),
+                      .f64 = call->scratch,
+                      .i64 = call->scratch,
+                      .order = (int64_t *)call->scratch + n,
+                      .space = (int64_t *)call->scratch + 2 * n};
+}
+
+static void
 topk_run(const port_kernel_call *call)
 {
     const port_topk_params *p = call->params;
-    const port_view *x = call->in[0], *y = call->out[0], *places = call->out[1];
-    int64_t n = x->shape[1], bytes = (int64_t)port_dtype_size(x->dtype);
-    sort_row row = {.n = n,
-                    .descending = p->largest,
-                    .is_float = port_dtype_is_float(x->dtype),
-                    .f64 = call->scratch,
-                    .i64 = call->scratch,
-                    .order = (int64_t *)call->scratch + n,
-                    .space = (int64_t *)call->scratch + 2 * n};
-    for (int64_t r = 0; r < x->shape[0]; r++) {
-        const char *from = (const char *)x->data + r * x->strides[0] * bytes;
-        if (row.is_float) {
-            port_load_f64(x->dtype, from, x->strides[1] * bytes, n, row.f64);
-        } else {
-            port_load_i64(x->dtype, from, x->strides[1] * bytes, n, row.i64);
-        }
-        int64_t taken = y->shape[1];
+    int64_t taken = call->out[0]->shape[1];
+    sort_row row = row_in_scratch(call);
+    row.descending = p->largest;
+    for (int64_t r = 0; r < call->in[0]->shape[0]; r++) {
+        load_row(&row, call->in[0], r);
         if (p->order == PORT_TOPK_STABLE) {
             sort_by_merging(&row);
         } else if (taken > 0) {
             take_first(&row, taken, p->order);
         }
-        for (int64_t k = 0; k < y->shape[1]; k++) {
-            memcpy((char *)y->data + (r * y->strides[0] + k * y->strides[1]) * bytes,
-                   from + row.order[k] * x->strides[1] * bytes, (size_t)bytes);
-            ((int64_t *)places->data)[r * places->strides[0] + k * places->strides[1]] = row.order[k];
+        for (int64_t k = 0; k < taken; k++) {
+            store_place(call, r, k, row.order[k]);
         }
     }
 }
 
-#define ROW(T) {"topk", T, "ref", 0, topk_check, topk_scratch_bytes, topk_run}
+static port_status
+ranked_check(const port_kernel_call *call, port_error *err)
+{
+    const port_ranked_params *p = call->params;
+    const port_view *x = call->in[0], *y = call->out[0], *places = call->out[1];
+    if (p == NULL || x->ndim != 2 || y->ndim != 2 || places->ndim != 2 || y->shape[1] != 1 || places->shape[1] != 1 ||
+        y->shape[0] != x->shape[0] || places->shape[0] != x->shape[0]) {
+        return port_fail(err, PORT_E_SHAPE, "ranked: expected rows of x, and one value and one place for each");
+    }
+    if (x->shape[1] < 1 || (p->kind == PORT_RANK_KTH && (p->k < 0 || p->k >= x->shape[1]))) {
+        return port_fail(err, PORT_E_VALUE, "no element of %lld has that rank", (long long)x->shape[1]);
+    }
+    return y->dtype == x->dtype && places->dtype == PORT_I64
+               ? PORT_OK
+               : port_fail(err, PORT_E_DTYPE, "ranked: values of %s and places of %s", port_dtype_name(y->dtype),
+                           port_dtype_name(places->dtype));
+}
+
+static void
+ranked_run(const port_kernel_call *call)
+{
+    sort_row row = row_in_scratch(call);
+    for (int64_t r = 0; r < call->in[0]->shape[0]; r++) {
+        load_row(&row, call->in[0], r);
+        store_place(call, r, 0, place_of_rank(&row, call->params));
+    }
+}
+
+#define ROW(T)                                                                                                         \
+    {"topk", T, "ref", 0, topk_check, topk_scratch_bytes, topk_run},                                                   \
+    {                                                                                                                  \
+        "ranked", T, "ref", 0, ranked_check, topk_scratch_bytes, ranked_run                                            \
+    }
 
 const port_kernel_row port_topk_rows[] = {
     ROW(PORT_F32), ROW(PORT_F64), ROW(PORT_BF16), ROW(PORT_F16), ROW(PORT_I64), ROW(PORT_I32),

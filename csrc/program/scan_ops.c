@@ -1,8 +1,6 @@
 /* scan_ops.c -- along one dimension: running products, maxima and log-sums, and elements by their rank: kthvalue,
  * median, mode.
- * Sums run in double and integers in 64 bits, as torch's accumulators do. Of equal elements, selection by rank gives
- * the first place (torch leaves it open), mode the last. */
-#include "../core/sort.h"
+ * Sums run in double and integers in 64 bits, as torch's accumulators do. */
 #include "numbers.h"
 
 #include <math.h>
@@ -148,136 +146,96 @@ run_scan(op_call *call)
     return status == PORT_OK ? emit_rows(call, result, arg_tensor(call, 0), data.d, false) : status;
 }
 
-/* One row of the elements. */
-typedef struct row_place {
-    const row_data *data;
-    int64_t first;
-} row_place;
-
-static bool
-comes_before(const void *opaque, int64_t a, int64_t b)
+/* One element of each row of x (n, k): its value and its place. */
+static port_status
+rank_rows(op_call *call, const port_tensor *rows, const port_ranked_params *params, port_tensor **values, port_tensor **places)
 {
-    const row_place *row = opaque;
-    return compare_numbers(&row->data->numbers, row->first + a, row->first + b) < 0;
+    int64_t shape[2] = {rows->shape[0], 1};
+    port_status status = tensor_new(call, rows->dtype, 2, shape, NULL, values);
+    if (status == PORT_OK) {
+        status = tensor_new(call, PORT_I64, 2, shape, NULL, places);
+    }
+    return status != PORT_OK ? status
+                             : launch_tensors(call, "ranked", rows->dtype, (const port_tensor *const[]){rows}, 1,
+                                              (const port_tensor *const[]){*values, *places}, 2, params);
 }
 
-/* The places of a row of k in order of their elements, equal ones as they stand. order and spare: k numbers each. */
-static void
-sort_places(const row_data *data, int64_t row, int64_t k, int64_t *order, int64_t *spare)
+static port_rank_kind
+rank_kind(const op_call *call)
 {
-    for (int64_t i = 0; i < k; i++) {
-        order[i] = i;
-    }
-    port_sort_stable(k, order, spare, comes_before, &(row_place){data, row * k});
-}
-
-/* The place in `order` that is wanted: the k-th, the lower median, or that of the numbers that are not NaN. */
-static int64_t
-wanted_rank(const op_call *call, const row_data *data, int64_t row, const int64_t *order)
-{
-    int64_t k = data->rows->shape[1], numbers = k;
-    if (strcmp(call->row->name, "kthvalue") == 0) {
-        return arg_int(call, 1) - 1;
-    }
-    while (numbers > 0 && is_nan_at(data, row * k + order[numbers - 1])) {
-        numbers--;
-    }
-    bool skips_nan = strncmp(call->row->name, "nan", 3) == 0;
-    if (numbers == 0 || (!skips_nan && numbers < k)) {
-        return numbers; /* the first NaN */
-    }
-    return (numbers - 1) / 2;
-}
-
-/* mode: the most frequent element, the least of those; its last place. */
-static int64_t
-mode_rank(const row_data *data, int64_t row, const int64_t *order)
-{
-    int64_t k = data->rows->shape[1], best = 0, most = 0, run = 0;
-    for (int64_t i = 0; i < k; i++) {
-        bool same = i > 0 && compare_numbers(&data->numbers, row * k + order[i], row * k + order[i - 1]) == 0;
-        run = same ? run + 1 : 1;
-        if (run > most) {
-            most = run;
-            best = i;
-        }
-    }
-    return best;
+    const char *name = call->row->name;
+    return strcmp(name, "kthvalue") == 0       ? PORT_RANK_KTH
+           : strcmp(name, "mode") == 0         ? PORT_RANK_MODE
+           : strncmp(name, "nanmedian", 9) == 0 ? PORT_RANK_NANMEDIAN
+                                               : PORT_RANK_MEDIAN;
 }
 
 /* kthvalue(self, k, dim, keepdim), median.dim, nanmedian.dim, mode (self, dim, keepdim): values and places. */
 static port_status
 run_ranked(op_call *call)
 {
-    row_data data;
-    bool kth = strcmp(call->row->name, "kthvalue") == 0, mode = strcmp(call->row->name, "mode") == 0;
-    int64_t *places, *order;
-    port_status status = load_rows(call, arg_int(call, kth ? 2 : 1), &data);
-    if (status != PORT_OK) {
+    port_ranked_params params = {.kind = rank_kind(call), .by_place = true};
+    bool kth = params.kind == PORT_RANK_KTH;
+    params.k = kth ? arg_int(call, 1) - 1 : 0;
+    const port_tensor *x = arg_tensor(call, 0);
+    row_data data = {.d = 0};
+    port_tensor *values, *places;
+    port_status status = wrap_dim(call, arg_int(call, kth ? 2 : 1), x->ndim, &data.d);
+    if (status != PORT_OK || (status = tensor_as_rows(call, x, data.d, &data.rows)) != PORT_OK) {
         return status;
     }
-    int64_t n = data.rows->shape[0], k = data.rows->shape[1];
-    if (k == 0 || (kth && (arg_int(call, 1) < 1 || arg_int(call, 1) > k))) {
-        return fail_op(call, PORT_E_VALUE, "no element of %lld has that rank", (long long)k);
+    if (data.rows->shape[1] == 0 && x->shape[data.d] > 0) { /* x is empty, and so is the result */
+        data.rows->shape[1] = x->shape[data.d];
     }
-    if ((status = new_integers(call, n, &places)) != PORT_OK || (status = new_integers(call, 2 * k, &order)) != PORT_OK) {
+    if ((status = rank_rows(call, data.rows, &params, &values, &places)) != PORT_OK) {
         return status;
     }
-    for (int64_t r = 0; r < n; r++) {
-        sort_places(&data, r, k, order, order + k);
-        places[r] = order[mode ? mode_rank(&data, r, order) : wanted_rank(call, &data, r, order)];
-    }
-    return emit_places(call, &data, places, 1, arg_bool(call, kth ? 3 : 2));
+    bool keepdim = arg_bool(call, kth ? 3 : 2);
+    status = emit_along(call, values, &data, keepdim);
+    return status == PORT_OK ? emit_along(call, places, &data, keepdim) : status;
 }
 
-/* median(self), nanmedian(self): of all elements; of none, NaN. */
+/* median(self), nanmedian(self): of all elements in order of memory, which decides between -0 and 0; of none, NaN. */
 static port_status
 run_median(op_call *call)
 {
-    const port_tensor *x = arg_tensor(call, 0), *dense, *result;
-    port_tensor *flat, *out;
-    row_data data;
-    int64_t *order, n = tensor_elems(x);
-    if (x->dtype == PORT_C64) {
-        return fail_unsupported(call, "operands of C64");
-    }
-    port_status status = tensor_contiguous(call, x, &dense);
-    if (status != PORT_OK || (status = tensor_alias(call, dense, &flat)) != PORT_OK) {
-        return status;
-    }
+    const port_tensor *x = arg_tensor(call, 0), *result;
+    port_tensor *copy, *value, *place;
+    int64_t strides[PORT_MAX_NDIM], n = tensor_elems(x);
     if (n == 0) {
-        status = scalar_to_tensor(call, (port_scalar){PORT_SCALAR_FLOAT, 0, (double)NAN}, x->dtype, &result);
+        port_status status = scalar_to_tensor(call, (port_scalar){PORT_SCALAR_FLOAT, 0, (double)NAN}, x->dtype, &result);
         return status == PORT_OK ? emit(call, result) : status;
     }
-    flat->ndim = 1;
-    flat->shape[0] = n;
-    flat->strides[0] = 1;
-    data = (row_data){.rows = flat};
-    if ((status = numbers_of(call, flat, &data.numbers)) != PORT_OK ||
-        (status = new_integers(call, 2 * n, &order)) != PORT_OK ||
-        (status = tensor_alias(call, dense, &out)) != PORT_OK) {
+    preserve_strides(x, strides);
+    port_status status = tensor_new(call, x->dtype, x->ndim, x->shape, strides, &copy);
+    if (status != PORT_OK) {
         return status;
     }
-    flat->ndim = 2;
-    flat->shape[0] = 1;
-    flat->shape[1] = n;
-    sort_places(&data, 0, n, order, order + n);
-    out->offset_bytes += order[wanted_rank(call, &data, 0, order)] * (int64_t)port_dtype_size(x->dtype);
-    out->ndim = 0;
-    return emit(call, out);
+    port_view to = tensor_view(copy), from = tensor_view(x);
+    copy_view(&to, &from);
+    copy->ndim = 2;
+    copy->shape[0] = 1;
+    copy->shape[1] = copy->strides[0] = n;
+    copy->strides[1] = 1;
+    port_ranked_params params = {.kind = rank_kind(call)};
+    if ((status = rank_rows(call, copy, &params, &value, &place)) != PORT_OK) {
+        return status;
+    }
+    value->ndim = 0;
+    return emit(call, value);
 }
 
-#define OVER(NAME) {NAME, "T self, I dim, B keepdim=False", run_ranked, NULL, MODE_SAME, 0}
+#define OVER(NAME) {NAME, "T self, I dim, B keepdim=False", run_ranked, "ranked", MODE_SAME, 0}
 
 const op_row op_scan_rows[] = {
     {"cummax", "T self, I dim", run_cummax, NULL, MODE_SAME, 0},
     {"cummin", "T self, I dim", run_cummax, NULL, MODE_SAME, 0},
     {"cumprod", "T self, I dim, *, D? dtype=None", run_scan, NULL, MODE_SAME, OP_IN_PLACE},
     {"logcumsumexp", "T self, I dim", run_scan, NULL, MODE_SAME, 0},
-    {"kthvalue", "T self, I k, I dim=-1, B keepdim=False", run_ranked, NULL, MODE_SAME, 0},
-    {"median", "T self", run_median, NULL, MODE_SAME, 0},
-    {"nanmedian", "T self", run_median, NULL, MODE_SAME, 0},
+    {"kthvalue", "T self, I k, I dim=-1, B keepdim=False", run_ranked, "ranked", MODE_SAME, 0},
+    {"median", "T self", run_median, "ranked", MODE_SAME, 0},
+    {"nanmedian", "T self", run_median, "ranked", MODE_SAME, 0},
     OVER("median.dim"), OVER("nanmedian.dim"),
-    {"mode", "T self, I dim=-1, B keepdim=False", run_ranked, NULL, MODE_SAME, 0},
+    {"mode", "T self, I dim=-1, B keepdim=False", run_ranked, "ranked", MODE_SAME, 0},
     {.name = NULL},
 };

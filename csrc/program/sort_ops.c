@@ -2,6 +2,9 @@
  * Equal elements, and what topk need not sort, come in the reference's order; a stable sort keeps them as they were. */
 #include "exec.h"
 
+/* From so many integers in one dimension on, the reference sorts by their digits, which keeps equal ones in order. */
+#define RADIX_SORT_FROM 32768
+
 port_status
 tensor_as_rows(op_call *call, const port_tensor *x, int32_t d, port_tensor **rows)
 {
@@ -70,6 +73,9 @@ sort_rows(op_call *call, const port_tensor *x, int64_t dim, int64_t k, bool larg
         return status;
     }
     bool all = k < 0;
+    if (how == PORT_TOPK_SORT && x->ndim == 1 && x->shape[0] >= RADIX_SORT_FROM && !largest && dtype_is_integral(x->dtype)) {
+        params.order = PORT_TOPK_STABLE;
+    }
     k = all ? rows->shape[1] : k;
     if (k > rows->shape[1]) {
         return fail_op(call, PORT_E_VALUE, "the %lld greatest of %lld elements", (long long)k,

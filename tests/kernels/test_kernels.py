@@ -12,7 +12,7 @@ from kernel_cases import CASES, array, layouts, values
 from porting import _core, ops_table, providers
 
 OTHER_TESTS = {"gemm", "bmm", "sdpa_flash"} | {  # test_frames.py
-    "convolution", "scatter", "topk", "max_pool", "avg_pool", "adaptive_avg_pool", "resize", "grid_sample", "batch_norm", "group_norm",
+    "convolution", "scatter", "topk", "ranked", "max_pool", "avg_pool", "adaptive_avg_pool", "resize", "grid_sample", "batch_norm", "group_norm",
     "weight_norm", "solve_triangular", "onednn_convolution"}
 PROVIDER = "torch" if providers.load_torch_provider() else "reference"
 CAPABILITY = {"DEFAULT": "default", "NO AVX": "default", "AVX2": "avx2", "AVX512": "avx512"}[torch.backends.cpu.get_cpu_capability()]

@@ -126,6 +126,18 @@ for name in ("median", "nanmedian"):
     add(name, [one(x) for x in (*_ranked, rand(3, 4, dtype=I64), torch.tensor([1.0, NAN, 3.0, 2.0]))])
     add(f"{name}.dim", [one(x, d, k) for x in (*_ranked, torch.tensor([[1.0, NAN, 3.0, 2.0]])) for d in (0, -1) for k in (True, False)])
 add("mode", [one(index(3, 4, 9), d, k) for d in (0, -1) for k in (True, False)] + [one(index(4, 7).float())])
+# Equal elements, of which the place shows how the reference selects: values, zeros of both signs and NaN.
+_equal = [index(n, 2, k).to(d) for n, k in ((2, 7), (4, 33), (9, 300)) for d in (F32, BF16, I64, U8)]
+_equal += [torch.where(index(3, 2, 40) == 0, NAN, index(4, 2, 40) * torch.where(index(2, 2, 40) == 0, -0.0, 1.0)).to(d) for d in (F32, F64, F16)]
+CASES["aten.kthvalue.default"] += [one(x, k, d) for x in _equal for k, d in ((1, -1), (3, 1), (7, 1), (2, 0))]
+for name in ("median", "nanmedian"):
+    CASES[f"aten.{name}.default"] += [one(x) for x in _equal] + [one(x.t().contiguous().t()) for x in _equal]
+    CASES[f"aten.{name}.dim"] += [one(x, 1) for x in _equal]
+CASES["aten.mode.default"] += [one(x, 1) for x in (*_equal, index(2, 3, 9, dtype=BOOL))]
+for largest in (True, False):
+    CASES["aten.topk.default"] += [one(x, k, 1, largest, sorted) for x in _equal for k in (1, 5, 7) for sorted in (True, False)]
+    CASES["aten.sort.default"] += [one(x, 1, largest) for x in _equal] + [one(index(90, 33000), 0, largest)]
+    CASES["aten.sort.stable"] += [one(x, stable=s, dim=1, descending=largest) for x in _equal for s in (True, False)]
 _repeated = [index(4, 3, 5), index(3, 9).float(), torch.tensor([], dtype=I64), index(2, 4, 3, dtype=BOOL)]
 add("_unique2", [one(x, True, i, c) for x in _repeated for i in (True, False) for c in (True, False)])
 add("unique_dim", [one(index(2, 6, 3), d, True, True, True) for d in (0, 1)] + [one(index(2, 5, 2, 2).float(), 0)])
