@@ -1,12 +1,14 @@
 """What the C core makes of torch's own samples: every ATen op that torch.testing's operator database reaches, over all its arguments.
 
-    python bench/opinfo.py [--ops add logsumexp ...] [--dtypes float32 bfloat16 ...] [--limit 60] [--show aten.add.Tensor] [--json out.json]
+    python bench/opinfo.py [--ops add logsumexp ...] [--dtypes float32 bfloat16 ...] [--limit 60] [--only wrong] [--json out.json]
 
 Each sample is run by torch; every ATen op that this dispatches is run again by `_core.call_op` on the same operands, and compared. One process
 for each operator of the database, so that a crash is a row. Per ATen overload the table counts calls that came out
 
-exact   all bits (any NaN stands for any other)        near     within torch.testing's tolerance for the dtype
+exact   all bits (any NaN stands for any other)        near     within what the op's label allows (`porting ops`)
+unkept  further off, but within torch.testing's tolerance for the dtype; in `--strict` runs the exit status is 1 for such and for wrong ones
 wrong   otherwise                                      refused  an error was raised; `unknown`: there is no handler at all
+foreign the sample says what a call alone cannot: as_strided of a view, which counts from the storage's begin
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import ml_dtypes
 import numpy as np
 import torch
-from porting import _core
+from porting import _core, ops_table
 from porting.providers import load_torch_provider
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -76,7 +78,28 @@ def decode(a: Any) -> torch.Tensor:
     return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if a.dtype == ml_dtypes.bfloat16 else torch.from_numpy(a)
 
 
-def verdict(mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> tuple[str, str]:
+def promise(name: str, dtype: torch.dtype) -> ops_table.Label:
+    """What `porting ops` says of an op's results of a dtype."""
+    op = name.split(".")[1].rstrip("_")
+    if op in ops_table.HANDLERS:
+        return ops_table.HANDLERS[op]
+    return ops_table.label(_core.op_signature(name)[1] or op, NAMES[dtype])
+
+
+def keeps(name: str, got: torch.Tensor, want: torch.Tensor) -> bool:
+    """Whether a result whose bits differ is within the op's label. Distances that need the operands (u s) are not looked at."""
+    label = promise(name, want.dtype)
+    if label.kind == "BOUND" and label.unit != "ulp":
+        return True
+    if label.kind != "BOUND" or not want.dtype.is_floating_point:
+        return label.kind == "BOUND"
+    steps = {2: torch.int16, 4: torch.int32, 8: torch.int64}[want.element_size()]
+    places = [torch.where((b := t.contiguous().view(steps).to(torch.int64)) < 0, torch.iinfo(steps).min - b, b) for t in (got, want)]
+    allowed = ((places[0] - places[1]).abs() <= label.ulp) | ((got - want).abs() <= label.atol) | (got.isnan() & want.isnan())
+    return bool(allowed.all())
+
+
+def verdict(name: str, mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> tuple[str, str]:
     if len(mine) != len(theirs):
         return "wrong", f"{len(mine)} results, torch has {len(theirs)}"
     worst = "exact", ""
@@ -95,7 +118,8 @@ def verdict(mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> tuple[str, 
             continue
         try:
             torch.testing.assert_close(got, want, equal_nan=True)
-            worst = "near", ""
+            if worst[0] != "unkept":
+                worst = ("near", "") if keeps(name, got, want) else ("unkept", f"result {k}: {promise(name, want.dtype)}")
         except AssertionError as error:
             return "wrong", f"result {k}: " + " ".join(str(error).split())[:160]
     return worst
@@ -138,6 +162,9 @@ class Sweep(TorchDispatchMode):
             given = encode(list(before[0]))
         except (Foreign, TypeError, RuntimeError):
             return
+        if name.startswith("aten.as_strided") and isinstance(args[0], torch.Tensor) and args[0].storage_offset() != 0:
+            self.note(key, "foreign", f"of a view that begins at {args[0].storage_offset()}", before)
+            return
         if name not in self.known:
             self.note(key, "unknown", "", before)
             return
@@ -146,7 +173,7 @@ class Sweep(TorchDispatchMode):
             made = [decode(m) for m in (made if isinstance(made, tuple) else [made])]
             if isinstance(result, tuple) and any(r is None for r in result):  # a result that torch leaves out
                 made = [m for m, r in zip(made, result) if r is not None]
-            outcome, why = verdict(made, theirs)
+            outcome, why = verdict(name, made, theirs)
         except Exception as error:
             outcome, why = "refused", str(error)
         self.note(key, outcome, why, before)
@@ -196,19 +223,21 @@ def sweep_one(info, dtypes: list[torch.dtype], limit: int, connection) -> None:
     connection.close()
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ops", nargs="*", help="names in torch's operator database; default: all")
     parser.add_argument("--dtypes", nargs="*", default=["float32"])
     parser.add_argument("--limit", type=int, default=60, help="samples of an operator, and calls of an overload within it")
     parser.add_argument("--seconds", type=float, default=60.0, help="for one operator")
-    parser.add_argument("--only", choices=("wrong", "refused", "unknown", "near"), help="rows with such calls alone")
+    parser.add_argument("--only", choices=("wrong", "unkept", "refused", "unknown", "near"), help="rows with such calls alone")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a call was wrong, broke its label or ended the process")
     parser.add_argument("--json", help="write the counts and examples there")
     options = parser.parse_args()
     torch.set_num_threads(1)
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     examples: dict[str, dict[str, str]] = collections.defaultdict(dict)
     context = multiprocessing.get_context("fork")
+    ended = 0
     for info in op_db:
         if options.ops and info.name not in options.ops:
             continue
@@ -223,30 +252,32 @@ def main() -> None:
         except (EOFError, TimeoutError) as error:
             process.kill()
             process.join()
+            ended += isinstance(error, EOFError)
             print(f"{info.name}: {'out of time' if isinstance(error, TimeoutError) else f'ended with code {process.exitcode}'}", flush=True)
             continue
         process.join()
         for key, row in got.items():
             counts[key].update(row)
             for outcome, text in seen.get(key, {}).items():
-                if outcome == "wrong" and outcome not in examples[key]:  # a sweep of all takes long: at once
-                    print(f"wrong: {key}: [{info.name}] {text}"[:300], flush=True)
+                if outcome in ("wrong", "unkept") and outcome not in examples[key]:  # a sweep of all takes long: at once
+                    print(f"{outcome}: {key}: [{info.name}] {text}"[:300], flush=True)
                 examples[key].setdefault(outcome, f"[{info.name}] {text}")
     print_table(counts, examples, options)
     if options.json:
         with open(options.json, "w") as file:
             json.dump({"counts": counts, "examples": examples}, file, indent=1)
+    return int(options.strict and (ended > 0 or any(row.get("wrong") or row.get("unkept") for row in counts.values())))
 
 
 def print_table(counts, examples, options) -> None:
-    outcomes = ("exact", "near", "wrong", "refused", "unknown")
+    outcomes = ("exact", "near", "unkept", "wrong", "refused", "unknown", "foreign")
     print(f"{'op':60s} {' '.join(f'{o:>7s}' for o in outcomes)}")
     for key in sorted(counts):
         row = counts[key]
         if options.only and not row.get(options.only):
             continue
         print(f"{key:60s} {' '.join(f'{row.get(o, 0):7d}' for o in outcomes)}")
-        for outcome in ("wrong", "refused"):
+        for outcome in ("unkept", "wrong", "refused"):
             if row.get(outcome):
                 print(f"      {outcome}: {examples[key].get(outcome, '')[:300]}")
     total = collections.Counter()

@@ -236,21 +236,20 @@ run_polar(op_call *call)
 {
     const port_tensor *size = arg_tensor(call, 0), *angle = arg_tensor(call, 1), *dense[2];
     port_tensor *out;
-    if (size->dtype != PORT_F32 || angle->dtype != PORT_F32 || size->ndim != angle->ndim ||
-        memcmp(size->shape, angle->shape, (size_t)size->ndim * sizeof size->shape[0]) != 0) {
-        return fail_unsupported(call, "%s and %s, or different shapes", port_dtype_name(size->dtype), port_dtype_name(angle->dtype));
+    if (size->dtype != PORT_F32 || angle->dtype != PORT_F32) {
+        return fail_unsupported(call, "%s and %s", port_dtype_name(size->dtype), port_dtype_name(angle->dtype));
     }
     op_plan plan;
     port_status status = plan_pointwise(call, (const op_operand[]){{.tensor = size}, {.tensor = angle}}, 2, &plan);
-    if (status != PORT_OK || (status = tensor_new(call, PORT_C64, size->ndim, size->shape, plan.strides, &out)) != PORT_OK) {
+    if (status != PORT_OK || (status = tensor_new(call, PORT_C64, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
         return status;
     }
     port_tensor *parts[2];
     for (int32_t k = 0; k < 2; k++) { /* the operands in the order of the result's memory */
-        if ((status = tensor_new(call, PORT_F32, size->ndim, size->shape, plan.strides, &parts[k])) != PORT_OK) {
+        if ((status = tensor_new(call, PORT_F32, plan.ndim, plan.shape, plan.strides, &parts[k])) != PORT_OK) {
             return status;
         }
-        port_view to_view = tensor_view(parts[k]), from_view = tensor_view(k == 0 ? size : angle);
+        port_view to_view = tensor_view(parts[k]), from_view = view_broadcast(k == 0 ? size : angle, plan.ndim, plan.shape);
         copy_view(&to_view, &from_view);
         dense[k] = parts[k];
     }

@@ -29,42 +29,53 @@ run_embedding(op_call *call)
     return status == PORT_OK ? emit(call, out) : status;
 }
 
+/* The tensor, or one without dimensions as one of one element. */
+static port_status
+as_vector(op_call *call, const port_tensor *t, port_tensor **out)
+{
+    port_status status = tensor_alias(call, t, out);
+    if (status == PORT_OK && t->ndim == 0) {
+        (*out)->ndim = 1;
+        (*out)->shape[0] = (*out)->strides[0] = 1;
+    }
+    return status;
+}
+
 /* gather(self, dim, index), index_select(self, dim, index). */
 static port_status
 run_along_dim(op_call *call)
 {
-    const port_tensor *x = arg_tensor(call, 0), *index = arg_tensor(call, 2);
-    bool gather = strcmp(call->row->name, "gather") == 0;
+    const port_tensor *self = arg_tensor(call, 0), *given = arg_tensor(call, 2);
+    bool gather = strcmp(call->row->name, "gather") == 0, nothing = gather && tensor_elems(given) == 0;
     int32_t d;
-    port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
-    if (status != PORT_OK || (status = need_index(call, index)) != PORT_OK) {
+    port_tensor *x, *index, *out;
+    port_status status = wrap_dim(call, arg_int(call, 1), self->ndim, &d);
+    if (status != PORT_OK || (!nothing && (status = need_index(call, given)) != PORT_OK) ||
+        (status = as_vector(call, self, &x)) != PORT_OK || (status = as_vector(call, given, &index)) != PORT_OK) {
         return status;
     }
-    if (x->ndim == 0 || (gather ? index->ndim != x->ndim : index->ndim > 1)) {
-        return fail_unsupported(call, "a tensor of %d dimensions with an index of %d", x->ndim, index->ndim);
+    if (nothing) {
+        status = tensor_new(call, self->dtype, given->ndim, given->shape, NULL, &out);
+        return status == PORT_OK ? emit(call, out) : status;
+    }
+    if (index->ndim != (gather ? x->ndim : 1) || (!gather && self->ndim == 0 && index->shape[0] != 1)) {
+        return fail_op(call, PORT_E_SHAPE, "a tensor of %d dimensions with an index of %d", self->ndim, given->ndim);
     }
     int64_t shape[PORT_MAX_NDIM];
     memcpy(shape, gather ? index->shape : x->shape, sizeof shape);
-    port_tensor *flat;
-    status = tensor_alias(call, index, &flat);
-    if (!gather && status == PORT_OK) {
-        flat->shape[0] = index->ndim == 0 ? 1 : flat->shape[0];
-        flat->strides[0] = index->ndim == 0 ? 1 : flat->strides[0];
-        flat->ndim = 1;
-        shape[d] = flat->shape[0];
-    }
-    for (int32_t k = 0; gather && status == PORT_OK && k < x->ndim; k++) {
+    shape[d] = index->shape[gather ? d : 0];
+    for (int32_t k = 0; gather && k < x->ndim; k++) {
         if (k != d && index->shape[k] > x->shape[k]) {
             return fail_op(call, PORT_E_SHAPE, "the index is larger than the tensor in dimension %d", k);
         }
     }
-    port_tensor *out;
     port_dim_params params = {d};
-    if (status != PORT_OK || (status = tensor_new(call, x->dtype, x->ndim, shape, NULL, &out)) != PORT_OK) {
+    if ((status = tensor_new(call, x->dtype, x->ndim, shape, NULL, &out)) != PORT_OK) {
         return status;
     }
-    status = launch_tensors(call, call->row->kernel, x->dtype, (const port_tensor *const[]){x, flat}, 2,
+    status = launch_tensors(call, call->row->kernel, x->dtype, (const port_tensor *const[]){x, index}, 2,
                             (const port_tensor *const[]){out}, 1, &params);
+    out->ndim = gather ? given->ndim : self->ndim;
     return status == PORT_OK ? emit(call, out) : status;
 }
 

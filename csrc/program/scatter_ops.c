@@ -104,8 +104,12 @@ run_index_reduce(op_call *call)
     port_arg shape[PORT_MAX_NDIM], seen[PORT_MAX_NDIM];
     int32_t d;
     port_status status = wrap_dim(call, arg_int(call, 1), source->ndim, &d);
+    if (status == PORT_OK && source->ndim == 0 && arg_tensor(call, 0)->ndim == 0 && tensor_elems(index) == 1) {
+        return run_formula(call, "s = reshape(self, [1]); i = reshape(index, [1]); v = reshape(source, [1]); y = scatter_reduce.two(s, 0, i, v, "
+                                 "reduce, include_self=include_self); y = reshape(y, []) -> y", NULL, 0);
+    }
     if (status != PORT_OK || source->ndim == 0 || index->ndim != 1) {
-        return status != PORT_OK ? status : fail_unsupported(call, "tensors without dimensions");
+        return status != PORT_OK ? status : fail_op(call, PORT_E_SHAPE, "an index of %d dimensions for a source of %d", index->ndim, source->ndim);
     }
     for (int32_t k = 0; k < source->ndim; k++) {
         shape[k] = (port_arg){.kind = PORT_ARG_INT, .i = source->shape[k]};

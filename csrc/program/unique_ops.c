@@ -168,13 +168,15 @@ run_unique_dim(op_call *call)
     return status == PORT_OK ? unique_along(call, d, true, true, true) : status;
 }
 
-/* unique_consecutive(self, return_inverse, return_counts, dim). */
+/* unique_consecutive(self, return_inverse, return_counts, dim). Along a dimension torch gives all three, but for dimension
+ * 0 of a vector, which it takes as a tensor of numbers. */
 static port_status
 run_unique_consecutive(op_call *call)
 {
     int32_t d = -1;
     port_status status = PORT_OK;
-    bool along = arg_given(call, 3) && arg_tensor(call, 0)->ndim > 0;
+    int32_t ndim = arg_tensor(call, 0)->ndim;
+    bool along = arg_given(call, 3) && ndim > 0 && !(ndim == 1 && arg_int(call, 3) == 0);
     if (along) {
         status = wrap_dim(call, arg_int(call, 3), arg_tensor(call, 0)->ndim, &d);
     }

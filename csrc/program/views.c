@@ -541,14 +541,20 @@ run_unfold(op_call *call)
     int32_t d = 0;
     int64_t size = arg_int(call, 2), step = arg_int(call, 3);
     port_tensor *out;
-    port_status status = need_dims(call);
-    if (status != PORT_OK || (status = wrap_dim(call, arg_int(call, 1), x->ndim, &d)) != PORT_OK ||
-        (status = begin_view(call, &out)) != PORT_OK) {
+    port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
+    if (status != PORT_OK || (status = begin_view(call, &out)) != PORT_OK) {
         return status;
     }
-    if (size < 0 || size > x->shape[d] || step < 1 || out->ndim == PORT_MAX_NDIM) {
+    int64_t room = x->ndim > 0 ? x->shape[d] : 1; /* a tensor without dimensions is one window */
+    if (size < 0 || size > room || step < 1 || out->ndim == PORT_MAX_NDIM) {
         return fail_op(call, PORT_E_VALUE, "windows of %lld every %lld do not fit a dimension of size %lld", (long long)size,
-                       (long long)step, (long long)x->shape[d]);
+                       (long long)step, (long long)room);
+    }
+    if (x->ndim == 0) {
+        out->ndim = 1;
+        out->shape[0] = size;
+        out->strides[0] = 1;
+        return emit(call, out);
     }
     out->shape[out->ndim] = size;
     out->strides[out->ndim++] = x->strides[d];

@@ -258,3 +258,19 @@ for name in ("index.Tensor", "gather", "index_select", "where.self"):
     _moved = {"index.Tensor": one(_complex, [index(3, 2)]), "gather": one(_complex, 0, index(3, 2, 4)), "index_select": one(_complex, 1, index(4, 3)),
               "where.self": one(rand(3, 4, dtype=BOOL), _complex, _complex.flip(0))}[name]  # fmt: skip
     add(name, [*CASES[f"aten.{name}" if "." in name else f"aten.{name}.default"], _moved])
+
+# ---------------------------------------------------------------- rows of sequences, tensors without dimensions
+CASES["aten.unique_consecutive.default"] += [one(index(2, 9), i, c, 0) for i in (True, False) for c in (True, False)]
+_edges, _sought = rand(3, 9).sort()[0], rand(3, 4)
+CASES["aten.searchsorted.Tensor"] += [one(_edges, _sought, right=r, out_int32=r) for r in (True, False)]
+CASES["aten.searchsorted.Tensor"] += [one(_edges[0], _sought, side=s) for s in ("left", "right")]
+CASES["aten.searchsorted.Tensor"] += [one(e.flip(-1), _sought, sorter=e.flip(-1).argsort(-1)) for e in (_edges, _edges * 2)]
+CASES["aten.searchsorted.Tensor"] += [one(torch.tensor([2**60, 2**60 + 1, 2**60 + 2]), torch.tensor([2**60 + 1]), right=r) for r in (True, False)]
+add("searchsorted.Scalar", [one(_edges[0], v, right=r) for v in (0.5, 0, -3) for r in (True, False)])
+add("bucketize.Scalar", [one(v, _edges[0], right=r) for v in (0.5, 0, -3) for r in (True, False)])
+CASES["aten.gather.default"] += [one(torch.tensor(2.5), 0, torch.tensor(0)), one(torch.tensor(2.5), -1, torch.tensor([0, 0])), one(rand(5), 0, torch.tensor(3)),
+                                 one(rand(5), 0, torch.zeros(2, 0, dtype=U8))]  # fmt: skip
+CASES["aten.index_select.default"] += [one(torch.tensor(2.5), 0, torch.tensor([0])), one(torch.tensor(7), -1, torch.tensor(0))]
+CASES["aten.index_reduce.default"] += [one(torch.tensor(2.5), 0, torch.tensor([0]), torch.tensor(1.5), r, include_self=i) for r in ("mean", "amax") for i in (True, False)]
+CASES["aten.unfold.default"] += [one(torch.tensor(2.5), 0, n, 1) for n in (0, 1)]
+CASES["aten.polar.default"] += [one(rand(3, 1, low=0.1), rand(4)), one(rand(5, low=0.1), rand())]
