@@ -17,6 +17,24 @@
 /* One of MKL's vector functions. */
 typedef void (*port_vms)(int n, const float *in, float *out, long long mode);
 
+/* BLAS's and LAPACK's functions of vectors and systems in one real type (Fortran ABI: column-major, all by address). */
+typedef struct port_lapack {
+    void (*gemv)(const char *trans, const int *m, const int *n, const void *alpha, const void *a, const int *lda,
+                 const void *x, const int *incx, const void *beta, void *y, const int *incy);
+    void (*getrf)(const int *m, const int *n, void *a, const int *lda, int *pivots, int *info);
+    void (*getrs)(const char *trans, const int *n, const int *nrhs, const void *a, const int *lda, const int *pivots,
+                  void *b, const int *ldb, int *info);
+    void (*potrf)(const char *uplo, const int *n, void *a, const int *lda, int *info);
+    void (*geqrf)(const int *m, const int *n, void *a, const int *lda, void *tau, void *work, const int *lwork,
+                  int *info);
+    void (*orgqr)(const int *m, const int *n, const int *k, void *a, const int *lda, const void *tau, void *work,
+                  const int *lwork, int *info);
+    void (*syevd)(const char *jobz, const char *uplo, const int *n, void *a, const int *lda, void *w, void *work,
+                  const int *lwork, int *iwork, const int *liwork, int *info);
+    void (*gesdd)(const char *jobz, const int *m, const int *n, void *a, const int *lda, void *s, void *u,
+                  const int *ldu, void *vt, const int *ldvt, void *work, const int *lwork, int *iwork, int *info);
+} port_lapack;
+
 /* Functions of a library that kernels may call. A NULL member is not there; `reference` has none of them.
  * sgemm/dgemm are the Fortran ABI (column-major, all arguments by address, 32-bit integers).
  * strsm solves op(a) x = alpha b or x op(a) = alpha b in place of b, a triangular. */
@@ -38,6 +56,9 @@ typedef struct port_provider {
     void (*dgemm_batch)(const char *transa, const char *transb, const int *m, const int *n, const int *k, const double *alpha,
                         const void **a, const int *lda, const void **b, const int *ldb, const double *beta, void **c,
                         const int *ldc, const int *num_groups, const int *group_size);
+    float (*sdot)(const int *n, const float *x, const int *incx, const float *y, const int *incy);
+    double (*ddot)(const int *n, const double *x, const int *incx, const double *y, const int *incy);
+    port_lapack lapack_f32, lapack_f64;
     /* Threads that the functions may use when the calling thread calls them; returns the former value, 0: as the process. */
     int (*set_num_threads_local)(int num_threads);
 } port_provider;

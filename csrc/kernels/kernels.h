@@ -192,6 +192,24 @@ typedef struct port_triangular_params {
     bool upper, left, unit;
 } port_triangular_params;
 
+/* ---- products.c: F32 and F64, all strided
+ * gemv: in (a (M, K), x (K), c (M) or NULL), out (y (M) dense): y = beta * c + alpha * a @ x
+ * dot:  in (x (K), y (K)), out (one element) */
+
+/* ---- lapack.c: stacks of dense column-major matrices, F32 and F64. What is said to come in place is an `out` that holds the
+ * operand. Matrices that cannot be solved are told by info (I32 (B), LAPACK's), not by an error.
+ * lu:       out (a (B, M, N) in place, pivots I32 (B, min(M, N)) from 1, info)
+ * lu_solve: in (lu (B, N, N), pivots I32 (B, N)), out (x (B, N, K) in place)     params: transposed
+ * cholesky: out (a (B, N, N) in place, info)                                     params: upper
+ * qr:       out (a (B, M, N) in place: R and the reflectors, tau (B, min(M, N)))
+ * qr_basis: in (tau (B, K)), out (a (B, M, N) in place, of which the first K <= N columns are reflectors)
+ * eigh:     out (a (B, N, N) in place, its vectors if `vectors`, w (B, N))       params: upper, vectors; the library only
+ * svd:      out (a (B, M, N) in place, s (B, K), u (B, M, ..), vt (B, .., N)), K = min(M, N); u and vt of K or, if full, of all
+ *           columns and rows; not there without `vectors`; the library only */
+typedef struct port_lapack_params {
+    bool transposed, upper, vectors, full;
+} port_lapack_params;
+
 /* ---- special.c
  * in (x), out (y), floating: acosh asinh atanh erfc erfinv lgamma digamma i0 sinc
  * in (a, b), out (y), broadcast, same dtype: copysign hypot nextafter logaddexp logaddexp2 xlogy (floating), fmax fmin heaviside, gcd lcm (integers) */
@@ -215,6 +233,6 @@ extern const port_kernel_row port_unary_rows[], port_binary_rows[], port_cast_ro
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
     port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[],
     port_vector_norm_rows[], port_triangular_rows[], port_onednn_convolution_rows[],
-    port_special_rows[];
+    port_special_rows[], port_products_rows[], port_lapack_rows[];
 
 #endif /* PORT_KERNELS_H */

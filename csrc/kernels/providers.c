@@ -50,6 +50,10 @@ static const struct {
 #define MEMBER(name) {#name, offsetof(port_provider, name)}
     MEMBER(sgemm), MEMBER(dgemm), MEMBER(sgemm_batch), MEMBER(dgemm_batch), MEMBER(strsm), MEMBER(set_num_threads_local),
     MEMBER(vms_exp), MEMBER(vms_log), MEMBER(vms_tanh), MEMBER(vms_erf), MEMBER(vms_sin), MEMBER(vms_cos), MEMBER(vms_sqrt),
+    MEMBER(sdot), MEMBER(ddot),
+#define LAPACK(name) {"s" #name, offsetof(port_provider, lapack_f32.name)}, {"d" #name, offsetof(port_provider, lapack_f64.name)}
+    LAPACK(gemv), LAPACK(getrf), LAPACK(getrs), LAPACK(potrf), LAPACK(geqrf), LAPACK(orgqr), LAPACK(syevd), LAPACK(gesdd),
+#undef LAPACK
     MEMBER(vms_log2), MEMBER(vms_log10), MEMBER(vms_tan), MEMBER(vms_atan), MEMBER(vms_acos), MEMBER(vms_asin),
 #undef MEMBER
 };
@@ -79,6 +83,7 @@ port_provider_torch_set(const char *name, void *address, port_error *err)
             return PORT_OK;
         }
     }
-    return port_fail(err, PORT_E_NAME, "the torch provider has no function %s; it has sgemm, dgemm, sgemm_batch, dgemm_batch, strsm, "
+    return port_fail(err, PORT_E_NAME, "the torch provider has no function %s; it has sgemm, dgemm, sgemm_batch, dgemm_batch, strsm, sdot, ddot, "
+                     "s and d forms of gemv, getrf, getrs, potrf, geqrf, orgqr, syevd, gesdd; "
                      "set_num_threads_local and vms_exp, log, tanh, erf, sin, cos, sqrt, log2, log10, tan, atan, acos, asin", name);
 }

@@ -104,15 +104,8 @@ const op_row op_composed_rows[] = {
             "keepdim, dtype=dtype) -> y"),
 
     /* products */
-    FORMULA("mv", "T self, T vec", "v = unsqueeze(vec, 1); y = mm(self, v); y = squeeze.dim(y, 1) -> y"),
-    FORMULA("dot", "T self, T tensor",
-            "a = unsqueeze(self, 0); b = unsqueeze(tensor, 1); y = mm(a, b); y = squeeze(y) -> y"),
-    FORMULA("vdot", "T self, T other", "y = dot(self, other) -> y"),
-    FORMULA_("addmv", "T self, T mat, T vec" BETA_ALPHA, PLUS_SELF("p = mv(mat, vec); ")),
     FORMULA_("addr", "T self, T vec1, T vec2" BETA_ALPHA,
              PLUS_SELF("^a = unsqueeze(vec1, 1); p = mul.Tensor(a, vec2); ")),
-    FORMULA_("addbmm", "T self, T batch1, T batch2" BETA_ALPHA,
-             PLUS_SELF("p = bmm(batch1, batch2); p = sum.dim_IntList(p, [0], dtype=self.dtype); ")),
     FORMULA(
         "linalg_cross", "T self, T other, *, I dim=-1",
         "a = roll(self, [-1], [dim]); b = roll(other, [-2], [dim]); p = mul.Tensor(a, b); a = roll(self, [-2], [dim]); "

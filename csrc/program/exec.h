@@ -82,7 +82,7 @@ struct op_row {
 extern const op_row op_view_rows[], op_pointwise_rows[], op_create_rows[], op_move_rows[], op_reduce_rows[], op_matmul_rows[],
     op_index_rows[], op_norm_rows[], op_conv_rows[], op_scatter_rows[], op_sort_rows[], op_image_rows[], op_activation_rows[], op_data_rows[],
     op_special_rows[], op_composed_rows[], op_scan_rows[], op_unique_rows[],
-    op_sample_rows[], op_rnn_rows[], op_window_rows[], op_train_rows[], op_rearrange_rows[], op_complex_rows[], op_fused_rows[];
+    op_sample_rows[], op_rnn_rows[], op_window_rows[], op_train_rows[], op_rearrange_rows[], op_complex_rows[], op_fused_rows[], op_linalg_rows[];
 
 /* ---- registry.c */
 /* The row of "aten.<op>.<overload>", or NULL. *in_place: it is the in-place form. */
@@ -187,6 +187,14 @@ port_status run_activation(op_call *call);
 port_status tensor_as_rows(op_call *call, const port_tensor *x, int32_t d, port_tensor **rows);
 /* Emits rows (.., k) as a tensor of x's shape with size k at dimension d; row-major, or with x's strides. */
 port_status emit_rows(op_call *call, const port_tensor *rows, const port_tensor *x, int32_t d, bool like_x);
+
+/* ---- matmul_ops.c */
+/* The shape of a stack of matrices `of`, over the batch dimensions that both broadcast to; false if they do not fit. */
+bool stack_shape(const port_tensor *of, const port_tensor *other, int32_t *ndim, int64_t *shape, int64_t *count);
+/* A new stack of matrices of that shape with the tensor's content, column-major if `columns`, and the same as one dimension
+ * of `count` matrices. */
+port_status copy_stack(op_call *call, const port_tensor *t, bool columns, int32_t ndim, const int64_t *shape, int64_t count,
+                       port_tensor **whole, port_tensor **stack);
 
 /* ---- activation_ops.c */
 port_status run_complex_binary(op_call *call); /* add, sub, mul, div of C64 with C64, real tensors and numbers */

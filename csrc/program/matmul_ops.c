@@ -133,6 +133,42 @@ run_addmm(op_call *call)
     return emit_product(call, beta != 0.0 ? c : NULL, arg_tensor(call, 1), arg_tensor(call, 2), beta, alpha, stack ? 3 : 2);
 }
 
+/* addbmm(self, batch1, batch2, beta, alpha): one matrix after the other is added to the result. */
+static port_status
+run_addbmm(op_call *call)
+{
+    const port_tensor *c = arg_tensor(call, 0), *stacks[2] = {arg_tensor(call, 1), arg_tensor(call, 2)};
+    double beta = arg_scalar(call, 3).d, alpha = arg_scalar(call, 4).d;
+    if (stacks[0]->ndim != 3 || stacks[1]->ndim != 3 || stacks[0]->shape[0] != stacks[1]->shape[0]) {
+        return fail_op(call, PORT_E_SHAPE, "expected two stacks of as many matrices");
+    }
+    if (stacks[0]->shape[0] == 0) {
+        const port_named_arg extra[2] = {{"rows", {.kind = PORT_ARG_INT, .i = stacks[0]->shape[1]}}, {"cols", {.kind = PORT_ARG_INT, .i = stacks[1]->shape[2]}}};
+        return run_formula(call, beta == 0.0 ? "y = new_zeros(self, [rows, cols]) -> y"
+                                             : "y = expand(self, [rows, cols]); y = mul.Scalar(y, beta) -> y", extra, 2);
+    }
+    const port_tensor *sum = beta != 0.0 ? c : NULL;
+    port_tensor *items[2], *made = NULL;
+    for (int64_t i = 0; i < stacks[0]->shape[0]; i++) {
+        for (int32_t k = 0; k < 2; k++) {
+            port_status status = tensor_alias(call, stacks[k], &items[k]);
+            if (status != PORT_OK) {
+                return status;
+            }
+            items[k]->offset_bytes += tensor_elems(items[k]) > 0 ? i * stacks[k]->strides[0] * (int64_t)port_dtype_size(stacks[k]->dtype) : 0;
+            items[k]->ndim = 2;
+            memmove(items[k]->shape, &items[k]->shape[1], 2 * sizeof items[k]->shape[0]);
+            memmove(items[k]->strides, &items[k]->strides[1], 2 * sizeof items[k]->strides[0]);
+        }
+        port_status status = product(call, sum, items[0], items[1], i == 0 ? beta : 1.0, alpha, 2, &made);
+        if (status != PORT_OK) {
+            return status;
+        }
+        sum = made;
+    }
+    return emit(call, made);
+}
+
 static port_status
 as_matrix(op_call *call, const port_tensor *t, int32_t ndim, const int64_t *shape, port_tensor **out)
 {
@@ -225,8 +261,7 @@ run_flash(op_call *call)
     return status == PORT_OK ? emit(call, lse) : status;
 }
 
-/* The shape of a stack of matrices `of`, over the batch dimensions that both broadcast to; false if they do not fit. */
-static bool
+bool
 stack_shape(const port_tensor *of, const port_tensor *other, int32_t *ndim, int64_t *shape, int64_t *count)
 {
     *ndim = of->ndim > other->ndim ? of->ndim : other->ndim;
@@ -245,8 +280,7 @@ stack_shape(const port_tensor *of, const port_tensor *other, int32_t *ndim, int6
     return true;
 }
 
-/* A new stack of matrices with the tensor's content, and the same as one dimension of `count` matrices. */
-static port_status
+port_status
 copy_stack(op_call *call, const port_tensor *t, bool columns, int32_t ndim, const int64_t *shape, int64_t count, port_tensor **whole,
            port_tensor **stack)
 {
@@ -291,8 +325,10 @@ run_solve_triangular(op_call *call)
     int64_t stack[3] = {count, n, n};
     port_status status = as_it_is ? tensor_reshaped(call, a, 3, stack, &matrices)
                                   : copy_stack(call, a, columns, ndim, a_shape, count, &whole, &matrices);
-    if (status != PORT_OK || (status = copy_stack(call, b, true, ndim, b_shape, count, &out, &x)) != PORT_OK ||
-        (status = launch_tensors(call, "solve_triangular", a->dtype, (const port_tensor *const[]){matrices}, 1,
+    if (status != PORT_OK || (status = copy_stack(call, b, true, ndim, b_shape, count, &out, &x)) != PORT_OK || tensor_elems(out) == 0) {
+        return status == PORT_OK ? emit(call, out) : status;
+    }
+    if ((status = launch_tensors(call, "solve_triangular", a->dtype, (const port_tensor *const[]){matrices}, 1,
                                  (const port_tensor *const[]){x}, 1, &params)) != PORT_OK) {
         return status;
     }
@@ -356,6 +392,7 @@ const op_row op_matmul_rows[] = {
     {"bmm", "T self, T mat2", run_mm, "bmm", 0, 0},
     {"addmm", "T self, T mat1, T mat2, *, S beta=1, S alpha=1", run_addmm, "gemm", 0, OP_IN_PLACE},
     {"baddbmm", "T self, T batch1, T batch2, *, S beta=1, S alpha=1", run_addmm, "bmm", 0, OP_IN_PLACE},
+    {"addbmm", "T self, T batch1, T batch2, *, S beta=1, S alpha=1", run_addbmm, "gemm", 0, OP_IN_PLACE},
     {"linear", "T input, T weight, T? bias=None", run_linear, "gemm", 0, 0},
     {"linalg_solve_triangular", "T self, T B, *, B upper, B left=True, B unitriangular=False", run_solve_triangular, "solve_triangular", 0, 0},
     {"_scaled_dot_product_flash_attention_for_cpu",

@@ -27,8 +27,10 @@ _VECTOR_MATH = {
     "vms_tan": ("vmsTan", math.tan), "vms_atan": ("vmsAtan", math.atan), "vms_acos": ("vmsAcos", math.acos),
     "vms_asin": ("vmsAsin", math.asin),
 }
+_LAPACK = ("gemv", "getrf", "getrs", "potrf", "geqrf", "orgqr", "syevd", "gesdd")
 _SYMBOLS = {
     "sgemm": "sgemm_", "dgemm": "dgemm_", "sgemm_batch": "sgemm_batch_", "dgemm_batch": "dgemm_batch_", "strsm": "strsm_",
+    "sdot": "sdot_", "ddot": "ddot_", **{real + name: f"{real}{name}_" for name in _LAPACK for real in "sd"},
     "set_num_threads_local": "MKL_Set_Num_Threads_Local", **{name: symbol for name, (symbol, _) in _VECTOR_MATH.items()},
 }
 _loaded = None  # the TorchProvider of this process; its library must stay loaded, since C keeps the addresses
@@ -192,6 +194,8 @@ def _gives_known_answer(name, function):
     if name == "strsm":
         return _solution_is_right(function)
     real = ctypes.c_float if name.startswith("s") else ctypes.c_double
+    if name[1:] in _SYSTEMS:
+        return _SYSTEMS[name[1:]](function, real)
     return _batch_is_right(function, real) if name.endswith("_batch") else _product_is_right(function, real)
 
 
@@ -240,6 +244,81 @@ def _solution_is_right(function):
     two = ctypes.byref(ctypes.c_int(2))
     function(b"l", b"l", b"n", b"n", two, two, ctypes.byref(ctypes.c_float(2)), a, two, b, two)
     return list(b) == [1, 2.75, 3, 2.25, 99]
+
+
+def _by_address(function, *arguments):
+    """Calls a Fortran function: ints by address, text and arrays as they are."""
+    function.restype, function.argtypes = None, None
+    function(*(ctypes.byref(ctypes.c_int(a)) if isinstance(a, int) else a for a in arguments))
+
+
+def _near(array, expected):
+    return all(abs(got - want) <= 1e-5 for got, want in zip(array, expected, strict=True))
+
+
+def _dot_is_right(function, real):
+    function.restype, function.argtypes = real, None
+    two, one = ctypes.byref(ctypes.c_int(2)), ctypes.byref(ctypes.c_int(1))
+    return function(two, (real * 2)(3, 5), one, (real * 3)(7, 99, 11), two) == 76
+
+
+def _gemv_is_right(function, real):
+    y = (real * 3)(1, 2, 99)
+    _by_address(function, b"n", 2, 3, ctypes.byref(real(2)), (real * 6)(*_A), 2, (real * 3)(7, 9, 11), 1, ctypes.byref(real(3)), y, 1)
+    return list(y) == [119, 284, 99]
+
+
+def _lu_is_right(function, real):
+    """[[2, 1], [4, 4]]: the rows change places."""
+    a, pivots, info = (real * 5)(2, 4, 1, 4, 99), (ctypes.c_int * 3)(-1, -1, 99), ctypes.c_int(-1)
+    _by_address(function, 2, 2, a, 2, pivots, ctypes.byref(info))
+    return list(a) == [4, 0.5, 4, -1, 99] and list(pivots) == [2, 2, 99] and info.value == 0
+
+
+def _lu_solution_is_right(function, real):
+    x, info = (real * 3)(4, 12, 99), ctypes.c_int(-1)
+    _by_address(function, b"n", 2, 1, (real * 4)(4, 0.5, 4, -1), 2, (ctypes.c_int * 2)(2, 2), x, 2, ctypes.byref(info))
+    return list(x) == [1, 2, 99] and info.value == 0
+
+
+def _cholesky_is_right(function, real):
+    """[[4, .], [2, 5]], whose other triangle must not be touched."""
+    a, info = (real * 5)(4, 2, 77, 5, 99), ctypes.c_int(-1)
+    _by_address(function, b"l", 2, a, 2, ctypes.byref(info))
+    return list(a) == [2, 1, 77, 2, 99] and info.value == 0
+
+
+def _qr_is_right(function, real):
+    """One column, (3, 4)."""
+    a, tau, work, info = (real * 3)(3, 4, 99), (real * 1)(), (real * 64)(), ctypes.c_int(-1)
+    _by_address(function, 2, 1, a, 2, tau, work, 64, ctypes.byref(info))
+    return _near(a, [-5, 0.5, 99]) and _near(tau, [1.6]) and info.value == 0
+
+
+def _basis_is_right(function, real):
+    a, work, info = (real * 3)(-5, 0.5, 99), (real * 64)(), ctypes.c_int(-1)
+    _by_address(function, 2, 1, 1, a, 2, (real * 1)(1.6), work, 64, ctypes.byref(info))
+    return _near(a, [-0.6, -0.8, 99]) and info.value == 0
+
+
+def _eigenvalues_are_right(function, real):
+    """[[5, .], [2, 2]]: 1 and 6."""
+    a, w, work, ints, info = (real * 4)(5, 2, 77, 2), (real * 3)(0, 0, 99), (real * 256)(), (ctypes.c_int * 64)(), ctypes.c_int(-1)
+    _by_address(function, b"n", b"l", 2, a, 2, w, work, 256, ints, 64, ctypes.byref(info))
+    return _near(w, [1, 6, 99]) and info.value == 0
+
+
+def _singular_values_are_right(function, real):
+    """[[0, 2], [3, 0]]."""
+    s, work, ints, info = (real * 3)(0, 0, 99), (real * 512)(), (ctypes.c_int * 16)(), ctypes.c_int(-1)
+    _by_address(function, b"n", 2, 2, (real * 4)(0, 3, 2, 0), 2, s, None, 2, None, 2, work, 512, ints, ctypes.byref(info))
+    return _near(s, [3, 2, 99]) and info.value == 0
+
+
+_SYSTEMS = {
+    "dot": _dot_is_right, "gemv": _gemv_is_right, "getrf": _lu_is_right, "getrs": _lu_solution_is_right, "potrf": _cholesky_is_right,
+    "geqrf": _qr_is_right, "orgqr": _basis_is_right, "syevd": _eigenvalues_are_right, "gesdd": _singular_values_are_right,
+}  # fmt: skip
 
 
 def _vector_math_is_right(function, exact):
