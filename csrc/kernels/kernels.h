@@ -53,7 +53,7 @@ typedef struct port_arange_params {
 
 /* ---- reduce.c: in (x), out (y): y has x's ndim, size 1 at the reduced dimensions. BOOL and integers sum to I64.
  * sum mean prod amax amin any all (out BOOL); argmax argmin (out I64; one dimension or all: flat index);
- * var, std (correction); cumsum (one dimension, out has x's shape; I64 for BOOL and integers) */
+ * var, std (correction); welford_mean (the mean that var sums up with); cumsum (one dimension, out has x's shape; I64 for BOOL and integers) */
 typedef struct port_reduce_params {
     uint32_t dims;     /* bit d set: dimension d is reduced */
     double correction; /* var, std only */

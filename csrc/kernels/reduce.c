@@ -116,6 +116,16 @@ prod_f64(fold_state *state, int64_t n, const double *x)
     }
 }
 
+/* F32, rounded at each step: the reference's order but for dense rows of more than 16. */
+static void
+prod_f32(fold_state *state, int64_t n, const double *x)
+{
+    state->value = state->count == 0 ? 1.0 : state->value;
+    for (int64_t i = 0; i < n; i++) {
+        state->value = (double)(float)(state->value * x[i]);
+    }
+}
+
 static void
 prod_i64(fold_state *state, int64_t n, const int64_t *x)
 {
@@ -217,6 +227,13 @@ std_finish(const fold_state *state, const port_kernel_call *call, char *out)
     double divisor = (double)state->count - ((const port_reduce_params *)call->params)->correction;
     double value = sqrt(state->m2 / (divisor > 0.0 ? divisor : 0.0));
     port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
+}
+
+/* The mean that var_mean and std_mean give: Welford's. */
+static void
+welford_mean_finish(const fold_state *state, const port_kernel_call *call, char *out)
+{
+    port_store_f64(call->out[0]->dtype, &state->mean, 1, out, 0);
 }
 
 /* The variant "strict" of sum and mean: one element after another in row-major order, in double. However the tensor lies in memory
@@ -523,6 +540,7 @@ cumsum_check(const port_kernel_call *call, port_error *err)
         reduce_run(call, &op);                                                                                       \
     }
 RUN(prod, prod_f64, prod_i64, prod_finish)
+RUN(prod_narrow, prod_f32, prod_i64, prod_finish)
 #define RUN_BEST(name, f64, i64, finish, largest)                                                                    \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
@@ -537,6 +555,7 @@ RUN(any, any_f64, any_i64, any_finish)
 RUN(all, any_f64, any_i64, all_finish)
 RUN(var, var_f64, NULL, var_finish)
 RUN(std, var_f64, NULL, std_finish)
+RUN(welford_mean, var_f64, NULL, welford_mean_finish)
 RUN(sum_strict, sum_f64, NULL, store_value)
 RUN(mean_strict, sum_f64, NULL, mean_finish)
 
@@ -557,7 +576,12 @@ const port_kernel_row port_reduce_rows[] = {
     MEAN_ROW(PORT_F16),
     PORT_FLOAT_ROWS("sum", "strict", 0, sum_check, sum_strict_run),
     PORT_FLOAT_ROWS("mean", "strict", 0, sum_check, mean_strict_run),
-    EVERY_DTYPE(prod, reduce_check),
+    {"prod", PORT_F32, "ref", 0, reduce_check, NULL, prod_narrow_run},
+    {"prod", PORT_F64, "ref", 0, reduce_check, NULL, prod_run},
+    {"prod", PORT_BF16, "ref", 0, reduce_check, NULL, prod_run},
+    {"prod", PORT_F16, "ref", 0, reduce_check, NULL, prod_run},
+    PORT_INT_ROWS("prod", "ref", 0, reduce_check, prod_run),
+    PORT_BOOL_ROW("prod", "ref", 0, reduce_check, prod_run),
     EVERY_DTYPE(amax, best_check),
     EVERY_DTYPE(amin, best_check),
     PORT_FLOAT_ROWS("argmax", "ref", 0, index_check, argmax_run),
@@ -568,6 +592,7 @@ const port_kernel_row port_reduce_rows[] = {
     EVERY_DTYPE(all, reduce_check),
     PORT_FLOAT_ROWS("var", "ref", 0, reduce_check, var_run),
     PORT_FLOAT_ROWS("std", "ref", 0, reduce_check, std_run),
+    PORT_FLOAT_ROWS("welford_mean", "ref", 0, reduce_check, welford_mean_run),
     PORT_FLOAT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
     PORT_INT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
     PORT_BOOL_ROW("cumsum", "ref", 0, cumsum_check, cumsum_run_any),

@@ -139,13 +139,15 @@ run_lu_solve(op_call *call)
 static port_status
 run_solve(op_call *call)
 {
-    static const char *const formulas[2] = {
+    static const char *const formulas[3] = { /* matrices, a vector, vectors, which come out column-major */
         "lu, p, i = linalg_lu_factor_ex(A); x = linalg_lu_solve(lu, p, B, left=left) -> x, lu, p, i",
-        "lu, p, i = linalg_lu_factor_ex(A); b = unsqueeze(B, -1); x = linalg_lu_solve(lu, p, b, left=left); x = squeeze.dim(x, -1) -> x, lu, p, i"};
+        "lu, p, i = linalg_lu_factor_ex(A); b = unsqueeze(B, -1); x = linalg_lu_solve(lu, p, b, left=left); x = squeeze.dim(x, -1) -> x, lu, p, i",
+        "lu, p, i = linalg_lu_factor_ex(A); b = unsqueeze(B, -1); x = linalg_lu_solve(lu, p, b, left=left); x = squeeze.dim(x, -1); "
+        "x = transpose.int(x, -2, -1); x = contiguous(x); x = transpose.int(x, -2, -1) -> x, lu, p, i"};
     const port_tensor *a = arg_tensor(call, 0), *b = arg_tensor(call, 1);
     port_status status = need_matrices(call, a, true);
     bool vectors = b->ndim == 1 || (b->ndim == a->ndim - 1 && memcmp(a->shape, b->shape, (size_t)b->ndim * sizeof *b->shape) == 0);
-    return status == PORT_OK ? run_formula(call, formulas[vectors], NULL, 0) : status;
+    return status == PORT_OK ? run_formula(call, formulas[!vectors ? 0 : (b->ndim == 1 ? 1 : 2)], NULL, 0) : status;
 }
 
 /* Even or odd by the rows that changed places: 1 or -1. */

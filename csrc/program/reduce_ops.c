@@ -213,7 +213,7 @@ run_var(op_call *call)
         status = reduce(call, call->row->kernel, x, dims, keepdim, correction, x->dtype);
     }
     if (status == PORT_OK && strstr(call->row->name, "_mean") != NULL) {
-        status = reduce(call, "mean", x, dims, keepdim, 0.0, x->dtype);
+        status = reduce(call, "welford_mean", x, dims, keepdim, 0.0, x->dtype);
     }
     return status;
 }

@@ -1,7 +1,8 @@
 """What each kernel promises: one label per op and dtype, which tests/kernels demands of every row and `porting ops` prints.
 
 EXACT    all bits of torch's result, on the same machine under the recorded profile
-LIBRARY  EXACT with the torch provider, whose functions do it; without it within `ulp` (or, for products, within 16 u s)
+LIBRARY  EXACT with the torch provider, whose functions do it; without it within `ulp` (or, for products, within 16 u s; for systems of
+         equations within 64 times u times the condition of the matrix)
 BOUND    within `ulp` representable values of torch's result; differences of at most `atol` do not count
 
 Not here: where the exact recipes end (docs/NUMERICS.md).
@@ -86,6 +87,11 @@ for _name in ("log_sigmoid", "exp_minus_abs"):
     LABELS[_name] = {"F64": Label("BOUND", 64, 1e-14), "BF16": Label("BOUND", 2, 0.004), "F16": Label("BOUND", 16, 0.001)}
 LABELS["vector_norm"] = {"F64": Label("BOUND", 1024)}
 LABELS["solve_triangular"] = {"F32": PRODUCT, "F64": PRODUCT}
+LABELS["gemv"] = LABELS["dot"] = {"F32": PRODUCT, "F64": PRODUCT}
+# Without the library the distance grows with the matrix's condition; eigh and svd are refused then.
+SYSTEM = Label("LIBRARY", 64, unit="u cond")
+for _name in ("lu", "lu_solve", "cholesky", "qr", "qr_basis", "eigh", "svd"):
+    LABELS[_name] = {"F32": SYSTEM, "F64": SYSTEM}
 LABELS["std"] = {"F64": Label("BOUND", 64), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)}
 LABELS["floor_divide"] = {"BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)}
 LABELS["trunc_divide"] = {"BF16": Label("BOUND", 1, 1.0), "F16": Label("BOUND", 1, 1.0)}
@@ -109,11 +115,13 @@ HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf is
     _shape_as_tensor adaptive_max_pool2d adaptive_max_pool3d max_unpool2d max_unpool3d _pack_padded_sequence _upsample_nearest_exact1d
     _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm fmax fmin""".split()}
 HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu logit round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
-    binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp mv dot vdot addmv addr addbmm
+    binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp addr
     linalg_cross _cdist_forward _euclidean_dist conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce grid_sampler_3d _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa _native_batch_norm_legit _batch_norm_with_update mkldnn_rnn_layer _embedding_bag _embedding_bag_forward_only
     _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle _fft_r2c _fft_c2c
     _fft_c2r acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy""".split()}
+HANDLERS |= {"linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "_linalg_check_errors": EXACT}
+HANDLERS |= {name: Label("BOUND", 64, unit="u cond") for name in ("cholesky_solve", "cholesky_inverse")}
 
 # Variants that compute something else on purpose; they are never chosen by themselves. Distances over [1, 4) on AMD Zen 4 (bench/rsqrt.py); the
 # approximation of other makers' CPUs is up to 1.5 * 2^-12 = 6144 ulp off.
@@ -136,6 +144,20 @@ def label(op: str, dtype: str, variant: str | None = None) -> Label:
     if (op, variant) in NAMED:
         return NAMED[op, variant]
     return LABELS.get(op, {}).get(dtype, EXACT)
+
+
+# Halves for which an op's kernel has no row of its own are computed in F32 and rounded once; torch rounds some of them on the way.
+WIDENED = Label("BOUND", 2, 0.01)
+
+
+def promise(name: str, dtype: str) -> Label:
+    """What an op ("aten.topk.default") promises for results of a dtype, whether it has a kernel or not."""
+    op = name.split(".")[1].rstrip("_")
+    if op in HANDLERS:
+        return HANDLERS[op]
+    kernel = _core.op_signature(name)[1] or op
+    found = {row for row_op, row, _, _ in _core.kernel_rows() if row_op == kernel}
+    return WIDENED if dtype in ("BF16", "F16") and found and dtype not in found else label(kernel, dtype)
 
 
 def rows() -> list[Row]:

@@ -8,7 +8,8 @@ import torch
 from porting import _core, providers
 
 ALL = {"sgemm", "dgemm", "sgemm_batch", "dgemm_batch", "set_num_threads_local", "vms_exp", "vms_log", "vms_tanh", "vms_erf",
-       "vms_sin", "vms_cos", "vms_sqrt", "vms_log2", "vms_log10", "vms_tan", "vms_atan", "vms_acos", "vms_asin", "strsm"}
+       "vms_sin", "vms_cos", "vms_sqrt", "vms_log2", "vms_log10", "vms_tan", "vms_atan", "vms_acos", "vms_asin", "strsm", "sdot", "ddot"}
+ALL |= {real + name for real in "sd" for name in ("gemv", "getrf", "getrs", "potrf", "geqrf", "orgqr", "syevd", "gesdd")}
 
 
 def run(script):

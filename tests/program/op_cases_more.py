@@ -274,3 +274,32 @@ CASES["aten.index_select.default"] += [one(torch.tensor(2.5), 0, torch.tensor([0
 CASES["aten.index_reduce.default"] += [one(torch.tensor(2.5), 0, torch.tensor([0]), torch.tensor(1.5), r, include_self=i) for r in ("mean", "amax") for i in (True, False)]
 CASES["aten.unfold.default"] += [one(torch.tensor(2.5), 0, n, 1) for n in (0, 1)]
 CASES["aten.polar.default"] += [one(rand(3, 1, low=0.1), rand(4)), one(rand(5, low=0.1), rand())]
+
+# ---------------------------------------------------------------- linear algebra
+_square = [rand(4, 4) + 3 * torch.eye(4), (rand(5, 5, dtype=F64) + 3 * torch.eye(5)).t(), rand(2, 3, 4, 4) + 3 * torch.eye(4), torch.zeros(0, 0), rand(1, 1) + 2]
+_definite = [x @ x.mT + torch.eye(x.shape[-1], dtype=x.dtype) for x in _square]
+_oblong = [rand(5, 3), rand(3, 5, dtype=F64), rand(2, 4, 3), rand(6, 6).t(), rand(0, 3), rand(3, 0)]
+add("linalg_lu_factor_ex", [one(x) for x in _square + _oblong])
+add("_linalg_det", [one(x) for x in _square])
+add("_linalg_slogdet", [one(x) for x in _square])
+add("linalg_inv_ex", [one(x) for x in _square])
+add("_linalg_solve_ex", [one(x, rand(*x.shape[:-1], 2, dtype=x.dtype)) for x in _square] + [one(x, rand(*x.shape[:-1], dtype=x.dtype)) for x in _square[:3]]
+    + [one(x, rand(*x.shape[:-2], 2, x.shape[-1], dtype=x.dtype), left=False) for x in _square] + [one(_square[2], rand(4, 3))])  # fmt: skip
+_factored = [torch.linalg.lu_factor(x) for x in _square]
+add("linalg_lu_solve", [one(f, p, rand(*f.shape[:-1], 2, dtype=f.dtype), left=True, adjoint=a) for f, p in _factored for a in (True, False)]
+    + [one(f, p, rand(*f.shape[:-2], 2, f.shape[-1], dtype=f.dtype), left=False, adjoint=a) for f, p in _factored for a in (True, False)])  # fmt: skip
+add("linalg_cholesky_ex", [one(x, upper=u) for x in _definite for u in (True, False)])
+add("cholesky", [one(x, u) for x in _definite for u in (True, False)])
+add("cholesky_solve", [one(rand(*x.shape[:-1], 2, dtype=x.dtype), torch.linalg.cholesky(x, upper=u), u) for x in _definite for u in (True, False)])
+add("cholesky_inverse", [one(torch.linalg.cholesky(x, upper=u), u) for x in _definite for u in (True, False)])
+add("linalg_qr", [one(x, mode) for x in _oblong for mode in ("reduced", "complete", "r")])
+add("_linalg_eigh", [one(x, t, v) for x in _definite for t in ("L", "U") for v in (True, False)])
+add("_linalg_svd", [one(x, f, v) for x in _oblong for f in (True, False) for v in (True, False)])
+add("_linalg_check_errors", [one(torch.zeros(3, dtype=I32), "linalg.inv", is_matrix=False), one(torch.tensor(0, dtype=I32), "linalg.inv", is_matrix=True)])
+CASES["aten.addmv.default"] += [one(c, index(9, 3, 5), index(9, 5), beta=b, alpha=a) for c in (index(9, 3), index(9)) for b, a in ((0.2, 0.6), (2, 3.7), (0, 1))]
+CASES["aten.addbmm.default"] += [one(index(9, 3, 4), index(9, 2, 3, 5), index(9, 2, 5, 4), beta=b, alpha=a) for b, a in ((0.6, 0.2), (2, 3))]
+CASES["aten.addbmm.default"] += [one(rand(3, 4), rand(0, 3, 5), rand(0, 5, 4), beta=b) for b in (0, 2)] + [one(rand(1, dtype=d), rand(7, 5, 9, dtype=d), rand(7, 9, 6, dtype=d))
+                                                                                                     for d in (F64, BF16)]  # fmt: skip
+CASES["aten.mv.default"] += [one(rand(5, 3).t(), rand(5)), one(rand(4, 10)[:, ::2], rand(10)[::2]), one(rand(0, 3), rand(3)), one(rand(3, 0), rand(0))]
+for name in ("var_mean", "std_mean"):
+    CASES[f"aten.{name}.correction"] += [one(rand(5, 5, 5), [0, 2], correction=1), one(rand(7, 9, dtype=F64).t(), [0], correction=0)]
