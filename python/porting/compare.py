@@ -98,7 +98,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
         "chained": against the reference's outputs throughout, errors carried along included; a tensor whose inputs differ is judged as the
         result of all modules before it. What a model returns in the end, and nothing about whose error it is.
         "both": judged as "isolated", with the verdict of "chained" in a column of its own (`Row.chained`)
-    names : what the reference calls the port's tensors, where that is not the same: a TOML file, a convention ("llama.cpp", "flax", "zml"), a mapping of regular
+    names : what the reference calls the port's tensors, where that is not the same: a TOML file, a convention ("llama.cpp", "flax", "zml", "onnx", "nnef"), a mapping of regular
         expressions to names, or a list of these (docs/NAMES.md). With it parameters that the port holds are compared, too
     layout : how the port's axes become the reference's: "NHWC -> NCHW" for every tensor with that many axes, or a mapping of shell patterns of
         the reference's names to such texts. Callables get their inputs in the port's layout

@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--porting-ref", metavar="CAPTURE", help="the reference: a directory that `porting capture` wrote")
     group.addoption("--porting-port", metavar="MODULE:FACTORY",
                     help="what FACTORY() returns is tested, one test per captured module call; also FILE.py:FACTORY, or the path of a capture or of files")
-    group.addoption("--porting-names", metavar="MAP", action="append", help="what the reference calls the port's tensors: a TOML file, llama.cpp, flax or zml")
+    group.addoption("--porting-names", metavar="MAP", action="append", help="what the reference calls the port's tensors: a TOML file, llama.cpp, flax, zml, onnx or nnef")
     group.addoption("--porting-layout", metavar="[PATTERN=]LAYOUT", action="append",
                     help='how the port\'s axes become the reference\'s, such as "NHWC -> NCHW" (docs/NAMES.md)')
     group.addoption("--porting-tol", metavar="T", default="auto", help="auto, strict, exact, close, approximate, ulp(N), pcc(X), allclose(RTOL, ATOL), or a TOML file")

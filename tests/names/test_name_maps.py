@@ -221,7 +221,7 @@ def test_a_row_to_nowhere_is_a_row_of_the_report(encoder):
 
 
 def test_unknown_conventions_say_which_there_are(encoder):
-    with pytest.raises(FileNotFoundError, match=r"flax, llama\.cpp, zml; did you mean llama\.cpp"):
+    with pytest.raises(FileNotFoundError, match=r"flax, llama\.cpp, nnef, onnx, zml; did you mean llama\.cpp"):
         porting.compare(encoder, {"x": 1}, names="lama.cpp")
     with pytest.raises(NamesError, match="names takes"):
         porting.compare(encoder, {"x": 1}, names=3)

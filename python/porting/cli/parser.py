@@ -147,7 +147,7 @@ def _add_judging(commands):
                          help="fail if the port lacks any tensor of the capture"
                               " (default: judge what it holds; porting.compare in Python requires it)")
     command.add_argument("--names", action="append", metavar="MAP",
-                         help="what the reference calls the port's tensors: a TOML file (docs/NAMES.md), llama.cpp, flax or zml (may be repeated)")
+                         help="what the reference calls the port's tensors: a TOML file (docs/NAMES.md), llama.cpp, flax, zml, onnx or nnef (may be repeated)")
     command.add_argument("--layout", action="append", metavar="[PATTERN=]LAYOUT",
                          help='how the port\'s axes become the reference\'s, such as "NHWC -> NCHW" or "*.q_proj.out.0=b h s d -> b s (h d)" (may be repeated)')
     command.add_argument("--propose", metavar="FILE", help="write the names and layouts that the values suggest as a name map, to be looked through")

@@ -1,6 +1,6 @@
 """Name maps: how the tensors of a port are called, and what the reference calls them.
 
-A map is a TOML file, the name of a convention (`zml`, `llama.cpp`, `flax`: TOML files beside this one), a mapping of patterns to names,
+A map is a TOML file, the name of a convention (`zml`, `llama.cpp`, `flax`, `onnx`, `nnef`: TOML files beside this one), a mapping of patterns to names,
 or a list of these. docs/NAMES.md is for who writes one:
 
     base = "llama.cpp"                            # what no row below takes
@@ -33,11 +33,11 @@ from typing import Any
 import numpy as np
 
 from .._core import PortingError
-from ..naming import suggest
+from ..naming import full_name, split_name, splits, suggest
 from .layout import Layout, LayoutError, parse
 
-CONVENTIONS = ("flax", "llama.cpp", "zml")
-_KEYS = {"port", "module", "ref", "layout", "optional", "model_types"}
+CONVENTIONS = ("flax", "llama.cpp", "nnef", "onnx", "zml")
+_KEYS = {"port", "module", "ref", "layout", "optional", "innermost", "model_types"}
 #: What may follow a module's path in a full name: a phase and a leaf, a parameter of the module, or nothing.
 _REST = re.compile(r"(?:@\d+)?(?:\.(?:in|out)(?:\..*)?)?$|\.(?:weight|bias)$", re.DOTALL)
 
@@ -51,7 +51,8 @@ class Rule:
     """One row: patterns of the port's names (or of a module's path in them) and the reference's names.
 
     layouts : texts, of which the first counts that fits the shapes. where : the file and the number of the row, for messages.
-    optional : it may match nothing, and applies only where the reference has such names and a layout fits. model_types : only for these (the
+    optional : it may match nothing, and applies only where the reference has such names, no row before it has found them, and a layout fits.
+    innermost : it applies only to modules that contain no others. model_types : only for these (the
     `model_type` of the reference's configuration); () for all.
     """
 
@@ -62,6 +63,7 @@ class Rule:
     optional: bool
     where: str
     model_types: tuple[str, ...] = ()
+    innermost: bool = False
 
     def match(self, name: str, which: int = 0) -> tuple[re.Match[str], str] | None:
         """(the match, what follows it) if the row is about this name."""
@@ -204,7 +206,7 @@ def _rules(rows: list[dict[str, Any]], path: str, layouts: tuple[str, ...]) -> l
 def _rule(row: dict[str, Any], where: str, default: tuple[str, ...]) -> Rule:
     unknown = set(row) - _KEYS
     if unknown:
-        raise NamesError(f"{where}: unknown key {', '.join(sorted(unknown))}; a row has port or module, ref, layout, optional, model_types")
+        raise NamesError(f"{where}: unknown key {', '.join(sorted(unknown))}; a row has port or module, ref, layout, optional, innermost, model_types")
     if ("port" in row) == ("module" in row) or "ref" not in row:
         raise NamesError(f"{where}: expected ref, and one of port (a whole name) and module (a module's path)")
     is_module, optional = "module" in row, row.get("optional", False)
@@ -222,7 +224,10 @@ def _rule(row: dict[str, Any], where: str, default: tuple[str, ...]) -> Rule:
         _check_layout(text, len(given), len(refs), where)
     if not isinstance(optional, bool):
         raise NamesError(f"{where}: optional is true or false, got {optional!r}")
-    return Rule(patterns, refs, is_module, layouts, optional, where, _texts(row["model_types"], where) if "model_types" in row else ())
+    if not isinstance(row.get("innermost", False), bool):
+        raise NamesError(f"{where}: innermost is true or false, got {row['innermost']!r}")
+    model_types = _texts(row["model_types"], where) if "model_types" in row else ()
+    return Rule(patterns, refs, is_module, layouts, optional, where, model_types, row.get("innermost", False))
 
 
 _FACT = re.compile(r"=\s*([A-Za-z_]\w*)")
@@ -318,7 +323,7 @@ class MappedPort(Mapping[str, np.ndarray]):
             self.path = port.path
         used: set[str] = set()
         shadowed: dict[str, str] = {}
-        for name in port:
+        for name in sorted(port, key=self._first_row):  # of two names for one tensor that rows may send there, the earlier row's
             self._place(name, used, shadowed)
         self._finish_groups()
         self._check_used(used, shadowed)
@@ -326,6 +331,12 @@ class MappedPort(Mapping[str, np.ndarray]):
             self._lay_out(layout)
 
     # ------------------------------------------------------------ finding the names
+
+    def _first_row(self, name: str) -> int:
+        """The number of the first row whose pattern a name fits, whatever the reference has."""
+        text = self.names.rewritten(name)
+        rules = self.names.rules
+        return next((i for i, rule in enumerate(rules) if any(rule.match(text, which) for which in range(len(rule.patterns)))), len(rules))
 
     def _place(self, name: str, used: set[str], shadowed: dict[str, str]) -> None:
         """Finds what the map makes of one of the port's names."""
@@ -340,6 +351,8 @@ class MappedPort(Mapping[str, np.ndarray]):
                 refs = tuple(found[0].expand(ref) + found[1] for ref in rule.refs)
                 full = [self.find(ref) for ref in refs]
                 if rule.optional and (any(ref is None or ref in self._takers for ref in full) or not self._fits(rule, name, full)):
+                    continue
+                if rule.innermost and any(ref is not None and self._contains_modules(ref) for ref in full):
                     continue
                 used.add(rule.where)
                 for later in self.names.rules[place + 1:]:
@@ -368,7 +381,10 @@ class MappedPort(Mapping[str, np.ndarray]):
         return None
 
     def find(self, ref: str) -> str | None:
-        """The reference's full name that a row means: with "*." for whatever stands before; "param:..." for a parameter; None if there is none."""
+        """The reference's full name that a row means: with "*." for whatever stands before, "~." with lists of modules
+        left out and letters of any case; "param:..." for a parameter; None if there is none, with "~." also if there are two."""
+        if ref.startswith("~."):
+            return self._find_called(ref[2:])
         heads = self._heads if ref.startswith("*.") else ("",)
         ref = ref.removeprefix("*.")
         is_parameter = ref.startswith("param:")
@@ -380,6 +396,38 @@ class MappedPort(Mapping[str, np.ndarray]):
             if found is not None:
                 return found
         return None
+
+    def _find_called(self, text: str) -> str | None:
+        """The full name that is meant if a module is called as `_called` has it."""
+        for module, call, phase, leaf in splits(text):
+            path = self._called.get(module.lower())
+            found = self.capture.find(full_name(path, call, phase, leaf)) if path is not None else None
+            if found is not None:
+                return found
+        return None
+
+    @cached_property
+    def _called(self) -> dict[str, str | None]:
+        """Path of a module in small letters, without the root's name and without the lists on the way, to its path; None where it is that of two."""
+        lists = {path for path, info in self.capture.modules.items() if info.class_name in ("ModuleList", "ModuleDict")}
+        found: dict[str, str | None] = {}
+        for path in self.capture.modules:
+            parts = path.split(".")
+            kept = [part for k, part in enumerate(parts) if ".".join(parts[:k + 1]) not in lists]
+            root = next((r for r in self.capture.roots if r and (path == r or path.startswith(f"{r}."))), "")
+            for key in {".".join(kept).lower(), ".".join(kept[root.count(".") + 1 if root else 0:]).lower()}:
+                found[key] = path if found.get(key, path) == path else None
+        return found
+
+    def _contains_modules(self, ref: str) -> bool:
+        """Whether the module of a full name has modules inside."""
+        inside = split_name(ref, self.capture.modules)[0]
+        return inside in self._outer
+
+    @cached_property
+    def _outer(self) -> frozenset[str]:
+        """The paths of all modules that contain others."""
+        return frozenset(".".join(path.split(".")[:k]) for path in self.capture.modules if path for k in range(path.count(".") + 1))
 
     @cached_property
     def _heads(self) -> tuple[str, ...]:
