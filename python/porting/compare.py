@@ -151,7 +151,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
             rows = list(named.rows(progress))
             named.propose(rows, search)
         report = Report(rows, len(calls), what="compare", missing_fails=require_coverage, tolerance=tol.name, proposals=search.found,
-                        environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[warning] if warning else [])
+                        environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[*([warning] if warning else []), *search.ended])
         if explain and _is_callables(port):
             report.cause = cause_of_callable(capture, report, lambda module: next(port[p] for p in port if module_matches(module, p, capture)))
         elif explain:
@@ -405,15 +405,15 @@ class _NamedPort:
         missing = {row.name: row for row in rows if row.status == "missing"}
         if not unused or not (missing or self.inputs):
             return
-        pairs = propose_pairs(self.port, unused, self.capture, missing)
+        pairs = propose_pairs(self.port, unused, self.capture, missing, search.ended)
         rest = [name for name in unused if name not in {pair.port for pair in pairs}]
-        pairs += propose_pairs(self.port, rest, self.capture, sorted(name for name in self.inputs if self.translate(name) not in self.known))
+        pairs += propose_pairs(self.port, rest, self.capture, sorted(name for name in self.inputs if self.translate(name) not in self.known), search.ended)
         search.found += pairs
-        by_value = {**{pair.port: pair.ref for pair in pairs}, **{pair.ref: pair.port for pair in pairs}}
+        by_value = {**{pair.port: " and ".join(pair.refs or (pair.ref,)) for pair in pairs}, **{ref: pair.port for pair in pairs for ref in pair.refs or (pair.ref,)}}
         hints = 0
         for row in rows:
             if row.status in ("missing", "extra") and row.name in by_value:
-                row.reason += f"; {by_value[row.name]} has its values"
+                row.reason += f"; {by_value[row.name]} {'have' if ' and ' in by_value[row.name] else 'has'} its values"
             elif (row.name in missing or row.status == "extra") and hints < MOST_HINTS:
                 hints += 1
                 near = suggest(row.name, unused if row.status == "missing" else missing, 1)

@@ -80,3 +80,55 @@ def test_a_report_proposes_and_does_not_pass(tmp_path):
             porting.test_layer(lambda x: np.tanh(x).T, capture, "1", layout="a b -> b a")
         with pytest.raises(porting.PortingError, match="has 3 axes"):
             porting.test_layer(lambda x: np.tanh(x), capture, "1", layout="a b c -> b a c")
+
+
+FUSED = [
+    ("end to end", lambda q, k, v: np.concatenate([q, k, v], -1), "a b x+y+z -> a b x, a b y, a b z"),
+    ("in another order, without the batch", lambda q, k, v: np.concatenate([v, k, q], -1)[0], "a x+y+z -> 1 a x, 1 a y, 1 a z"),
+    ("head by head", lambda q, k, v: np.concatenate([x.reshape(1, 6, 4, 3, 8)[:, :, :, i] for x in (np.stack([q.reshape(1, 6, 4, 8), k.reshape(1, 6, 4, 8), v.reshape(1, 6, 4, 8)], 3),)
+                                                     for i in range(3)], -1).reshape(1, 6, 96), "a b (h=4 z d) -> 1 b (h d)"),
+]
+
+
+@pytest.mark.parametrize("how, fuse, layout", FUSED, ids=[row[0] for row in FUSED])
+def test_a_fused_tensor_is_taken_apart(tmp_path, how, fuse, layout):
+    """The row that is proposed, used as it is, makes all three bit-equal; a tensor that is none of them is not drawn in."""
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.o = (torch.nn.Linear(32, 32) for _ in range(4))
+
+        def forward(self, x):
+            return self.o(torch.softmax(self.q(x) @ self.k(x).mT, -1) @ self.v(x))
+
+    torch.manual_seed(1)
+    with torch.no_grad():
+        _, capture = porting.ActivationCollector(torch.nn.ModuleList([Attention()])[0], tmp_path / "c")(torch.randn(1, 6, 32))
+    q, k, v = (np.array(capture[f"{name}.out.0"]) for name in "qkv")
+    port = {"fused": fuse(q, k, v), "o.out.0": np.array(capture["o.out.0"]), "out.0": np.array(capture["out.0"])}
+    report = porting.compare(capture, port)
+    found = next(p for p in report.proposals if p.port == "fused")
+    assert sorted(found.refs) == ["k.out.0", "q.out.0", "v.out.0"] and found.equal == 1.0 and not report.passed
+    assert len(found.layout.split(",")) == (1 if how == "head by head" else 3)
+    assert "fused has its values" in next(row.reason for row in report.rows if row.name == "k.out.0")
+    (tmp_path / "names.toml").write_text(found.to_toml())
+    assert porting.compare(capture, port, names=str(tmp_path / "names.toml")).passed
+    port["fused"] = port["fused"] + np.float32(3)
+    assert not [p for p in porting.compare(capture, port).proposals if p.port == "fused"]
+    capture.close()
+
+
+def test_a_search_that_was_ended_is_a_warning(tmp_path, monkeypatch):
+    from porting.interop import propose
+
+    with torch.no_grad():
+        _, capture = porting.ActivationCollector(torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(4))), tmp_path / "c")(torch.randn(8, 8))
+    port = {name: np.array(array.T) for name, array in capture.items() if ".out." in name}
+    assert not porting.compare(capture, port, require_coverage=False).warnings
+    monkeypatch.setattr(propose, "MAX_LAYOUTS", 2)
+    monkeypatch.setattr(propose.Search.__init__, "__defaults__", (2,))
+    assert porting.compare(capture, port, require_coverage=False).warnings == ["layouts were looked for in the first 2 refused tensors only: more may fit"]
+    monkeypatch.setattr(propose, "MAX_PAIRS", 1)
+    renamed = {f"t{i}": np.array(capture[name]) for i, name in enumerate(port)}
+    assert "more may fit" in porting.compare(capture, renamed, require_coverage=False).warnings[0]
+    capture.close()

@@ -1,7 +1,7 @@
 """Proposals: which tensor of a port is probably which of the reference's, and in which layout, told by the values.
 
-A proposal changes no verdict. It is a sentence and a row for a name map, for a person to accept. What it does not do: find several tensors in
-one (a fused QKV), or layouts that reorder more than the factors of one axis.
+A proposal changes no verdict. It is a sentence and a row for a name map, for a person to accept. Tensors of the reference that lie in one of the
+port's (a fused QKV, gate and up) are found end to end, or head by head (`fused.py`). What it does not do: find layouts that reorder more than the factors of one axis.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Proposal:
     """A pair that fits. port, ref : names. layout : the text that makes the port's tensor the reference's, None if it is that already.
 
     equal, close : shares of the elements that are bit-equal, and within 1e-4 of their size and their row's. error : relative rms error. also :
-    other layouts, or other tensors of the reference, that fit as well: then values do not decide.
+    other layouts, or other tensors of the reference, that fit as well: then values do not decide. refs : all names, if the port's tensor is several of the reference's.
     """
 
     port: str
@@ -46,9 +46,11 @@ class Proposal:
     close: float
     error: float
     also: tuple[str, ...] = ()
+    refs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        what = f"layout {self.layout!r} makes the port's {self.port} {self.ref}" if self.layout else f"the port's {self.port} has the values of {self.ref}"
+        theirs = f"{', '.join(self.refs[:-1])} and {self.refs[-1]}" if self.refs else self.ref
+        what = f"layout {self.layout!r} makes the port's {self.port} {theirs}" if self.layout else f"the port's {self.port} has the values of {self.ref}"
         if self.layout and self.port == self.ref:
             what = f"layout {self.layout!r} makes the port's tensor {self.ref}"
         fit = f"{_share(self.equal)} of the elements bit-equal, {_share(self.close)} within {CLOSE:g}, relative error {self.error:.2g}"
@@ -59,12 +61,12 @@ class Proposal:
         """The row of a name map that accepts it."""
         import re
 
-        lines = ["[[name]]", f"port = '{re.escape(self.port)}'", f"ref = '{self.ref}'"]
+        lines = ["[[name]]", f"port = '{re.escape(self.port)}'", f"ref = {list(self.refs)}" if self.refs else f"ref = '{self.ref}'"]
         return "\n".join(lines + ([f'layout = "{self.layout}"'] if self.layout else []))
 
     def to_dict(self) -> dict[str, Any]:
         return {"port": self.port, "ref": self.ref, "layout": self.layout, "equal": self.equal, "close": self.close, "error": self.error,
-                "also": list(self.also), "toml": self.to_toml()}
+                "also": list(self.also), "refs": list(self.refs), "toml": self.to_toml()}
 
 
 def _share(share: float) -> str:
@@ -219,14 +221,18 @@ def _shares(ref: np.ndarray, view: np.ndarray) -> tuple[float, float]:
 # ---------------------------------------------------------------- pairs of tensors
 
 
-def propose_pairs(port: Mapping[str, Any], unmatched: Iterable[str], reference: Mapping[str, Any], missing: Iterable[str]) -> list[Proposal]:
+def propose_pairs(port: Mapping[str, Any], unmatched: Iterable[str], reference: Mapping[str, Any], missing: Iterable[str],
+                  ended: list[str] | None = None) -> list[Proposal]:
     """For each of the port's tensors that has no counterpart the one of the reference's whose values it has, if there is one.
 
     unmatched : names of the port that no name of the reference is for. missing : names of the reference that the port lacks.
     Only tensors of varied floats are looked at; among equal ones the most similar name is proposed, with the others in `also`.
+    ended : gets a sentence if not everything could be looked at.
     """
+    from .fused import fused
+
     theirs, read = _prints(port, unmatched, 0)
-    ours, _ = _prints(reference, missing, read)
+    ours, read = _prints(reference, missing, read)
     by_size: dict[int, list[tuple[str, tuple[float, ...]]]] = {}
     for name, (size, moments) in ours.items():
         by_size.setdefault(size, []).append((name, moments))
@@ -247,6 +253,10 @@ def propose_pairs(port: Mapping[str, Any], unmatched: Iterable[str], reference: 
                     fitting.append(one)
         if fitting:
             found.append(_best(fitting))
+    done = {name for one in found for name in (one.port, one.ref)}
+    found += fused({name: as_array(port[name]) for name in theirs if name not in done}, {name: as_array(reference[name]) for name in ours if name not in done})
+    if ended is not None and (read > MAX_ELEMS or pairs >= MAX_PAIRS or searches >= MAX_SEARCHES):
+        ended.append(f"the search for names by values was ended early ({min(read, MAX_ELEMS):,} elements read, {pairs:,} pairs and {searches} layouts looked at): more may fit")
     return found
 
 
@@ -299,12 +309,18 @@ class Search:
     def __init__(self, budget: int = MAX_LAYOUTS) -> None:
         self.found: list[Proposal] = []
         self._budget = budget
+        self.looked: list[str] = []
+        self.ended: list[str] = []  # sentences about what was not looked at
 
     def look(self, row: Any, expected: np.ndarray, actual: np.ndarray, name: str = "") -> None:
         """For a row that was refused: is it only the layout? name : the port's, where it is another one."""
         refused = row.status == "shape" or (row.status == "compared" and not row.passed)
-        if not refused or self._budget <= 0 or expected.size != actual.size:
+        if not refused or expected.size != actual.size:
             return
+        if self._budget <= 0:
+            self.ended = self.ended or [f"layouts were looked for in the first {len(self.looked)} refused tensors only: more may fit"]
+            return
+        self.looked.append(row.name)
         self._budget -= 1
         proposal = propose_layout(actual, expected, (name or row.name, row.name))
         if proposal is not None:
