@@ -411,26 +411,44 @@ find_last_uses(run_state *run)
     }
 }
 
-/* Chooses the groups that lie in the interval, and of whose inner values none is asked for or fed. */
+/* Marks the ops of the interval right after which another value than their own result is asked for: it may be an operand of theirs. */
+static void
+note_early_fetches(const run_state *run, const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches, bool *asked_after)
+{
+    for (size_t k = 0; fetch_at != NULL && k < num_fetches; k++) {
+        if (fetch_at[k] >= 0) {
+            const op_info *op = &run->program->ops[fetch_at[k]];
+            bool own = op->num_outputs > 0 && op->outputs[0] == fetches[k];
+            asked_after[fetch_at[k] - run->begin] = asked_after[fetch_at[k] - run->begin] || !own;
+        }
+    }
+}
+
+/* Chooses the groups that lie in the interval, of whose inner values none is asked for or fed, and which may work in the memory of an
+ * operand that dies there: none that is asked for right after the group. */
 static port_status
-choose_groups(run_state *run, const int64_t *fetches, size_t num_fetches)
+choose_groups(run_state *run, const int64_t *fetches, const int64_t *fetch_at, size_t num_fetches)
 {
     const port_program *program = run->program;
     if (run->options->only != NULL || run->options->num_expects > 0 || program->num_groups == 0 || run->end == run->begin) {
         return PORT_OK;
     }
     bool *wanted = port_calloc((size_t)program->num_values, sizeof *wanted);
+    bool *asked_after = port_calloc((size_t)(run->end - run->begin), sizeof *asked_after);
     run->fused = port_calloc((size_t)(run->end - run->begin), sizeof *run->fused);
-    if (wanted == NULL || run->fused == NULL) {
+    if (wanted == NULL || asked_after == NULL || run->fused == NULL) {
         port_free(wanted);
+        port_free(asked_after);
         return port_fail(run->err, PORT_E_NOMEM, "no memory for %lld values", (long long)program->num_values);
     }
     for (size_t k = 0; k < num_fetches; k++) {
         wanted[fetches[k]] = true;
     }
+    note_early_fetches(run, fetches, fetch_at, num_fetches, asked_after);
     for (int64_t g = 0; g < program->num_groups; g++) {
         const fuse_group *group = &program->groups[g];
-        bool whole = group->ops[0] >= run->begin && group->ops[group->num_ops - 1] < run->end;
+        int64_t last = group->ops[group->num_ops - 1];
+        bool whole = group->ops[0] >= run->begin && last < run->end && !asked_after[last - run->begin];
         for (int32_t k = 0; whole && k + 1 < group->num_ops; k++) {
             int64_t v = program->ops[group->ops[k]].outputs[0];
             whole = !wanted[v] && run->values[v] == NULL;
@@ -440,6 +458,7 @@ choose_groups(run_state *run, const int64_t *fetches, size_t num_fetches)
         }
     }
     port_free(wanted);
+    port_free(asked_after);
     return PORT_OK;
 }
 
@@ -633,7 +652,7 @@ run_interval(run_state *run, const port_feed *feeds, size_t num_feeds, const int
         status = take_feed(run, &feeds[k]);
     }
     if (status == PORT_OK) {
-        status = choose_groups(run, fetches, num_fetches);
+        status = choose_groups(run, fetches, fetch_at, num_fetches);
     }
     find_last_uses(run);
     for (size_t k = 0; k < num_fetches; k++) {

@@ -113,6 +113,18 @@ def test_a_value_used_twice_is_kept():
     assert tape.program().fusions == []
 
 
+@pytest.mark.parametrize("after", [0, 1, 2, -1])
+def test_an_operand_asked_for_where_it_dies(after):
+    """The group may not work in the memory of an operand that is asked for right after it."""
+    tape, feeds, expected = record(lambda x: functional.silu(x.clone()).neg(), normal(40000))
+    program = tape.program()
+    assert program.fusions == [(1, 2)]
+    asked = [tape.ops[0][3][0], tape.ops[-1][3][0]]
+    copy, made = program.run(0, 3, feeds, asked, fetch_at=[after, -1], capability=CAPABILITY, num_threads=torch.get_num_threads())
+    assert copy.tobytes() == feeds[0].tobytes()
+    assert made.tobytes() == expected.numpy().tobytes()
+
+
 def test_broadcasts_run_op_by_op():
     tape, feeds, expected = record(lambda x, w: functional.silu(x) * w, normal(400, 100), normal(100))
     program = tape.program()
