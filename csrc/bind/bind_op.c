@@ -180,25 +180,28 @@ read_tagged(op_reader *reader, PyObject *dict, port_arg *arg)
 
 static int read_arg(op_reader *reader, PyObject *obj, port_arg *arg);
 
-/* A list argument, or (outermost) all positional arguments, which may be lists themselves. */
+/* A list or tuple argument, or (outermost) the tuple of all positional arguments, which may be lists themselves. */
 static int
 read_list(op_reader *reader, PyObject *obj, bool outermost, port_arg *arg)
 {
-    Py_ssize_t count = PySequence_Size(obj);
+    PyObject *tuple = PyList_Check(obj) ? PyList_AsTuple(obj) : Py_NewRef(obj); /* not by len(), which may say anything */
+    int kept = tuple != NULL ? PyList_Append(reader->keep, tuple) : -1;
+    Py_XDECREF(tuple);
+    if (kept < 0) {
+        return -1;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(tuple);
     port_arg *items = new_items(reader, count);
     if (items == NULL) {
         return -1;
     }
     for (Py_ssize_t k = 0; k < count; k++) {
-        PyObject *item = PySequence_GetItem(obj, k); /* owned; `keep` holds it on */
-        int result = item != NULL ? PyList_Append(reader->keep, item) : -1;
-        if (result == 0 && !outermost && (PyList_Check(item) || PyTuple_Check(item))) {
+        PyObject *item = PyTuple_GET_ITEM(tuple, k); /* borrowed */
+        if (!outermost && (PyList_Check(item) || PyTuple_Check(item))) {
             PyErr_SetString(PyExc_TypeError, "a list inside a list is no argument of an op");
-            result = -1;
+            return -1;
         }
-        result = result == 0 ? read_arg(reader, item, &items[k]) : result;
-        Py_XDECREF(item);
-        if (result < 0) {
+        if (read_arg(reader, item, &items[k]) < 0) {
             return -1;
         }
     }

@@ -55,6 +55,13 @@ port_add_u64(uint64_t a, uint64_t b, uint64_t *out)
     return true;
 }
 
+/* The number without what stands after the point; what does not fit gives INT64_MIN, as x86 converts it. */
+static inline int64_t
+port_int_of_double(double value)
+{
+    return value >= -9223372036854775808.0 && value < 9223372036854775808.0 ? (int64_t)value : INT64_MIN;
+}
+
 /* Elements and bytes of a shape; false if negative or if it does not fit in int64. */
 bool port_shape_bytes(port_dtype dtype, int32_t ndim, const int64_t *shape, int64_t *elems, uint64_t *bytes);
 bool port_view_is_contiguous(const port_view *view);

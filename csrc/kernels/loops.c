@@ -355,7 +355,7 @@ DENSE(dense_bool_of_f32, float, uint8_t, v != 0.0f)
 #define AS_DOUBLE(value) (double)(value)
 #define AS_IT_IS(value) (value)
 #define AS_TRUTH(value) ((value) != 0)
-#define TRUNCATED(value) int_of_double((double)(value))
+#define TRUNCATED(value) port_int_of_double((double)(value))
 
 void
 port_load_f32(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t n, float *to)
@@ -384,13 +384,6 @@ port_load_f64(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t 
     switch (dtype) {
         LOAD_CASES(AS_DOUBLE, AS_DOUBLE, AS_DOUBLE);
     }
-}
-
-/* The 64-bit integer of a float as x86 converts it: what does not fit gives INT64_MIN. */
-static int64_t
-int_of_double(double value)
-{
-    return value >= -9223372036854775808.0 && value < 9223372036854775808.0 ? (int64_t)value : INT64_MIN;
 }
 
 void

@@ -45,15 +45,21 @@ static port_status
 out_shape(op_call *call, const port_tensor *x, const port_tensor *w, const port_conv_params *p, int64_t *shape)
 {
     char a[200], b[200];
-    bool fits = p->groups >= 1 && x->shape[1] == (p->transposed ? w->shape[0] : w->shape[1] * p->groups);
+    int64_t least = w->shape[0] > 1 ? w->shape[0] : 1;
+    bool fits = p->groups >= 1 && p->groups <= least && w->shape[0] % p->groups == 0 &&
+                x->shape[1] == (p->transposed ? w->shape[0] : w->shape[1] * p->groups);
     shape[0] = x->shape[0];
-    shape[1] = p->transposed ? w->shape[1] * p->groups : w->shape[0];
-    fits = fits && w->shape[0] % p->groups == 0;
+    shape[1] = p->transposed && fits ? w->shape[1] * p->groups : w->shape[0];
     for (int32_t d = 0; fits && d < x->ndim - 2; d++) {
-        int64_t reach = p->dilation[d] * (w->shape[2 + d] - 1) + 1, size = x->shape[2 + d];
-        shape[2 + d] = p->transposed ? (size - 1) * p->stride[d] - 2 * p->padding[d] + reach + p->output_padding[d]
-                                     : (size + 2 * p->padding[d] - reach) / p->stride[d] + 1;
-        fits = w->shape[2 + d] >= 1 && size >= 1 && shape[2 + d] >= 1 && (p->transposed || size + 2 * p->padding[d] >= reach);
+        int64_t kernel = w->shape[2 + d], size = x->shape[2 + d];
+        fits = kernel >= 1 && size >= 1 && kernel <= INT32_MAX && size <= INT32_MAX; /* so that products stay below 2^62 */
+        int64_t reach = fits ? p->dilation[d] * (kernel - 1) + 1 : 0;
+        fits = fits && (p->transposed || size + 2 * p->padding[d] >= reach);
+        if (fits) {
+            shape[2 + d] = p->transposed ? (size - 1) * p->stride[d] - 2 * p->padding[d] + reach + p->output_padding[d]
+                                         : (size + 2 * p->padding[d] - reach) / p->stride[d] + 1;
+            fits = shape[2 + d] >= 1;
+        }
     }
     return fits ? PORT_OK
                 : fail_op(call, PORT_E_SHAPE, "an input of shape %s does not fit a weight of shape %s in %lld groups",

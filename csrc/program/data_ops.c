@@ -298,7 +298,11 @@ run_im2col(op_call *call)
         }
         out_size[k] = (size + 2 * padding[k] - dilation[k] * (kernel[k] - 1) - 1) / stride[k] + 1;
     }
-    int64_t taps = kernel[0] * kernel[1], places = out_size[0] * out_size[1], shape[3] = {N, C * taps, places};
+    int64_t taps = kernel[0] * kernel[1], shape[3] = {N}, places;
+    if (__builtin_mul_overflow(C, taps, &shape[1]) || __builtin_mul_overflow(out_size[0], out_size[1], &places)) {
+        return fail_op(call, PORT_E_SHAPE, "more windows than memory has");
+    }
+    shape[2] = places;
     int64_t H = x->shape[x->ndim - 2], W = x->shape[x->ndim - 1];
     size_t size = port_dtype_size(x->dtype);
     port_tensor *out;

@@ -28,11 +28,11 @@ format_strides(int32_t ndim, const int64_t *shape, bool channels_last, int64_t *
         dense_strides(ndim, shape, strides);
         return;
     }
-    int64_t step = 1;
+    uint64_t step = 1; /* wraps, as in dense_strides */
     for (int32_t k = 0; k < ndim; k++) {
         int32_t d = k == 0 ? 1 : (k == ndim - 1 ? 0 : ndim - k);
-        strides[d] = step;
-        step *= shape[d] > 1 ? shape[d] : 1;
+        strides[d] = (int64_t)step;
+        step *= shape[d] > 1 ? (uint64_t)shape[d] : 1;
     }
 }
 

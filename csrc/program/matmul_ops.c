@@ -55,8 +55,8 @@ integer_product(op_call *call, const port_tensor *c, const port_tensor *a, const
             for (int64_t k = 0; k < K; k++) {
                 total += (uint64_t)left[r * K + k] * (uint64_t)stack[k * N + n];
             }
-            total *= (uint64_t)(int64_t)alpha;
-            y[r * N + n] = (int64_t)(total + (c != NULL ? (uint64_t)(int64_t)beta * (uint64_t)added[r * N + n] : 0));
+            total *= (uint64_t)port_int_of_double(alpha);
+            y[r * N + n] = (int64_t)(total + (c != NULL ? (uint64_t)port_int_of_double(beta) * (uint64_t)added[r * N + n] : 0));
         }
     }
     status = tensor_cast(call, made, a->dtype, &result);
@@ -270,8 +270,7 @@ stack_shape(const port_tensor *of, const port_tensor *other, int32_t *ndim, int6
         int32_t in_of = d - (*ndim - of->ndim), in_other = d - (*ndim - other->ndim);
         int64_t a = in_of < 0 ? 1 : of->shape[in_of], b = in_other < 0 ? 1 : other->shape[in_other];
         shape[d] = a == 1 ? b : a;
-        *count *= shape[d];
-        if (b != 1 && a != 1 && a != b) {
+        if ((b != 1 && a != 1 && a != b) || __builtin_mul_overflow(*count, shape[d], count)) {
             return false;
         }
     }

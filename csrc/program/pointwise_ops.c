@@ -293,8 +293,8 @@ run_clamp(op_call *call)
     port_status status = common_dtype(call, operands, num, &dtype);
     if (strcmp(call->row->name, "hardtanh") == 0 && dtype_is_integral(operands[0].tensor->dtype)) {
         dtype = operands[0].tensor->dtype; /* the bounds are cut to integers */
-        params.min = (port_scalar){PORT_SCALAR_INT, (int64_t)params.min.d, trunc(params.min.d)};
-        params.max = (port_scalar){PORT_SCALAR_INT, (int64_t)params.max.d, trunc(params.max.d)};
+        params.min = (port_scalar){PORT_SCALAR_INT, port_int_of_double(params.min.d), trunc(params.min.d)};
+        params.max = (port_scalar){PORT_SCALAR_INT, port_int_of_double(params.max.d), trunc(params.max.d)};
     }
     if (status == PORT_OK) {
         status = plan_pointwise(call, operands, 1, &plan);

@@ -151,11 +151,11 @@ strides_in_order(const seen *operands, int32_t num_operands, int32_t ndim, const
         }
     }
     bool row_major = true;
-    int64_t stride = 1;
+    uint64_t stride = 1; /* wraps where operands broadcast to more than memory has, which is refused where it is asked for */
     for (int32_t d = 0; d < ndim; d++) {
         row_major = row_major && perm[d] == ndim - 1 - d;
-        strides[perm[d]] = stride;
-        stride *= shape[perm[d]];
+        strides[perm[d]] = (int64_t)stride;
+        stride *= (uint64_t)shape[perm[d]];
     }
     if (row_major) {
         dense_strides(ndim, shape, strides);

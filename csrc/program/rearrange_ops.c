@@ -37,12 +37,13 @@ run_pixel_shuffle(op_call *call)
     int64_t r = arg_int(call, 1), shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM], out[PORT_MAX_NDIM];
     bool back = strcmp(call->row->name, "pixel_unshuffle") == 0;
     int32_t lead = x->ndim - 3;
-    if (lead < 0 || x->ndim + 2 > PORT_MAX_NDIM || r < 1 || r > 1 << 15 ||
+    if (lead < 0 || x->ndim + 2 > PORT_MAX_NDIM || r < 1 || r > 1 << 15 || x->shape[lead] > INT32_MAX ||
         (back ? x->shape[lead + 1] % r != 0 || x->shape[lead + 2] % r != 0 : x->shape[lead] % (r * r) != 0)) {
         return fail_op(call, PORT_E_SHAPE, "sizes that a factor of %lld does not divide", (long long)r);
     }
     int64_t C = x->shape[lead], H = x->shape[lead + 1], W = x->shape[lead + 2];
-    const int64_t *s = x->strides + lead;
+    static const int64_t nothing[3] = {0};
+    const int64_t *s = tensor_elems(x) > 0 ? x->strides + lead : nothing; /* those of an empty tensor may be anything */
     memcpy(shape, x->shape, sizeof shape);
     memcpy(strides, x->strides, sizeof strides);
     memcpy(out, x->shape, sizeof out);

@@ -8,6 +8,7 @@
 #define MAX_TENSOR_BYTES ((uint64_t)1 << 40) /* a size beyond this is nonsense in a program, and no allocator is asked for it */
 #define MAX_GAP_BYTES ((uint64_t)16 << 20)   /* between the elements of a fed tensor that is laid out with its strides */
 #define MAX_ELEMS ((int64_t)1 << 40)         /* also of an expanded tensor */
+#define MAX_RESULTS ((size_t)1 << 20)        /* of one op: parts of an expanded tensor cost memory where it has none */
 
 port_status
 buffer_new(uint64_t size_bytes, uint64_t lead_bytes, bool zeroed, port_buffer **buffer, port_error *err)
@@ -247,6 +248,9 @@ emit(op_call *call, const port_tensor *tensor)
     }
     if (!tensor_in_bounds(&result)) {
         return fail_op(call, PORT_E_SHAPE, "its result would reach outside its memory");
+    }
+    if (call->num_out == MAX_RESULTS) {
+        return fail_op(call, PORT_E_VALUE, "it has more than %zu results", MAX_RESULTS);
     }
     if (call->num_out == call->capacity_out) {
         size_t capacity = call->capacity_out > 0 ? 2 * call->capacity_out : 4;

@@ -65,6 +65,16 @@ def test_lists_in_lists(argument):
     assert _core.call_op("aten.cat.default", [[x, x]]).shape == (6,)
 
 
+@pytest.mark.parametrize("length", [2**60, 2**60 + 1, 0, 1])
+def test_lists_that_lie_about_their_length(length):
+    class Lies(list):
+        def __len__(self):
+            return length
+
+    x = np.arange(3.0)
+    assert _core.call_op("aten.cat.default", [Lies([x, x])]).shape == (6,)
+
+
 @pytest.mark.parametrize("items", [[1], [()], [("dim",)], [(1, 2)], [["dim", 0]]])
 def test_keyword_arguments_that_are_no_pairs(items):
     class Odd:
@@ -129,6 +139,21 @@ def test_a_number_changed_in_place():
     ("mkldnn_rnn_layer.default", [np.ones(()), *[np.zeros((4, 1), np.float32)] * 6, False, [], 2, 1, 1, True, False, False, False], {}, "states"),
     ("reflection_pad1d.default", [np.ones((2, 3)), [2**63 - 1, 2**63 - 1]], {}, "a padding of"),
     ("im2col.default", [np.ones((1, 3, 3), np.float32), [2, 2], [1, 1], [0, 0], []], {}, "a window that does not fit"),
+    ("convolution.default", [np.ones((1, 4, 5), np.float32), np.ones((2, 4, 3), np.float32), None, [1], [0], [1], False, [0], 2**62], {}, "does not fit a weight"),
+    ("convolution.default", [np.ones((1, 4, 5), np.float32), np.ones((4, 3, 3), np.float32), None, [1], [0], [1], True, [0], 2**62], {}, "does not fit a weight"),
+    ("convolution.default", [np.ones((1, 4, 5), np.float32), np.broadcast_to(np.float32(1), (2, 4, 2**36)), None, [1], [0], [2**31 - 1], False, [0], 1], {},
+     "does not fit a weight"),
+    ("convolution.default", [np.broadcast_to(np.float32(1), (1, 4, 2**36)), np.ones((4, 4, 3), np.float32), None, [2**31 - 1], [0], [1], True, [0], 1], {},
+     "does not fit a weight"),
+    ("im2col.default", [np.ones((1, 1, 1, 1), np.float32), [1, 1], [1, 1], [2**31 - 1] * 2, [1, 1]], {}, "more windows than memory has"),
+    ("im2col.default", [np.ones((0, 2**20, 1, 1), np.float32), [2**31 - 1] * 2, [1, 1], [2**31 - 1] * 2, [1, 1]], {}, "more windows than memory has"),
+    ("upsample_bilinear2d.default", [np.ones((1, 1, 2, 2), np.float32), [2**63 - 1, 2**63 - 1], False], {}, "cannot be"),
+    ("_adaptive_avg_pool2d.default", [np.ones((2, 3, 4, 5), np.float32).transpose(0, 3, 1, 2), [2**62, 2**62]], {}, "cannot be"),
+    ("add.Tensor", [np.broadcast_to(np.float32(1), (2**36, 1)), np.broadcast_to(np.float32(1), (1, 2**36))], {}, "cannot be"),
+    ("linalg_solve_triangular.default", [np.broadcast_to(np.float32(1), (2**36, 1, 1, 1)), np.broadcast_to(np.float32(1), (2**36, 1, 1))],
+     {"upper": True}, "do not fit"),
+    ("pixel_unshuffle.default", [np.ones((2**36, 0, 0), np.float32), 2**15], {}, "does not divide"),
+    ("unbind.int", [np.broadcast_to(np.float32(1), (2**36,))], {}, "more than 1048576 results"),
     ("_pack_padded_sequence.default", [np.ones((2, 3, 1)), np.array([2**62, 2**62, 2**62]), False], {}, "length 0"),
 ])
 def test_numbers_that_no_op_can_mean(op, args, kwargs, sentence):

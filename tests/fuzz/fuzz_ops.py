@@ -162,9 +162,9 @@ class Caller:
                 "variant": rng.choice([None] * 4 + ["ref"])}
 
 
-def call(seed, op, k):
+def call(seed, op, k, make=Caller):
     """True if the call gave arrays, False if it was refused."""
-    caller = Caller(random.Random(f"{seed}/{op}/{k}"))
+    caller = make(random.Random(f"{seed}/{op}/{k}"))
     args, kwargs = caller.arguments(op)
     try:
         made = _core.call_op(op, args, kwargs, **caller.options())
@@ -177,10 +177,11 @@ def call(seed, op, k):
     return True
 
 
-def main(seconds, seed, trace, only=None):
+def fuzz(make, seconds, seed, trace, only=None):
     ops = [only] if only else sorted(_core.known_ops())
     random.Random(seed).shuffle(ops)
-    if "libasan" not in os.environ.get("LD_PRELOAD", ""):
+    sanitized = "libasan" in os.environ.get("LD_PRELOAD", "")
+    if not sanitized:
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     faulthandler.enable()
@@ -192,8 +193,8 @@ def main(seconds, seed, trace, only=None):
         for op in ops:
             os.pwrite(file, f"seed {seed}, {op}, round {k}".ljust(120).encode(), 0)
             began = time.monotonic()
-            signal.alarm(30)
-            good = call(seed, op, k)
+            signal.alarm(300 if sanitized else 30)
+            good = call(seed, op, k, make)
             signal.alarm(0)
             slowest = max(slowest, (time.monotonic() - began, f"{op} in round {k}"))
             counts[good] += 1
@@ -208,12 +209,18 @@ def main(seconds, seed, trace, only=None):
         print("never answered:", sorted(set(ops) - answered))
 
 
+def main(make):
+    seconds, seed, trace, *rest = sys.argv[1:]
+    if len(rest) < 2:
+        fuzz(make, float(seconds), seed, trace, *rest)
+        return
+    op, k = rest  # one call again, with its arguments
+    caller = make(random.Random(f"{seed}/{op}/{k}"))
+    args, kwargs = caller.arguments(op)
+    show = lambda v: [show(x) for x in v] if isinstance(v, list) else f"{v.dtype}{v.shape}/{v.strides}" if isinstance(v, np.ndarray) else repr(v)
+    print(op, [show(a) for a in args], {n: show(v) for n, v in kwargs.items()}, caller.options(), flush=True)
+    print(call(seed, op, k, make))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) == 6:  # one call again, with its arguments
-        arguments = Caller(random.Random(f"{sys.argv[2]}/{sys.argv[4]}/{sys.argv[5]}"))
-        args, kwargs = arguments.arguments(sys.argv[4])
-        show = lambda v: [show(x) for x in v] if isinstance(v, list) else f"{v.dtype}{v.shape}/{v.strides}" if isinstance(v, np.ndarray) else repr(v)
-        print(sys.argv[4], [show(a) for a in args], {n: show(v) for n, v in kwargs.items()}, arguments.options(), flush=True)
-        print(call(sys.argv[2], sys.argv[4], sys.argv[5]))
-    else:
-        main(float(sys.argv[1]), sys.argv[2], sys.argv[3], *sys.argv[4:])
+    main(Caller)

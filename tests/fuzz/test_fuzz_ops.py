@@ -18,7 +18,7 @@ if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
 
-@pytest.mark.parametrize("fuzzer", ["fuzz_ops.py", "fuzz_programs.py"])
+@pytest.mark.parametrize("fuzzer", ["fuzz_ops.py", "fuzz_cases.py", "fuzz_programs.py"])
 def test_no_call_crashes(fuzzer, tmp_path):
     trace = tmp_path / "trace"
     run = subprocess.run([sys.executable, HERE / fuzzer, SECONDS, SEED, trace], check=False, capture_output=True, text=True, timeout=120 + 3 * float(SECONDS))
