@@ -87,6 +87,11 @@ conv_check(const port_kernel_call *call, port_error *err)
     if (!is_dense(x, p->channels_last) || !is_dense(w, p->channels_last) || !is_dense(y, p->channels_last)) {
         return port_fail(err, PORT_E_SHAPE, "convolution: its tensors must be dense and of one memory format");
     }
+    shape_of_conv s = conv_shape(call);
+    int64_t cells;
+    if (__builtin_mul_overflow(s.K, s.L, &cells) || cells > INT64_MAX / 64) {
+        return port_fail(err, PORT_E_SHAPE, "convolution: more columns than memory has");
+    }
     return w->dtype == x->dtype && y->dtype == x->dtype && (bias == NULL || bias->dtype == x->dtype)
                ? PORT_OK
                : port_fail(err, PORT_E_DTYPE, "convolution: tensors of %s, %s and out %s", port_dtype_name(x->dtype),

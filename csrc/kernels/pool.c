@@ -106,19 +106,18 @@ static window
 pool_window(const port_pool_params *p, const frames *f, const int64_t *place, int64_t *size)
 {
     window w;
-    *size = 1;
+    uint64_t whole = 1; /* wraps, as the reference's does */
     for (int32_t d = 0; d < 3; d++) {
         int64_t pad = param_of(p->padding, f, d, 0), spread = param_of(p->dilation, f, d, 1), kernel = param_of(p->kernel, f, d, 1);
         w.step[d] = spread;
         w.begin[d] = place[d] * param_of(p->stride, f, d, 1) - pad;
         w.end[d] = w.begin[d] + (kernel - 1) * spread + 1;
         w.end[d] = w.end[d] < f->in[d] + pad ? w.end[d] : f->in[d] + pad;
-        *size *= w.end[d] - w.begin[d];
+        whole *= (uint64_t)(w.end[d] - w.begin[d]);
         w.end[d] = w.end[d] < f->in[d] ? w.end[d] : f->in[d];
-        while (w.begin[d] < 0) {
-            w.begin[d] += spread;
-        }
+        w.begin[d] += w.begin[d] < 0 ? (spread - 1 - w.begin[d]) / spread * spread : 0;
     }
+    *size = (int64_t)whole;
     return w;
 }
 
@@ -281,8 +280,9 @@ cubic_far(bool fused, float x)
 }
 
 static int64_t
-clamp_index(int64_t at, int64_t size)
+clamp_index(double place, int64_t size)
 {
+    int64_t at = port_int_of_double(place);
     return at < 0 ? 0 : (at >= size ? size - 1 : at);
 }
 
@@ -296,7 +296,7 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
     if (p->mode == PORT_RESIZE_NEAREST || p->mode == PORT_RESIZE_NEAREST_EXACT) {
         float scale = factor > 0.0 ? (float)(1.0 / factor) : (float)in / (float)out;
         float half = p->mode == PORT_RESIZE_NEAREST ? 0.0f : 0.5f;
-        t.at[0] = clamp_index((int64_t)floorf(((float)i + half) * scale), in);
+        t.at[0] = clamp_index((double)floorf(((float)i + half) * scale), in);
         return t;
     }
     double scale = factor > 0.0 ? 1.0 / factor : (double)in / (double)out;
@@ -314,7 +314,7 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
     if (p->mode == PORT_RESIZE_LINEAR) {
         source = source < 0.0 ? 0.0 : source;
         t.num = 2;
-        t.at[0] = clamp_index((int64_t)source, in);
+        t.at[0] = clamp_index(source, in);
         t.at[1] = t.at[0] + (t.at[0] < in - 1);
         double rest = source - (double)t.at[0];
         t.weight[1] = rest < 0.0 ? 0.0 : (rest > 1.0 ? 1.0 : rest);
@@ -330,7 +330,7 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
     float x = (float)rest, y = 1.0f - x;
     t.num = 4;
     for (int32_t k = 0; k < 4; k++) {
-        t.at[k] = clamp_index((int64_t)floor_of - 1 + k, in);
+        t.at[k] = clamp_index(floor_of + (double)(k - 1), in);
     }
     if (!narrow) {
         double near[2] = {rest, 1.0 - rest};

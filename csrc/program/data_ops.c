@@ -371,40 +371,41 @@ run_is_all_true(op_call *call)
     return emit(call, out);
 }
 
+static int64_t
+between(int64_t v, int64_t most)
+{
+    return v < 0 ? 0 : (v > most ? most : v);
+}
+
 /* tril_indices, triu_indices (row, col, offset): (2, count), row by row. */
 static port_status
 run_triangle_indices(op_call *call)
 {
-    int64_t rows = arg_int(call, 0), cols = arg_int(call, 1), offset = arg_int(call, 2), count = 0;
+    int64_t rows = arg_int(call, 0), cols = arg_int(call, 1), offset = arg_int(call, 2);
     bool lower = strcmp(call->row->name, "tril_indices") == 0;
     offset = offset < -INT32_MAX ? -INT32_MAX : (offset > INT32_MAX ? INT32_MAX : offset); /* beyond every size */
-    port_tensor *out;
-    const port_tensor *result;
     if (rows < 0 || cols < 0 || rows > INT32_MAX || cols > INT32_MAX) {
         return fail_op(call, PORT_E_VALUE, "%lld rows and %lld columns", (long long)rows, (long long)cols);
     }
-    for (int32_t pass = 0; pass < 2; pass++) {
-        int64_t shape[2] = {2, count}, *to = NULL, k = 0;
-        if (pass == 1) {
-            port_status status = tensor_new(call, PORT_I64, 2, shape, NULL, &out);
-            if (status != PORT_OK) {
-                return status;
-            }
-            to = (int64_t *)tensor_view(out).data;
-        }
-        for (int64_t r = 0; r < rows; r++) {
-            int64_t edge = r + offset + lower; /* columns before it are lower */
-            edge = edge < 0 ? 0 : (edge > cols ? cols : edge);
-            int64_t first = lower ? 0 : edge, last = lower ? edge : cols;
-            for (int64_t c = first; pass == 1 && c < last; c++) {
-                to[k + c - first] = r;
-                to[count + k + c - first] = c;
-            }
-            k += last - first;
-        }
-        count = k;
+    int64_t edge = offset + lower; /* in row r the columns before r + edge are lower: none of the first rows', all of the last rows' */
+    int64_t first = between(-edge, rows), last = between(cols - edge, rows);
+    int64_t below = (rows - last) * cols + (last - first) * (first + last - 1 + 2 * edge) / 2;
+    int64_t shape[2] = {2, lower ? below : rows * cols - below}, k = 0;
+    port_tensor *out;
+    const port_tensor *result;
+    port_status status = tensor_new(call, PORT_I64, 2, shape, NULL, &out);
+    if (status != PORT_OK) {
+        return status;
     }
-    port_status status = tensor_cast(call, out, arg_dtype(call, 3, PORT_I64), &result);
+    int64_t *to = (int64_t *)tensor_view(out).data, end = lower ? rows : last;
+    for (int64_t r = lower ? first : 0; r < end && shape[1] > 0; r++) {
+        int64_t cut = between(r + edge, cols);
+        for (int64_t c = lower ? 0 : cut; c < (lower ? cut : cols); c++, k++) {
+            to[k] = r;
+            to[shape[1] + k] = c;
+        }
+    }
+    status = tensor_cast(call, out, arg_dtype(call, 3, PORT_I64), &result);
     return status == PORT_OK ? emit(call, result) : status;
 }
 

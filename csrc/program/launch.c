@@ -51,6 +51,17 @@ launch_as_f64(op_call *call, const char *kernel, const port_view *const *in, int
     return launch(call, kernel, PORT_F64, ins, num_in, outs, num_out, params);
 }
 
+/* False: there is nothing to do, although a dimension beside the empty one may be longer than anybody can wait for. */
+static bool
+makes_elements(const port_kernel_call *call)
+{
+    bool any = false;
+    for (int32_t k = 0; k < call->num_out; k++) {
+        any = any || (call->out[k] != NULL && port_view_elems(call->out[k]) > 0);
+    }
+    return any;
+}
+
 port_status
 launch(op_call *call, const char *kernel, port_dtype dtype, const port_view *const *in, int32_t num_in,
        const port_view *const *out, int32_t num_out, const void *params)
@@ -85,14 +96,17 @@ launch(op_call *call, const char *kernel, port_dtype dtype, const port_view *con
             return fail_op(call, status, "%s", inner.message);
         }
     }
-    size_t scratch_bytes = row->scratch_bytes != NULL ? row->scratch_bytes(&k) : 0;
+    bool writes = makes_elements(&k);
+    size_t scratch_bytes = writes && row->scratch_bytes != NULL ? row->scratch_bytes(&k) : 0;
     if (scratch_bytes > 0) {
         k.scratch = port_alloc_aligned(scratch_bytes);
         if (k.scratch == NULL) {
             return port_fail(call->err, PORT_E_NOMEM, "%s: no memory for %zu bytes of scratch", call->name, scratch_bytes);
         }
     }
-    row->run(&k);
+    if (writes) {
+        row->run(&k);
+    }
     port_free_aligned(k.scratch);
     call->kernel_ran = true;
     call->variant_ran = call->variant_ran || is_variant;

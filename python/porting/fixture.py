@@ -166,10 +166,13 @@ def dtype_name(array: np.ndarray) -> str:
 
 
 def with_strides(array: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
-    """The same values with the strides (in elements) of the captured process: they can decide the bits that a reference computes."""
+    """The same values with the strides (in elements) of the captured process: they can decide the bits that a reference computes. The
+    array itself where these would need far more memory than its elements do."""
     if array.size == 0 or array.ndim == 0 or any(s < 0 for s in strides):
         return array
     extent = 1 + sum((n - 1) * s for n, s in zip(array.shape, strides))
+    if extent * array.itemsize > 4 * array.nbytes + (16 << 20):
+        return array
     memory = np.zeros(extent, array.dtype)
     view = np.lib.stride_tricks.as_strided(memory, array.shape, tuple(s * array.itemsize for s in strides))
     view[...] = array

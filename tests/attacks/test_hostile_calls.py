@@ -183,6 +183,15 @@ def test_complex_numbers_between_complex_numbers():
     assert program(ops(2), values).run(0, 3, {0: x}, [3])[0].tolist() == [2 + 3j, 4 + 5j]
 
 
+def test_much_of_nothing_takes_no_time():
+    nothing = np.broadcast_to(np.zeros((1, 0), np.float32), (2**40, 0))
+    assert _core.call_op("aten.cumsum.default", [nothing, -1]).shape == (2**40, 0)
+    assert _core.call_op("aten._softmax.default", [nothing, 1, False]).shape == (2**40, 0)
+    assert _core.call_op("aten.sum.dim_IntList", [nothing, [0]]).shape == (0,)
+    for rows, cols, offset in [(2**31 - 1, 0, 0), (2**31 - 1, 3, -(2**31) + 3), (0, 2**31 - 1, 5), (2, 2**31 - 1, -(2**40))]:
+        assert _core.call_op("aten.tril_indices.default", [rows, cols, offset]).shape[1] < 4
+
+
 def test_repeating_nothing_many_times():
     nothing = np.zeros((0, 4), np.float32)
     assert _core.call_op("aten.repeat.default", [nothing, [2**62, 2]]).shape == (0, 8)

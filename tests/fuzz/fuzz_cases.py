@@ -28,7 +28,7 @@ def changed_array(rng, x):
         shape, d = list(x.shape), rng.randrange(x.ndim)
         shape[d] = rng.choice(SIZES)
         if np.prod(shape, dtype=float) <= 40_000:
-            return np.resize(x, shape) if x.size else np.zeros(shape, x.dtype)
+            return np.resize(x, shape) if x.size else huge(lambda: np.zeros(shape, x.dtype), x)
         if x.ndim > 1 and rng.random() < 0.6:
             shape[rng.choice([k for k in range(x.ndim) if k != d])] = 0
             return huge(lambda: np.zeros(shape, x.dtype), x)
