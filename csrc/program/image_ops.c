@@ -174,7 +174,7 @@ run_resize(op_call *call)
         params.factor[d] = arg_double(call, first + d, 0.0);
     }
     bool wide = arg_tensor(call, 0)->dtype == PORT_F32 || arg_tensor(call, 0)->dtype == PORT_F64;
-    bool small = spatial == 2 && shape[2] <= 128 && shape[3] <= 128 - shape[2]; /* one dimension after the other beyond that, where rows are dense */
+    bool small = spatial == 2 && shape[2] >= 0 && shape[2] <= 128 && shape[3] <= 128 - shape[2]; /* one dimension after the other beyond that, where rows are dense */
     params.corners = params.mode == PORT_RESIZE_LINEAR && spatial == 2 && wide &&
                      (small || (shape[1] == 3 && call->options->profile.num_threads == 1) ||
                       (shape[1] > 3 && tensor_suggests_channels_last(x)));

@@ -148,6 +148,7 @@ def test_a_number_changed_in_place():
     ("im2col.default", [np.ones((1, 1, 1, 1), np.float32), [1, 1], [1, 1], [2**31 - 1] * 2, [1, 1]], {}, "more windows than memory has"),
     ("im2col.default", [np.ones((0, 2**20, 1, 1), np.float32), [2**31 - 1] * 2, [1, 1], [2**31 - 1] * 2, [1, 1]], {}, "more windows than memory has"),
     ("upsample_bilinear2d.default", [np.ones((1, 1, 2, 2), np.float32), [2**63 - 1, 2**63 - 1], False], {}, "cannot be"),
+    ("upsample_bilinear2d.default", [np.ones((1, 1, 2, 2), np.float32), [-(2**63), 3], False], {}, "cannot be"),
     ("_adaptive_avg_pool2d.default", [np.ones((2, 3, 4, 5), np.float32).transpose(0, 3, 1, 2), [2**62, 2**62]], {}, "cannot be"),
     ("add.Tensor", [np.broadcast_to(np.float32(1), (2**36, 1)), np.broadcast_to(np.float32(1), (1, 2**36))], {}, "cannot be"),
     ("linalg_solve_triangular.default", [np.broadcast_to(np.float32(1), (2**36, 1, 1, 1)), np.broadcast_to(np.float32(1), (2**36, 1, 1))],
