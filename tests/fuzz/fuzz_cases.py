@@ -4,7 +4,6 @@ right but for that one thing, so they get past all checks before it. Run as a pr
     python tests/fuzz/fuzz_cases.py SECONDS SEED TRACE [OP]
     python tests/fuzz/fuzz_cases.py SECONDS SEED TRACE OP ROUND  # one call again, with its arguments
 """
-import random
 import sys
 from pathlib import Path
 
