@@ -519,12 +519,23 @@ eigh_check(const port_kernel_call *call, port_error *err)
     return fits ? need_library("eigh", lapack_of(call)->syevd != NULL, err) : refuse_shape("eigh", err);
 }
 
+/* What the library has not found is NaN. */
 static void
+set_nan(const port_view *values, int64_t item)
+{
+    const double nan = (double)NAN;
+    for (int64_t i = 0; i < values->shape[1]; i++) {
+        store_numbers(values->dtype, &nan, 1, (char *)item_of(values, item) + i * (int64_t)port_dtype_size(values->dtype));
+    }
+}
+
+static int
 eigh_call(const port_kernel_call *call, void *a, void *w, void *work, int lwork, int *iwork, int liwork)
 {
     const port_lapack_params *p = call->params;
     int n = (int)call->out[0]->shape[1], lead = at_least_one(n), info = 0;
     lapack_of(call)->syevd(p->vectors ? "V" : "N", p->upper ? "U" : "L", &n, a, &lead, w, work, &lwork, iwork, &liwork, &info);
+    return info;
 }
 
 /* Numbers and ints that the function works in. */
@@ -555,8 +566,10 @@ eigh_run(const port_kernel_call *call)
     int ints, before = port_provider_use_threads(call->provider, call->profile->num_threads);
     eigh_work(call, &elems, &ints);
     for (int64_t item = 0; item < a->shape[0] && port_view_elems(a) > 0; item++) {
-        eigh_call(call, item_of(a, item), item_of(call->out[1], item), call->scratch, (int)elems,
-                  (int *)((double *)call->scratch + elems), ints);
+        if (eigh_call(call, item_of(a, item), item_of(call->out[1], item), call->scratch, (int)elems,
+                      (int *)((double *)call->scratch + elems), ints) != 0) {
+            set_nan(call->out[1], item);
+        }
     }
     port_provider_restore_threads(call->provider, before);
 }
@@ -577,7 +590,7 @@ svd_check(const port_kernel_call *call, port_error *err)
     return fits ? need_library("svd", lapack_of(call)->gesdd != NULL, err) : refuse_shape("svd", err);
 }
 
-static void
+static int
 svd_call(const port_kernel_call *call, int64_t item, void *work, int lwork, int *iwork)
 {
     const port_lapack_params *p = call->params;
@@ -587,6 +600,7 @@ svd_call(const port_kernel_call *call, int64_t item, void *work, int lwork, int 
     lapack_of(call)->gesdd(!p->vectors ? "N" : (p->full ? "A" : "S"), &rows, &cols, item_of(a, item), &lead, item_of(call->out[1], item),
                            p->vectors ? item_of(u, item) : NULL, &lead_u, p->vectors ? item_of(vt, item) : NULL, &lead_vt, work, &lwork,
                            iwork, &info);
+    return info;
 }
 
 static int64_t
@@ -612,7 +626,9 @@ svd_run(const port_kernel_call *call)
     int before = port_provider_use_threads(call->provider, call->profile->num_threads);
     int64_t elems = svd_work(call);
     for (int64_t item = 0; item < a->shape[0] && port_view_elems(a) > 0; item++) {
-        svd_call(call, item, call->scratch, (int)elems, (int *)((double *)call->scratch + elems));
+        if (svd_call(call, item, call->scratch, (int)elems, (int *)((double *)call->scratch + elems)) != 0) {
+            set_nan(call->out[1], item);
+        }
     }
     port_provider_restore_threads(call->provider, before);
 }

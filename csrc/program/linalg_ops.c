@@ -142,8 +142,8 @@ run_solve(op_call *call)
     static const char *const formulas[3] = { /* matrices, a vector, vectors, which come out column-major */
         "lu, p, i = linalg_lu_factor_ex(A); x = linalg_lu_solve(lu, p, B, left=left) -> x, lu, p, i",
         "lu, p, i = linalg_lu_factor_ex(A); b = unsqueeze(B, -1); x = linalg_lu_solve(lu, p, b, left=left); x = squeeze.dim(x, -1) -> x, lu, p, i",
-        "lu, p, i = linalg_lu_factor_ex(A); b = unsqueeze(B, -1); x = linalg_lu_solve(lu, p, b, left=left); x = squeeze.dim(x, -1); "
-        "x = transpose.int(x, -2, -1); x = contiguous(x); x = transpose.int(x, -2, -1) -> x, lu, p, i"};
+        ("lu, p, i = linalg_lu_factor_ex(A); b = unsqueeze(B, -1); x = linalg_lu_solve(lu, p, b, left=left); x = squeeze.dim(x, -1); "
+         "x = transpose.int(x, -2, -1); x = contiguous(x); x = transpose.int(x, -2, -1) -> x, lu, p, i")};
     const port_tensor *a = arg_tensor(call, 0), *b = arg_tensor(call, 1);
     port_status status = need_matrices(call, a, true);
     bool vectors = b->ndim == 1 || (b->ndim == a->ndim - 1 && memcmp(a->shape, b->shape, (size_t)b->ndim * sizeof *b->shape) == 0);
@@ -271,6 +271,22 @@ run_qr(op_call *call)
 
 /* ------------------------------------------------------------------ eigenvalues, singular values */
 
+/* Refuses values that were not found, as torch does. */
+static port_status
+need_values(op_call *call, const port_tensor *values)
+{
+    int64_t length = values->shape[1];
+    port_view view = tensor_view(values);
+    for (int64_t i = 0; i < tensor_elems(values); i++) {
+        double v = values->dtype == PORT_F32 ? (double)((const float *)view.data)[i] : ((const double *)view.data)[i];
+        if (v != v) {
+            return fail_op(call, PORT_E_VALUE, "matrix %lld has no decomposition: the algorithm did not converge, or an element is not finite",
+                           (long long)(i / length));
+        }
+    }
+    return PORT_OK;
+}
+
 /* _linalg_eigh(A, UPLO, compute_v): values, vectors (none: an empty tensor). */
 static port_status
 run_eigh(op_call *call)
@@ -286,7 +302,7 @@ run_eigh(op_call *call)
         (status = new_vectors(call, a, v.count, a->dtype, a->shape[a->ndim - 1], &values, &flat)) != PORT_OK ||
         (status = tensor_new(call, a->dtype, 1, &nothing, NULL, &none)) != PORT_OK ||
         (status = launch_tensors(call, "eigh", a->dtype, NULL, 0, (const port_tensor *const[]){v.flat, flat}, 2, &params)) != PORT_OK ||
-        (status = emit(call, values)) != PORT_OK) {
+        (status = need_values(call, flat)) != PORT_OK || (status = emit(call, values)) != PORT_OK) {
         return status;
     }
     return emit(call, params.vectors ? v.whole : none);
@@ -328,7 +344,7 @@ run_svd(op_call *call)
         (status = resized(call, a, params.full ? cols : k, cols, &vt)) != PORT_OK ||
         (k == 0 && ((status = set_identity(call, &u)) != PORT_OK || (status = set_identity(call, &vt)) != PORT_OK)) ||
         (status = launch_tensors(call, "svd", a->dtype, NULL, 0, (const port_tensor *const[]){work.flat, flat, u.flat, vt.flat}, 4, &params)) != PORT_OK ||
-        (status = emit(call, params.vectors ? u.whole : none)) != PORT_OK || (status = emit(call, values)) != PORT_OK) {
+        (status = need_values(call, flat)) != PORT_OK || (status = emit(call, params.vectors ? u.whole : none)) != PORT_OK || (status = emit(call, values)) != PORT_OK) {
         return status;
     }
     return emit(call, params.vectors ? vt.whole : none);

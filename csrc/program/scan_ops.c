@@ -176,7 +176,7 @@ run_ranked(op_call *call)
 {
     port_ranked_params params = {.kind = rank_kind(call), .by_place = true};
     bool kth = params.kind == PORT_RANK_KTH;
-    params.k = kth ? arg_int(call, 1) - 1 : 0;
+    params.k = kth ? (arg_int(call, 1) > 0 ? arg_int(call, 1) : 0) - 1 : 0;
     const port_tensor *x = arg_tensor(call, 0);
     row_data data = {.d = 0};
     port_tensor *values, *places;

@@ -133,6 +133,7 @@ def test_a_number_changed_in_place():
     ("_fft_c2c.default", [np.zeros((2,) * 15, np.complex64), [0] * 15, 0, True], {}, "named twice"),
     ("histc.default", [np.zeros(3, np.float32)], {"min": -np.inf, "max": 1.0}, "a range from -inf to 1"),
     ("histc.default", [np.array([1.0, np.nan], np.float32)], {"min": 2.0, "max": 1.0}, "a range from 2 to 1"),
+    ("kthvalue.default", [np.ones(3), -(2**63)], {}, "no element of 3 has that rank"),
     ("median.default", [np.ones(3, np.complex64)], {}, "C64"),
     ("nll_loss_forward.default", [np.zeros((4, 6), np.float32), np.zeros((2, 2), np.int64), None, 1, -100], {}, "targets"),
     ("diag_embed.default", [np.ones(3), -(2**63)], {}, "dimensions"),

@@ -107,6 +107,19 @@ def test_what_cannot_be_solved_is_told(provider: str) -> None:
         _core.call_op("aten._linalg_check_errors.default", [infos.numpy(), "linalg.cholesky"], {"is_matrix": False})
 
 
+@pytest.mark.parametrize("name", ["_linalg_eigh", "_linalg_svd"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_matrix_that_is_not_finite_has_no_decomposition(name: str, value: float) -> None:
+    provider, _ = providers.use_provider("torch")
+    stack = torch.eye(4).repeat(2, 1, 1)
+    assert in_c(f"aten.{name}.default", [stack], {}, provider)[0].isfinite().all()
+    stack[1] = value
+    with pytest.raises(torch.linalg.LinAlgError):
+        in_torch(f"aten.{name}.default", [stack], {})
+    with pytest.raises(ValueError, match="matrix 1 has no decomposition"):
+        in_c(f"aten.{name}.default", [stack], {}, provider)
+
+
 @pytest.mark.parametrize(("name", "args", "message"), [
     ("linalg_inv_ex", [torch.ones(2, 3)], "expected square matrices"),
     ("_linalg_det", [torch.ones(3)], "got a tensor of 1 dimensions"),
