@@ -14,7 +14,7 @@ from ._core import PortingError, UnsupportedError
 from .golden import accuracy, condition_factor
 from .judging import dot_length
 from .op_level import CapturedOp, Operands, OpRuns
-from .pair import Comparison, bits_equal, compare_arrays
+from .pair import Comparison, bits_equal, compare_arrays, with_picture
 from .profiles import Settings
 from .program import Interval, NoProgramError, kind_of
 from .report import Row
@@ -130,15 +130,19 @@ def rows_of_compare(runs: OpRuns, op: CapturedOp, port: Mapping[str, np.ndarray]
         whole = compare_arrays(expected, actual, tol=tol, kind=kind)
         if whole.status != "compared":
             yield Row(**at, status=whole.status, metrics=whole.metrics, reason=whole.reason, **_about(expected))
-        elif leaf in local:
+            continue
+        whole = with_picture(whole, expected, actual)
+        if leaf in local:
             compared, golden = judge.judge(leaf, local[leaf], actual)
             verdict, reason = compared.verdict, compared.reason
             if compared.passed and not bits_equal(expected, actual):
                 reason = f"carried: inputs differ, own arithmetic right ({reason})"
                 band = "green" if verdict.band == "exact" else verdict.band  # exact is said of the reference's own bits
                 verdict = dataclasses.replace(verdict, band=band, reason=reason)
-            yield Row(**at, status="compared", verdict=verdict, metrics=whole.metrics, reason=reason, golden=golden, local_metrics=compared.metrics, **_about(expected))
+            yield Row(**at, status="compared", verdict=verdict, metrics=whole.metrics, reason=reason, golden=golden, local_metrics=compared.metrics, picture=whole.picture,
+                      **_about(expected))
         else:
             compared, golden = judge.judge(leaf, expected, actual) if judge is not None else (whole, None)
             reason = compared.reason + (f"; not judged on the port's own inputs: {why}" if why and not compared.passed else "")
-            yield Row(**at, status="compared", verdict=compared.verdict, metrics=compared.metrics, reason=reason, golden=golden, **_about(expected))
+            yield Row(**at, status="compared", verdict=compared.verdict, metrics=compared.metrics, reason=reason, golden=golden, picture=whole.picture,
+                      **_about(expected))

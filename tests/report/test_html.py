@@ -1,6 +1,7 @@
 """The HTML report: its structure read with html.parser, its look and behaviour in headless Chromium where there is one."""
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -172,8 +173,9 @@ def test_format_ulp(value, text):
 def test_write_returns_where(tmp_path):
     path = write(sample(), tmp_path / "r.html")
     assert path == str(tmp_path / "r.html") and sample().to_html(path) == path
+    assert os.path.getsize(write(sample(), tmp_path / "new" / "r.html")) == os.path.getsize(path)
     with pytest.raises(OSError):
-        write(sample(), tmp_path / "no" / "r.html")
+        write(sample(), tmp_path / "r.html" / "r.html")
 
 
 def test_a_thousand_modules_are_written_quickly():
@@ -279,3 +281,34 @@ def test_a_hostile_page_does_nothing(chromium, tmp_path):
 
 if __name__ == "__main__":
     sample(num_layers=int(sys.argv[2]) if len(sys.argv) > 2 else 30).to_html(sys.argv[1])
+
+
+def test_ops_stand_under_their_modules_as_one_line_each():
+    """Not as op > 4 > aten > div > Tensor; and the page counts ops."""
+    e = np.ones(4, "f4")
+    rows = [compared(f"layers.0.{name}".strip("."), e, e, leaf="out.0") for name in ("op.2.aten.mm.default", "op.4.aten.div.Tensor", "mlp.op.1.aten.silu.default")]
+    report = Report([*rows, compared("op.7.aten.add.Tensor", e, e)], 4, what="compare", unit="op")
+    page = Page(render(report))
+    labels = [text.replace("  ", " ") for text in page.texts]
+    assert {"layers", "0", "mlp", "2 aten.mm.default", "4 aten.div.Tensor", "1 aten.silu.default", "7 aten.add.Tensor", "ops compared"} <= set(labels)
+    assert not {"op", "aten", "div", "module calls compared"} & set(labels)
+
+
+def test_what_is_carried_is_not_called_rounding():
+    report = sample()
+    row = next(row for row in report.rows if row.band == "green")
+    assert "carried" not in Page(render(report)).texts
+    row.local_metrics = dict(row.metrics)
+    page = render(report)
+    assert "carried" in Page(page).texts and "1 of them carried" in page
+
+
+def test_steps_and_proposals_are_shown_where_there_are_any():
+    from porting.interop.propose import Proposal
+
+    report = sample()
+    assert "step" not in Page(render(report)).texts and "Proposed by the values" not in render(report)
+    report.rows[0].step = 5
+    report.proposals = [Proposal("<port>", "q.out.0", "a x+y -> a x, a y", 1.0, 1.0, 0.0, (), ("q.out.0", "k.out.0"))]
+    page = render(report)
+    assert "step" in Page(page).texts and "&lt;port&gt; q.out.0 and k.out.0: 100 % of the elements bit-equal" in page

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -22,6 +23,7 @@ from ..places import make_way
 BANDS = ("exact", "green", "amber", "red", "none")
 BAND_WORDS = {"exact": "bit-exact", "green": "rounding", "amber": "suspicious", "red": "different", "none": "not compared"}
 _MANY_TENSORS = 4  # more of a module with children are folded: the cache of a model hides its layers
+_OP = re.compile(r"(?:^|\.)op\.(\d+)\.(.+)$")  # the end of an op's path in a report of ops
 _MAX_TREE_DEPTH = 24  # deeper paths are shown as one label: browsers limit the depth of a page
 _METRICS = ("num_elems", "num_unequal", "max_abs", "mean_abs", "p99_abs", "p999_abs", "max_abs_idx", "max_rel", "mean_rel", "max_ulp",
             "max_ulp_idx", "mean_signed_ulp", "max_err_scale", "max_err_scale_idx", "sqnr_db", "nmse", "cosine", "pcc",
@@ -79,14 +81,15 @@ def render(report, *, title=None):
         ruled_out=list(getattr(report.cause, "ruled_out", ())),
         worst_ulp=_worst(rows, "max_ulp"),
         worst_scale=_worst(rows, "max_err_scale"),
-        events=_tree_events(rows, bands, first_idx),
+        events=_tree_events(rows, bands, first_idx, report.unit),
         plots=_plots(rows, bands, first_idx),
         kinds=sorted({row.kind for row in rows if row.kind}),
         facts=[("tolerance", report.tolerance), *_flatten(report.environment or {})],
         leaf=_leaf,
-        has_chain=any(row.chained is not None or row.local_metrics is not None or row.amplification is not None for row in rows),
-        has_golden=any(row.golden is not None for row in rows),
+        **_columns(rows),
         own=_own_metric,
+        word=_word,
+        num_carried=sum(_word(row, band) == "carried" for row, band in zip(rows, bands)),
         root=_root,
         golden_ratio=_golden_ratio,
     )
@@ -100,6 +103,26 @@ def _band(row):
     if row.status in ("shape", "dtype"):
         return "red"
     return row.verdict.band if row.status == "compared" and row.verdict is not None else "none"
+
+
+def _columns(rows):
+    """Which of the further columns some row fills, and the widths of all."""
+    further = {"local": (66, 60), "amplification": (52,), "chained": (56,), "golden": (52,)}
+    fills = {"local": "local_metrics", "amplification": "amplification", "chained": "chained", "golden": "golden"}
+    shown = [name for name in further if any(getattr(row, fills[name]) is not None for row in rows)]
+    added = [width for name in shown for width in further[name]]
+    many_steps = len({row.step for row in rows}) > 1
+    widths = [76, *([30] if many_steps else []), 60, 68, 60, 66, *added, 84]
+    name = 150 if len(added) > 2 else 200
+    return {"shown": shown, "num_further": len(added), "many_steps": many_steps,
+            "widths": f"minmax({name}px, 1fr) {' '.join(f'{width}px' for width in widths)}", "least": name + sum(widths) + 8 * len(widths) + 28}
+
+
+def _word(row, band):
+    """What a row's last column says: an error that is all carried along is not the module's own rounding."""
+    if row.status != "compared":
+        return row.status
+    return "carried" if band == "green" and row.passed and row.local_metrics is not None else BAND_WORDS[band]
 
 
 def _metric(row, name):
@@ -254,7 +277,7 @@ class _Node:
                 self.worst[name] = value
 
 
-def _tree_events(rows, bands, first_idx):
+def _tree_events(rows, bands, first_idx, report_unit="module call"):
     """The tree as a flat list ("open", node, depth), ("row", index, depth), ("close", node, depth), in order of execution.
 
     Flat, so that neither Python nor the template recurses over names that a file chose.
@@ -262,12 +285,16 @@ def _tree_events(rows, bands, first_idx):
     root = _Node("", "(root)")
     for i, row in enumerate(rows):
         chain = [root]
-        parts = row.module.split(".", _MAX_TREE_DEPTH) if row.module else []
+        op = _OP.search(row.module) if report_unit == "op" else None
+        module = row.module[: op.start()] if op else row.module
+        parts = module.split(".", _MAX_TREE_DEPTH) if module else []
         for depth, part in enumerate(parts):
             node = chain[-1]
             if part not in node.children:
                 node.children[part] = _Node(".".join(parts[: depth + 1]), part)
             chain.append(node.children[part])
+        if op:
+            chain.append(chain[-1].children.setdefault(op[0], _Node(row.module, f"{op[1]}  {op[2]}")))
         chain[-1].rows.append(i)
         chain[-1].kind = chain[-1].kind or row.kind or ""
         for node in chain:
