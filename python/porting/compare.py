@@ -140,6 +140,8 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
             rows, count = _rows_of_ops(capture, port, tol, mode, chosen, progress)
             report = Report(rows, count, what="compare", unit="op", missing_fails=require_coverage, tolerance=tol.name,
                             environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[warning] if warning else [])
+            if explain:
+                report.cause = _cause(capture, port, report)
             return finish(report, tol, ledger, update_ledger, loosen)
         if _is_callables(port):
             if mode != "isolated":
@@ -180,9 +182,10 @@ def _cause(capture: Any, port: Mapping[str, Any], report: Report) -> Any:
     if row is None or row.status != "compared" or row.kind == PARAMETER:
         return None
     from .diagnose.locate import first_cause
+    from .diagnose.single import cause_of_op
 
     try:
-        return first_cause(capture, port, row, match_prefix(capture, port))
+        return (cause_of_op if report.unit == "op" else first_cause)(capture, port, row, match_prefix(capture, port))
     except LayoutError:  # said in the row of the tensor that it does not fit
         return None
 

@@ -16,7 +16,7 @@ from ..port import as_array, to_torch
 from ..profiles import AS_CAPTURED, settings
 from ..providers import use_provider
 from . import Diagnosis, diagnose
-from .case import Case, Op
+from .case import Case, Op, is_float
 
 if TYPE_CHECKING:
     from ..capture import Call, Capture
@@ -27,7 +27,8 @@ def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture
 
     Parameters
     ----------
-    reference : a captured module's name (then `capture` is needed), a captured `Call`, a torch module or a function that computes with torch
+    reference : a captured module's name or, in a capture with level="op", an op's ("layers.0.mlp.op.3.aten.mm.default"; then `capture` is
+        needed), a captured `Call`, a torch module or a function that computes with torch
         (then `inputs` is needed: a tuple of positional arguments or a dict of keyword arguments), or a `porting.program.Program` (then `inputs` is a
         tuple of its root's inputs, or a dict: leaf path of the program's root to array, and parameter or constant name to array; `capture` gives those
         that are not in it).
@@ -49,6 +50,12 @@ def explain(reference: Any, actual: Any, *, inputs: Any = None, capture: Capture
     if isinstance(reference, str):
         if capture is None:
             raise ValueError(f"explain({reference!r}, ...): a module's name needs capture=")
+        if reference not in capture.modules:
+            from .single import case_of_op, find_op
+
+            op = find_op(capture, reference, call)
+            if op is not None:
+                return diagnose(case_of_op(*op, actual))
         found = next((c for c in capture.calls(reference) if c.number == call), None)
         if found is None:
             raise PortingError(f"{reference} has no call {call} in the capture")
@@ -109,12 +116,12 @@ def explain_run(module: Any, actual: Any, args: tuple[Any, ...], kwargs: dict[st
         capture.close()
 
 
-def actual_leaves(actual: Any, call: Call) -> dict[str, np.ndarray]:
-    """The port's outputs by the leaf paths of the captured call."""
-    leaves = by_leaf(actual, call.module, list(call.outputs))
+def actual_leaves(actual: Any, call: Call, expected: Mapping[str, np.ndarray], paths: list[str], phase: str = "out") -> dict[str, np.ndarray]:
+    """The port's tensors by the leaf paths of a phase of the captured call; `paths` are those that it may give."""
+    leaves = by_leaf(actual, call.module, paths)
     for path, array in leaves.items():
-        if array.shape != call.outputs[path].shape:
-            raise ShapeError(f"{call.full_name('out', path)}: expected shape {call.outputs[path].shape}, got {array.shape}")
+        if array.shape != expected[path].shape:
+            raise ShapeError(f"{call.full_name(phase, path)}: expected shape {expected[path].shape}, got {array.shape}")
     return leaves
 
 
@@ -166,7 +173,7 @@ def case_of_call(capture: Capture, call: Call, actual: Any, inputs: Mapping[str,
         parameters={v: n for v, n in program.parameters.items() if v in external and v not in leaves},
         outputs=outputs,
         expected=dict(call.outputs),
-        actual={p: a for p, a in actual_leaves(actual, call).items() if p in outputs},
+        actual={p: a for p, a in actual_leaves(actual, call, call.outputs, list(call.outputs)).items() if p in outputs},
         profile=settings(AS_CAPTURED, capture.environment).options,
         neighbours=capture.parameters,
         others=lambda: other_tensors(capture, call),
@@ -233,6 +240,6 @@ def other_tensors(capture: Capture, call: Call) -> dict[str, np.ndarray]:
             if other is call and phase == "out":
                 continue
             for path, array in leaves.items():
-                if array.dtype == np.float32:
+                if is_float(array):
                     found[other.full_name(phase, path)] = array
     return found
