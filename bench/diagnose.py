@@ -13,6 +13,7 @@ blamed for nothing.
 import argparse
 import contextlib
 import copy
+import json
 import os
 import random
 import re
@@ -139,7 +140,16 @@ def planted(model, fault, site):
         yield
 
 
-def trials(name, model, inputs, reference, faults, levels, folder, rows, verbose):
+def log_row(log, name, fault, level, outcome, took, said):
+    """One diagnosis as a line of JSON: every hypothesis that came near, with what it left."""
+    near = [[r.cause, r.detail[:120], r.residual, r.rms, r.peak, r.explained, r.equal, r.coarse] for r in getattr(said, "ranked", []) if r.explained > 0.5]
+    row = {"model": name, "fault": fault.name, "accepted": fault.causes, "level": level, "outcome": outcome, "seconds": took, "cause": said.cause, "detail": said.detail,
+           "also": [[r.cause, r.detail] for r in said.also], "near": near[:80]}  # fmt: skip
+    log.write(json.dumps(row) + "\n")
+    log.flush()
+
+
+def trials(name, model, inputs, reference, faults, levels, folder, rows, verbose, log=None):
     sites = list_sites(model, inputs)
     for fault in faults:
         possible = fault.sites(model, sites)
@@ -180,6 +190,8 @@ def trials(name, model, inputs, reference, faults, levels, folder, rows, verbose
                 if outcome != "right" and said.cause in ("none", "rounding") and size < 40:
                     outcome = "no trace"
             rows.append((name, fault.name, level, outcome, took, said.cause in fault.causes, *margins(said, fault)))
+            if log is not None:
+                log_row(log, name, fault, level, outcome, took, said)
             if verbose or outcome not in ("right", "no trace"):
                 also = f" (also {', '.join(r.cause for r in said.also)})" if said.also else ""
                 print(f"  {outcome}: {name}: {fault.name} at {site.module} #{site.number}, {level}: {said.cause}: {said.detail[:160]}{also}", flush=True)
@@ -253,10 +265,12 @@ def main():
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=LEVELS)
     parser.add_argument("--each", type=int, default=0, help="at most so many faults per model, drawn at random")
     parser.add_argument("--clean", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--log", help="a file that gets a line of JSON per diagnosis: what each hypothesis left")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     rows, cleans, blamed = [], 0, 0
+    log = open(args.log, "a") if args.log else None
     for name in args.models:
         started = time.time()
         model, inputs = MODELS[name]()
@@ -266,7 +280,7 @@ def main():
         before = len(rows)
         with tempfile.TemporaryDirectory() as folder:
             with porting.open(capture(model, inputs, os.path.join(folder, "ref.capture"))) as reference:
-                trials(name, model, inputs, reference, faults, args.levels, folder, rows, args.verbose)
+                trials(name, model, inputs, reference, faults, args.levels, folder, rows, args.verbose, log)
                 if args.clean:
                     count, bad = clean_trials(name, model, inputs, reference, folder)
                     cleans, blamed = cleans + count, blamed + bad

@@ -67,7 +67,7 @@ KINDS = {
     "rotary scaling ignored, or added": ("rope-scaling", "rotary_scaled_positions rotary_scaling_ignored"),
     "offset into an embedding": ("embedding-offset", "embedding_next embedding_previous"),
     "scale of an embedding": ("embedding-scale", "embedding_scaled factor_missing factor_root"),
-    "token types ignored": ("embedding-ignored", "embedding_types_ignored embedding_types_missing embedding_first"),
+    "token types ignored": ("embedding-ignored addend-missing", "embedding_types_ignored embedding_types_missing embedding_first"),
     "axes permuted": ("axes-order head-order", "transpose_as_reshape permute_as_reshape attention_heads_unmerged"),
     "stride": ("stride", "conv_stride_one conv1d_stride_one"),
     "padding": ("padding", "conv_padded_after conv_padded_replicate conv1d_causal"),
@@ -84,7 +84,7 @@ KINDS = {
     "a position bias": ("position-bias", "alibi_slopes_of_eight_heads alibi_sign alibi_heads_reversed attention_position_bias_scaled"),
     "weights of experts": ("experts", "experts_only_the_first experts_weights_alike experts_next experts_softmax_after"),
     "elements lost, slices zero or of elsewhere": ("elements-lost part-zero part-moved", "linear_elements_lost conv_border_not_written attention_one_head_of_another attention_last_queries_zero"),
-    "only some rows, heads, channels or positions wrong": ("partly-wrong", "linear_one_row_zero attention_one_head_zero linear_last_position_zero linear_batch_rows_alike"),
+    "only some rows, heads, channels or positions wrong": ("part-zero output-zero batch-rows-alike weight-zero partly-wrong", "linear_one_row_zero attention_one_head_zero linear_last_position_zero linear_batch_rows_alike"),
 }  # fmt: skip
 
 

@@ -185,7 +185,7 @@ def layer_norm_of_bf16(f, x, *rest, **named):
     return f(x.bfloat16().to(x.dtype), *rest, **named)
 
 
-@patch("layer_norm", "bias-before-weight", "op-order")
+@patch("layer_norm", "op-order", when=lambda s: len(s.shapes) > 3 and s.shapes[3] is not None)
 def layer_norm_bias_first(f, x, shape, weight=None, bias=None, eps=1e-5):
     return (f(x, shape, None, None, eps) + bias) * weight
 
@@ -200,7 +200,7 @@ def rsqrt_twelve_bits(f, x):
     return twelve_bits(x.float())
 
 
-@patch("rsqrt", "op-other", "exponent", "root-missing")
+@patch("rsqrt", "exponent", "root-missing")
 def rsqrt_as_reciprocal(f, x):
     return 1 / x
 
@@ -239,7 +239,7 @@ def rms_without_one(f, a, b):
     return a if isinstance(a, torch.Tensor) else b
 
 
-@patch("mul", "weight-ignored", "op-missing", when=lambda s: in_norm(s) and len(s.shapes) == 2 and None not in s.shapes and 1 in map(len, s.shapes))
+@patch("mul", "weight-ignored", when=lambda s: in_norm(s) and len(s.shapes) == 2 and None not in s.shapes and 1 in map(len, s.shapes))
 def rms_without_weight(f, a, b):
     return a if a.dim() > 1 else b
 
@@ -338,7 +338,9 @@ def tf32(x):
 
 def in_linear(name, causes, change, when=lambda s: True):
     def apply(f, x, w, b=None):
-        return change(x, w, b)
+        if x.dtype == torch.float32:
+            return change(x, w, b)
+        return change(x.float(), w.float(), None if b is None else b.float()).to(x.dtype)
 
     apply.__name__ = f"linear_{name}"
     patch("linear", *causes, when=lambda s: is_matrix(s) and when(s))(apply)
@@ -363,7 +365,7 @@ in_linear("transposed", ("weight-transposed",), lambda x, w, b: F.linear(x, w.t(
 in_linear("reshaped", ("weight-reshaped",), lambda x, w, b: F.linear(x, w.t().reshape(w.shape), b), lambda s: not square(s))
 in_linear("rows_reversed", ("rows-permuted",), lambda x, w, b: F.linear(x, w.flip(0), b))
 in_linear("rows_shifted", ("rows-permuted",), lambda x, w, b: F.linear(x, w.roll(1, 0), b))
-in_linear("columns_reversed", ("columns-permuted", "rows-permuted"), lambda x, w, b: F.linear(x, w.flip(1), b))
+in_linear("columns_reversed", ("columns-permuted",), lambda x, w, b: F.linear(x, w.flip(1), b))
 in_linear("halves_exchanged", ("rows-permuted",), lambda x, w, b: F.linear(x, w.roll(w.shape[0] // 2, 0), b))
 in_linear("bf16_weight", ("operand-precision",), lambda x, w, b: F.linear(x, BF16(w), b))
 in_linear("f16_weight", ("operand-precision",), lambda x, w, b: F.linear(x, F16(w), b))
@@ -383,9 +385,9 @@ in_linear("all_bf16", ("computed-in-half", "operand-precision", "result-precisio
 in_linear("all_f16", ("computed-in-half", "operand-precision", "result-precision"), lambda x, w, b: F.linear(x.half(), w.half(), None if b is None else b.half()).float())
 in_linear("doubled", ("weight-doubled", "scale", "output-scaled"), lambda x, w, b: F.linear(x, 2 * w, b))
 in_linear("negated", ("weight-sign", "output-negated", "scale"), lambda x, w, b: F.linear(x, -w, b))
-in_linear("scaled", ("weight-scaled", "output-scaled", "scale"), lambda x, w, b: F.linear(x, 0.7 * w, b))
+in_linear("scaled", ("output-scaled", "scale"), lambda x, w, b: F.linear(x, 0.7 * w, b))
 in_linear("one_row_zero", ("partly-wrong", "weight-zero"), lambda x, w, b: F.linear(x, torch.cat([w[:3], torch.zeros_like(w[3:4]), w[4:]]), b))
-in_linear("bias_negated", ("weight-sign", "bias-doubled"), lambda x, w, b: F.linear(x, w, -b), has_bias)
+in_linear("bias_negated", ("weight-sign",), lambda x, w, b: F.linear(x, w, -b), has_bias)
 in_linear("bias_shifted", ("rows-permuted",), lambda x, w, b: F.linear(x, w, b.roll(1)), has_bias)
 
 
@@ -431,7 +433,7 @@ in_conv("tf32", ("operand-precision",), lambda f, x, w, b, s, p, d, g: f(tf32(x)
 in_conv("int8_channel", ("operand-precision",), lambda f, x, w, b, s, p, d, g: f(x, per_row(w.flatten(1)).view_as(w), b, s, p, d, g))
 in_conv("int8_tensor", ("operand-precision",), lambda f, x, w, b, s, p, d, g: f(x, per_tensor(w), b, s, p, d, g))
 in_conv("hwio", ("weight-layout",), lambda f, x, w, b, s, p, d, g: f(x, w.permute(*range(2, w.dim()), 1, 0).reshape(w.shape), b, s, p, d, g), lambda s: s.shapes[1][1] > 1 and wide(s))
-in_conv("channels_reversed", ("rows-permuted", "output-permuted"), lambda f, x, w, b, s, p, d, g: f(x, w.flip(0), b, s, p, d, g))
+in_conv("channels_reversed", ("rows-permuted",), lambda f, x, w, b, s, p, d, g: f(x, w.flip(0), b, s, p, d, g))
 in_conv("bgr", ("columns-permuted",), lambda f, x, w, b, s, p, d, g: f(x.flip(1), w, b, s, p, d, g), lambda s: s.shapes[1][1] == 3)
 
 
@@ -480,8 +482,8 @@ for reference, others in {"gelu": ("tanh_gelu", "quick_gelu", "silu", "relu", "n
             return ACTIVATIONS[other](x) if f(x, *rest, **named).shape == x.shape else None
 
         change.__name__ = f"{reference}_as_{other}"
-        causes = ("activation", "op-missing", "slope", "exponent", "op-other") if reference != "tanh" else ("activation", "op-missing")
-        patch(reference, *causes)(change)
+        also = {"none": ("op-missing",), "leaky": ("slope",), "relu_squared": ("exponent",)}.get(other, ())
+        patch(reference, "activation", *also)(change)
 
 
 @patch("gelu", "activation", "operand-precision", "result-precision")
@@ -514,7 +516,7 @@ def residual_subtracted(f, a, b):
     return a - b
 
 
-@patch("add", "addend-scaled", "scale", when=in_layer)
+@patch("add", "scale", when=in_layer)
 def branch_halved(f, a, b):
     return a + 0.5 * b
 
@@ -525,7 +527,7 @@ def branch_with_dropout(f, a, b):
     return a + F.dropout(b, 0.1, True)
 
 
-@patch("mul", "op-missing", "factor-missing", when=in_layer)
+@patch("mul", "op-missing", when=in_layer)
 def gate_missing(f, a, b):
     return b.clone()
 
@@ -535,17 +537,17 @@ def gate_added(f, a, b):
     return a + b
 
 
-@patch("mul", "scale", "attention-scale", "offset", "constant", "embedding-scale", when=lambda s: len(s.shapes) == 2 and s.shapes[1] is None and len(s.shapes[0] or ()) > 1 and not in_norm(s))
+@patch("mul", "scale", "attention-scale", "embedding-scale", when=lambda s: len(s.shapes) == 2 and s.shapes[1] is None and len(s.shapes[0] or ()) > 1 and not in_norm(s))
 def factor_missing(f, a, b):
     return a.clone()
 
 
-@patch("mul", "scale", "attention-scale", "constant", "embedding-scale", when=lambda s: len(s.shapes) == 2 and s.shapes[1] is None and len(s.shapes[0] or ()) > 1 and not in_norm(s))
+@patch("mul", "scale", "attention-scale", "embedding-scale", when=lambda s: len(s.shapes) == 2 and s.shapes[1] is None and len(s.shapes[0] or ()) > 1 and not in_norm(s))
 def factor_doubled(f, a, b):
     return f(a, b) * 2
 
 
-@patch("cat", "cat-order", "split-order", "head-order", "rope-interleaved", "rope-absent", "rope-sign", when=lambda s: True)
+@patch("cat", "cat-order", when=lambda s: True)
 def concatenated_backwards(f, tensors, dim=0, **named):
     return f(tuple(tensors)[::-1], named.get("dim", dim)) if len({t.shape for t in tensors}) == 1 else f(tensors, dim, **named)
 
@@ -571,7 +573,7 @@ def softmax_over_queries(f, x, *rest, **named):
     return torch.softmax(x, -2)
 
 
-@patch("softmax", "softmax-missing", "op-missing")
+@patch("softmax", "softmax-missing")
 def softmax_missing(f, x, *rest, **named):
     return x.clone()
 
@@ -598,7 +600,7 @@ def softmax_hot(f, x, *rest, **named):
     return torch.softmax(torch.where(x < -1e4, x, 2 * x), -1)
 
 
-@patch("softmax", "softmax-other", "activation", "op-other")
+@patch("softmax", "activation", "op-other")
 def softmax_as_sigmoid(f, x, *rest, **named):
     return torch.sigmoid(x)
 
@@ -610,17 +612,17 @@ def softmax_with_sink(f, x, *rest, **named):
     return e / (e.sum(-1, keepdim=True) + torch.exp(-top))
 
 
-@patch("max_pool2d", "pool", "op-other")
+@patch("max_pool2d", "op-other")
 def average_for_max(f, x, kernel, stride=None, padding=0, *rest, **named):
     return F.avg_pool2d(x, kernel, stride, padding)
 
 
-@patch("adaptive_avg_pool2d", "pool", "op-other")
+@patch("adaptive_avg_pool2d", "op-other")
 def max_for_average(f, x, size):
     return F.adaptive_max_pool2d(x, size)
 
 
-@patch("softplus", "activation", "op-missing", "op-other")
+@patch("softplus", "activation", "op-missing")
 def softplus_missing(f, x, *rest, **named):
     return x.clone()
 
@@ -630,7 +632,7 @@ def softplus_as_relu(f, x, *rest, **named):
     return F.relu(x)
 
 
-@patch("exp", "op-missing", "operand-sign", "scale", "op-other", when=lambda s: "mixer" in s.module)
+@patch("exp", "op-missing", when=lambda s: "mixer" in s.module)
 def exp_missing(f, x):
     return x.clone()
 
@@ -645,12 +647,12 @@ def not_divided(f, a, b):
     return a.clone()
 
 
-@patch("roll", "axes-order", "op-missing", "output-moved", "roll")
+@patch("roll", "op-missing", "roll-shift")
 def roll_missing(f, x, *rest, **named):
     return x.clone()
 
 
-@patch("roll", "roll", "output-moved", "op-other")
+@patch("roll", "roll-shift")
 def roll_backwards(f, x, shifts=0, dims=0, **named):
     shifts, dims = named.get("shifts", shifts), named.get("dims", dims)
     return torch.roll(x, tuple(-s for s in shifts) if isinstance(shifts, tuple) else -shifts, dims)
@@ -671,7 +673,7 @@ in_embedding("previous", ("embedding-offset",), lambda i, w: F.embedding((i - 1)
 in_embedding("first", ("embedding-ignored",), lambda i, w: F.embedding(i * 0, w))
 in_embedding("scaled", ("embedding-scale", "output-scaled"), lambda i, w: F.embedding(i, w) * w.shape[1] ** 0.5)
 in_embedding("bf16", ("operand-precision", "result-precision"), lambda i, w: F.embedding(i, BF16(w)))
-in_embedding("zero", ("embedding-missing", "output-zero", "weight-zero"), lambda i, w: F.embedding(i, torch.zeros_like(w)))
+in_embedding("zero", ("output-zero", "weight-zero", "addend-missing"), lambda i, w: F.embedding(i, torch.zeros_like(w)))
 
 # ---------------------------------------------------------------- parameters
 

@@ -8,8 +8,8 @@ import torch
 from diagnose_faults import BF16, F16, FAULTS, Fault, Patching, Site
 
 
-def attend(q, k, v, mask, causal, scale, change):
-    """Attention in plain torch, with one change. mask: additive, bool or None."""
+def attend(q, k, v, mask, causal, scale, change, sinks=None):
+    """Attention in plain torch, with one change. mask: additive, bool or None. sinks: a logit per head that takes part in the softmax and is dropped."""
     c = {"scale": 1.0, "axis": -1, "cap": 0.0, "half": None, "order": "repeat", "softmax": torch.softmax, "mask": lambda m: m, "logits": lambda x: x, "p": lambda p: p, **change}
     heads, groups = q.shape[1], k.shape[1]
     if heads != groups:
@@ -26,7 +26,9 @@ def attend(q, k, v, mask, causal, scale, change):
         mask = c["mask"](mask.float()[..., -t:, :s])
     if mask is not None:
         x = x + mask
-    p = c["p"](c["softmax"](x, c["axis"])).to(v.dtype)
+    if sinks is not None:
+        x = torch.cat([x, sinks.float().view(1, -1, 1, 1).expand(*x.shape[:-1], 1)], -1)
+    p = c["p"](c["softmax"](x, c["axis"])).to(v.dtype)[..., :s]
     return c.get("out", lambda y: y)(p @ v)
 
 
@@ -56,7 +58,7 @@ def attention(name, causes, change, needs="any"):
         names, inner = type(module).forward.__globals__, module.forward
 
         def function(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **rest):
-            return attend(query, key, value, attention_mask, False, scaling, change).transpose(1, 2), None
+            return attend(query, key, value, attention_mask, False, scaling, change, getattr(module, "sinks", None)).transpose(1, 2), None
 
         def forward(*args, **kwargs):
             kept, names["eager_attention_forward"] = names["eager_attention_forward"], function
@@ -88,7 +90,7 @@ attention("mask_weak", ("mask-weak",), {"mask": lambda m: torch.where(hidden(m),
 attention("mask_as_numbers", ("mask-weak",), {"mask": lambda m: torch.where(hidden(m), 0.0, 1.0)}, "mask")
 attention("mask_inverted", ("mask-inverted",), {"mask": lambda m: torch.where(hidden(m), 0.0, -1e4)}, "mask")
 attention("mask_next", ("mask-off-by-one",), {"mask": lambda m: torch.cat([m[..., 1:, :], m[..., -1:, :]], -2)}, "causal")
-attention("mask_transposed", ("mask-inverted", "mask-transposed"), {"mask": lambda m: m.expand(*m.shape[:-2], max(m.shape[-2:]), m.shape[-1]).transpose(-1, -2)}, "mask")
+attention("mask_transposed", ("mask-transposed",), {"mask": lambda m: m.expand(*m.shape[:-2], max(m.shape[-2:]), m.shape[-1]).transpose(-1, -2)}, "mask")
 attention("causal_too", ("mask-causal",), {"logits": lambda x: x.masked_fill(~torch.ones(x.shape[-2:], dtype=torch.bool).tril(), -torch.inf)})
 attention("scale_absent", ("attention-scale", "scale"), {"scale": 16**0.5})
 attention("scale_twice", ("attention-scale", "scale"), {"scale": 16**-0.5})
@@ -103,7 +105,7 @@ attention("logits_bf16", ("softmax-precision", "operand-precision", "result-prec
 attention("logits_f16", ("softmax-precision", "operand-precision", "result-precision"), {"logits": F16})
 attention("heads_unmerged", ("head-order", "axes-order"), {"out": lambda y: y.reshape(y.shape[0], y.shape[2], y.shape[1], -1).transpose(1, 2)})
 attention("self_hidden", ("mask-off-by-one", "mask-diagonal"), {"logits": lambda x: x + torch.diag_embed(torch.full((x.shape[-1],), -1e4)) if x.shape[-1] == x.shape[-2] else x})
-attention("window_three", ("window-added", "window-off-by-one", "window"), {"logits": lambda x: x.masked_fill(torch.ones(x.shape[-2:], dtype=torch.bool).tril(-3), -1e30)})
+attention("window_three", ("window-added", "window-off-by-one"), {"logits": lambda x: x.masked_fill(torch.ones(x.shape[-2:], dtype=torch.bool).tril(-3), -1e30)})
 attention("distance_bias", ("unknown",), {"logits": lambda x: x - 0.25 * (torch.arange(x.shape[-2])[:, None] - torch.arange(x.shape[-1])).abs()})
 
 # ---------------------------------------------------------------- rotary embeddings
@@ -150,19 +152,27 @@ def interleaved(x, cos, sin):
 
 def later(c, s):
     """The tables of positions one further on."""
-    one, other = c[:, 1:2], s[:, 1:2]
+    gain = (c[:, :1] ** 2 + s[:, :1] ** 2).sqrt()  # of scaled tables
+    one, other = c[:, 1:2] / gain, s[:, 1:2] / gain
     return c * one - s * other, s * one + c * other
 
 
+def pairs_of(cos):
+    """Number of rotated pairs: half the tables' width, or all of it where they hold each angle once."""
+    n = cos.shape[-1] // 2
+    return n if torch.equal(cos[..., :n], cos[..., n:]) else 2 * n
+
+
 def with_base(right, q, k, cos, sin, base, at=0):
-    size = cos.shape[-1]
-    angles = (torch.arange(cos.shape[1])[:, None] + at) * base ** (-torch.arange(0, size, 2) / size)
-    angles = torch.cat([angles, angles], -1)[None].to(cos)
-    return right(q, k, angles.cos().to(cos.dtype), angles.sin().to(cos.dtype))
+    n = pairs_of(cos)
+    gain = (cos[0, 0, 0] ** 2 + sin[0, 0, 0] ** 2).sqrt()
+    angles = (torch.arange(cos.shape[1])[:, None] + at) * base ** (-torch.arange(n) / n)
+    angles = torch.cat([angles] * (cos.shape[-1] // n), -1)[None].to(cos)
+    return right(q, k, (angles.cos() * gain).to(cos.dtype), (angles.sin() * gain).to(cos.dtype))
 
 
 def halved(right, q, k, cos, sin):
-    n = cos.shape[-1] // 2
+    n = pairs_of(cos)
     mask = (torch.arange(cos.shape[-1]) % n) < n // 2
     return right(q, k, torch.where(mask, cos, 1.0), torch.where(mask, sin, 0.0))
 

@@ -29,7 +29,7 @@ from diagnose_faults import (
     square,
     weights,
 )
-from diagnose_faults_attention import attention, hidden, interleaved, rotary, with_base
+from diagnose_faults_attention import attention, hidden, interleaved, pairs_of, rotary, with_base
 
 
 def replaced(name, *causes, when):
@@ -90,19 +90,19 @@ def t5_norm_as_layer_norm(module, inner, x):
     return F.layer_norm(x, x.shape[-1:], module.weight, None, eps_of(module))
 
 
-@replaced("rms_eps_outside_the_root", "eps-outside-root", "eps", when=is_rms)
+@replaced("rms_eps_outside_the_root", "eps-outside-root", when=is_rms)
 def rms_eps_outside_the_root(module, inner, x):
     wide = x.float()
     return (gain(module) * (wide / (wide.pow(2).mean(-1, keepdim=True).sqrt() + eps_of(module)))).to(x.dtype)
 
 
-@patch("layer_norm", "eps-outside-root", "eps")
+@patch("layer_norm", "eps-outside-root")
 def layer_norm_eps_outside(f, x, shape, weight=None, bias=None, eps=1e-5):
     y = (x - x.mean(-1, keepdim=True)) / (torch.sqrt(x.var(-1, keepdim=True, unbiased=False)) + eps) * weight
     return y if bias is None else y + bias
 
 
-@patch("batch_norm", "eps-outside-root", "eps")
+@patch("batch_norm", "eps-outside-root")
 def batch_norm_eps_outside(f, x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     return f(x, mean, (var.sqrt() + eps) ** 2, weight, bias, False, momentum, 0.0)
 
@@ -221,12 +221,12 @@ def norm_before_the_residual(module, inner, x, residual):
     return module.LayerNorm(module.dense(x)) + residual
 
 
-@replaced("activation_before_the_residual", "op-order", "residual-placement", when=lambda model, n, m: type(m).__name__ == "ResNetBasicLayer")
+@replaced("activation_before_the_residual", "op-order", when=lambda model, n, m: type(m).__name__ == "ResNetBasicLayer")
 def activation_before_the_residual(module, inner, x):
     return module.activation(module.layer(x)) + module.shortcut(x)
 
 
-attention("scaled_after_the_softmax", ("op-order", "attention-scale"), {"scale": 4.0, "p": lambda p: p / 4})
+attention("scaled_after_the_softmax", ("op-order",), {"scale": 4.0, "p": lambda p: p / 4})
 
 # ---------------------------------------------------------------- constants
 
@@ -235,12 +235,12 @@ def scalar_factor(site):
     return len(site.shapes) == 2 and site.shapes[1] is None and len(site.shapes[0] or ()) > 1 and not in_norm(site)
 
 
-@patch("mul", "scale", "attention-scale", "embedding-scale", "constant", when=scalar_factor)
+@patch("mul", "scale", "attention-scale", "embedding-scale", when=scalar_factor)
 def factor_root(f, a, b):
     return f(a, abs(float(b)) ** 0.5)
 
 
-@patch("mul", "scale", "attention-scale", "embedding-scale", "constant", when=scalar_factor)
+@patch("mul", "scale", "attention-scale", "embedding-scale", when=scalar_factor)
 def factor_reciprocal(f, a, b):
     return f(a, 1 / float(b))
 
@@ -262,7 +262,7 @@ def of_logits(site):
     return "attn" in site.module or "attention" in site.module
 
 
-@patch("tanh", "softcap-missing", "op-missing", "activation", when=of_logits)
+@patch("tanh", "softcap-missing", when=of_logits)
 def softcap_ignored(f, x):
     return x.clone()
 
@@ -335,14 +335,15 @@ def with_padding(m):
     return m.shape[-2] == m.shape[-1] and bool(hidden(m)[..., -1, :].any()) and bool((hidden(m) | ~future(m)).all())
 
 
-attention("padding_ignored", ("mask-padding-ignored", "mask-absent"), {"mask": lambda m: torch.where(future(m), -torch.inf, 0.0) if with_padding(m) else m}, "mask")
-attention("causality_ignored", ("mask-causality-ignored", "mask-absent"), {"mask": lambda m: m[..., -1:, :].expand_as(m) if with_padding(m) else m}, "mask")
+attention("padding_ignored", ("mask-padding-ignored",), {"mask": lambda m: torch.where(future(m), -torch.inf, 0.0) if with_padding(m) else m}, "mask")
+attention("causality_ignored", ("mask-causality-ignored",), {"mask": lambda m: m[..., -1:, :].expand_as(m) if with_padding(m) else m}, "mask")
 attention("with_dropout", ("dropout",), {"out": lambda y: (torch.manual_seed(4), F.dropout(y, 0.1, True))[1]})
-attention("one_head_zero", ("partly-wrong", "weight-zero"), {"out": lambda y: y * (torch.arange(y.shape[1]) != 1)[:, None, None]})
+attention("one_head_zero", ("part-zero", "output-zero"), {"out": lambda y: y * (torch.arange(y.shape[1]) != 1)[:, None, None]})
 
 
 def of_window(m):
-    return not with_padding(m) and m.shape[-2] == m.shape[-1] and bool((hidden(m) & ~future(m)).any())
+    past = hidden(m) & ~future(m)
+    return not with_padding(m) and m.shape[-2] == m.shape[-1] and bool((past & ~hidden(m).all(-2, keepdim=True)).any())
 
 
 def widened(m):
@@ -350,7 +351,7 @@ def widened(m):
     return torch.where(future(m), m, torch.cat([m[..., 1:], m[..., -1:]], -1)) if of_window(m) else m
 
 
-attention("window_ignored", ("window-ignored", "mask-padding-ignored"), {"mask": lambda m: torch.where(future(m), m, 0.0) if of_window(m) else m}, "mask")
+attention("window_ignored", ("window-ignored",), {"mask": lambda m: torch.where(future(m), m, 0.0) if of_window(m) else m}, "mask")
 attention("window_one_more", ("window-off-by-one",), {"mask": widened}, "mask")
 
 
@@ -365,7 +366,7 @@ rotary("scaling_ignored", ("rope-scaling", "rope-base"), lambda f, q, k, c, s: w
 
 
 def quarter(cos, sin):
-    n = cos.shape[-1] // 2
+    n = pairs_of(cos)
     kept = (torch.arange(cos.shape[-1]) % n) < n // 4
     return torch.where(kept, cos, 1.0), torch.where(kept, sin, 0.0)
 
@@ -374,7 +375,7 @@ def is_rotary(model, name, module):
     return type(module).__name__.endswith("RotaryEmbedding") and "position_ids" in inspect.signature(module.forward).parameters
 
 
-@replaced("positions_one_later", "position-offset", "rope-offset", "offset", when=is_rotary)
+@replaced("positions_one_later", "position-offset", "rope-offset", when=is_rotary)
 def positions_one_later(module, inner, x, position_ids, *rest, **named):
     return inner(x, position_ids + 1, *rest, **named)
 
@@ -389,7 +390,7 @@ def of_types(site):
 
 
 in_embedding("types_ignored", ("embedding-ignored", "position-offset"), lambda i, w: F.embedding(i * 0, w), of_types)
-in_embedding("types_missing", ("embedding-ignored", "addend-missing", "op-missing", "output-zero", "weight-zero"), lambda i, w: F.embedding(i, torch.zeros_like(w)), of_types)
+in_embedding("types_missing", ("addend-missing", "output-zero", "weight-zero"), lambda i, w: F.embedding(i, torch.zeros_like(w)), of_types)
 
 # ---------------------------------------------------------------- weights
 
@@ -444,7 +445,7 @@ def by_turns(x, groups):
 
 
 in_conv("groups_by_turns", ("groups-order",), lambda f, x, w, b, s, p, d, g: f(by_turns(x, g), w, b, s, p, d, g), grouped)
-in_conv("groups_written_by_turns", ("groups-order", "rows-permuted", "output-permuted"), lambda f, x, w, b, s, p, d, g: by_turns(f(x, w, b, s, p, d, g), w.shape[0] // g), grouped)
+in_conv("groups_written_by_turns", ("groups-order", "rows-permuted"), lambda f, x, w, b, s, p, d, g: by_turns(f(x, w, b, s, p, d, g), w.shape[0] // g), grouped)
 
 
 def of_three(site):
@@ -478,9 +479,8 @@ def dropped(y):
 
 
 in_linear("with_dropout", ("dropout",), lambda x, w, b: dropped(F.linear(x, w, b)))
-# without a bias a position of zeros is one whose weight is zero; of two rows the second like the first is the first moved by one
-in_linear("last_position_zero", ("partly-wrong", "output-zero", "weight-zero"), lambda x, w, b: F.linear(x, w, b) * (torch.arange(x.shape[-2]) < x.shape[-2] - 1)[:, None], lambda s: len(s.shapes[0]) == 3)
-in_linear("batch_rows_alike", ("partly-wrong", "output-moved"), lambda x, w, b: F.linear(x, w, b)[:1].expand(len(x), -1, -1), lambda s: len(s.shapes[0]) == 3 and s.shapes[0][0] > 1)
+in_linear("last_position_zero", ("part-zero", "output-zero"), lambda x, w, b: F.linear(x, w, b) * (torch.arange(x.shape[-2]) < x.shape[-2] - 1)[:, None], lambda s: len(s.shapes[0]) == 3)
+in_linear("batch_rows_alike", ("batch-rows-alike",), lambda x, w, b: F.linear(x, w, b)[:1].expand(len(x), -1, -1), lambda s: len(s.shapes[0]) == 3 and s.shapes[0][0] > 1)
 in_linear("returns_its_input", ("other-tensor", "op-missing"), lambda x, w, b: x.clone(), square)
 
 

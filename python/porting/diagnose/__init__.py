@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 # they register their generators, in this order
-from . import (  # noqa: F401, I001  # noqa: F401
+from . import (  # noqa: F401, I001
     arguments,
     attention,
     constants,
@@ -34,7 +34,7 @@ from . import (  # noqa: F401, I001  # noqa: F401
 )
 from .case import Case, Op
 from .hypothesis import Generator, Hypothesis, edited, generator, generators, overridden, transformed
-from .rank import LEVEL, Judge, Ranked, decide
+from .rank import LEVEL, SURE, Judge, Ranked, decide
 
 __all__ = ["Case", "Diagnosis", "Hypothesis", "Op", "diagnose", "edited", "generator", "overridden", "transformed"]
 
@@ -108,15 +108,17 @@ def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
         return Diagnosis(case.module, "none", "the port's outputs are bit-equal to the reference's", 1.0, 0.0)
     case.choose_provider()
     judge = Judge(case)
-    _, residual, equal = judge.measure(judge.reference)
-    if equal:
+    whole = judge.measure(judge.reference)
+    residual = whole.residual
+    if whole.equal:
         return Diagnosis(case.module, "none", "the port's outputs are equal to the reference's", 1.0, 0.0)
     if residual <= LEVEL:
         return only_rounding(case, judge, residual, end)
     ranked, not_run = run_all(case, judge, generators(), end)
     named = simplest(decide(ranked))
-    if not named:
-        refined, _ = run_all(case, judge, (*inner.FITS, *flash.FITS, *moments.FITS, *fit.FITS), end)
+    if not named or named[0].residual > SURE or named[0].cause in outputs.CAUSES:  # one number fitted to the port may say more, or leave less
+        makers = fit.FITS if named else (*inner.FITS, *flash.FITS, *moments.FITS, *fit.FITS)
+        refined, _ = run_all(case, judge, makers, min(end, time.thread_time() + RIVALS_S) if named else end)
         ranked = sorted([*ranked, *refined], key=order_of)
         named = simplest(decide(ranked))
     ruled_out = sorted({r.cause for r in ranked} - {r.cause for r in named})
@@ -179,7 +181,8 @@ def simplest(named: list[Ranked]) -> list[Ranked]:
     explains it; a cause with a meaning (a mask absent) before an op that is only said to be missing or another."""
     whole = [r for r in named if not r.detail.startswith("in ")]
     named = whole or named
-    return sorted(named, key=lambda r: (r.cause == "partly-wrong", of_weight_in_places(r), r.cause in outputs.CAUSES, r.cause in GENERIC, r.cause in UNLIKELY))
+    return sorted(named, key=lambda r: (r.cause == "partly-wrong", of_weight_in_places(r), r.cause in outputs.CAUSES and r.cause not in PLAIN, r.cause not in PLAIN,
+                                        r.cause in GENERIC, r.fitted, r.cause in UNLIKELY))  # fmt: skip
 
 
 def of_weight_in_places(r: Ranked) -> bool:
@@ -187,7 +190,8 @@ def of_weight_in_places(r: Ranked) -> bool:
     return r.cause.startswith("weight") and r.detail.startswith(("in position", "in batch"))
 
 
-UNLIKELY = {"rope-reversed", "accumulation-half", "scale", "constant"}  # as good as a cause that says more, on these numbers
+PLAIN = {"batch-rows-alike"}  # of the output alone, but all that is to be said
+UNLIKELY = {"rope-reversed", "accumulation-half", "scale"}  # as good as a cause that says more, on these numbers
 GENERIC = {"op-missing", "op-other", "op-order", "axis", "operands-exchanged", "wrong-operand"}  # a changed op, whatever it means in the module
 
 

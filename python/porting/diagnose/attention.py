@@ -26,6 +26,7 @@ class Attention:
 
     index : its op. logits() : (.., T, S) products of q and k, not scaled. scale : factor. cap : tanh cap or 0. mask() : additive, broadcastable to the logits, or None
     override(p) : values to put in place for probabilities p. head, heads : their size and number, 0 if they are not known.
+    sink() : logits (.., 1) that take part in the softmax beside the keys' and are dropped after it, or None.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Attention:
     override: Callable[[np.ndarray], dict[int, np.ndarray]]
     head: int = 0
     heads: int = 0
+    sink: Callable[[], np.ndarray | None] = lambda: None
 
 
 def additive(mask: np.ndarray) -> np.ndarray:
@@ -80,16 +82,20 @@ def written_out(case: Case, index: int) -> Attention | None:
         return None
     masks: list[Callable[[], np.ndarray]] = []
     scale, cap, seen_cap, head = 1.0, 0.0, False, 0
-    value = op.inputs[0]
+    value, sink = op.inputs[0], None
     for _ in range(16):
         made = case.producers.get(value)
         step = case.ops[made] if made is not None else None
         if step is None:
             return None
-        if step.base in ("bmm", "mm", "baddbmm"):
+        if step.base == "cat" and len(step.inputs) == 2 and sink is None and case.values[step.inputs[1]][1][-1:] == [1]:
+            value, sink = step.inputs
+        elif step.base == "sub" and len(step.inputs) == 2 and is_greatest_of(case, step.inputs[1], step.inputs[0]):
+            value = step.inputs[0]
+        elif step.base in ("bmm", "mm", "baddbmm"):
             head = case.values[step.inputs[-2]][1][-1]
             break
-        if step.base in ("view", "_unsafe_view", "_to_copy", "clone", "expand", "reshape", "unsqueeze", "squeeze"):
+        elif step.base in ("view", "_unsafe_view", "_to_copy", "clone", "expand", "reshape", "unsqueeze", "squeeze"):
             value = step.inputs[0]
         elif step.base in ("mul", "div") and len(step.inputs) == 1 and is_number(step.args[1]):
             factor = float(step.args[1]) if step.base == "mul" else 1 / float(step.args[1])
@@ -118,7 +124,8 @@ def written_out(case: Case, index: int) -> Attention | None:
             value = step.inputs[1]
         else:
             return None
-    shape = case.values[op.inputs[0]][1]
+    shape = list(case.values[op.inputs[0]][1])
+    shape[-1] -= sink is not None
     product = value
 
     def mask() -> np.ndarray | None:
@@ -128,10 +135,22 @@ def written_out(case: Case, index: int) -> Attention | None:
         return total
 
     out = op.outputs[0]
+
+    def override(p: np.ndarray) -> dict[int, np.ndarray]:
+        if sink is not None and p.shape[-1] == shape[-1]:  # the sink's column is dropped, whatever it is
+            p = np.concatenate([p, np.zeros_like(p[..., :1])], axis=-1)
+        return {out: p.astype(case.intermediates()[out].dtype).reshape(case.values[out][1])}
+
     return Attention(
-        index, lambda: case.intermediates()[product].astype(np.float64).reshape(shape), scale, cap, mask,
-        lambda p: {out: p.astype(case.intermediates()[out].dtype).reshape(shape)}, head, shape[1] if rank == 4 else 0,
+        index, lambda: case.intermediates()[product].astype(np.float64).reshape(shape), scale, cap, mask, override, head, shape[1] if rank == 4 else 0,
+        lambda: None if sink is None else case.intermediates()[sink].astype(np.float64).reshape(*shape[:-1], 1),
     )  # fmt: skip
+
+
+def is_greatest_of(case: Case, value: int, of: int) -> bool:
+    """True for the maximum that is subtracted before an exponential: a softmax is the same without."""
+    made = case.producers.get(value)
+    return made is not None and case.ops[made].base in ("amax", "max") and case.ops[made].inputs[0] == of
 
 
 def logit_like(case: Case, value: int) -> bool:
@@ -166,7 +185,7 @@ def find_attentions(case: Case) -> list[Attention]:
 # ---------------------------------------------------------------- probabilities under a hypothesis
 
 
-def softmax(x: np.ndarray, axis: int = -1, sink: float | None = None) -> np.ndarray:
+def softmax(x: np.ndarray, axis: int = -1, sink: np.ndarray | float | None = None) -> np.ndarray:
     """In float64; rows that are all -inf give NaN as torch does. sink: one more logit that takes part and is dropped."""
     with np.errstate(all="ignore"):
         top = x.max(axis=axis, keepdims=True)
@@ -182,10 +201,10 @@ def capped(x: np.ndarray, cap: float) -> np.ndarray:
 
 
 def probabilities(a: Attention, *, mask: np.ndarray | None | str = "own", scale: float | None = None, cap: float | None = None,
-                  sink: float | None = None, axis: int = -1) -> np.ndarray:
+                  sink: np.ndarray | float | None | str = "own", axis: int = -1) -> np.ndarray:
     x = capped(a.logits() * (a.scale if scale is None else scale), a.cap if cap is None else cap)
     m = a.mask() if isinstance(mask, str) else mask
-    return softmax(x if m is None else masked(x, m), axis, sink)
+    return softmax(x if m is None else masked(x, m), axis, a.sink() if isinstance(sink, str) else sink)
 
 
 def masked(x: np.ndarray, m: np.ndarray) -> np.ndarray:
@@ -196,8 +215,9 @@ def masked(x: np.ndarray, m: np.ndarray) -> np.ndarray:
 
 def into_softmax(a: Attention) -> np.ndarray:
     """What goes into the softmax, in float32 with a finite number for -inf."""
-    x, m = capped(a.logits() * a.scale, a.cap), a.mask()
-    return np.maximum(x if m is None else x + m, -1e30).astype(np.float32)
+    x, m, sink = capped(a.logits() * a.scale, a.cap), a.mask(), a.sink()
+    x = np.maximum(x if m is None else x + m, -1e30)
+    return (x if sink is None else np.concatenate([x, sink], axis=-1)).astype(np.float32)
 
 
 def changed(case: Case, a: Attention, cause: str, detail: str, compute: Callable[[], np.ndarray], coarse: bool = False) -> Hypothesis:
@@ -265,6 +285,14 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
     def one(cause: str, detail: str, mask: np.ndarray | None) -> Hypothesis:
         return changed(case, a, cause, detail, lambda: probabilities(a, mask=mask))
 
+    def beside(cause: str, detail: str, also: np.ndarray) -> Iterator[Hypothesis]:
+        """What the reference hides, and more. A query that then sees nothing attends to what the port hid, to all alike, or gives NaN."""
+        total = hidden | also
+        if (total.all(-1) & ~hidden.all(-1)).any():
+            yield one(cause, detail, rest + np.where(hidden, -3e38, np.where(also, -1e30, 0.0)))
+            yield one(cause, detail, with_hidden(total, -1e30))
+        yield one(cause, detail, with_hidden(total))
+
     yield one("mask-absent", "port attends to later positions, reference is causal" if is_causal else "port ignores the attention mask", rest if rest.any() else None)
     columns = hidden.all(axis=-2, keepdims=True) if t > 1 else hidden & False
     if is_causal:
@@ -283,7 +311,12 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
             for width in range(1, min(s, 33)):
                 window = later | (np.arange(s)[None, :] <= np.arange(s - t, s)[:, None] - width)
                 if not np.array_equal(window | hidden, hidden):
-                    yield one("window-added", f"port attends to the last {width} positions, reference to all earlier ones", with_hidden(window | hidden))
+                    yield from beside("window-added", f"port attends to the last {width} positions, reference to all earlier ones", window)
+        if t == s > 2 and (hidden & ~later).any():
+            for by, words in ((-1, "next"), (1, "last")):  # a window and all, or padding with it
+                moved = np.roll(hidden, by, axis=-2)
+                moved[..., -1 if by < 0 else 0, :] = hidden[..., -1 if by < 0 else 0, :]
+                yield one("mask-off-by-one", f"port has for each position the mask of the {words} one", with_hidden(moved))
         limit = window_of(hidden)
         if limit is not None:
             for by in (1, -1):
@@ -293,16 +326,16 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
         if columns.any() and (hidden & ~columns).any():
             yield one("window-ignored", "port hides the padding but attends to all positions, reference to a window of them", with_hidden(columns | np.zeros_like(hidden)))
         if t > 1:
-            yield one("mask-causal", "port is causal beside the reference's mask", with_hidden(hidden | later))
+            yield from beside("mask-causal", "port is causal beside the reference's mask", later)
         for words, hides in windows(t) if t == s and t > 1 else ():
-            yield one("window-added", f"port {words}, reference to all", rest + np.where(hidden, -3e38, np.where(hides, -1e30, 0.0)))
+            yield from beside("window-added", f"port {words}, reference to all", hides)
         for shift in (1, -1):
             yield one("mask-off-by-one", f"port has the mask moved by {shift:+d} position", with_hidden(np.roll(hidden, shift, axis=-1)))
     square = hidden.shape[-1] == hidden.shape[-2] and t > 1
     if square and not np.array_equal(hidden, hidden.swapaxes(-1, -2)):
         yield one("mask-transposed", "port has queries and keys of the mask exchanged", with_hidden(hidden.swapaxes(-1, -2), -1e30))
     if square and not is_causal:
-        yield one("mask-diagonal", "port hides each position from itself", with_hidden(hidden | np.eye(t, dtype=bool)))
+        yield from beside("mask-diagonal", "port hides each position from itself", np.eye(t, dtype=bool))
     yield one("mask-weak", "port adds 0 and 1 for the mask in the place of 0 and -inf", rest + np.where(hidden, 0.0, 1.0))
     yield one("mask-weak", "port adds 1 where the reference adds -inf", with_hidden(hidden, 1.0))
     for value in (-1.0, -10.0, -100.0):
@@ -311,7 +344,7 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
         yield one("mask-inverted", "port has the mask the other way round", with_hidden(~hidden, value))
     yield changed(case, a, "mask-after-softmax", "port sets hidden probabilities to 0 after the softmax", lambda: np.where(hidden, 0.0, probabilities(a, mask=rest)))
     multiplied = np.where(hidden, 0.0, 1.0)
-    yield changed(case, a, "mask-multiplied", "port multiplies the logits by the mask where the reference hides", lambda: softmax(a.logits() * a.scale * multiplied))
+    yield changed(case, a, "mask-multiplied", "port multiplies the logits by the mask where the reference hides", lambda: softmax(a.logits() * a.scale * multiplied, sink=a.sink()))
 
 
 def window_of(hidden: np.ndarray) -> int | None:
@@ -342,7 +375,8 @@ def logits(case: Case) -> Iterator[Hypothesis]:
             if cap != a.cap:
                 detail = f"port caps the logits at {show(cap)}, reference {f'at {show(a.cap)}' if a.cap else 'does not'}"
                 yield changed(case, a, "softcap", detail, lambda a=a, c=cap: probabilities(a, cap=c))
-        yield changed(case, a, "sink", "port has one more logit of 0 in the softmax (a sink)", lambda a=a: probabilities(a, sink=0.0))
+        if a.sink() is None:
+            yield changed(case, a, "sink", "port has one more logit of 0 in the softmax (a sink)", lambda a=a: probabilities(a, sink=0.0))
         yield from softmax_variants(case, a)
 
 
@@ -355,27 +389,26 @@ def softmax_variants(case: Case, a: Attention) -> Iterator[Hypothesis]:
     out = case.ops[a.index].outputs[0]
     if case.dtype(out) == "F32":
         for label, dtype in (("bf16", ml_dtypes.bfloat16), ("f16", np.float16)):
-            for what, steps in SOFTMAX_ROUNDINGS.items():
-                yield changed(case, a, "softmax-precision", f"port has the {what} {label}", lambda a=a, t=dtype, s=steps: softmax_in(a, t, *s), coarse=True)
+            for what, places in SOFTMAX_ROUNDINGS.items():
+                yield changed(case, a, "softmax-precision", f"port has the {what} {label}", lambda a=a, t=dtype, s=places: softmax_in(a, t, s), coarse=True)
     yield changed(case, a, "softmax-missing", "port leaves out the softmax", lambda a=a: a.logits() * a.scale)
 
 
-#: What is rounded: the products of q and k before the scale, the logits, the result.
-SOFTMAX_ROUNDINGS = {"result of the softmax in": (False, False, True), "logits in": (False, True, False), "softmax in": (False, True, True),
-                     "products of q and k in": (True, False, False), "products of q and k, logits and softmax in": (True, True, True)}  # fmt: skip
+#: What is rounded: the products of q and k before the scale, scaled and capped, with mask and position bias, the result.
+SOFTMAX_ROUNDINGS = {"result of the softmax in": "p", "logits in": "m", "softmax in": "mp", "products of q and k in": "q", "scaled products of q and k in": "s",
+                     "products of q and k, logits and softmax in": "qsmp"}  # fmt: skip
 
 
-def softmax_in(a: Attention, dtype: type, products: bool, before: bool, after: bool) -> np.ndarray:
-    """Probabilities with the products, the logits or the result rounded to a narrow format."""
+def softmax_in(a: Attention, dtype: type, places: str) -> np.ndarray:
+    """Probabilities with some of the SOFTMAX_ROUNDINGS to a narrow format."""
+
+    def rounded(x: np.ndarray, place: str) -> np.ndarray:
+        return x.astype(np.float32).astype(dtype).astype(np.float64) if place in places else x
+
     m = a.mask()
     with np.errstate(over="ignore"):
-        x = a.logits()
-        x = x.astype(np.float32).astype(dtype).astype(np.float64) if products else x
-        x = capped(x * a.scale, a.cap)
-        x = x if m is None else x + m
-        x = x.astype(np.float32).astype(dtype).astype(np.float64) if before else x
-        p = softmax(x)
-        return p.astype(np.float32).astype(dtype).astype(np.float64) if after else p
+        x = rounded(capped(rounded(a.logits(), "q") * a.scale, a.cap), "s")
+        return rounded(softmax(rounded(x if m is None else x + m, "m"), sink=a.sink()), "p")
 
 
 # ---------------------------------------------------------------- heads

@@ -115,13 +115,24 @@ def factor_variants(old: float) -> Iterator[tuple[str, float]]:
             yield label, new
 
 
+def one_plus(case: Case, op: Op) -> str:
+    """The name of the parameter that the op adds 1 to, widened first or not; "" if it does not."""
+    if op.base != "add" or len(op.inputs) != 1 or len(op.args) < 2 or op.args[1] != 1.0:
+        return ""
+    value = op.inputs[0]
+    made = case.producers.get(value)
+    if made is not None and case.ops[made].base == "_to_copy":
+        value = case.ops[made].inputs[0]
+    return case.parameters.get(value, "")
+
+
 @generator
 def added(case: Case) -> Iterator[Hypothesis]:
     """Added constants: missing, off by one, other sign; exponents."""
     for i, op in enumerate(case.ops):
         if op.base in ("add", "sub", "rsub") and len(op.args) > 1 and is_number(op.args[1]) and not is_eps(case, i, op):
             old = op.args[1]
-            for new in (0, -old, old + 1, old - 1):
+            for new in (0, -old, old + 1, old - 1) if not one_plus(case, op) else (-old,):  # 1 + w: norms.py
                 if new != old:
                     yield set_arg(case, i, 1, type(old)(new), "offset", f"port adds {show(new)}, reference {show(old)} ({op.base})")
         if op.base == "pow" and len(op.args) > 1 and is_number(op.args[1]):
@@ -137,22 +148,21 @@ def activation(case: Case) -> Iterator[Hypothesis]:
     """Another activation of the family in the place of the recorded one, which may be one op or written out in several."""
     yield from written_out(case)
     for i, op in enumerate(case.ops):
-        if op.base not in ACTIVATIONS or (op.base == "tanh" and to_softmax(case, op.outputs[0])):
+        if op.base not in ACTIVATIONS:
             continue
         old = activation_name(op)
         for new, make in ACTIVATION_EDITS.items():
-            if new != old:
+            if new != old and (op.base, new) != ("relu", "ReLU6"):  # a bound, below
                 yield edited(case, "activation", f"port computes {new}, reference {old}", lambda d, i=i, make=make: make(d, i))
         slope = "leaky_relu" if op.base in ("relu", "leaky_relu") else None
         for new in (0.01, 0.1, 0.2, 0.3) if slope else ():
             if op.base == "relu" or not math.isclose(new, float(op.args[1]) if len(op.args) > 1 else 0.01):
                 yield edited(case, "slope", f"port has the slope {new} below 0", lambda d, i=i, n=new: leaky(d, i, n))
-        for top in (1.0, 6.0):
-            if op.base == "relu":
-                yield edited(case, "clamp-added", f"port cuts the ReLU off at {top:g}", lambda d, i=i, t=top: clamped(d, i, t))
+        for top in (1.0, 6.0) if op.base == "relu" else ():
+            yield edited(case, "clamp-added", f"port cuts the ReLU off at {top:g}", lambda d, i=i, t=top: clamped(d, i, t))
         if op.base not in ("tanh", "sigmoid"):
             yield edited(case, "activation", f"port computes no activation, reference {old}", lambda d, i=i, op=op: d.drop(i, op.inputs[0]))
-        else:
+        elif not to_softmax(case, op.outputs[0]):  # else a cap, of which attention.py speaks
             yield edited(case, "op-missing", f"port leaves out {old}", lambda d, i=i, op=op: d.drop(i, op.inputs[0]))
 
 
@@ -170,6 +180,12 @@ def leaky(draft: Draft, index: int, slope: float) -> None:
 def clamped(draft: Draft, index: int, top: float) -> None:
     op = draft.ops[index]
     draft.ops[index] = Op("aten.clamp.default", [op.args[0], 0.0, top], {}, op.outputs)
+
+
+def squared_relu(draft: Draft, index: int) -> None:
+    op = draft.ops[index]
+    kept = draft.insert(index, "aten.relu.default", op.args[:1], {}, op.outputs[0])
+    draft.ops[index + 1] = Op("aten.mul.Tensor", [{"v": kept}, {"v": kept}], {}, op.outputs)
 
 
 FORMULAS = {
@@ -259,6 +275,8 @@ ACTIVATION_EDITS = {
     "quick GELU": gated_sigmoid(1.702),
     "SiLU": unary("aten.silu.default"),
     "ReLU": unary("aten.relu.default"),
+    "ReLU6": lambda draft, index: clamped(draft, index, 6.0),
+    "squared ReLU": lambda draft, index: squared_relu(draft, index),
     "tanh": unary("aten.tanh.default"),
     "sigmoid": unary("aten.sigmoid.default"),
     "leaky ReLU": unary("aten.leaky_relu.default"),

@@ -1,6 +1,7 @@
 """Constants and factors that are none of the usual ones: one number is fitted to the port, and named only if it then explains everything."""
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,7 @@ from .arguments import called
 from .attention import Attention, changed, find_attentions, probabilities
 from .case import VIEWS, Case, Draft
 from .constants import EPS_ARGUMENT, erf, is_eps, is_number, show
-from .hypothesis import Hypothesis, Outputs, edited, overridden
+from .hypothesis import Generator, Hypothesis, Outputs, edited, overridden
 from .rotary import find_rotations, first_position, lead, rotate, speeds
 
 ROUNDS = 6
@@ -81,7 +82,8 @@ def is_one(factor: float) -> bool:
 
 
 def times(x: np.ndarray, factor: float) -> np.ndarray:
-    return (x.astype(np.float64) * factor).astype(x.dtype)
+    with np.errstate(over="ignore"):
+        return (x.astype(np.float64) * factor).astype(x.dtype)
 
 
 def attentions(case: Case) -> Iterator[Hypothesis]:
@@ -194,4 +196,16 @@ def flat(outputs: Outputs, case: Case) -> np.ndarray:
     return np.concatenate([outputs[leaf].astype(np.float64).ravel() for leaf in case.actual]) if case.actual else np.zeros(0)
 
 
-FITS = (fitted, slopes, attentions, bases, factors, addends)
+def marked(make: Generator) -> Generator:
+    """The generator with its hypotheses said to be fitted."""
+
+    @functools.wraps(make)
+    def marking(case: Case) -> Iterator[Hypothesis]:
+        for hypothesis in make(case):
+            hypothesis.fitted = True
+            yield hypothesis
+
+    return marking
+
+
+FITS = tuple(map(marked, (fitted, slopes, attentions, bases, factors, addends)))

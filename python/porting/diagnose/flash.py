@@ -34,7 +34,7 @@ def tails(case: Case) -> Iterator[Hypothesis]:
 
 
 def keys_hidden(case: Case, a: Attention, keys: np.ndarray, detail: str) -> Hypothesis:
-    return changed(case, a, "keys-ignored", detail, lambda: softmax(logits_of(a) + np.where(keys, NEVER, 0.0)))
+    return changed(case, a, "keys-ignored", detail, lambda: softmax(logits_of(a) + np.where(keys, NEVER, 0.0), sink=a.sink()))
 
 
 @generator
@@ -233,7 +233,7 @@ def of_probabilities(case: Case, a: Attention, p: np.ndarray, right: np.ndarray,
     hides = np.broadcast_to(keys, gone.shape) if keys.any() else gone
     columns = np.flatnonzero((hides | (right <= 10 * fuzz)).reshape(-1, hides.shape[-1]).all(axis=0))
     words = f"keys {spans(columns)}" if len(columns) and hides[..., columns].any() else f"{int(hides[(0,) * (hides.ndim - 2)].sum())} pairs of query and key"
-    yield changed(case, a, "mask-other", f"port hides {words} that the reference shows", lambda: softmax(logits_of(a) + np.where(hides, NEVER, 0.0)))
+    yield changed(case, a, "mask-other", f"port hides {words} that the reference shows", lambda: softmax(logits_of(a) + np.where(hides, NEVER, 0.0), sink=a.sink()))
 
 
 FITS = (read_back,)

@@ -24,6 +24,7 @@ class Hypothesis:
     op(): number of the op in the case that the change is made at; None if it is none.
     coarse: a rounding to a narrow format stands within, so that the last bit of a sum decides about a whole step of it (rank.py).
     reorder: what is done to the one parameter that it changes, if that is all.
+    fitted: a number in it was fitted to the port.
     """
 
     cause: str
@@ -32,6 +33,7 @@ class Hypothesis:
     op: Callable[[], int | None] = lambda: None
     coarse: bool = False
     reorder: Callable[[np.ndarray], np.ndarray] | None = None
+    fitted: bool = False
 
 
 Generator = Callable[[Case], Iterable[Hypothesis]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .case import Case, Draft, Op, swapped
-from .constants import show
+from .constants import one_plus, show
 from .hypothesis import Hypothesis, edited, generator, overridden
 
 FUSED = ("native_layer_norm", "native_group_norm", "native_batch_norm")
@@ -299,9 +299,10 @@ def weights_of_norms(case: Case) -> Iterator[Hypothesis]:
                 yield edited(case, "weight-ignored", f"port does not multiply by {case.parameters[v]}", lambda d, i=i, o=other: d.drop(i, o))
                 yield edited(case, "weight-plus-one", f"port multiplies by 1 + {case.parameters[v]}", lambda d, i=i, p=place: plus_one(d, i, p))
     for i, op in enumerate(case.ops):
-        if op.base == "add" and len(op.inputs) == 1 and op.inputs[0] in case.parameters and len(op.args) > 1 and op.args[1] == 1.0:
-            name = case.parameters[op.inputs[0]]
+        name = one_plus(case, op)
+        if name:
             yield edited(case, "weight-plus-one", f"port multiplies by {name}, reference by 1 + {name}", lambda d, i=i, v=op.inputs[0]: d.drop(i, v))
+            yield edited(case, "weight-plus-one", f"port adds 1 to {name} twice, reference once", lambda d, i=i: d.ops[i].args.__setitem__(1, 2.0))
 
 
 def plus_one(draft: Draft, index: int, place: int) -> None:

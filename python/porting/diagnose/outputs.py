@@ -8,7 +8,7 @@ import numpy as np
 from .case import Case, is_float
 from .hypothesis import Hypothesis, generator, transformed
 
-CAUSES = frozenset({"output-zero", "output-negated", "output-scaled", "output-offset", "output-moved", "output-permuted", "axes-exchanged", "other-tensor"})
+CAUSES = frozenset({"output-zero", "output-negated", "output-scaled", "output-offset", "output-moved", "output-permuted", "axes-exchanged", "other-tensor", "batch-rows-alike"})
 
 
 @generator
@@ -30,6 +30,9 @@ def simple(case: Case) -> Iterator[Hypothesis]:
     if not np.isfinite(offset):
         return
     yield transformed(case, "output-offset", f"port's output is the reference's plus {offset:.6g}", lambda y: y + np.float32(offset))
+    if e.ndim > 2 and len(e) > 1:
+        detail = f"port returns the first row of the batch for each of the {len(e)}"
+        yield transformed(case, "batch-rows-alike", detail, lambda y, n=e.ndim: np.ascontiguousarray(np.broadcast_to(y[:1], y.shape)) if y.ndim == n else y)
     for axis in range(e.ndim):
         if e.shape[axis] > 1:
             for by in (1, -1):
@@ -99,7 +102,7 @@ def another_tensor(case: Case) -> Iterator[Hypothesis]:
     shape = case.actual[leaf].shape
     probe = np.unravel_index(int(np.argmax(np.abs(a))), shape) if a.size else ()
     for name, array in case.others().items():
-        if array.shape == shape and array.size and np.isclose(float(array[probe]), float(a[probe]), rtol=1e-4) and not np.array_equal(array, case.expected[leaf]):
+        if array.shape == shape and array.dtype == case.actual[leaf].dtype and array.size and np.isclose(float(array[probe]), float(a[probe]), rtol=1e-4) and not np.array_equal(array, case.expected[leaf]):
             yield Hypothesis("other-tensor", f"port's output is the reference's {name}", lambda wide, leaf=leaf, x=array: {**case.reference(), leaf: x})
 
 

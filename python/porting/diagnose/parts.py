@@ -58,23 +58,27 @@ def axis_name(case: Case, shape: tuple[int, ...], axis: int) -> tuple[str, str]:
     return ("row", "rows") if len(shape) == 2 else (f"slice of axis {axis}", f"slices of axis {axis}")
 
 
-def find_part(case: Case, leaf: str, clearly: np.ndarray, wrong: np.ndarray) -> Part | None:
+def find_part(case: Case, leaf: str, error: np.ndarray, level: float, peak: float) -> Part | None:
     """The smallest set of slices, along one axis or among the heads of the last one, that holds all that is wrong.
 
-    clearly, wrong : elements that are off by far more than rounding, and by more than rounding. None if most slices hold some.
+    error : in units of rounding. A slice is wrong if its rms is above `level` or an element above `peak`. None if most slices are.
     """
-    if not clearly.any():
+    if not (np.abs(error) > peak).any():
         return None
+
+    def wrong(errors: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+        return (np.sqrt(np.mean(errors * errors, axis=axes)) > level) | (np.abs(errors).max(axis=axes) > peak)
+
     best: Part | None = None
-    shape = wrong.shape
+    shape = error.shape
     for axis, n in enumerate(shape):
         if n < 2:
             continue
-        bad = wrong.any(axis=tuple(i for i in range(len(shape)) if i != axis))
+        bad = wrong(error, tuple(i for i in range(len(shape)) if i != axis))
         best = better(best, bad, lambda b, axis=axis, n=n: b.reshape([n if i == axis else 1 for i in range(len(shape))]), axis_name(case, shape, axis))
     for heads in head_counts(case) if len(shape) in (2, 3) else ():
         if shape[-1] % heads == 0 and shape[-1] // heads > 1:
-            bad = wrong.reshape(-1, heads, shape[-1] // heads).any(axis=(0, 2))
+            bad = wrong(error.reshape(-1, heads, shape[-1] // heads), (0, 2))
             best = better(best, bad, lambda b, w=shape[-1] // heads: np.repeat(b, w), ("head", "heads"))
     return best
 

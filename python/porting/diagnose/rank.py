@@ -5,7 +5,8 @@ reference and its float64 run (4 u * rms where an op has no float64 kernel). A r
 no element is off by more than PEAK units.
 
 A hypothesis that rounds to a narrow format (`coarse`) reproduces another run of itself up to the sums that lie next to a tie, which differ by a whole step: what
-it leaves is at rounding level too if its rms is at most FLIPS of the whole difference, which no other rounding comes near.
+it leaves is at rounding level too if its rms is at most FLIPS of the whole difference, which no other rounding comes near, or if all of it lies in few rows: at least
+ROWS of those that differ are right.
 """
 from __future__ import annotations
 
@@ -22,10 +23,12 @@ from .parts import Part, find_part
 LEVEL = 6.0
 PEAK = 64.0
 CLEARLY = 4.0
+SURE = 2.0  # what two runs of one function leave, but for rare ones
 NEAR = 1e3
 NEARLY = 1e-6
 FLIPS = 0.05
-MOST_OF_IT = 0.5
+ROWS = 0.75
+MOST_OF_IT = 0.8
 
 
 @dataclass
@@ -38,9 +41,28 @@ class Ranked:
     residual: float  # in units of rounding; inf if not finite or of another shape
     equal: bool  # every bit of the port reproduced
     op: Callable[[], int | None] = field(default=lambda: None, repr=False)  # number in the case of the op it is made at
+    rms: float = np.inf  # what is left, in units: root mean square,
+    peak: float = np.inf  # and the worst element
+    coarse: bool = False
+    fitted: bool = False
 
     def to_dict(self) -> dict[str, object]:
         return {"cause": self.cause, "detail": self.detail, "explained": self.explained, "residual": self.residual, "equal": self.equal}
+
+
+@dataclass
+class Left:
+    """What outputs leave of the port: share of the squared difference that they explain; root mean square and worst element of the rest, in units."""
+
+    explained: float = 0.0
+    rms: float = np.inf
+    peak: float = np.inf
+    equal: bool = False
+
+    @property
+    def residual(self) -> float:
+        """One number for both: at rounding level up to LEVEL."""
+        return max(self.rms, self.peak * LEVEL / PEAK)
 
 
 def difference(actual: np.ndarray, got: np.ndarray) -> np.ndarray:
@@ -66,7 +88,7 @@ class Judge:
             d = difference(case.actual[leaf], e)
             self.difference += float(np.sum(d * d))
             if len(self.reference) == 1 and np.isfinite(d).all():
-                self.part = find_part(case, leaf, np.abs(d) > PEAK * self.units[leaf], np.abs(d) > LEVEL * self.units[leaf])
+                self.part = find_part(case, leaf, d / self.units[leaf], LEVEL, PEAK)
 
     @staticmethod
     def units_of(outputs: Outputs, golden: Outputs | None) -> dict[str, float]:
@@ -84,23 +106,38 @@ class Judge:
             units[leaf] = max(x for x in (u * rms, noise, 1e-45) if np.isfinite(x))
         return units
 
-    def measure(self, outputs: Outputs, units: dict[str, float] | None = None) -> tuple[float, float, bool]:
-        """(share explained, residual in units, bit-equal)."""
-        left, worst, equal = 0.0, 0.0, True
+    def measure(self, outputs: Outputs, units: dict[str, float] | None = None) -> Left:
+        """What the outputs leave of the port."""
+        left, rms, peak, equal = 0.0, 0.0, 0.0, True
         for leaf, actual in self.case.actual.items():
             got = outputs.get(leaf)
             if got is None or got.shape != actual.shape:
-                return 0.0, np.inf, False
+                return Left()
             d = difference(actual, got)
             equal = equal and not d.any()
             if not np.isfinite(d).all():
-                return 0.0, np.inf, False
+                return Left()
             if d.size:
                 unit = (units or self.units)[leaf]
-                worst = max(worst, float(np.sqrt(np.mean(d * d))) / unit, float(np.abs(d).max()) / unit * LEVEL / PEAK)
+                rms, peak = max(rms, float(np.sqrt(np.mean(d * d))) / unit), max(peak, float(np.abs(d).max()) / unit)
                 left += float(np.sum(d * d))
         explained = 1.0 - left / self.difference if self.difference > 0 and np.isfinite(self.difference) else float(left == 0)
-        return explained, worst, equal
+        return Left(explained, rms, peak, equal)
+
+    def rows_right(self, outputs: Outputs) -> float:
+        """Share of the slices along the last axis that are right under a hypothesis, of those that are not right as they are; the least of all outputs."""
+        least = 1.0
+        for leaf, actual in self.case.actual.items():
+            if not actual.ndim or not actual.size:
+                return 0.0
+
+            def right(got: np.ndarray, leaf: str = leaf, actual: np.ndarray = actual) -> np.ndarray:
+                d = difference(actual, got)
+                return np.sqrt(np.mean(d * d, axis=-1)) <= LEVEL * self.units[leaf]
+
+            wrong = ~right(self.reference[leaf])
+            least = min(least, float(right(outputs[leaf])[wrong].mean())) if wrong.any() else least
+        return least
 
     def rank(self, hypothesis: Hypothesis) -> list[Ranked]:
         """Runs the hypothesis: what it leaves, and what it leaves if it holds for the wrong part of the output alone.
@@ -117,17 +154,20 @@ class Judge:
         return found
 
     def judged(self, hypothesis: Hypothesis, outputs: Outputs, part: Part | None) -> Ranked:
-        explained, residual, equal = self.measure(outputs)
-        if not equal and not hypothesis.coarse and (residual < NEAR or explained > 1 - NEARLY) and any(is_float(x) for x in outputs.values()):
+        left = self.measure(outputs)
+        if not left.equal and not hypothesis.coarse and (left.residual < NEAR or left.explained > 1 - NEARLY) and any(is_float(x) for x in outputs.values()):
             try:
-                units = self.units_of(outputs, hypothesis.compute(True)) if part is None and explained > MOST_OF_IT else self.units
+                units = self.units_of(outputs, hypothesis.compute(True)) if part is None and left.explained > MOST_OF_IT else self.units
             except (PortingError, ValueError):
                 units = self.units
-            explained, residual, equal = self.measure(outputs, {leaf: max(units[leaf], self.units[leaf]) for leaf in units})
-        if hypothesis.coarse and residual > LEVEL and explained >= 1 - FLIPS**2:
-            residual = LEVEL * float(np.sqrt(max(1 - explained, 0.0))) / FLIPS
+            left = self.measure(outputs, {leaf: max(units[leaf], self.units[leaf]) for leaf in units})
+        residual = left.residual
+        if hypothesis.coarse and residual > LEVEL and left.explained > MOST_OF_IT:
+            share = float(np.sqrt(max(1 - left.explained, 0.0)))
+            if share <= FLIPS or self.rows_right(outputs) >= ROWS:
+                residual = LEVEL * min(share / FLIPS, 1.0)
         detail = hypothesis.detail if part is None else f"in {part.where} only: {hypothesis.detail}"
-        return Ranked(hypothesis.cause, detail, explained, residual, equal, hypothesis.op)
+        return Ranked(hypothesis.cause, detail, left.explained, residual, left.equal, hypothesis.op, left.rms, left.peak, hypothesis.coarse, hypothesis.fitted)
 
 
 def decide(ranked: list[Ranked]) -> list[Ranked]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import ml_dtypes
 import numpy as np
 
-from .case import Case
+from .case import UNITS, Case
 from .hypothesis import Hypothesis, generator, overridden
 
 BASES = (10000.0, 500000.0, 1000000.0, 100000.0, 160000.0, 5000000.0, 250000.0, 8000000.0, 150000.0)
@@ -28,6 +28,8 @@ class Rotation:
     neighbours: bool
     angles: np.ndarray
     axis: int  # of positions
+    noise: float = 0.0  # of the angles, at most: they are read from rounded numbers
+    gain: float = 1.0  # tables that are scaled make the pairs longer, too
 
 
 def to_pairs(x: np.ndarray, neighbours: bool) -> np.ndarray:
@@ -87,21 +89,29 @@ def ancestors(case: Case, value: int) -> list[int]:
 
 def rotation(x: np.ndarray, y: np.ndarray, x_number: int, y_number: int) -> Rotation | None:
     """The rotation that takes x to y, or None. The axis of positions is the one along which the angles differ."""
+    noise = 4 * UNITS.get(y.dtype.name, 0.0)
+    match = max(MATCH, noise)
     x, y = x.astype(np.float64), y.astype(np.float64)
     if x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    if np.allclose(x, y, rtol=1e-6, atol=1e-7) or not np.isclose(np.sum(x * x), np.sum(y * y), rtol=1e-5):
+    if np.allclose(x, y, rtol=1e-6, atol=1e-7):
         return None
     same = np.isclose(x, y, rtol=0, atol=1e-7 * np.abs(x).max()).all(axis=tuple(range(x.ndim - 1)))
     moved = np.flatnonzero(~same)
+    if not moved.size:
+        return None
     sizes = dict.fromkeys(s for s in (int(moved[-1]) + 1, x.shape[-1]) if s % 2 == 0)
     for size in sizes:
         for neighbours in (False, True):
             a, b = to_pairs(x[..., :size], neighbours), to_pairs(y[..., :size], neighbours)
-            scale = np.abs(a).max()
-            if np.abs(np.abs(a) - np.abs(b)).max() > MATCH * scale:
+            gain = float(np.sqrt(np.sum(np.abs(b) ** 2) / max(np.sum(np.abs(a) ** 2), 1e-300)))
+            if not 0.25 < gain < 4.0:
                 continue
-            if np.abs(a - b).max() <= MATCH * scale:
+            a *= gain
+            scale = np.abs(a).max()
+            if np.abs(np.abs(a) - np.abs(b)).max() > match * scale:
+                continue
+            if np.abs(a - b).max() <= match * scale:
                 continue  # a turn too small to be told from none, such as that of adding an eps
             turn = b * a.conj()
             for axis in range(x.ndim - 2, 0, -1):
@@ -109,8 +119,8 @@ def rotation(x: np.ndarray, y: np.ndarray, x_number: int, y_number: int) -> Rota
                 angles = np.angle(total)
                 shape = [1] * x.ndim
                 shape[axis], shape[-1] = angles.shape
-                if np.abs(a * np.exp(1j * angles.reshape(shape)) - b).max() <= MATCH * scale:
-                    return Rotation(x_number, y_number, size, neighbours, angles, axis)
+                if np.abs(a * np.exp(1j * angles.reshape(shape)) - b).max() <= match * scale:
+                    return Rotation(x_number, y_number, size, neighbours, angles, axis, noise, gain if abs(gain - 1) > match else 1.0)
     return None
 
 
@@ -120,15 +130,20 @@ def rotate(r: Rotation, x: np.ndarray, angles: np.ndarray, neighbours: bool | No
     size = size or r.size
     shape = [1] * x.ndim
     shape[r.axis], shape[-1] = angles.shape
-    z = to_pairs(x[..., :size].astype(np.float64), neighbours) * np.exp(1j * angles.reshape(shape))
+    z = to_pairs(x[..., :size].astype(np.float64), neighbours) * np.exp(1j * angles.reshape(shape)) * r.gain
     return np.ascontiguousarray(np.concatenate([from_pairs(z, neighbours if after is None else after), x[..., size:].astype(np.float64)], axis=-1)).astype(x.dtype)
 
 
 def speeds(r: Rotation) -> np.ndarray | None:
-    """Angle per position of each pair, from positions 0 and 1; None for one position."""
+    """Angle per position of each pair, from positions 0 and 1, made better by those further off; None for one position."""
     if len(r.angles) < 2:
         return None
-    return np.angle(np.exp(1j * (r.angles[1] - r.angles[0])))
+    step = np.angle(np.exp(1j * (r.angles[1] - r.angles[0])))
+    n = 2
+    while n < len(r.angles):
+        step = step + np.angle(np.exp(1j * (r.angles[n] - r.angles[0] - n * step))) / n
+        n *= 2
+    return step
 
 
 def first_position(r: Rotation) -> float:
@@ -136,7 +151,7 @@ def first_position(r: Rotation) -> float:
     step = speeds(r)
     if step is None or not np.abs(step).max():
         return 0.0
-    usable = np.flatnonzero(np.abs(step) > 1e-6)
+    usable = np.flatnonzero(np.abs(step) > max(1e-6, 2 * r.noise))
     return float(np.round(r.angles[0, usable[-1]] / step[usable[-1]])) if len(usable) else 0.0
 
 
@@ -163,6 +178,8 @@ def rotary(case: Case) -> Iterator[Hypothesis]:
             yield changed("rope-precision", detail, lambda r, x, t=dtype: rotate(r, x, unwrapped(r).astype(t).astype(np.float64)))
             yield changed("rope-precision", detail, lambda r, x, t=dtype: rotate(r, x, r.angles.astype(t).astype(np.float64)))
         yield changed("rope-absent", "port does not apply the rotary embedding", lambda r, x: x)
+        if group[0].gain != 1:
+            yield changed("rope-scaling", f"port leaves out the factor {group[0].gain:.6g} of the rotary tables", lambda r, x: rotate(replace(r, gain=1.0), x, r.angles))
         yield changed("rope-twice", "port applies the rotary embedding twice", lambda r, x: rotate(r, x, 2 * r.angles))
         yield from positions(case, group, changed)
 
@@ -190,7 +207,7 @@ def mixed_tables(r: Rotation, x: np.ndarray) -> np.ndarray:
     shape[r.axis], shape[-1] = full.shape
     part = x[..., : r.size].astype(np.float64)
     turned = from_pairs(1j * to_pairs(part, not r.neighbours), not r.neighbours)
-    return np.concatenate([part * np.cos(full.reshape(shape)) + turned * np.sin(full.reshape(shape)), x[..., r.size :]], axis=-1).astype(x.dtype)
+    return np.concatenate([r.gain * (part * np.cos(full.reshape(shape)) + turned * np.sin(full.reshape(shape))), x[..., r.size :]], axis=-1).astype(x.dtype)
 
 
 def other_tables(r: Rotation, x: np.ndarray) -> np.ndarray:

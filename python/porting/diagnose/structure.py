@@ -68,6 +68,27 @@ def drop_bias(draft: Draft, index: int) -> None:
     draft.ops[index] = Op("aten.mm.default", op.args[1:3], {}, op.outputs)
 
 
+PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "convolution", "embedding")
+
+
+@generator
+def results(case: Case) -> Iterator[Hypothesis]:
+    """What a product makes is zero, or that of the first row of the batch for all of them."""
+    for i, op in enumerate(case.ops):
+        if op.base not in PRODUCTS and not op.base.startswith("_scaled_dot_product"):
+            continue
+        out = op.outputs[0]
+        yield overridden(case, "output-zero", f"port has zeros for {case.place(i)}", lambda v=out: {v: np.zeros_like(case.intermediates()[v])})
+        for v in (out, *(case.ops[j].outputs[0] for j in case.users(out) if case.ops[j].base in ("view", "_unsafe_view"))):
+            if v is not None and len(case.values[v][1]) > 2 and case.values[v][1][0] > 1:
+                detail = f"port has in {case.place(i)} the first row of the batch for each of the {case.values[v][1][0]}"
+                yield overridden(case, "batch-rows-alike", detail, lambda v=v: {v: alike(case.intermediates()[v])})
+
+
+def alike(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.broadcast_to(x[:1], x.shape))
+
+
 def name_of(case: Case, value: int) -> str:
     """A parameter's or input's name, or the op that made the value."""
     value = case.source(value)
@@ -94,13 +115,17 @@ def other_op(case: Case) -> Iterator[Hypothesis]:
             for place in (0, 1):
                 lost = op.inputs[place]
                 detail = f"port adds {name_of(case, lost)} twice ({where(case, op)})"
-                yield edited(case, "addend-doubled", detail, lambda d, i=i, p=place: double(d, i, p))
+                yield edited(case, "addend-doubled", detail, lambda d, i=i, p=place: scale_addend(d, i, p, 2.0))
+                # before a norm, which knows no scale, the other addend halved is the same but for eps
+                detail = f"port adds half of {name_of(case, lost)} ({where(case, op)})"
+                if case.is_floating(lost):
+                    yield edited(case, "scale", detail, lambda d, i=i, p=place: scale_addend(d, i, p, 0.5))
 
 
-def double(draft: Draft, index: int, place: int) -> None:
+def scale_addend(draft: Draft, index: int, place: int, factor: float) -> None:
     op = draft.ops[index]
-    twice = draft.insert(index, "aten.mul.Tensor", [op.args[place], 2.0], {}, op.args[place]["v"])
-    op.args[place] = {"v": twice}
+    scaled = draft.insert(index, "aten.mul.Tensor", [op.args[place], factor], {}, op.args[place]["v"])
+    op.args[place] = {"v": scaled}
 
 
 ELEMENTWISE = {"mul", "add", "sub", "div", "relu", "gelu", "silu", "tanh", "sigmoid", "neg", "pow", "exp", "sqrt", "rsqrt", "clamp", "_to_copy", "hardswish", "leaky_relu", "elu",
@@ -153,8 +178,28 @@ def axis(case: Case) -> Iterator[Hypothesis]:
                     yield edited(case, cause, detail, lambda d, i=i, dim=dim: reduce_over(d, i, dim))
         if op.base == "mean" and case.is_floating(op.outputs[0]):
             yield edited(case, "sum-for-mean", "port sums where the reference takes the mean", lambda d, i=i: setattr(d.ops[i], "name", "aten.sum.dim_IntList"))
-        if op.base == "cat" and len(op.inputs) == 2 and same_meta(case, *op.inputs):
-            yield edited(case, "cat-order", f"port concatenates in the other order ({where(case, op)})", lambda d, i=i: d.ops[i].args[0]["list"].reverse())
+        if op.base in ("cat", "stack") and len(op.inputs) > 1 and all(same_meta(case, op.inputs[0], v) for v in op.inputs):
+            for words, order in orders(len(op.inputs)):
+                yield edited(case, "cat-order", f"port concatenates {words} ({where(case, op)})", lambda d, i=i, order=order: reorder(d, i, order))
+
+
+def orders(n: int) -> Iterator[tuple[str, list[int]]]:
+    """Other orders of n things: (words, order)."""
+    yield "in the other order", list(range(n))[::-1]
+    if 2 < n <= 6:
+        yield "with the first one last", [*range(1, n), 0]
+        yield "with the last one first", [n - 1, *range(n - 1)]
+        for a in range(n):
+            for b in range(a + 1, n):
+                order = list(range(n))
+                order[a], order[b] = b, a
+                if order != list(range(n))[::-1]:
+                    yield f"with {a} and {b} exchanged", order
+
+
+def reorder(draft: Draft, index: int, order: list[int]) -> None:
+    parts = draft.ops[index].args[0]["list"]
+    parts[:] = [parts[k] for k in order]
 
 
 def reduce_over(draft: Draft, index: int, dim: int) -> None:
