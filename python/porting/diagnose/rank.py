@@ -177,5 +177,5 @@ def decide(ranked: list[Ranked]) -> list[Ranked]:
         return []
     best = ranked[0]
     if best.equal:
-        return [r for r in ranked if r.equal or r.residual <= 1.0]
-    return [r for r in ranked if r.residual <= LEVEL and r.residual <= max(CLEARLY * best.residual, 1.0)]
+        return [r for r in ranked if r.equal or r.residual <= SURE]
+    return [r for r in ranked if r.residual <= LEVEL and r.residual <= max(CLEARLY * best.residual, SURE)]
