@@ -30,7 +30,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import porting
 import torch
-from porting import _core
+from porting import ops_table
 from porting.hooks import ActivationCollector
 from porting.providers import load_torch_provider
 
@@ -48,8 +48,7 @@ def load_builder(path):
 
 
 def missing_ops(capture):
-    known = set(_core.known_ops())
-    return sorted({name for program in capture.programs for name, *_ in program.ops} - known)
+    return sorted({name for program in capture.programs for name, *_ in program.ops if not ops_table.has_handler(name)})
 
 
 def problems_of(report):

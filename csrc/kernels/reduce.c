@@ -233,7 +233,8 @@ std_finish(const fold_state *state, const port_kernel_call *call, char *out)
 static void
 welford_mean_finish(const fold_state *state, const port_kernel_call *call, char *out)
 {
-    port_store_f64(call->out[0]->dtype, &state->mean, 1, out, 0);
+    double value = state->count > 0 ? state->mean : (double)NAN;
+    port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
 }
 
 /* The variant "strict" of sum and mean: one element after another in row-major order, in double. However the tensor lies in memory

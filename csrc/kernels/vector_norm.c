@@ -49,6 +49,17 @@ vector_norm_check(const port_kernel_call *call, port_error *err)
 NORM(float, fabsf, sqrtf)
 NORM(double, fabs, sqrt)
 
+/* The orders that take powers, in float. */
+static float
+power_norm(double order, const float *x, int64_t n)
+{
+    float sum = 0.0f;
+    for (int64_t i = 0; i < n; i++) {
+        sum += powf(fabsf(x[i]), (float)order);
+    }
+    return powf(sum, 1.0f / (float)order);
+}
+
 /* The other orders, one element after the other in double. */
 static double
 rare_norm(double order, bool narrow, const void *x, int64_t n)
@@ -135,7 +146,8 @@ vector_norm_run(const port_kernel_call *call)
         part.data = (char *)x->data + from * bytes;
         port_view_gather(&part, call->scratch);
         if (is_rare(p->order)) {
-            double norm = rare_norm(p->order, x->dtype == PORT_F32, call->scratch, n);
+            bool powers = x->dtype == PORT_F32 && p->order != 0.0 && !isinf(p->order);
+            double norm = powers ? (double)power_norm(p->order, call->scratch, n) : rare_norm(p->order, x->dtype == PORT_F32, call->scratch, n);
             if (x->dtype == PORT_F32) {
                 ((float *)y->data)[to] = (float)norm;
             } else {

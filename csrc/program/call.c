@@ -15,39 +15,95 @@ can_cast(port_dtype from, port_dtype to)
     return !dtype_is_integral(from) || to != PORT_BOOL;
 }
 
-/* The one mechanism behind every aten.<op>_: the result goes into the memory of the first argument, which is the result. */
+/* Result k goes into the memory of `to`, which is the result from now on. */
 static port_status
-write_back(op_call *call)
+write_result(op_call *call, size_t k, const port_tensor *to)
 {
-    const port_tensor *self = arg_tensor(call, 0), *result;
-    if (call->num_out != 1) {
-        return fail_unsupported(call, "it has %zu results, an in-place op has one", call->num_out);
-    }
-    const port_tensor *made = &call->out[0];
-    if (made->ndim != self->ndim || memcmp(made->shape, self->shape, (size_t)self->ndim * sizeof self->shape[0]) != 0) {
+    const port_tensor *made = &call->out[k], *result;
+    if (made->ndim != to->ndim || memcmp(made->shape, to->shape, (size_t)to->ndim * sizeof to->shape[0]) != 0) {
         char a[200], b[200];
         return fail_op(call, PORT_E_SHAPE, "the result has shape %s, the tensor to change has %s",
-                       shape_text(made->ndim, made->shape, a, sizeof a), shape_text(self->ndim, self->shape, b, sizeof b));
+                       shape_text(made->ndim, made->shape, a, sizeof a), shape_text(to->ndim, to->shape, b, sizeof b));
     }
-    if (!can_cast(made->dtype, self->dtype)) {
+    if (!can_cast(made->dtype, to->dtype)) {
         return fail_op(call, PORT_E_DTYPE, "a result of %s cannot be written into %s", port_dtype_name(made->dtype),
-                       port_dtype_name(self->dtype));
+                       port_dtype_name(to->dtype));
     }
-    port_status status = tensor_cast(call, made, self->dtype, &result);
+    port_status status = tensor_cast(call, made, to->dtype, &result);
     if (status == PORT_OK) {
-        status = buffer_make_writable(self->buffer, call->err);
+        status = buffer_make_writable(to->buffer, call->err);
     }
     if (status != PORT_OK) {
         return status;
     }
-    port_view to = tensor_view(self), from = tensor_view(result);
-    if (to.data != from.data) {
-        copy_view(&to, &from);
+    port_view place = tensor_view(to), from = tensor_view(result);
+    if (place.data != from.data) {
+        copy_view(&place, &from);
     }
-    self->buffer->refs++;
-    buffer_release(call->out[0].buffer);
-    call->out[0] = *self;
+    to->buffer->refs++;
+    buffer_release(call->out[k].buffer);
+    call->out[k] = *to;
     return PORT_OK;
+}
+
+/* The one mechanism behind every aten.<op>_: the result goes into the first argument. */
+static port_status
+write_back(op_call *call)
+{
+    if (call->num_out != 1) {
+        return fail_unsupported(call, "it has %zu results, an in-place op has one", call->num_out);
+    }
+    return write_result(call, 0, arg_tensor(call, 0));
+}
+
+static bool
+names_argument(const op_row *row, const char *wanted)
+{
+    const char *cursor = row->signature;
+    char name[64];
+    while (signature_next_name(&cursor, name, sizeof name)) {
+        if (strcmp(name, wanted) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The one mechanism behind every overload with out=: it runs as the functional one, and its results go into the tensors
+ * that the functional one does not know. An `out` of another dtype may change what torch computes in: refused. */
+static port_status
+run_into_out(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named)
+{
+    port_named_arg known[OP_MAX_ARGS];
+    const port_tensor *outs[OP_MAX_ARGS];
+    size_t num_known = 0, num_outs = 0;
+    if (num_named > OP_MAX_ARGS) {
+        return fail_unsupported(call, "%zu named arguments", num_named);
+    }
+    for (size_t k = 0; k < num_named; k++) {
+        const port_arg *arg = &named[k].arg;
+        if (names_argument(call->row, named[k].name)) {
+            known[num_known++] = named[k];
+        } else if (arg->kind == PORT_ARG_TENSOR && arg->i >= 0 && arg->i < call->num_values && call->values[arg->i] != NULL) {
+            outs[num_outs++] = call->values[arg->i];
+        } else {
+            return fail_unsupported(call, "argument %.40s is not known here, and no tensor to write into", named[k].name);
+        }
+    }
+    call->in_place = false; /* for its handler */
+    port_status status = bind_args(call, args, num_args, known, num_known);
+    if (status == PORT_OK) {
+        status = call->row->run(call);
+    }
+    if (status == PORT_OK && call->num_out != num_outs) {
+        return fail_op(call, PORT_E_VALUE, "it has %zu results and %zu tensors to write them into", call->num_out, num_outs);
+    }
+    for (size_t k = 0; k < num_outs && status == PORT_OK; k++) {
+        status = call->out[k].dtype == outs[k]->dtype
+                     ? write_result(call, k, outs[k])
+                     : fail_unsupported(call, "a result of %s to be written into %s", port_dtype_name(call->out[k].dtype), port_dtype_name(outs[k]->dtype));
+    }
+    return status;
 }
 
 port_status
@@ -58,6 +114,9 @@ op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_nam
     }
     if (call->row == NULL) {
         return port_fail(call->err, PORT_E_UNSUPPORTED, "%s: there is no handler for this op", call->name);
+    }
+    if (call->in_place && op_writes_out(call->name)) {
+        return run_into_out(call, args, num_args, named, num_named);
     }
     port_status status = bind_args(call, args, num_args, named, num_named);
     if (status == PORT_OK && call->in_place && arg_tensor(call, 0) == NULL) {

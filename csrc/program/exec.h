@@ -85,8 +85,10 @@ extern const op_row op_view_rows[], op_pointwise_rows[], op_create_rows[], op_mo
     op_sample_rows[], op_rnn_rows[], op_window_rows[], op_train_rows[], op_rearrange_rows[], op_complex_rows[], op_fused_rows[], op_linalg_rows[];
 
 /* ---- registry.c */
-/* The row of "aten.<op>.<overload>", or NULL. *in_place: it is the in-place form. */
+/* The row of "aten.<op>.<overload>", or NULL. *in_place: it is the in-place form, or one that writes into out= arguments. */
 const op_row *op_find(const char *name, bool *in_place);
+/* Whether an overload writes its results into out= arguments: all that its row's signature does not name, in order. */
+bool op_writes_out(const char *name);
 
 /* ---- args.c */
 port_status bind_args(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named);

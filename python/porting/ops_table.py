@@ -160,6 +160,15 @@ def promise(name: str, dtype: str) -> Label:
     return WIDENED if dtype in ("BF16", "F16") and found and dtype not in found else label(kernel, dtype)
 
 
+def has_handler(name: str) -> bool:
+    """Whether an op runs in C, as itself, in place or with out= (`_core.known_ops` does not list the last)."""
+    try:
+        _core.op_signature(name)
+    except ValueError:
+        return False
+    return True
+
+
 def rows() -> list[Row]:
     """The kernels of this build, sorted by op; named variants with a label of their own stand alone."""
     table: dict[tuple[str, str, Label], list[str]] = {}

@@ -301,5 +301,7 @@ CASES["aten.addbmm.default"] += [one(index(9, 3, 4), index(9, 2, 3, 5), index(9,
 CASES["aten.addbmm.default"] += [one(rand(3, 4), rand(0, 3, 5), rand(0, 5, 4), beta=b) for b in (0, 2)] + [one(rand(1, dtype=d), rand(7, 5, 9, dtype=d), rand(7, 9, 6, dtype=d))
                                                                                                      for d in (F64, BF16)]  # fmt: skip
 CASES["aten.mv.default"] += [one(rand(5, 3).t(), rand(5)), one(rand(4, 10)[:, ::2], rand(10)[::2]), one(rand(0, 3), rand(3)), one(rand(3, 0), rand(0))]
+CASES["aten.linalg_vector_norm.default"] += [one(rand(3, 40), p, [d]) for p in (3, 0.5, -1, -2.5, 4) for d in (0, 1)]
 for name in ("var_mean", "std_mean"):
+    CASES[f"aten.{name}.correction"] += [one(rand(0)), one(rand(3, 0), [1], correction=0)]
     CASES[f"aten.{name}.correction"] += [one(rand(5, 5, 5), [0, 2], correction=1), one(rand(7, 9, dtype=F64).t(), [0], correction=0)]

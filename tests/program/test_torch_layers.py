@@ -38,6 +38,27 @@ class Reshaped(torch.nn.Module):
         return y.squeeze_(0).t_() + torch.nn.functional.adaptive_avg_pool2d(x.view(1, 4, 4, 4).contiguous(memory_format=torch.channels_last), 1).sum()
 
 
+class Into(torch.nn.Module):
+    """Results that are written into tensors, and into parts of them."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, values, places = torch.zeros(8, 16), torch.empty(8, 3), torch.empty(8, 3, dtype=torch.int64)
+        torch.add(x, 1, out=y[:, ::2])
+        torch.mul(x, x, out=y[:, 1::2])
+        torch.topk(x, 3, out=(values, places))
+        torch.sum(y, 1, out=values[:, 0])
+        return y, values + places
+
+
+class Systems(torch.nn.Module):
+    """Equations, determinants and decompositions."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = x @ x.mT + torch.eye(8)
+        y = torch.linalg.inv(a) + torch.linalg.solve(a, x) + torch.cholesky_solve(x, torch.linalg.cholesky(a))
+        return y * torch.linalg.det(a) + torch.linalg.eigvalsh(a) + torch.linalg.svdvals(x) + torch.logdet(a) + torch.linalg.qr(x)[1] @ x[0]
+
+
 def rnn(kind: type, **kw: object) -> torch.nn.Module:
     return kind(6, 5, bidirectional=True, num_layers=2, **kw).eval()
 
@@ -52,6 +73,8 @@ LAYERS = {
     "training": (lambda: torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.3)).train(), (5, 3, 7)),
     "spectrum": (lambda: Spectrum().eval(), (2, 64)),
     "reshaped": (lambda: Reshaped().eval(), (8, 8)),
+    "into": (lambda: Into().eval(), (8, 8)),
+    "systems": (lambda: Systems().eval(), (8, 8)),
 }  # fmt: skip
 
 

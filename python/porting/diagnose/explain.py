@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _core
+from .. import ops_table
 from .. import program as programs
 from .._core import PortingError, ShapeError
 from ..capture import open as open_capture
@@ -200,7 +200,7 @@ def case_of_program(program: programs.Program, actual: Any, inputs: Mapping[str,
             feeds[v] = capture.parameters[name] if name in capture.parameters else capture[name]
         else:
             raise PortingError(f"explain: the program of {program.root or 'the root'} needs {name!r}; give it in inputs={'' if v in names else ', or the capture'}")
-    missing = {op[0] for op in program.ops[interval.begin : interval.end]}.difference(_core.known_ops())
+    missing = {op[0] for op in program.ops[interval.begin : interval.end] if not ops_table.has_handler(op[0])}
     if missing:
         raise programs.UnsupportedError(f"{program.root or 'the root'}: no kernel for {', '.join(sorted(missing))}")
     profile = settings(AS_CAPTURED, capture.environment).options if capture is not None else {"provider": "auto"}
