@@ -139,10 +139,11 @@ run_addbmm(op_call *call)
 {
     const port_tensor *c = arg_tensor(call, 0), *stacks[2] = {arg_tensor(call, 1), arg_tensor(call, 2)};
     double beta = arg_scalar(call, 3).d, alpha = arg_scalar(call, 4).d;
-    if (stacks[0]->ndim != 3 || stacks[1]->ndim != 3 || stacks[0]->shape[0] != stacks[1]->shape[0]) {
-        return fail_op(call, PORT_E_SHAPE, "expected two stacks of as many matrices");
+    if (stacks[0]->ndim != 3 || stacks[1]->ndim != 3 || stacks[0]->shape[0] != stacks[1]->shape[0] ||
+        stacks[0]->shape[2] != stacks[1]->shape[1]) {
+        return fail_op(call, PORT_E_SHAPE, "expected two stacks of as many matrices that multiply");
     }
-    if (stacks[0]->shape[0] == 0) {
+    if (tensor_elems(stacks[0]) == 0 || tensor_elems(stacks[1]) == 0) { /* sums of nothing, however many */
         const port_named_arg extra[2] = {{"rows", {.kind = PORT_ARG_INT, .i = stacks[0]->shape[1]}}, {"cols", {.kind = PORT_ARG_INT, .i = stacks[1]->shape[2]}}};
         return run_formula(call, beta == 0.0 ? "y = new_zeros(self, [rows, cols]) -> y"
                                              : "y = expand(self, [rows, cols]); y = mul.Scalar(y, beta) -> y", extra, 2);

@@ -190,6 +190,10 @@ def test_much_of_nothing_takes_no_time():
     assert _core.call_op("aten.cumsum.default", [nothing, -1]).shape == (2**40, 0)
     assert _core.call_op("aten._softmax.default", [nothing, 1, False]).shape == (2**40, 0)
     assert _core.call_op("aten.sum.dim_IntList", [nothing, [0]]).shape == (0,)
+    stacks = [np.broadcast_to(np.zeros((1, *shape), np.float32), (2**36, *shape)) for shape in ((2, 0), (0, 3))]
+    assert _core.call_op("aten.addbmm.default", [np.ones((2, 3), np.float32), *stacks], {"beta": 2}).tolist() == [[2.0] * 3] * 2
+    with pytest.raises(ValueError, match="that multiply"):
+        _core.call_op("aten.addbmm.default", [np.ones((2, 2), np.float32), *[np.ones((0, 2, 3), np.float32)] * 2])
     for rows, cols, offset in [(2**31 - 1, 0, 0), (2**31 - 1, 3, -(2**31) + 3), (0, 2**31 - 1, 5), (2, 2**31 - 1, -(2**40))]:
         assert _core.call_op("aten.tril_indices.default", [rows, cols, offset]).shape[1] < 4
 
