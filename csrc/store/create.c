@@ -269,7 +269,14 @@ static port_status
 write_index(const port_writer *writer, port_error *err)
 {
     port_reader *reader;
-    port_status status = port_reader_open_as(writer->path, true, &reader, err);
+    port_error local; /* of a refusal that is none of the caller's */
+    port_status status = port_reader_open_as(writer->path, true, &reader, &local);
+    if (status == PORT_E_UNSUPPORTED) { /* several ranks: an index of one would leave the others out */
+        return PORT_OK;
+    }
+    if (status != PORT_OK && err != NULL) {
+        *err = local;
+    }
     if (status == PORT_OK) {
         status = port_capture_write_index(reader, err);
         port_reader_free(reader);

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import porting
 import pytest
+import torch
 from cli_model import MODEL
 
 
@@ -163,3 +164,19 @@ def test_mistakes_are_told_before_the_script_runs(tmp_path, run_porting, argumen
     done = run_porting("capture", *arguments, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("output, words", [("script.py/run.capture", "script.py is not a folder"), ("/proc/nowhere/run.capture", "cannot be made in /proc")])
+def test_a_place_that_cannot_be_written_is_refused_before_the_script_runs(tmp_path, run_porting, output, words):
+    write(tmp_path, "open('ran', 'w').close()")
+    done = run_porting("capture", "-o", output, "script.py", cwd=tmp_path)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "ran").exists() and [p.name for p in tmp_path.iterdir()] == ["script.py"]
+    with pytest.raises(OSError, match=words):
+        porting.ActivationCollector(torch.nn.Linear(2, 2), tmp_path / output)
+
+
+def test_folders_of_a_capture_are_made(tmp_path, run_porting):
+    write(tmp_path, MODEL + "model(torch.randn(1, 2, 8))")
+    assert run_porting("capture", "-o", "new/folders/run.capture", "script.py", cwd=tmp_path).returncode == 0
+    assert len(porting.open(tmp_path / "new" / "folders" / "run.capture")) > 2

@@ -75,3 +75,20 @@ def test_dir_shows_what_is_public():
     shown = set(dir(porting))
     assert set(porting.__all__) <= shown and {"compare", "graft", "measure_noise", "__version__"} <= shown
     assert not {"sys", "types", "importlib", "Any", "TYPE_CHECKING", "_HOME", "annotations"} & shown
+
+
+def test_what_names_nothing_gets_the_nearest_name(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ModuleDict({"mlp": torch.nn.Linear(4, 4)})["mlp"])
+    root = torch.nn.ModuleDict({"layers": model})
+    root.forward = lambda x: root["layers"](x)
+    with torch.no_grad():
+        _, capture = porting.ActivationCollector(root, tmp_path / "c")(torch.randn(2, 4))
+    for pattern, nearest in (("layer.1", "layers.1"), ("layer.*", "layers.*")):
+        report = porting.compare(capture, {pattern: model[1]})
+        assert not report.passed and report.rows[0].reason == f"no module of the reference matches {pattern!r}; did you mean {nearest}?"
+    assert "did you mean" not in porting.compare(capture, {"zzzzzzzz": model[1]}).rows[0].reason
+    with pytest.raises(porting.PortingError, match=r"expected a TOML file or one of flax, llama\.cpp, nnef, onnx, zml, got a folder"):
+        porting.compare(capture, {"a": np.zeros(3)}, names=str(tmp_path))
+    with pytest.raises(porting.PortingError, match="no provider is called abacus; there are auto, .*torch"):
+        porting.compare(capture, {"layers.1": model[1]}, provider="abacus")
+    capture.close()

@@ -242,3 +242,21 @@ def test_exit_and_abort_without_close_leave_a_readable_capture(tmp_path):
         assert _core.Reader(path).finished and _core.Reader(path).recovery is None
         with safe_open(os.path.join(path, "rank00000/seg-00000.safetensors"), "numpy") as f:
             assert np.array_equal(f.get_tensor("a"), np.arange(5.0))
+
+
+def test_each_of_several_ranks_can_be_closed(tmp_path):
+    """Whichever closes first: tensors of both are whole in their files, and a reader says that it reads one process alone."""
+    path = str(tmp_path / "two.capture")
+    for order in ((0, 1), (1, 0)):
+        folder = f"{path}{order[0]}"
+        writers = {rank: _core.Writer(folder, rank=rank) for rank in (0, 1)}
+        for rank, writer in writers.items():
+            writer.add(f"rank{rank}.out.0", np.full(5, rank, "f4"))
+        for rank in order:
+            writers[rank].close()
+            assert writers[rank].closed
+        for rank in (0, 1):
+            with safe_open(os.path.join(folder, f"rank{rank:05}", "seg-00000.safetensors"), "numpy") as file:
+                assert (file.get_tensor(f"rank{rank}.out.0") == rank).all()
+        with pytest.raises(_core.UnsupportedError, match="holds the ranks of 2 processes; only captures of one can be read"):
+            _core.Reader(folder)
