@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import diagnose_faults_architectures  # noqa: F401  (these add their faults to FAULTS)
+import diagnose_faults_fresh  # noqa: F401
 import diagnose_faults_kernels  # noqa: F401
 import diagnose_faults_modules  # noqa: F401
 import numpy as np

@@ -3,6 +3,7 @@
     python bench/diagnose_coverage.py      prints the table
 """
 import diagnose_faults_architectures  # noqa: F401  (these add their faults to FAULTS)
+import diagnose_faults_fresh  # noqa: F401
 import diagnose_faults_kernels  # noqa: F401
 import diagnose_faults_modules  # noqa: F401
 from diagnose_faults import FAULTS
@@ -84,6 +85,7 @@ KINDS = {
     "a position bias": ("position-bias", "alibi_slopes_of_eight_heads alibi_sign alibi_heads_reversed attention_position_bias_scaled"),
     "weights of experts": ("experts", "experts_only_the_first experts_weights_alike experts_next experts_softmax_after"),
     "elements lost, slices zero or of elsewhere": ("elements-lost part-zero part-moved", "linear_elements_lost conv_border_not_written attention_one_head_of_another attention_last_queries_zero"),
+    "tiles, and scales of the row beside": ("weight-tiles quantisation-scale", "linear_faces_exchanged linear_still_tiled linear_scale_of_next_row linear_scale_of_next_block"),
     "only some rows, heads, channels or positions wrong": ("part-zero output-zero batch-rows-alike weight-zero partly-wrong", "linear_one_row_zero attention_one_head_zero linear_last_position_zero linear_batch_rows_alike"),
 }  # fmt: skip
 

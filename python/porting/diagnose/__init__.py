@@ -29,6 +29,7 @@ from . import (  # noqa: F401, I001
     outputs,
     rotary,
     rounding,
+    stored,
     structure,
     weights,
 )

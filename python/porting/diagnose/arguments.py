@@ -207,6 +207,30 @@ def sinks(case: Case) -> Iterator[Hypothesis]:
 
 
 @generator
+def interpolations(case: Case) -> Iterator[Hypothesis]:
+    """A bilinear interpolation that takes the nearest, or counts from the corners of the pixels."""
+    for op in case.ops:
+        if op.base != "upsample_bilinear2d":
+            continue
+        x, out = op.inputs[0], op.outputs[0]
+        for words, at, nearest in (("the nearest number, cut to whole ones", lambda i, f: i / f, True), ("the nearest number, of the middle", lambda i, f: np.floor((i + 0.5) / f), True),
+                                   ("neighbours of i / factor, with no half of a pixel", lambda i, f: i / f, False)):  # fmt: skip
+            yield overridden(case, "interpolation", f"port takes {words}", lambda x=x, o=out, a=at, n=nearest: {o: resampled(case.intermediates()[x], case.values[o][1][2:], a, n)})
+
+
+def resampled(x: np.ndarray, size: list[int], at: Callable[[np.ndarray, float], np.ndarray], nearest: bool) -> np.ndarray:
+    """The two last axes at other places: `at(index, factor)` in numbers of the input's pixels."""
+    y = x.astype(np.float64)
+    for axis, n in ((-2, size[0]), (-1, size[1])):
+        m = y.shape[axis]
+        place = np.clip(at(np.arange(n), n / m), 0, m - 1)
+        low = np.floor(place).astype(int)
+        share = 0.0 if nearest else (place - low).reshape((-1, 1) if axis == -2 else (-1,))
+        y = np.take(y, low, axis=axis) * (1 - share) + np.take(y, np.minimum(low + 1, m - 1), axis=axis) * share
+    return y.astype(x.dtype)
+
+
+@generator
 def experts(case: Case) -> Iterator[Hypothesis]:
     """What is done with the k greatest: other weights for them, another one in their place."""
     for op in case.ops:

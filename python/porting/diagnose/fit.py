@@ -53,6 +53,28 @@ def factors(case: Case) -> Iterator[Hypothesis]:
         yield overridden(case, "scale", f"port has {name} times {show(factor)}", lambda v=v, f=factor: {v: times(values[v], f)})
 
 
+def offsets(case: Case) -> Iterator[Hypothesis]:
+    """A constant added to what one op takes: a zero point that is off."""
+    values = case.intermediates()
+    places = [(i, v) for i, op in enumerate(case.ops) for v in op.inputs if op.base in ("mm", "addmm", "bmm", "convolution", "mul")]
+    for i, v in dict.fromkeys(places):
+        if not case.is_floating(v) or v in case.shared or not values[v].size or not np.isfinite(values[v]).all():
+            continue
+
+        def change(draft: Draft, by: float, i: int = i, v: int = v) -> None:
+            draft.feed(i, v, (values[v].astype(np.float64) + by).astype(values[v].dtype))
+
+        def run(by: float, change: Callable = change) -> np.ndarray:
+            draft = case.draft()
+            change(draft, by)
+            return flat(case.run_edited(draft), case)
+
+        by = newton(case, run, 0.0)
+        if by is not None and abs(by) > 1e-4 * float(np.abs(values[v]).max()):
+            detail = f"port adds {show(by)} to {called(case, v)} for {case.place(i)}"
+            yield edited(case, "offset", detail, lambda d, b=by, change=change: change(d, b))
+
+
 def addends(case: Case) -> Iterator[Hypothesis]:
     """A factor on one addend, in this sum alone: a residual or a branch that is scaled."""
     for i, op in enumerate(case.ops):
@@ -208,4 +230,4 @@ def marked(make: Generator) -> Generator:
     return marking
 
 
-FITS = tuple(map(marked, (fitted, slopes, attentions, bases, factors, addends)))
+FITS = tuple(map(marked, (fitted, slopes, attentions, bases, factors, addends, offsets)))

@@ -8,9 +8,11 @@ import numpy as np
 from .attention import HIDDEN, Attention, capped, changed, find_attentions, probabilities, softmax
 from .case import Case
 from .constants import show
+from .fit import flat, nearest
 from .hypothesis import Hypothesis, edited, generator
 from .inner import inner_values
 from .parts import spans
+from .rounding import ACTIVATION_FORMATS, FORMATS
 
 NEVER = -1e30  # hides a key, but not where all are hidden
 BLOCKS = (4, 8, 16, 32, 64, 128, 256)
@@ -143,7 +145,7 @@ def places(case: Case) -> Iterator[tuple[int, dict[str, tuple[int, int]], int]]:
     for a in find_attentions(case):
         op = case.ops[a.index]
         if op.base.startswith("_scaled_dot_product"):
-            yield a.index, {"keys": (op.inputs[1], -2), "values": (op.inputs[2], -2)}, case.values[op.inputs[1]][1][1]
+            yield a.index, {"keys": (op.inputs[1], -2), "values": (op.inputs[2], -2), "queries": (op.inputs[0], -2)}, case.values[op.inputs[1]][1][1]
 
 
 def array_changes(which: str, axis: int) -> Iterator[tuple[str, str, Callable[[np.ndarray], np.ndarray]]]:
@@ -178,10 +180,47 @@ def head_changes(which: str) -> Iterator[tuple[str, str, Callable[[np.ndarray], 
 
 
 @generator
+def narrow_caches(case: Case) -> Iterator[Hypothesis]:
+    """Keys and values, both, in a narrower format."""
+    for index, operands, _ in places(case):
+        taken = dict.fromkeys((operands["keys"][0], operands["values"][0]))
+        if len(taken) < 2 or any(case.dtype(v) != "F32" for v in taken):
+            continue
+        for label in ("bf16", "f16", *ACTIVATION_FORMATS, "q4_0", "q4_1"):
+            def edit(draft, index=index, taken=taken, label=label) -> None:
+                for v in taken:
+                    array = FORMATS[label](np.ascontiguousarray(case.intermediates()[v]))
+                    if array is None:
+                        raise ValueError("format does not fit the shape")
+                    draft.feed(index, v, array)
+
+            yield edited(case, "operand-precision", f"port has keys and values of {case.place(index)} in {label}", edit)
+
+
+@generator
+def turned_padding(case: Case) -> Iterator[Hypothesis]:
+    """The mask of the padding at the other end of the keys, with the order and without it."""
+    for a in find_attentions(case):
+        m = a.mask()
+        if m is None:
+            continue
+        hidden = np.broadcast_to(m <= HIDDEN, np.broadcast_shapes(m.shape, a.logits().shape[-2:]))
+        columns = hidden.all(axis=-2, keepdims=True)
+        if not columns.any():
+            continue
+        t, s = a.logits().shape[-2:]
+        later = ~np.tri(t, s, s - t, dtype=bool) if t > 1 else np.zeros((t, s), dtype=bool)
+        ordered = bool(hidden[..., later].all())
+        for words, hides in (("at the other end", columns[..., ::-1] | (later & ordered)), ("at the other end, and no order", columns[..., ::-1] | np.zeros_like(hidden))):
+            detail = f"port hides the padding {words}"
+            yield changed(case, a, "mask-flipped", detail, lambda a=a, m=m, h=hidden, o=hides: probabilities(a, mask=np.where(h, 0.0, m) + np.where(o, NEVER, 0.0)))
+
+
+@generator
 def slots(case: Case) -> Iterator[Hypothesis]:
     """Keys and values in slots moved by one, the last one not written; those of other heads."""
     for index, operands, heads in places(case):
-        names = [("keys and values", list(operands.values())), *((name, [place]) for name, place in operands.items())]
+        names = [("keys and values", [operands["keys"], operands["values"]]), *((name, [place]) for name, place in operands.items())]
         for which, taken in names:
             changes = [*array_changes(which, -2), *(head_changes(which) if heads > 1 else ())] if case.values[taken[0][0]][1][-2] > 2 else []
             for cause, detail, change in changes:
@@ -236,4 +275,20 @@ def of_probabilities(case: Case, a: Attention, p: np.ndarray, right: np.ndarray,
     yield changed(case, a, "mask-other", f"port hides {words} that the reference shows", lambda: softmax(logits_of(a) + np.where(hides, NEVER, 0.0), sink=a.sink()))
 
 
-FITS = (read_back,)
+def clipped(case: Case) -> Iterator[Hypothesis]:
+    """The logits cut off at a bound. Not registered: it runs last."""
+    for a in find_attentions(case):
+        def cut(c: float, a: Attention = a) -> np.ndarray:
+            m = a.mask()
+            x = np.clip(a.logits() * a.scale, -c, c)
+            return softmax(x if m is None else x + np.maximum(m, -3e38))
+
+        def run(c: float, a: Attention = a, cut: Callable = cut) -> np.ndarray:
+            return flat(case.run_override(a.override(cut(c))), case)
+
+        found = nearest(case, run, np.geomspace(0.1, 60, 24))
+        if found is not None and found > 0:
+            yield changed(case, a, "clamp-added", f"port cuts the logits of attention off at {show(found)}", lambda k=cut, c=found: k(c))
+
+
+FITS = (read_back, clipped)

@@ -237,6 +237,7 @@ def seen(case: Case) -> Iterator[Hypothesis]:
             yield from of_slices(case, one, words, mask)
             places.append((one, words, mask))
         yield from reordered(case, one)
+        yield from wrapped(case, one)
     for one, words, mask in reversed(places):
         yield put(case, one, "partly-wrong", f"everything but {words} of {called(case, one.value)} is right", np.where(mask, one.found, one.right))
 
@@ -328,13 +329,30 @@ def of_slices(case: Case, one: Inner, words: str, mask: np.ndarray) -> Iterator[
         yield put(case, one, "part-scaled", f"port has {where} times {show(factor)}, the rest is right", np.where(mask, factor * one.right, one.right))
 
 
+def wrapped(case: Case, one: Inner) -> Iterator[Hypothesis]:
+    """What is off is off by multiples of one number: a range that was left and came round."""
+    d = one.found - one.right
+    differs = one.differs
+    if differs.sum() < 3:
+        return
+    size = np.abs(d[differs])
+    span = float(size.min())
+    turns = np.round(d / span)
+    span = float(np.vdot(turns, d) / np.vdot(turns, turns)) if turns.any() else span
+    if turns.any() and np.abs(turns).max() < 100 and np.abs(d - turns * span)[differs].max() < max(1e-4 * span, 100 * float(np.max(one.noise))):
+        detail = f"port has {int(differs.sum())} elements of {called(case, one.value)} off by {show(span)} or a multiple, the rest is right: they went over the end of a range"
+        yield put(case, one, "result-wrapped", detail, one.right + np.where(differs, turns * span, 0.0))
+
+
 def reordered(case: Case, one: Inner) -> Iterator[Hypothesis]:
     """Slices along one axis in another order, or taken more than once."""
+    made = case.ops[case.producers[one.value]]
+    bias = case.intermediates()[made.inputs[0]].astype(np.float64) if made.base == "addmm" and not made.kwargs else 0.0
     for axis in range(one.right.ndim):
         n = one.right.shape[axis]
         if not 1 < n <= 512:
             continue
-        x, y = (np.moveaxis(v, axis, 0).reshape(n, -1) for v in (one.right, one.found))
+        x, y = (np.moveaxis(v - bias, axis, 0).reshape(n, -1) for v in (one.right, one.found))
         if x.shape[1] < 2:
             continue
         order = ((y * y).sum(1)[:, None] - 2 * y @ x.T + (x * x).sum(1)[None, :]).argmin(axis=1)
@@ -342,7 +360,7 @@ def reordered(case: Case, one: Inner) -> Iterator[Hypothesis]:
         left = np.linalg.norm(y - x[order])
         if moved.any() and left < 0.05 * np.linalg.norm(y - x):
             words = ", ".join(f"{i} is {o}" for i, o in zip(np.flatnonzero(moved)[:6], order[moved][:6], strict=True)) + (", ..." if moved.sum() > 6 else "")
-            yield put(case, one, "part-moved", f"port has slices of axis {axis} of {called(case, one.value)} in another order: {words}", np.take(one.right, order, axis=axis))
+            yield put(case, one, "part-moved", f"port has slices of axis {axis} of {called(case, one.value)} in another order: {words}", np.take(one.right - bias, order, axis=axis) + bias)
 
 
 # ---------------------------------------------------------------- columns of a product

@@ -353,6 +353,8 @@ def batch_norms(case: Case) -> Iterator[Hypothesis]:
             lambda v=var, e=eps: {v: (np.square(np.sqrt(case.feeds[v].astype(np.float64)) + e) - e).astype(case.feeds[v].dtype)},
         )  # fmt: skip
         yield overridden(case, "batch-statistics", "port normalises with the batch's own statistics, reference with the running ones", lambda o=op: own_statistics(case, o))
+        for words, axes in (("of the first image", None), ("of each image by itself", 0)):
+            yield overridden(case, "batch-statistics", f"port normalises with the statistics {words}", lambda o=op, a=axes: of_images(case, o, a))
         yield from folds(case, op, case.producers.get(x))
 
 
@@ -361,6 +363,20 @@ def own_statistics(case: Case, op: Op) -> dict[int, np.ndarray]:
     axes = (0, *range(2, x.ndim))
     mean, var = op.args[3]["v"], op.args[4]["v"]
     return {mean: x.mean(axis=axes, dtype=np.float64).astype(x.dtype), var: x.astype(np.float64).var(axis=axes).astype(x.dtype)}
+
+
+def of_images(case: Case, op: Op, each: int | None) -> dict[int, np.ndarray]:
+    """The result with the mean and variance of the first image, or of each."""
+    values = case.intermediates()
+    x = values[op.inputs[0]].astype(np.float64)
+    axes = tuple(range(2, x.ndim))
+    part = x if each == 0 else x[:1]
+    y = (x - part.mean(axis=axes, keepdims=True)) / np.sqrt(part.var(axis=axes, keepdims=True) + float(op.args[7]))
+    shape = (1, -1, *(1 for _ in axes))
+    for place, merge in ((1, np.multiply), (2, np.add)):
+        if isinstance(op.args[place], dict):
+            y = merge(y, values[op.args[place]["v"]].astype(np.float64).reshape(shape))
+    return {op.outputs[0]: y.astype(values[op.outputs[0]].dtype)}
 
 
 def folds(case: Case, op: Op, made: int | None) -> Iterator[Hypothesis]:

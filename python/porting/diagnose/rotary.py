@@ -172,6 +172,11 @@ def rotary(case: Case) -> Iterator[Hypothesis]:
         yield changed("rope-interleaved", f"port rotates {there} with the tables of {here}", lambda r, x: other_tables(r, x))
         yield changed("rope-interleaved", f"port leaves the result laid out as {here}", lambda r, x: rotate(r, x, r.angles, after=not r.neighbours))
         yield changed("rope-sign", "port rotates in the other direction", lambda r, x: rotate(r, x, -r.angles))
+        yield changed("rope-sign", "port exchanges sine and cosine", lambda r, x: rotate(r, x, np.pi / 2 - r.angles))
+        shape = case.values[group[0].y][1]
+        if len(shape) == 4 and shape[1] > 1 and group[0].axis == 2:
+            for words, kept in (("the first head", lambda n: np.arange(n) == 0), ("the first half of the heads", lambda n: np.arange(n) < n // 2), ("all heads but the last", lambda n: np.arange(n) < n - 1)):
+                yield changed("rope-absent", f"port rotates {words} alone", lambda r, x, k=kept: np.where(k(x.shape[1])[:, None, None], rotate(r, x, r.angles), x))
         yield changed("rope-sign", "port negates neither half of each pair: the sine is added to both", lambda r, x: not_negated(r, x))
         for label, dtype in (("bf16", ml_dtypes.bfloat16), ("f16", np.float16)):
             detail = f"port has the angles of the rotary embedding in {label}"

@@ -379,6 +379,20 @@ def accumulation(case: Case) -> Iterator[Hypothesis]:
                         case, "accumulation-half", f"port rounds the sum of {where(case, op)} to {label} {words}",
                         lambda o=op, a=a, b=b, z=block, r=FORMATS[label]: {o.outputs[0]: accumulated(case, o, a, b, z, r)},
                     )  # fmt: skip
+            for parts in (2, 4, 8):
+                if k % parts == 0 and k > parts:
+                    yield overridden(
+                        case, "accumulation-half", f"port keeps the {parts} parts of the sum of {where(case, op)} in {label} and adds them in float32",
+                        lambda o=op, a=a, b=b, n=parts, r=FORMATS[label]: {o.outputs[0]: in_parts(case, o, a, b, n, r)}, coarse=True,
+                    )  # fmt: skip
+
+
+def in_parts(case: Case, op: Op, a: int, b: int, parts: int, rounding: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A product whose sum is split into parts that are rounded each."""
+    x, y = case.intermediates()[a], case.intermediates()[b]
+    size = x.shape[1] // parts
+    total = sum(rounding(x[:, i * size : (i + 1) * size] @ y[i * size : (i + 1) * size]) for i in range(parts))
+    return (total + case.intermediates()[op.inputs[0]] if op.base == "addmm" else total).astype(np.float32)
 
 
 def accumulated(case: Case, op: Op, a: int, b: int, block: int, rounding: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

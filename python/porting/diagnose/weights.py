@@ -158,6 +158,8 @@ def product_tails(case: Case) -> Iterator[Hypothesis]:
         k, n = case.values[w][1]
         for t in dict.fromkeys((1, 4, 8, 16, 32, k % 16, k % 32, k % 64, k % 128)):
             if 0 < t < k and case.source(w) in case.parameters:
+                detail = f"port sums only the last {t} of the {k} numbers of {called(case, out)[5:-6]}"
+                yield overridden(case, "columns-ignored", detail, lambda w=w, t=t: {w: np.where((np.arange(case.values[w][1][0]) < case.values[w][1][0] - t)[:, None], 0, case.intermediates()[w])})
                 detail = f"port leaves out the last {t} of the {k} numbers that {called(case, out)[5:-6]} sums"
                 yield overridden(case, "columns-ignored", detail, lambda w=w, t=t: {w: np.where((np.arange(case.values[w][1][0]) < case.values[w][1][0] - t)[:, None], case.intermediates()[w], 0)})
         for t in dict.fromkeys((1, 4, 8, 16, 32, n % 16, n % 32, n % 64, n % 128)):
