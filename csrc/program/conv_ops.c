@@ -74,11 +74,14 @@ goes_to_onednn(const op_call *call, const port_tensor *x, const port_tensor *w, 
 {
     const port_profile *profile = &call->options->profile;
     int32_t spatial = x->ndim - 2;
-    if (!profile->mkldnn || !profile->onednn_avx512 || x->dtype != PORT_F32 || p->transposed) {
+    if (!profile->mkldnn || !profile->onednn_avx512 || x->dtype != PORT_F32) {
         return false;
     }
     bool strided = false, dilated = false;
     for (int32_t d = 0; d < spatial; d++) {
+        if (p->transposed && p->output_padding[d] >= p->stride[d]) {
+            return false;
+        }
         strided = strided || p->stride[d] != 1;
         dilated = dilated || p->dilation[d] != 1;
     }
@@ -109,8 +112,10 @@ run_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *
     for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
         status = in[k] == NULL ? PORT_OK : tensor_contiguous(call, in[k], &dense[k]);
     }
+    const char *kernel = p->transposed ? "onednn_deconvolution" : "onednn_convolution";
     if (status != PORT_OK || (status = tensor_new(call, PORT_F32, ndim, shape, NULL, &out)) != PORT_OK ||
-        (status = launch_tensors(call, "onednn_convolution", PORT_F32, dense, 3, (const port_tensor *const[]){out}, 1, &params)) != PORT_OK ||
+        (status = launch_tensors(call, kernel, PORT_F32, dense, 3, (const port_tensor *const[]){out}, 1,
+                                 p->transposed ? (const void *)p : &params)) != PORT_OK ||
         (status = tensor_in_format(call, out, p->channels_last, &result)) != PORT_OK ||
         (status = tensor_alias(call, result, &emitted)) != PORT_OK) {
         return status;

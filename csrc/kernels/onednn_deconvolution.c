@@ -1,0 +1,195 @@
+/* onednn_deconvolution.c -- transposed convolutions with the bits of oneDNN's AVX-512 code: each kernel element's contribution to an
+ * output is one chain of fused multiply-adds from 0 over all channels; contributions are added in order of kernel elements, the bias last.
+ *
+ *     y[n,o,l * stride - padding + k * dilation] += sum over c of w[c,o,k] * x[n,c,l]
+ *
+ * x (N, C, ...), w (C, O / groups, ...), y (N, O, ...): row-major F32 of one to three dimensions, whatever format the reference had.
+ * Source: measured on oneDNN 3.12 (Apache-2.0), whose code is made at run time. */
+#include "loops.h"
+#include "vecmath.h"
+
+#include <math.h>
+
+#define STEP 64 /* output channels that are computed together */
+
+typedef struct deconv_plan {
+    int64_t C, O, group_in, group_out, groups;
+    int64_t in[3], out[3], kernel[3], stride[3], padding[3], dilation[3]; /* depth, height, width: 1 (0) of those that are not there */
+    int64_t taps, places, positions; /* products of kernel, in and out */
+} deconv_plan;
+
+static deconv_plan
+plan_of(const port_kernel_call *call)
+{
+    const port_conv_params *p = call->params;
+    const port_view *x = call->in[0], *w = call->in[1], *y = call->out[0];
+    deconv_plan plan = {.C = x->shape[1], .O = y->shape[1], .groups = p->groups, .taps = 1, .places = 1, .positions = 1};
+    plan.group_in = plan.C / p->groups;
+    plan.group_out = plan.O / p->groups;
+    for (int32_t d = 0; d < 3; d++) {
+        int32_t from = d - (5 - x->ndim); /* among the dimensions that are there */
+        bool there = from >= 0;
+        plan.in[d] = there ? x->shape[2 + from] : 1;
+        plan.out[d] = there ? y->shape[2 + from] : 1;
+        plan.kernel[d] = there ? w->shape[2 + from] : 1;
+        plan.stride[d] = there ? p->stride[from] : 1;
+        plan.padding[d] = there ? p->padding[from] : 0;
+        plan.dilation[d] = there ? p->dilation[from] : 1;
+        plan.taps *= plan.kernel[d];
+        plan.places *= plan.in[d];
+        plan.positions *= plan.out[d];
+    }
+    return plan;
+}
+
+static port_status
+onednn_deconv_check(const port_kernel_call *call, port_error *err)
+{
+    const port_conv_params *p = call->params;
+    const port_view *x = call->in[0], *w = call->in[1], *bias = call->in[2], *y = call->out[0];
+    bool fits = p != NULL && x->ndim >= 3 && x->ndim <= 5 && w->ndim == x->ndim && y->ndim == x->ndim && p->groups >= 1 && p->transposed;
+    if (!fits || w->shape[0] != x->shape[1] || w->shape[0] % p->groups != 0 || w->shape[1] * p->groups != y->shape[1] ||
+        y->shape[0] != x->shape[0] || (bias != NULL && (bias->ndim != 1 || bias->shape[0] != y->shape[1]))) {
+        return port_fail(err, PORT_E_SHAPE, "onednn_deconvolution: the tensors do not fit");
+    }
+    for (int32_t d = 0; d < x->ndim - 2; d++) {
+        if (p->stride[d] < 1 || p->dilation[d] < 1 || p->padding[d] < 0 || w->shape[2 + d] < 1 || x->shape[2 + d] < 1 ||
+            y->shape[2 + d] != (x->shape[2 + d] - 1) * p->stride[d] - 2 * p->padding[d] + p->dilation[d] * (w->shape[2 + d] - 1) + 1 +
+                                   p->output_padding[d]) {
+            return port_fail(err, PORT_E_SHAPE, "onednn_deconvolution: dimension %d of out has size %lld", 2 + d, (long long)y->shape[2 + d]);
+        }
+    }
+    if (!port_view_is_contiguous(x) || !port_view_is_contiguous(w) || !port_view_is_contiguous(y) ||
+        (bias != NULL && !port_view_is_contiguous(bias))) {
+        return port_fail(err, PORT_E_SHAPE, "onednn_deconvolution: expected row-major tensors");
+    }
+    return x->dtype == PORT_F32 && w->dtype == PORT_F32 && y->dtype == PORT_F32 && (bias == NULL || bias->dtype == PORT_F32)
+               ? PORT_OK
+               : port_fail(err, PORT_E_DTYPE, "onednn_deconvolution: expected F32");
+}
+
+/* One kernel element's weights of STEP channels out: (channel in, STEP). */
+static size_t
+onednn_deconv_scratch_bytes(const port_kernel_call *call)
+{
+    return (size_t)plan_of(call).group_in * STEP * sizeof(float) + 64;
+}
+
+/* Where the place l of the input meets the output by the kernel's element k; -1: outside of it. */
+static int64_t
+place_of(const deconv_plan *plan, int64_t l, int64_t k)
+{
+    int64_t place = 0, below = 1;
+    for (int32_t d = 2; d >= 0; d--) {
+        int64_t at = l % plan->in[d] * plan->stride[d] - plan->padding[d] + k % plan->kernel[d] * plan->dilation[d];
+        if (at < 0 || at >= plan->out[d]) {
+            return -1;
+        }
+        place += at * below;
+        below *= plan->out[d];
+        l /= plan->in[d];
+        k /= plan->kernel[d];
+    }
+    return place;
+}
+
+/* sums[o] = the chain over channels of x[c] * weights[c][o], whose channels lie `step` apart in x. */
+PORT_INLINE void
+run_chain(const float *restrict weights, const float *restrict x, int64_t channels, int64_t step, float *restrict sums)
+{
+    for (int64_t o = 0; o < STEP; o++) {
+        sums[o] = 0.0f;
+    }
+    for (int64_t c = 0; c < channels; c++) {
+        float value = x[c * step];
+        for (int64_t o = 0; o < STEP; o++) {
+            sums[o] = fmaf(value, weights[c * STEP + o], sums[o]);
+        }
+    }
+}
+
+static void
+chain_ref(const float *weights, const float *x, int64_t channels, int64_t step, float *sums)
+{
+    run_chain(weights, x, channels, step, sums);
+}
+
+#if PORT_HAVE_AVX2
+PORT_TARGET_AVX2 static void
+chain_avx2(const float *weights, const float *x, int64_t channels, int64_t step, float *sums)
+{
+    run_chain(weights, x, channels, step, sums);
+}
+#endif
+
+typedef void (*chain_fn)(const float *weights, const float *x, int64_t channels, int64_t step, float *sums);
+
+/* The contributions of one kernel element to the channels [first, first + count) of group g, of all images. */
+static void
+add_tap(const port_kernel_call *call, const deconv_plan *plan, chain_fn chain, int64_t g, int64_t k, int64_t first, int64_t count)
+{
+    const float *x = call->in[0]->data, *w = call->in[1]->data;
+    float *y = call->out[0]->data, *weights = call->scratch, sums[STEP];
+    for (int64_t c = 0; c < plan->group_in; c++) {
+        const float *from = w + ((g * plan->group_in + c) * plan->group_out + first) * plan->taps + k;
+        for (int64_t o = 0; o < STEP; o++) {
+            weights[c * STEP + o] = o < count ? from[o * plan->taps] : 0.0f;
+        }
+    }
+    for (int64_t n = 0; n < call->in[0]->shape[0]; n++) {
+        const float *image = x + (n * plan->C + g * plan->group_in) * plan->places;
+        float *made = y + (n * plan->O + g * plan->group_out + first) * plan->positions;
+        for (int64_t l = 0; l < plan->places; l++) {
+            int64_t at = place_of(plan, l, k);
+            if (at >= 0) {
+                chain(weights, image + l, plan->group_in, plan->places, sums);
+                for (int64_t o = 0; o < count; o++) {
+                    made[o * plan->positions + at] += sums[o];
+                }
+            }
+        }
+    }
+}
+
+static void
+onednn_deconv_run(const port_kernel_call *call, chain_fn chain)
+{
+    deconv_plan plan = plan_of(call);
+    const float *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
+    float *y = call->out[0]->data;
+    int64_t elems = call->in[0]->shape[0] * plan.O * plan.positions;
+    memset(y, 0, (size_t)elems * sizeof *y);
+    for (int64_t g = 0; g < plan.groups; g++) {
+        for (int64_t first = 0; first < plan.group_out; first += STEP) {
+            int64_t count = plan.group_out - first < STEP ? plan.group_out - first : STEP;
+            for (int64_t k = 0; k < plan.taps; k++) {
+                add_tap(call, &plan, chain, g, k, first, count);
+            }
+        }
+    }
+    for (int64_t i = 0; bias != NULL && i < elems; i++) {
+        y[i] += bias[i / plan.positions % plan.O];
+    }
+}
+
+static void
+onednn_deconv_run_ref(const port_kernel_call *call)
+{
+    onednn_deconv_run(call, chain_ref);
+}
+
+#if PORT_HAVE_AVX2
+static void
+onednn_deconv_run_avx2(const port_kernel_call *call)
+{
+    onednn_deconv_run(call, chain_avx2);
+}
+#endif
+
+const port_kernel_row port_onednn_deconvolution_rows[] = {
+#if PORT_HAVE_AVX2
+    {"onednn_deconvolution", PORT_F32, "avx2", 1, onednn_deconv_check, onednn_deconv_scratch_bytes, onednn_deconv_run_avx2},
+#endif
+    {"onednn_deconvolution", PORT_F32, "ref", 0, onednn_deconv_check, onednn_deconv_scratch_bytes, onednn_deconv_run_ref},
+    {.op = NULL},
+};
