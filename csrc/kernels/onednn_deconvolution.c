@@ -1,5 +1,6 @@
 /* onednn_deconvolution.c -- transposed convolutions with the bits of oneDNN's AVX-512 code: each kernel element's contribution to an
  * output is one chain of fused multiply-adds from 0 over all channels; contributions are added in order of kernel elements, the bias last.
+ * Of one channel in each group the chain runs over the kernel elements.
  *
  *     y[n,o,l * stride - padding + k * dilation] += sum over c of w[c,o,k] * x[n,c,l]
  *
@@ -142,6 +143,10 @@ add_tap(const port_kernel_call *call, const deconv_plan *plan, chain_fn chain, i
         for (int64_t l = 0; l < plan->places; l++) {
             int64_t at = place_of(plan, l, k);
             if (at >= 0) {
+                if (plan->group_in == 1 && plan->group_out == 1) {
+                    made[at] = fmaf(image[l], weights[0], made[at]);
+                    continue;
+                }
                 chain(weights, image + l, plan->group_in, plan->places, sums);
                 for (int64_t o = 0; o < count; o++) {
                     made[o * plan->positions + at] += sums[o];
