@@ -103,6 +103,35 @@ def test_channels_of_a_chain_depend_on_the_threads(threads):
         assert threads == 40 or C != 1024 or not exact or not torch.equal(other, expected)
 
 
+UNFOLDED = [  # C, O, kernel, stride, padding, dilation, groups, sizes: what oneDNN's own code refuses
+    (16, 64, (3, 3), 1, 6, 6, 1, (1, 1)), (64, 32, (3, 3), 1, 6, 6, 1, (2, 2)), (64, 64, (16,), 2, 8, 1, 4, (4,)), (32, 32, (3,), 1, 27, 27, 1, (384,)),
+    (96, 32, (48,), 1, 24, 1, 2, (13,)), (32, 40, (20,), 10, 5, 1, 1, (250,)), (24, 24, (3, 3), 1, 1, 1, 4, (6, 6)), (16, 16, (7, 7), 1, 3, 1, 16, (1, 1)),
+]  # fmt: skip
+TRANSPOSED = [  # C, O, kernel, stride, padding, output padding, groups, sizes
+    (64, 32, (16,), 8, 4, 0, 1, (7,)), (256, 128, (10,), 5, 3, 1, 1, (8,)), (512, 40, (16,), 8, 0, 0, 1, (1,)), (96, 1, (32,), 16, 0, 0, 96, (3,)),
+    (200, 48, (2, 2), 2, 0, 0, 1, (4, 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", (2, 3))
+@pytest.mark.parametrize("case", [(False, case) for case in UNFOLDED] + [(True, case) for case in TRANSPOSED])
+def test_products_and_transposed_convolutions_of_onednn(case, batch):
+    """Products of unfolded images, and transposed convolutions: all bits where oneDNN runs its AVX-512 code."""
+    transposed, (C, O, kernel, stride, padding, other, groups, sizes) = case
+    n = len(sizes)
+    torch.manual_seed(0)
+    x, w = torch.randn(batch, C, *sizes), torch.randn(*((C, O) if transposed else (O, C // groups)), *kernel)
+    dilation, output_padding = (1, other) if transposed else (other, 0)
+    exact = ONEDNN is True and _core.show_config()["cpu_level"] == 2
+    for bias in (None, torch.randn(O * groups if transposed else O)):
+        arguments = [x, w, bias, [stride] * n, [padding] * n, [dilation] * n, transposed, [output_padding] * n, groups]
+        expected = ATEN.convolution.default(*arguments)
+        mine = torch.from_numpy(ours("aten.convolution.default", arguments, {}, mkldnn=ONEDNN))
+        assert torch.equal(mine, expected) if exact else (mine - expected).abs().max() <= 1e-5 * expected.abs().max()
+    wrong = torch.from_numpy(ours("aten.convolution.default", [x, w.roll(1, 0), *arguments[2:]], {}, mkldnn=ONEDNN))
+    assert (wrong - expected).abs().max() > 1e-3
+
+
 def test_convolution_sees_a_wrong_padding():
     x, w = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3)
     mine = ours("aten.convolution.default", [x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1], {})
