@@ -49,11 +49,14 @@ vector_norm_check(const port_kernel_call *call, port_error *err)
 NORM(float, fabsf, sqrtf)
 NORM(double, fabs, sqrt)
 
-/* The orders that take powers, in float. */
+/* The orders that take powers, in float; of one element its size. */
 static float
 power_norm(double order, const float *x, int64_t n)
 {
     float sum = 0.0f;
+    if (n == 1) {
+        return fabsf(x[0]);
+    }
     for (int64_t i = 0; i < n; i++) {
         sum += powf(fabsf(x[i]), (float)order);
     }

@@ -305,3 +305,7 @@ CASES["aten.linalg_vector_norm.default"] += [one(rand(3, 40), p, [d]) for p in (
 for name in ("var_mean", "std_mean"):
     CASES[f"aten.{name}.correction"] += [one(rand(0)), one(rand(3, 0), [1], correction=0)]
     CASES[f"aten.{name}.correction"] += [one(rand(5, 5, 5), [0, 2], correction=1), one(rand(7, 9, dtype=F64).t(), [0], correction=0)]
+_half = lambda *t: [a.to(BF16) for a in t]  # noqa: E731
+CASES["aten.native_batch_norm.default"] += [one(rand(4, 3, 5, dtype=BF16), *p, t, 0.1, 1e-5) for t in (True, False)
+                                            for p in ([*_half(*_affine()), *_half(*_running())], [*_affine(), *_running()])]  # fmt: skip
+CASES["aten._native_batch_norm_legit.no_stats"] += [one(rand(4, 3, 5, dtype=BF16), None, None, True, 0.1, 1e-5)]
