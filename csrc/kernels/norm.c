@@ -413,11 +413,13 @@ layer_norm_run(const port_kernel_call *call)
     layer_norm_any(call, false);
 }
 
+#if PORT_HAVE_AVX2
 static void
 layer_norm_run_avx2(const port_kernel_call *call)
 {
     layer_norm_any(call, true);
 }
+#endif
 
 static void
 rms_norm_run(const port_kernel_call *call)
@@ -493,7 +495,7 @@ norm_check(const port_kernel_call *call, port_error *err)
 const port_kernel_row port_norm_rows[] = {
     NORM_ROWS("layer_norm", layer_norm_run),
     NORM_ROWS("rms_norm", rms_norm_run),
-#if defined(__x86_64__)
+#if PORT_HAVE_AVX2
     NORM_ROW("layer_norm", PORT_F32, "avx2", 1, layer_norm_run_avx2),
     NORM_ROW("layer_norm", PORT_BF16, "avx2", 1, layer_norm_run_avx2),
     NORM_ROW("layer_norm", PORT_F16, "avx2", 1, layer_norm_run_avx2),
