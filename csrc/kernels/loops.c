@@ -1,8 +1,6 @@
 /* loops.c -- see loops.h. The order of iteration restates PyTorch's TensorIterator (BSD-3-Clause). */
 #include "loops.h"
-#include "vecmath.h"
-
-#include <math.h>
+#include "dense.h"
 
 /* ---------------------------------------------------------------- setting up */
 
@@ -253,82 +251,6 @@ port_iter_for_each_serial(const port_iter *iter, int32_t num_threads, port_loop_
 
 /* ---------------------------------------------------------------- conversion */
 
-/* Half floats without a branch, so that whole blocks of dense ones are vectorised; the same values as dtype.c's functions give. */
-static inline float
-float_of_f16(uint32_t bits)
-{
-    uint32_t magnitude = bits & 0x7fff;
-    uint32_t special = -(uint32_t)(magnitude >= 0x7c00) & 0x38000000u; /* infinity and NaN: the exponent goes on to 255 */
-    float normal = port_f32_of_bits((int32_t)((magnitude << 13) + 0x38000000u + special));
-    float subnormal = (float)(int32_t)magnitude * 0x1p-24f;
-    float value = port_select(magnitude < 0x400, subnormal, normal);
-    return port_f32_of_bits(port_f32_bits(value) | (int32_t)((bits & 0x8000) << 16));
-}
-
-static inline uint32_t
-f16_of_float(float value)
-{
-    uint32_t bits = (uint32_t)port_f32_bits(value), magnitude = bits & 0x7fffffffu;
-    uint32_t normal = (magnitude - 0x38000000u + 0xfff + ((magnitude >> 13) & 1)) >> 13; /* to nearest, ties to even */
-    float shifted = port_f32_of_bits((int32_t)magnitude) + 0.5f; /* whose last bit is the smallest subnormal */
-    uint32_t subnormal = (uint32_t)port_f32_bits(shifted) - 0x3f000000u;
-    uint32_t nan = 0x7e00 | ((magnitude & 0x7fffffu) >> 13);
-    uint32_t is_small = -(uint32_t)(magnitude < 0x38800000u), is_large = -(uint32_t)(magnitude >= 0x477ff000u);
-    uint32_t is_nan = -(uint32_t)(magnitude > 0x7f800000u);
-    uint32_t result = (subnormal & is_small) | (normal & ~is_small);
-    result = (0x7c00 & is_large) | (result & ~is_large);
-    result = (nan & is_nan) | (result & ~is_nan);
-    return result | (bits >> 16 & 0x8000);
-}
-
-static inline uint32_t
-bf16_of_float(float value)
-{
-    uint32_t bits = (uint32_t)port_f32_bits(value), is_nan = -(uint32_t)((bits & 0x7fffffffu) > 0x7f800000u);
-    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return (0x7fc0 & is_nan) | (rounded & ~is_nan);
-}
-
-/* DENSE(name, from type, to type, expression in v): a static function over n dense elements; to may not be from. One build per level
- * of the CPU, the same bits. */
-#define DENSE_BODY(name, lanes, attributes, from_type, to_type, expression)                                          \
-    attributes static void name(int64_t n, const char *from, char *to)                                               \
-    {                                                                                                                \
-        int64_t i = 0;                                                                                               \
-        for (; i + (lanes) <= n; i += (lanes)) {                                                                     \
-            from_type in[lanes];                                                                                     \
-            to_type out[lanes];                                                                                      \
-            memcpy(in, from + i * (int64_t)sizeof(from_type), sizeof(in));                                           \
-            for (int lane = 0; lane < (lanes); lane++) {                                                             \
-                from_type v = in[lane];                                                                              \
-                out[lane] = (to_type)(expression);                                                                   \
-            }                                                                                                        \
-            memcpy(to + i * (int64_t)sizeof(to_type), out, sizeof(out));                                             \
-        }                                                                                                            \
-        for (; i < n; i++) {                                                                                         \
-            from_type v;                                                                                             \
-            to_type result;                                                                                          \
-            memcpy(&v, from + i * (int64_t)sizeof(v), sizeof(v));                                                    \
-            result = (to_type)(expression);                                                                          \
-            memcpy(to + i * (int64_t)sizeof(result), &result, sizeof(result));                                       \
-        }                                                                                                            \
-    }
-#if PORT_HAVE_AVX2
-#define DENSE(name, from_type, to_type, expression)                                                                  \
-    DENSE_BODY(name##_ref, 4, , from_type, to_type, expression)                                                      \
-    DENSE_BODY(name##_avx2, 8, PORT_TARGET_AVX2, from_type, to_type, expression)                                     \
-    DENSE_BODY(name##_avx512, 16, PORT_TARGET_AVX512, from_type, to_type, expression)
-#else
-#define DENSE(name, from_type, to_type, expression) DENSE_BODY(name##_ref, 4, , from_type, to_type, expression)
-#endif
-#define RUN_DENSE(name) PORT_PICK_MAP(name, port_cpu_level_found())
-
-DENSE(dense_f32_of_bf16, uint16_t, float, port_f32_of_bits((int32_t)((uint32_t)v << 16)))
-DENSE(dense_f32_of_f16, uint16_t, float, float_of_f16(v))
-DENSE(dense_bf16_of_f32, float, uint16_t, bf16_of_float(v))
-DENSE(dense_f16_of_f32, float, uint16_t, f16_of_float(v))
-DENSE(dense_bool_of_f32, float, uint8_t, v != 0.0f)
-
 /* The cases of a switch over dtypes that load n elements, with what is to be done to a float, an integer and a BOOL. */
 #define LOAD(type, statement)                                                                                        \
     for (int64_t i = 0; i < n; i++, from += stride_bytes) {                                                          \
@@ -366,11 +288,11 @@ port_load_f32(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t 
         return;
     }
     if (dense && dtype == PORT_BF16) {
-        RUN_DENSE(dense_f32_of_bf16)(n, from, (char *)to);
+        port_dense_f32_of_bf16(n, from, (char *)to);
         return;
     }
     if (dense && dtype == PORT_F16) {
-        RUN_DENSE(dense_f32_of_f16)(n, from, (char *)to);
+        port_dense_f32_of_f16(n, from, (char *)to);
         return;
     }
     switch (dtype) {
@@ -419,13 +341,13 @@ port_store_f32(port_dtype dtype, const float *from, int64_t n, char *to, int64_t
             memmove(to, from, (size_t)n * sizeof(*from));
             return;
         case PORT_BF16:
-            RUN_DENSE(dense_bf16_of_f32)(n, (const char *)from, to);
+            port_dense_bf16_of_f32(n, (const char *)from, to);
             return;
         case PORT_F16:
-            RUN_DENSE(dense_f16_of_f32)(n, (const char *)from, to);
+            port_dense_f16_of_f32(n, (const char *)from, to);
             return;
         case PORT_BOOL:
-            RUN_DENSE(dense_bool_of_f32)(n, (const char *)from, to);
+            port_dense_bool_of_f32(n, (const char *)from, to);
             return;
         default:
             break;

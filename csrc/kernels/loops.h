@@ -13,7 +13,7 @@
 
 #define PORT_ITER_MAX_OPERANDS 4
 #define PORT_GRAIN_SIZE 32768 /* elements below which the reference does not cut a loop */
-#define PORT_BLOCK 256        /* elements that are converted at a time when a loop is strided or of another dtype */
+#define PORT_BLOCK 512        /* elements that are converted at a time when a loop is strided or of another dtype */
 
 typedef struct port_iter {
     int32_t num_operands, ndim; /* dimension 0 is the innermost; ndim is 0 only for a scalar */

@@ -3,6 +3,9 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 static const port_kernel_row *const families[] = {
     port_unary_rows,    port_binary_rows, port_cast_rows,      port_reduce_rows,        port_softmax_rows, port_norm_rows,
@@ -29,7 +32,7 @@ port_cpu_has_avx512(void)
 #endif
 }
 
-static atomic_int level_found = -1;
+static atomic_int level_found = -1, level_detected = -1;
 
 int32_t
 port_cpu_level_found(void)
@@ -38,17 +41,32 @@ port_cpu_level_found(void)
     return level >= 0 ? level : port_cpu_level();
 }
 
-/* The level of the CPU, before anything is disabled. */
+#if defined(__x86_64__)
+/* Conversions of half floats, which not every compiler's builtin knows by name; avx2 says that the registers may be used. */
+static bool
+has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
+/* The level of the CPU, before anything is disabled. Asked once: CPUID is slow in a virtual machine. */
 static int32_t
 detect_level(void)
 {
-    int32_t level = 0;
+    int32_t level = atomic_load_explicit(&level_detected, memory_order_relaxed);
+    if (level >= 0) {
+        return level;
+    }
+    level = 0;
 #if defined(__x86_64__)
     /* gcc's and clang's builtins read CPUID and XGETBV, so that a kernel which hides the registers is believed. */
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         level = port_cpu_has_avx512() ? 2 : 1;
     }
 #endif
+    atomic_store_explicit(&level_detected, level, memory_order_relaxed);
     return level;
 }
 

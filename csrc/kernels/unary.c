@@ -20,7 +20,7 @@ unary_row_f32(const unary_context *context, bool is_vector, const char *x, int64
         context->op->f32(context, is_vector, n, (const float *)(const void *)x, (float *)(void *)y);
         return;
     }
-    float in[PORT_BLOCK], out[PORT_BLOCK];
+    _Alignas(64) float in[PORT_BLOCK], out[PORT_BLOCK];
     for (int64_t i = 0; i < n; i += PORT_BLOCK) {
         int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
         port_load_f32(from, x + i * x_stride, x_stride, m, in);
@@ -129,6 +129,15 @@ port_unary_check(const port_kernel_call *call, port_error *err)
 #define F64_OP(name, expression) PORT_UNARY_EACH(double, f64, name, expression)
 #define I64_OP(name, expression) PORT_UNARY_EACH(int64_t, i64, name, expression)
 
+/* floorf, whose vector form compilers do not take because it might trap: the nearest integer (of the sign of v if it is 0), less 1 if that
+ * is above v. */
+PORT_INLINE float
+floor_of_f32(float v)
+{
+    float nearest = rintf(v);
+    return nearest - port_select(nearest > v, 1.0f, 0.0f);
+}
+
 F32_OP(neg, -v)
 F64_OP(neg, -v)
 I64_OP(neg, (int64_t)(0 - (uint64_t)v))
@@ -142,10 +151,10 @@ F32_OP(rsqrt, 1.0f / sqrtf(v))
 F64_OP(rsqrt, 1.0 / sqrt(v))
 F32_OP(reciprocal, 1.0f / v)
 F64_OP(reciprocal, 1.0 / v)
-F32_OP(floor, floorf(v))
+F32_OP(floor, floor_of_f32(v))
 F64_OP(floor, floor(v))
 I64_OP(floor, v)
-F32_OP(ceil, ceilf(v))
+F32_OP(ceil, -floor_of_f32(-v))
 F64_OP(ceil, ceil(v))
 I64_OP(ceil, v)
 F32_OP(round, rintf(v))

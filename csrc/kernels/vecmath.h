@@ -18,11 +18,11 @@
 #define PORT_INLINE static inline __attribute__((always_inline))
 
 #if defined(__x86_64__)
-#define PORT_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define PORT_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
 #if defined(__clang__)
-#define PORT_TARGET_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma")))
+#define PORT_TARGET_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma,f16c")))
 #else
-#define PORT_TARGET_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma,prefer-vector-width=512")))
+#define PORT_TARGET_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma,f16c,prefer-vector-width=512")))
 #endif
 #define PORT_HAVE_AVX2 1
 #include <immintrin.h>
