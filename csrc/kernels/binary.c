@@ -4,6 +4,8 @@
  * rounded once), f64, i64. Comparisons compute 0 or 1 in the operands' type and are stored as BOOL.
  * Formulas: PyTorch's BinaryOpsKernel (BSD-3-Clause; restated), see docs/NUMERICS.md. */
 #include "binary.h"
+#include "../core/plane.h"
+#include "dense.h"
 
 /* ---------------------------------------------------------------- the loop */
 
@@ -40,7 +42,7 @@ binary_row_f32(const binary_context *context, bool is_vector, binary_row row, in
     bool y_direct = to == PORT_F32 && row.y_stride == 4;
     bool direct = from == PORT_F32 && y_direct && (row.a_stride == 4 || row.a_stride == 0) &&
                   (row.b_stride == 4 || row.b_stride == 0);
-    float in_a[PORT_BLOCK], in_b[PORT_BLOCK], out[PORT_BLOCK];
+    _Alignas(64) float in_a[PORT_BLOCK], in_b[PORT_BLOCK], out[PORT_BLOCK];
     int64_t step = direct ? n : PORT_BLOCK;
     for (int64_t i = 0; i < n; i += step) {
         int64_t m = n - i < step ? n - i : step;
@@ -79,6 +81,53 @@ binary_row_wide(const binary_context *context, binary_row row, int64_t n)
     }
 }
 
+enum { TILE = PORT_PLANE_TILE, TILE_COLS = 128 }; /* rows and columns that are turned at a time */
+
+/* Rows of f32 whose operands lie across: an operand whose rows are dense the other way is turned tile by tile, so that each of its cache
+ * lines is read once. No row has a vector loop here, and so no element cares which piece it is in. */
+static void
+binary_turned(const binary_context *context, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    _Alignas(64) float room[2][TILE][TILE_COLS];
+    for (int64_t r = 0; r < size1; r += TILE) {
+        int64_t rows = size1 - r < TILE ? size1 - r : TILE;
+        for (int64_t c = 0; c < size0; c += TILE_COLS) {
+            int64_t cols = size0 - c < TILE_COLS ? size0 - c : TILE_COLS;
+            binary_row row[TILE];
+            for (int64_t i = 0; i < rows; i++) {
+                row[i] = row_advance((binary_row){data[1] + (r + i) * strides[4], data[2] + (r + i) * strides[5],
+                                                  data[0] + (r + i) * strides[3], strides[1], strides[2], strides[0]}, c);
+            }
+            for (int k = 0; k < 2; k++) {
+                const char *from = k == 0 ? row[0].a : row[0].b;
+                int64_t across = strides[1 + k], along = strides[4 + k];
+                if (along != 4 || across == 4 || across == 0) {
+                    continue;
+                }
+                port_copy_plane((char *)room[k], sizeof(room[k][0]), 4, from, across, rows, cols, 4);
+                for (int64_t i = 0; i < rows; i++) {
+                    *(k == 0 ? &row[i].a : &row[i].b) = (const char *)room[k][i];
+                    *(k == 0 ? &row[i].a_stride : &row[i].b_stride) = 4;
+                }
+            }
+            for (int64_t i = 0; i < rows; i++) {
+                binary_row_f32(context, false, row[i], cols);
+            }
+        }
+    }
+}
+
+/* Whether binary_turned is for a piece: f32 written densely, from an operand that is dense along the other dimension. */
+static bool
+lies_across(const port_kernel_call *call, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    bool across = false;
+    for (int k = 1; k <= 2; k++) {
+        across |= strides[k] != 4 && strides[k] != 0 && strides[3 + k] == 4;
+    }
+    return across && size0 >= TILE && size1 >= TILE && call->in[0]->dtype == PORT_F32;
+}
+
 /* The reference's vector loop wants contiguous operands, one of which may be a broadcast scalar. */
 static void
 binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
@@ -91,6 +140,12 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     context->b_hoisted = vector && !b_dense;
     int64_t step = 2 * port_profile_lanes(context->call->profile, context->call->in[0]->dtype);
     int64_t bulk = vector ? size0 - size0 % step : 0;
+    bool dense_bf16 = context->op->bf16 != NULL && context->level > 0 && context->alpha == 1.0 && a_dense && b_dense &&
+                      context->call->in[0]->dtype == PORT_BF16 && context->call->out[0]->dtype == PORT_BF16;
+    if (!vector && lies_across(context->call, strides, size0, size1)) {
+        binary_turned(context, data, strides, size0, size1);
+        return;
+    }
     for (int64_t r = 0; r < size1; r++) {
         binary_row row = {data[1] + r * strides[4], data[2] + r * strides[5], data[0] + r * strides[3],
                           strides[1],               strides[2],               strides[0]};
@@ -98,7 +153,9 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
             binary_row_wide(context, row, size0);
             continue;
         }
-        if (bulk > 0) {
+        if (bulk > 0 && dense_bf16) {
+            context->op->bf16(context->level, bulk, row.a, row.b, row.y);
+        } else if (bulk > 0) {
             binary_row_f32(context, true, row, bulk);
         }
         if (bulk < size0) {
@@ -148,6 +205,31 @@ port_binary_check(const port_kernel_call *call, port_error *err)
         (void)is_vector;                                                                                             \
         PORT_PICK_MAP(name##_map, context->level)(n, a, a_step, b, b_step, y);                                       \
     }
+#if PORT_HAVE_AVX2
+#define BF16_MAP_BODY(name, suffix, function, attributes)                                                            \
+    attributes static void name##_bf16_##suffix(int64_t n, const char *a, const char *b, char *y)                    \
+    {                                                                                                                \
+        for (int64_t at = 0; at < 2 * n; at += 32) {                                                                 \
+            float u[16], v[16];                                                                                      \
+            f32_of_bf16_16_##suffix(a + at, (char *)u);                                                              \
+            f32_of_bf16_16_##suffix(b + at, (char *)v);                                                              \
+            for (int lane = 0; lane < 16; lane++) {                                                                  \
+                u[lane] = function(u[lane], v[lane]);                                                                \
+            }                                                                                                        \
+            bf16_of_f32_16_##suffix((const char *)u, y + at);                                                        \
+        }                                                                                                            \
+    }
+/* name_bf16 of a binary_op. */
+#define BF16_MAP(name, function)                                                                                     \
+    BF16_MAP_BODY(name, avx2, function, PORT_TARGET_AVX2)                                                            \
+    BF16_MAP_BODY(name, avx512, function, PORT_TARGET_AVX512)                                                        \
+    static void name##_bf16(int32_t level, int64_t n, const char *a, const char *b, char *y)                         \
+    {                                                                                                                \
+        (level > 1 ? name##_bf16_avx512 : name##_bf16_avx2)(n, a, b, y);                                             \
+    }
+#else
+#define BF16_MAP(name, function) enum { name##_bf16 = 0 };
+#endif
 #define OP_ALL(name, expression)                                                                                     \
     OP_F32(name, expression)                                                                                         \
     PORT_BINARY_EACH(double, f64, name, expression)                                                                                \
@@ -168,6 +250,8 @@ difference_of(float u, float v)
 
 PORT_DEFINE_MAP2(sum_map, sum_of)
 PORT_DEFINE_MAP2(difference_map, difference_of)
+BF16_MAP(sum, sum_of)
+BF16_MAP(difference, difference_of)
 
 static void
 add_scaled_f32(const binary_context *context, bool is_vector, float alpha, int64_t n, const float *a, int64_t a_step,
@@ -227,14 +311,18 @@ sub_f64(const binary_context *context, int64_t n, const double *a, const double 
 PORT_BINARY_EACH(int64_t, i64, add, (uint64_t)u + (uint64_t)context->alpha_int * (uint64_t)v)
 PORT_BINARY_EACH(int64_t, i64, sub, (uint64_t)u - (uint64_t)context->alpha_int * (uint64_t)v)
 OP_F32(mul, u *v)
+BF16_MAP(mul, mul_of)
 PORT_BINARY_EACH(double, f64, mul, u *v)
 PORT_BINARY_EACH(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
 OP_F32(div, u / v)
+BF16_MAP(div, div_of)
 PORT_BINARY_EACH(double, f64, div, u / v)
 OP_F32(maximum, port_select((u != u) | (v != v), u + v, port_select(u > v, u, v)))
+BF16_MAP(maximum, maximum_of)
 PORT_BINARY_EACH(double, f64, maximum, u != u || v != v ? u + v : (u > v ? u : v))
 PORT_BINARY_EACH(int64_t, i64, maximum, u > v ? u : v)
 OP_F32(minimum, port_select((u != u) | (v != v), u + v, port_select(u < v, u, v)))
+BF16_MAP(minimum, minimum_of)
 PORT_BINARY_EACH(double, f64, minimum, u != u || v != v ? u + v : (u < v ? u : v))
 PORT_BINARY_EACH(int64_t, i64, minimum, u < v ? u : v)
 OP_ALL(eq, u == v)
@@ -459,23 +547,23 @@ where_run(const port_kernel_call *call)
 
 /* ---------------------------------------------------------------- rows */
 
-#define RUN_ALL(name) RUN_FLOATS(name, name##_i64)
-#define RUN_FLOATS(name, i64)                                                                                        \
+#define RUN_ALL(name) RUN_FLOATS(name, name##_i64, NULL)
+#define RUN_FLOATS(name, i64, bf16)                                                                                       \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        static const binary_op op = {name##_f32, name##_f64, i64};                                                   \
+        static const binary_op op = {name##_f32, name##_f64, i64, bf16};                                             \
         port_binary_run(call, &op, level);                                                                           \
     }                                                                                                                \
     PORT_RUN_LEVELS(name, name##_any)
 #define FLOATS(name) PORT_LEVEL_ROWS(name, port_binary_check)
 
-RUN_ALL(add)
-RUN_ALL(sub)
-RUN_ALL(mul)
-RUN_FLOATS(div, NULL)
+RUN_FLOATS(add, add_i64, sum_bf16)
+RUN_FLOATS(sub, sub_i64, difference_bf16)
+RUN_FLOATS(mul, mul_i64, mul_bf16)
+RUN_FLOATS(div, NULL, div_bf16)
 RUN_ALL(pow)
-RUN_ALL(maximum)
-RUN_ALL(minimum)
+RUN_FLOATS(maximum, maximum_i64, maximum_bf16)
+RUN_FLOATS(minimum, minimum_i64, minimum_bf16)
 PORT_BINARY_RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
 PORT_BINARY_RUN(fmod, fmod_f32, fmod_f64, fmod_i64)
 PORT_BINARY_RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)

@@ -21,6 +21,8 @@ typedef struct binary_op {
                 const float *b, int64_t b_step, float *y);
     void (*f64)(const binary_context *context, int64_t n, const double *a, const double *b, double *y);
     void (*i64)(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y);
+    /* Dense bf16 in one go, 16 elements at a time, of which n is a multiple: the bits of f32 with alpha 1. NULL: there is none. */
+    void (*bf16)(int32_t level, int64_t n, const char *a, const char *b, char *y);
 } binary_op;
 
 void port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level);
@@ -40,7 +42,7 @@ port_status port_binary_check(const port_kernel_call *call, port_error *err);
 #define PORT_BINARY_RUN(name, f32, f64, i64)                                                                         \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const binary_op op = {f32, f64, i64};                                                                 \
+        static const binary_op op = {f32, f64, i64, NULL};                                                           \
         port_binary_run(call, &op, 0);                                                                               \
     }
 

@@ -1,9 +1,6 @@
 /* tensor.c -- tensors on counted buffers: sizes, strides, copies. */
+#include "../core/plane.h"
 #include "exec.h"
-
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 #define MAX_TENSOR_BYTES ((uint64_t)1 << 40) /* a size beyond this is nonsense in a program, and no allocator is asked for it */
 #define MAX_GAP_BYTES ((uint64_t)16 << 20)   /* between the elements of a fed tensor that is laid out with its strides */
@@ -266,87 +263,13 @@ emit(op_call *call, const port_tensor *tensor)
     return PORT_OK;
 }
 
-/* Moves `elems` elements of size_bytes with strides in bytes. */
-static void
-copy_run(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t elems, size_t size_bytes)
-{
-    if (to_step == (int64_t)size_bytes && from_step == to_step) {
-        memcpy(to, from, (size_t)elems * size_bytes);
-        return;
-    }
-#define COPY(bytes)                                                                                                  \
-    for (int64_t i = 0; i < elems; i++) {                                                                            \
-        memcpy(to + i * to_step, from + i * from_step, bytes);                                                       \
-    }                                                                                                                \
-    break
-    switch (size_bytes) {
-    case 1: COPY(1);
-    case 2: COPY(2);
-    case 4: COPY(4);
-    default: COPY(8);
-    }
-#undef COPY
-}
-
-#define COPY_TILE 16 /* elements: one line of the cache for 4-byte ones */
-
-#if defined(__SSE2__)
-/* COPY_TILE x COPY_TILE elements of 4 bytes, dense along the rows of `from` and along the columns of `to`. */
-static void
-copy_tile4(char *to, int64_t to_row, const char *from, int64_t from_col)
-{
-    for (int64_t c = 0; c < COPY_TILE; c += 4) {
-        for (int64_t r = 0; r < COPY_TILE; r += 4) {
-            const char *read = from + c * from_col + r * 4;
-            char *write = to + r * to_row + c * 4;
-            __m128i v0 = _mm_loadu_si128((const void *)read), v1 = _mm_loadu_si128((const void *)(read + from_col));
-            __m128i v2 = _mm_loadu_si128((const void *)(read + 2 * from_col)), v3 = _mm_loadu_si128((const void *)(read + 3 * from_col));
-            __m128i low01 = _mm_unpacklo_epi32(v0, v1), low23 = _mm_unpacklo_epi32(v2, v3);
-            __m128i high01 = _mm_unpackhi_epi32(v0, v1), high23 = _mm_unpackhi_epi32(v2, v3);
-            _mm_storeu_si128((void *)write, _mm_unpacklo_epi64(low01, low23));
-            _mm_storeu_si128((void *)(write + to_row), _mm_unpackhi_epi64(low01, low23));
-            _mm_storeu_si128((void *)(write + 2 * to_row), _mm_unpacklo_epi64(high01, high23));
-            _mm_storeu_si128((void *)(write + 3 * to_row), _mm_unpackhi_epi64(high01, high23));
-        }
-    }
-}
-#endif
-
-static void
-copy_tile(char *to, int64_t to_row, int64_t to_col, const char *from, int64_t from_col, int64_t tall, int64_t wide, size_t size_bytes)
-{
-#if defined(__SSE2__)
-    if (size_bytes == 4 && to_col == 4 && tall == COPY_TILE && wide == COPY_TILE) {
-        copy_tile4(to, to_row, from, from_col);
-        return;
-    }
-#endif
-    for (int64_t i = 0; i < tall; i++) {
-        copy_run(to + i * to_row, to_col, from + i * (int64_t)size_bytes, from_col, wide, size_bytes);
-    }
-}
-
-/* A transposed plane, by tiles, so that the lines of the cache on both sides are used while they are there. `from` is dense along the rows. */
-static void
-copy_plane(char *to, int64_t to_row, int64_t to_col, const char *from, int64_t from_col, int64_t rows, int64_t cols, size_t size_bytes)
-{
-    int64_t step = (int64_t)size_bytes;
-    for (int64_t r = 0; r < rows; r += COPY_TILE) {
-        int64_t tall = rows - r < COPY_TILE ? rows - r : COPY_TILE;
-        for (int64_t c = 0; c < cols; c += COPY_TILE) {
-            int64_t wide = cols - c < COPY_TILE ? cols - c : COPY_TILE;
-            copy_tile(to + r * to_row + c * to_col, to_row, to_col, from + r * step + c * from_col, from_col, tall, wide, size_bytes);
-        }
-    }
-}
-
 /* The dimension along which `from` is dense where that is not the last one; -1 if it is not worth going by planes. */
 static int32_t
 plane_dim(const port_view *from)
 {
     int32_t last = from->ndim - 1;
     for (int32_t d = 0; d < last; d++) {
-        if (from->strides[d] == 1 && from->shape[d] >= COPY_TILE && from->shape[last] >= COPY_TILE && from->strides[last] != 1) {
+        if (from->strides[d] == 1 && from->shape[d] >= PORT_PLANE_TILE && from->shape[last] >= PORT_PLANE_TILE && from->strides[last] != 1) {
             return d;
         }
     }
@@ -369,7 +292,7 @@ copy_planes(const port_view *to, const port_view *from, int32_t row_dim, int64_t
                 rest /= to->shape[d];
             }
         }
-        copy_plane(write, to->strides[row_dim] * step, to->strides[last] * step, read, from->strides[last] * step,
+        port_copy_plane(write, to->strides[row_dim] * step, to->strides[last] * step, read, from->strides[last] * step,
                    to->shape[row_dim], to->shape[last], (size_t)step);
     }
 }
@@ -397,7 +320,7 @@ copy_view(const port_view *to, const port_view *from)
     char *write = to->data;
     const char *read = from->data;
     for (int64_t done = 0; done < elems; done += run) {
-        copy_run(write, to->strides[last] * step, read, from->strides[last] * step, run, size);
+        port_copy_run(write, to->strides[last] * step, read, from->strides[last] * step, run, size);
         for (int32_t d = last - 1; d >= 0; d--) {
             write += to->strides[d] * step;
             read += from->strides[d] * step;
