@@ -1,6 +1,7 @@
 /* cascade.h -- the sum that PyTorch's SumKernel forms (BSD-3-Clause; algorithm restated), for one type of accumulator.
  *
- * Template: the includer defines CASCADE_REAL (float or double) and CASCADE(name) (adds a suffix), and gets static functions.
+ * Template: the includer defines CASCADE_REAL (float or double), CASCADE(name) (adds a suffix), CASCADE_LOAD, CASCADE_STORE and CASCADE_TARGET
+ * (attributes of a CPU level, or nothing; the same bits), and gets static functions.
  *
  * A long sum is kept in four levels: level 0 adds `step` rows, then spills into level 1, and so on, so that rounding errors grow with
  * the fourth root of the length. Four rows run side by side, each a vector of `lanes` elements (or 1). */
@@ -15,7 +16,7 @@ typedef struct CASCADE(source) {
     int64_t elem_bytes;
 } CASCADE(source);
 
-static inline void
+CASCADE_TARGET static inline void
 CASCADE(load)(const CASCADE(source) *source, const char *at, CASCADE_REAL *to)
 {
     int32_t lanes = source->lanes;
@@ -36,38 +37,35 @@ CASCADE(load)(const CASCADE(source) *source, const char *at, CASCADE_REAL *to)
 /* A vector of the accumulator's type, wherever it lies. */
 typedef CASCADE_REAL CASCADE(vector) __attribute__((vector_size(32), aligned(sizeof(CASCADE_REAL)), may_alias));
 
-/* acc[k * lanes + lane] += the rows' vectors, for dense elements of the accumulator's type. The four sums have names, as compilers leave an
- * array of them in memory. One build per level, the same bits. */
-#define CASCADE_DENSE_ROWS(suffix, attributes)                                                                       \
-    attributes static void CASCADE(add_dense_rows##suffix)(const char *at, int64_t row_stride, int64_t col_stride,   \
-                                                           int64_t rows, CASCADE_REAL *acc)                          \
-    {                                                                                                                \
-        CASCADE(vector) *to = (CASCADE(vector) *)(void *)acc;                                                        \
-        CASCADE(vector) sum0 = to[0], sum1 = to[1], sum2 = to[2], sum3 = to[3];                                      \
-        const bool far = row_stride >= 1024 || row_stride <= -1024;                                                  \
-        for (int64_t i = 0; i < rows; i++, at += row_stride) {                                                       \
-            if (far) { /* the processor fetches ahead within a page only */                                          \
-                __builtin_prefetch((const void *)((uintptr_t)at + 12 * (uintptr_t)row_stride));                      \
-                __builtin_prefetch((const void *)((uintptr_t)at + 12 * (uintptr_t)row_stride + 64));                 \
-            }                                                                                                        \
-            sum0 += *(const CASCADE(vector) *)(const void *)at;                                                      \
-            sum1 += *(const CASCADE(vector) *)(const void *)(at + col_stride);                                       \
-            sum2 += *(const CASCADE(vector) *)(const void *)(at + 2 * col_stride);                                   \
-            sum3 += *(const CASCADE(vector) *)(const void *)(at + 3 * col_stride);                                   \
-        }                                                                                                            \
-        to[0] = sum0, to[1] = sum1, to[2] = sum2, to[3] = sum3;                                                      \
+/* Whole vectors of the accumulator's type as they lie. */
+CASCADE_TARGET static inline bool
+CASCADE(is_dense)(const CASCADE(source) *source)
+{
+    return source->dtype == (sizeof(CASCADE_REAL) == 4 ? PORT_F32 : PORT_F64) && source->lanes == 32 / (int32_t)sizeof(CASCADE_REAL);
+}
+
+/* sums[k] = the rows' vectors, for a dense source. The four sums have names, as compilers leave an array of them in memory. */
+CASCADE_TARGET static inline void
+CASCADE(sum_dense_rows)(const char *at, int64_t row_stride, int64_t col_stride, int64_t rows, CASCADE(vector) *sums)
+{
+    CASCADE(vector) sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+    const bool far = row_stride >= 1024 || row_stride <= -1024;
+    for (int64_t i = 0; i < rows && far; i++) { /* the processor fetches ahead within a page only */
+        const uintptr_t ahead = (uintptr_t)at + (uintptr_t)(i + 12) * (uintptr_t)row_stride;
+        __builtin_prefetch((const void *)ahead);
+        __builtin_prefetch((const void *)(ahead + 64));
     }
-CASCADE_DENSE_ROWS(_ref, )
-#if PORT_HAVE_AVX2
-CASCADE_DENSE_ROWS(_avx2, PORT_TARGET_AVX2)
-#else
-#define add_dense_rows_avx2_float add_dense_rows_ref_float
-#define add_dense_rows_avx2_double add_dense_rows_ref_double
-#endif
-#undef CASCADE_DENSE_ROWS
+    for (int64_t i = 0; i < rows; i++, at += row_stride) {
+        sum0 += *(const CASCADE(vector) *)(const void *)at;
+        sum1 += *(const CASCADE(vector) *)(const void *)(at + col_stride);
+        sum2 += *(const CASCADE(vector) *)(const void *)(at + 2 * col_stride);
+        sum3 += *(const CASCADE(vector) *)(const void *)(at + 3 * col_stride);
+    }
+    sums[0] = sum0, sums[1] = sum1, sums[2] = sum2, sums[3] = sum3;
+}
 
 /* acc[k * lanes + lane] += row i. */
-static inline void
+CASCADE_TARGET static inline void
 CASCADE(add_row)(const CASCADE(source) *source, const char *at, int64_t col_stride, CASCADE_REAL *acc)
 {
     const int32_t lanes = source->lanes;
@@ -80,63 +78,77 @@ CASCADE(add_row)(const CASCADE(source) *source, const char *at, int64_t col_stri
     }
 }
 
-/* The same for the rows from `at` on. */
-static inline void
-CASCADE(add_rows)(const CASCADE(source) *source, const char *at, int64_t row_stride, int64_t col_stride, int64_t rows,
-                  CASCADE_REAL *acc)
+/* The same for any source; sums[k * lanes + lane], beyond them zeros. */
+CASCADE_TARGET static void
+CASCADE(sum_any_rows)(const CASCADE(source) *source, const char *at, int64_t row_stride, int64_t col_stride, int64_t rows,
+                      CASCADE(vector) *sums)
 {
-    bool dense = source->dtype == (sizeof(CASCADE_REAL) == 4 ? PORT_F32 : PORT_F64);
-    if (dense && source->lanes == 32 / (int32_t)sizeof(CASCADE_REAL)) {
-        if (port_cpu_level_found() > 0) {
-            CASCADE(add_dense_rows_avx2)(at, row_stride, col_stride, rows, acc);
-        } else {
-            CASCADE(add_dense_rows_ref)(at, row_stride, col_stride, rows, acc);
-        }
-        return;
-    }
+    memset(sums, 0, CASCADE(ROWS) * sizeof(*sums));
     for (int64_t i = 0; i < rows; i++) {
-        CASCADE(add_row)(source, at + i * row_stride, col_stride, acc);
+        CASCADE(add_row)(source, at + i * row_stride, col_stride, (CASCADE_REAL *)sums);
     }
 }
 
 /* Four rows of sums over i < size, into sums[k * lanes + lane]. */
-static void
+CASCADE_TARGET PORT_INLINE void
+CASCADE(multi_row_sum_by)(const CASCADE(source) *source, bool dense, const char *base, int64_t row_stride, int64_t col_stride,
+                          int64_t size, CASCADE_REAL *sums)
+{
+    const int32_t width = CASCADE(ROWS) * source->lanes;
+    const int32_t log2 = size > 2 ? 64 - __builtin_clzll((unsigned long long)(size - 1)) : 1; /* ceil(log2 size), at least 1 */
+    const int32_t power = log2 / CASCADE(LEVELS) > 4 ? log2 / CASCADE(LEVELS) : 4;
+    const int64_t step = (int64_t)1 << power, mask = step - 1;
+    CASCADE(vector) part[CASCADE(ROWS)], acc[CASCADE(LEVELS)][CASCADE(ROWS)]; /* level 0 is `part` */
+    int32_t levels = 1; /* that come to be used; the reference adds the zeros of the others, which changes nothing: no sum is -0 */
+    while (levels < CASCADE(LEVELS) && size >> (levels * power) > 0) {
+        memset(acc[levels++], 0, sizeof(acc[0]));
+    }
+    int64_t i = 0;
+    while (i + step <= size) {
+        if (dense) {
+            CASCADE(sum_dense_rows)(base + i * row_stride, row_stride, col_stride, step, part);
+        } else {
+            CASCADE(sum_any_rows)(source, base + i * row_stride, row_stride, col_stride, step, part);
+        }
+        i += step;
+#pragma GCC unroll 4
+        for (int32_t k = 0; k < CASCADE(ROWS); k++) {
+            acc[1][k] += part[k];
+        }
+        for (int32_t level = 2; level < levels && (i & (mask << ((level - 1) * power))) == 0; level++) {
+            for (int32_t k = 0; k < CASCADE(ROWS); k++) {
+                acc[level][k] += acc[level - 1][k];
+                acc[level - 1][k] = (CASCADE(vector)){0};
+            }
+        }
+    }
+    if (dense) {
+        CASCADE(sum_dense_rows)(base + i * row_stride, row_stride, col_stride, size - i, part);
+    } else {
+        CASCADE(sum_any_rows)(source, base + i * row_stride, row_stride, col_stride, size - i, part);
+    }
+    for (int32_t level = 1; level < levels; level++) {
+#pragma GCC unroll 4
+        for (int32_t k = 0; k < CASCADE(ROWS); k++) {
+            part[k] += acc[level][k];
+        }
+    }
+    memcpy(sums, part, (size_t)width * sizeof(CASCADE_REAL));
+}
+
+CASCADE_TARGET static void
 CASCADE(multi_row_sum)(const CASCADE(source) *source, const char *base, int64_t row_stride, int64_t col_stride, int64_t size,
                        CASCADE_REAL *sums)
 {
-    const int32_t width = CASCADE(ROWS) * source->lanes;
-    int64_t log2 = 1; /* ceil(log2 size), at least 1 */
-    while (log2 < 62 && ((int64_t)1 << log2) < size) {
-        log2++;
+    if (CASCADE(is_dense)(source)) {
+        CASCADE(multi_row_sum_by)(source, true, base, row_stride, col_stride, size, sums);
+    } else {
+        CASCADE(multi_row_sum_by)(source, false, base, row_stride, col_stride, size, sums);
     }
-    const int64_t power = log2 / CASCADE(LEVELS) > 4 ? log2 / CASCADE(LEVELS) : 4;
-    const int64_t step = (int64_t)1 << power, mask = step - 1;
-    CASCADE_REAL acc[CASCADE(LEVELS)][CASCADE(WIDTH)] = {{0}};
-    int64_t i = 0;
-    while (i + step <= size) {
-        CASCADE(add_rows)(source, base + i * row_stride, row_stride, col_stride, step, acc[0]);
-        i += step;
-        for (int32_t level = 1; level < CASCADE(LEVELS); level++) {
-            for (int32_t w = 0; w < CASCADE(WIDTH); w++) { /* beyond `width` there are zeros; a number that is known makes vectors */
-                acc[level][w] += acc[level - 1][w];
-                acc[level - 1][w] = 0;
-            }
-            if ((i & (mask << (level * power))) != 0) {
-                break;
-            }
-        }
-    }
-    CASCADE(add_rows)(source, base + i * row_stride, row_stride, col_stride, size - i, acc[0]);
-    for (int32_t level = 1; level < CASCADE(LEVELS); level++) {
-        for (int32_t w = 0; w < CASCADE(WIDTH); w++) {
-            acc[0][w] += acc[level][w];
-        }
-    }
-    memcpy(sums, acc[0], (size_t)width * sizeof(CASCADE_REAL));
 }
 
 /* One row: its elements i*stride are dealt to four rows, the rest goes to the first, which then takes the others. */
-static void
+CASCADE_TARGET static void
 CASCADE(row_sum)(const CASCADE(source) *source, const char *base, int64_t stride, int64_t size, CASCADE_REAL *sums)
 {
     const int32_t lanes = source->lanes;
@@ -149,7 +161,11 @@ CASCADE(row_sum)(const CASCADE(source) *source, const char *base, int64_t stride
             partial[lane] += value[lane];
         }
     }
-    for (int32_t k = 1; k < CASCADE(ROWS); k++) {
+    if (CASCADE(is_dense)(source)) {
+        CASCADE(vector) *row = (CASCADE(vector) *)(void *)partial;
+        row[0] = row[0] + row[1] + row[2] + row[3];
+    }
+    for (int32_t k = 1; k < CASCADE(ROWS) && !CASCADE(is_dense)(source); k++) {
         for (int32_t lane = 0; lane < lanes; lane++) {
             partial[lane] += partial[k * lanes + lane];
         }
@@ -158,7 +174,7 @@ CASCADE(row_sum)(const CASCADE(source) *source, const char *base, int64_t stride
 }
 
 /* A contiguous row of n elements: vectors first, then what is left one by one, then the lanes in order. */
-static CASCADE_REAL
+CASCADE_TARGET static CASCADE_REAL
 CASCADE(inner_sum)(port_dtype dtype, const char *row, int64_t n, bool pairs)
 {
     const int64_t elem_bytes = (int64_t)port_dtype_size(dtype);
@@ -177,11 +193,18 @@ CASCADE(inner_sum)(port_dtype dtype, const char *row, int64_t n, bool pairs)
     return total;
 }
 
-static void
+CASCADE_TARGET static void
 CASCADE(accumulate)(char *out, port_dtype dtype, const CASCADE_REAL *sums, int32_t count, int64_t out_stride)
 {
+    const bool own = dtype == (sizeof(CASCADE_REAL) == 4 ? PORT_F32 : PORT_F64);
     for (int32_t i = 0; i < count; i++) {
         CASCADE_REAL value;
+        if (own) {
+            memcpy(&value, out + i * out_stride, sizeof(value));
+            value += sums[i];
+            memcpy(out + i * out_stride, &value, sizeof(value));
+            continue;
+        }
         CASCADE_LOAD(dtype, out + i * out_stride, 0, 1, &value);
         value += sums[i];
         CASCADE_STORE(dtype, &value, 1, out + i * out_stride, out_stride);
@@ -189,7 +212,7 @@ CASCADE(accumulate)(char *out, port_dtype dtype, const CASCADE_REAL *sums, int32
 }
 
 /* One piece of the reduction, dimensions already turned so that size0 is the reduced one: out[j] += sum_i in[i, j]. */
-static void
+CASCADE_TARGET static void
 CASCADE(reduce_piece)(port_dtype dtype, bool pairs, port_dtype out_dtype, char *out, int64_t out_stride, const char *in,
                       const int64_t *in_strides, int64_t size0, int64_t size1)
 {
@@ -232,3 +255,4 @@ CASCADE(reduce_piece)(port_dtype dtype, bool pairs, port_dtype out_dtype, char *
 #undef CASCADE_REAL
 #undef CASCADE_LOAD
 #undef CASCADE_STORE
+#undef CASCADE_TARGET

@@ -13,13 +13,35 @@
 #define CASCADE(name) name##_float
 #define CASCADE_LOAD port_load_f32
 #define CASCADE_STORE port_store_f32
+#define CASCADE_TARGET
 #include "cascade.h"
 
 #define CASCADE_REAL double
 #define CASCADE(name) name##_double
 #define CASCADE_LOAD port_load_f64
 #define CASCADE_STORE port_store_f64
+#define CASCADE_TARGET
 #include "cascade.h"
+
+#if PORT_HAVE_AVX2
+#define CASCADE_REAL float
+#define CASCADE(name) name##_float_avx2
+#define CASCADE_LOAD port_load_f32
+#define CASCADE_STORE port_store_f32
+#define CASCADE_TARGET PORT_TARGET_AVX2
+#include "cascade.h"
+
+#define CASCADE_REAL double
+#define CASCADE(name) name##_double_avx2
+#define CASCADE_LOAD port_load_f64
+#define CASCADE_STORE port_store_f64
+#define CASCADE_TARGET PORT_TARGET_AVX2
+#include "cascade.h"
+
+#define PICK(name) (port_cpu_level_found() > 0 ? name##_avx2 : name)
+#else
+#define PICK(name) name
+#endif
 
 typedef struct sum_context {
     port_dtype in, out;
@@ -35,7 +57,7 @@ port_cascade_sum_f32(const float *x, int64_t n)
         row_sum_float(&scalar, (const char *)x, 4, n, &total);
         return total;
     }
-    return inner_sum_float(PORT_F32, (const char *)x, n, false);
+    return PICK(inner_sum_float)(PORT_F32, (const char *)x, n, false);
 }
 
 static void
@@ -75,10 +97,10 @@ sum_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0,
         const char *in = data[1] + r * in_strides[0];
         switch (port_compute_of(context->in)) {
         case PORT_COMPUTE_F32:
-            reduce_piece_float(context->in, context->pairs, context->out, out, out_strides[1], in, in_strides, size0, size1);
+            PICK(reduce_piece_float)(context->in, context->pairs, context->out, out, out_strides[1], in, in_strides, size0, size1);
             break;
         case PORT_COMPUTE_F64:
-            reduce_piece_double(context->in, false, context->out, out, out_strides[1], in, in_strides, size0, size1);
+            PICK(reduce_piece_double)(context->in, false, context->out, out, out_strides[1], in, in_strides, size0, size1);
             break;
         default:
             sum_i64(context->in, out, out_strides[1], in, in_strides, size0, size1);
