@@ -196,7 +196,7 @@ def residual_after(name, norm, number):
         handle = model.get_submodule(site.arguments[0]).register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
 
         def change(f, a, b):
-            (before, after), *_ = seen
+            before, after = seen[-1]
             return f(after if a is before else a, after if b is before else b)
 
         try:

@@ -362,7 +362,8 @@ def logits(case: Case) -> Iterator[Hypothesis]:
     for a in find_attentions(case):
         rows = list(factor_variants(a.scale))
         if a.head:
-            rows += [("1/sqrt(head size)", 1 / math.sqrt(a.head)), ("1/head size", 1 / a.head), ("sqrt(head size)", math.sqrt(a.head))]
+            rows += [("1/sqrt(head size)", 1 / math.sqrt(a.head)), ("1/head size", 1 / a.head), ("sqrt(head size)", math.sqrt(a.head)),
+                     ("divided by sqrt(head size) once more", a.scale / math.sqrt(a.head)), ("times sqrt(head size)", a.scale * math.sqrt(a.head))]
         if a.head and a.heads:
             rows.append(("1/sqrt(hidden size)", 1 / math.sqrt(a.head * a.heads)))
         for label, new in rows:

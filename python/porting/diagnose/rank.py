@@ -28,7 +28,7 @@ NEAR = 1e3
 NEARLY = 1e-6
 FLIPS = 0.05
 ROWS = 0.75
-MOST_OF_IT = 0.8
+MOST_OF_IT = 0.8  # of the squared difference
 
 
 @dataclass

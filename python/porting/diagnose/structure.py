@@ -178,7 +178,7 @@ def axis(case: Case) -> Iterator[Hypothesis]:
                     yield edited(case, cause, detail, lambda d, i=i, dim=dim: reduce_over(d, i, dim))
         if op.base == "mean" and case.is_floating(op.outputs[0]):
             yield edited(case, "sum-for-mean", "port sums where the reference takes the mean", lambda d, i=i: setattr(d.ops[i], "name", "aten.sum.dim_IntList"))
-        if op.base in ("cat", "stack") and len(op.inputs) > 1 and all(same_meta(case, op.inputs[0], v) for v in op.inputs):
+        if op.base in ("cat", "stack") and len(set(op.inputs)) > 1:
             for words, order in orders(len(op.inputs)):
                 yield edited(case, "cat-order", f"port concatenates {words} ({where(case, op)})", lambda d, i=i, order=order: reorder(d, i, order))
 
