@@ -39,7 +39,8 @@ def changed_array(rng, x):
         return np.flip(x, rng.randrange(x.ndim)) if rng.random() < 0.5 else x.transpose(rng.sample(range(x.ndim), x.ndim))
     if turn < 0.75:
         with np.errstate(all="ignore"):
-            return x.astype(np.dtype(rng.choice(fuzz_ops.DTYPES)))
+            dtype = np.dtype(rng.choice(fuzz_ops.DTYPES))
+            return huge(lambda: x.astype(dtype), x)
     x = x.copy()
     if x.size and x.dtype.kind in "iu":
         x.flat[rng.randrange(x.size)] = rng.choice([n for n in NUMBERS if np.iinfo(x.dtype).min <= n <= np.iinfo(x.dtype).max])
