@@ -256,7 +256,7 @@ port_tanh_u10(float x)
     float near = port_select(magnitude > 20.0f, 20.0f, magnitude);
     port_df e = port_expk2((port_df){near, 0.0f});
     port_df r = port_df_reciprocal(e);
-    e = port_df_div(port_df_add2(e, (port_df){-r.hi, -r.lo}), port_df_add2(e, r));
+    e = port_df_div(port_df_add(e, (port_df){-r.hi, -r.lo}), port_df_add(e, r));
     float y = e.hi + e.lo;
     y = port_select(magnitude > 8.664339742f, 1.0f, y);
     y = port_sign_of(y, x);

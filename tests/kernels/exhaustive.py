@@ -43,7 +43,7 @@ def unequal_from(name: str) -> int:
 
 
 def unequal(op: str, step: int = 1, start: int = 0) -> int:
-    """Results that differ from torch's over the bit patterns start, start + step, ... below 2^32."""
+    """Results that differ from torch's over the bit patterns start, start + step, ... below 2^32; prints the first input of each block that has one."""
     (aten, keywords), count = call_of(op), 0
     mkldnn = op.endswith("mkldnn")
     with torch.backends.mkldnn.flags(enabled=mkldnn):
@@ -51,7 +51,11 @@ def unequal(op: str, step: int = 1, start: int = 0) -> int:
             bits = np.arange(first, min(first + BLOCK * step, 1 << 32), step, dtype=np.uint64).astype(np.uint32)
             x = torch.from_numpy(bits.view(np.float32))
             expected, actual = array(reference(aten, [x], keywords)), ours(aten, [x], keywords, mkldnn=ONEDNN if mkldnn else False)
-            count += differing(expected, actual)
+            wrong = differing(expected, actual)
+            if wrong:
+                at = next(i for i in range(len(bits)) if differing(expected[i : i + 1], actual[i : i + 1]))
+                print(f"{op}: {wrong} unequal from 0x{first:08x} on, first {x[at].item()!r} (0x{bits[at]:08x}): torch {expected[at]!r}, C {actual[at]!r}", flush=True)
+            count += wrong
     return count
 
 
