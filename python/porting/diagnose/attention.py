@@ -81,8 +81,7 @@ def written_out(case: Case, index: int) -> Attention | None:
     if rank < 2 or op.args[1] not in (-1, rank - 1):
         return None
     masks: list[Callable[[], np.ndarray]] = []
-    scale, cap, seen_cap, head = 1.0, 0.0, False, 0
-    value, sink = op.inputs[0], None
+    scale, cap, head, value, sink = 1.0, 0.0, 0, op.inputs[0], None
     for _ in range(16):
         made = case.producers.get(value)
         step = case.ops[made] if made is not None else None
@@ -101,27 +100,18 @@ def written_out(case: Case, index: int) -> Attention | None:
             factor = float(step.args[1]) if step.base == "mul" else 1 / float(step.args[1])
             before_tanh = case.producers.get(step.inputs[0])
             if before_tanh is not None and case.ops[before_tanh].base == "tanh":
-                cap, seen_cap = factor, True
-            elif seen_cap and math.isclose(factor * cap, 1.0, rel_tol=1e-6):
-                pass
-            else:
+                cap = factor
+            elif not (cap and math.isclose(factor * cap, 1.0, rel_tol=1e-6)):
                 scale *= factor
             value = step.inputs[0]
         elif step.base == "tanh":
             value = step.inputs[0]
-        elif step.base == "add" and len(step.inputs) == 2:
-            a, b = (logit_like(case, v) for v in step.inputs)
-            if a == b:
+        elif step.base in ("add", "masked_fill", "where"):
+            found = mask_of(case, step)
+            if found is None:
                 return None
-            other = step.inputs[1] if a else step.inputs[0]
-            masks.append(lambda v=other: additive(case.intermediates()[v]))
-            value = step.inputs[0] if a else step.inputs[1]
-        elif step.base == "masked_fill" and len(step.inputs) == 2:
-            masks.append(lambda v=step.inputs[1]: np.where(case.intermediates()[v], -np.inf, 0.0))
-            value = step.inputs[0]
-        elif step.base == "where" and len(step.inputs) == 3:
-            masks.append(lambda v=step.inputs[0]: np.where(case.intermediates()[v], 0.0, -np.inf))
-            value = step.inputs[1]
+            masks.append(found[0])
+            value = found[1]
         else:
             return None
     shape = list(case.values[op.inputs[0]][1])
@@ -145,6 +135,21 @@ def written_out(case: Case, index: int) -> Attention | None:
         index, lambda: case.intermediates()[product].astype(np.float64).reshape(shape), scale, cap, mask, override, head, shape[1] if rank == 4 else 0,
         lambda: None if sink is None else case.intermediates()[sink].astype(np.float64).reshape(*shape[:-1], 1),
     )  # fmt: skip
+
+
+def mask_of(case: Case, step: Op) -> tuple[Callable[[], np.ndarray], int] | None:
+    """(what an op adds to the logits, the value that it adds it to); None if it is no mask."""
+    if step.base == "add" and len(step.inputs) == 2:
+        a, b = (logit_like(case, v) for v in step.inputs)
+        if a == b:
+            return None
+        value, other = step.inputs if a else reversed(step.inputs)
+        return lambda: additive(case.intermediates()[other]), value
+    if step.base == "masked_fill" and len(step.inputs) == 2:
+        return lambda: np.where(case.intermediates()[step.inputs[1]], -np.inf, 0.0), step.inputs[0]
+    if step.base == "where" and len(step.inputs) == 3:
+        return lambda: np.where(case.intermediates()[step.inputs[0]], 0.0, -np.inf), step.inputs[1]
+    return None
 
 
 def is_greatest_of(case: Case, value: int, of: int) -> bool:
@@ -280,7 +285,7 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
     is_causal = t > 1 and bool(hidden[later].all())
 
     def with_hidden(h: np.ndarray, value: float = -np.inf) -> np.ndarray:
-        return rest + np.where(h, value, 0.0)
+        return hiding(rest, h, value)
 
     def one(cause: str, detail: str, mask: np.ndarray | None) -> Hypothesis:
         return changed(case, a, cause, detail, lambda: probabilities(a, mask=mask))
@@ -314,9 +319,8 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
                     yield from beside("window-added", f"port attends to the last {width} positions, reference to all earlier ones", window)
         if t == s > 2 and (hidden & ~later).any():
             for by, words in ((-1, "next"), (1, "last")):  # a window and all, or padding with it
-                moved = np.roll(hidden, by, axis=-2)
-                moved[..., -1 if by < 0 else 0, :] = hidden[..., -1 if by < 0 else 0, :]
-                yield one("mask-off-by-one", f"port has for each position the mask of the {words} one", with_hidden(moved))
+                own = (np.arange(t) == (t - 1 if by < 0 else 0))[:, None]
+                yield one("mask-off-by-one", f"port has for each position the mask of the {words} one", with_hidden(np.where(own, hidden, np.roll(hidden, by, axis=-2))))
         limit = window_of(hidden)
         if limit is not None:
             for by in (1, -1):
@@ -331,17 +335,30 @@ def hidden_variants(case: Case, a: Attention, m: np.ndarray, hidden: np.ndarray,
             yield from beside("window-added", f"port {words}, reference to all", hides)
         for shift in (1, -1):
             yield one("mask-off-by-one", f"port has the mask moved by {shift:+d} position", with_hidden(np.roll(hidden, shift, axis=-1)))
-    square = hidden.shape[-1] == hidden.shape[-2] and t > 1
-    if square and not np.array_equal(hidden, hidden.swapaxes(-1, -2)):
-        yield one("mask-transposed", "port has queries and keys of the mask exchanged", with_hidden(hidden.swapaxes(-1, -2), -1e30))
-    if square and not is_causal:
+    if hidden.shape[-1] == hidden.shape[-2] and t > 1 and not is_causal:
         yield from beside("mask-diagonal", "port hides each position from itself", np.eye(t, dtype=bool))
+    yield from weakened_variants(case, a, hidden, rest)
+
+
+def hiding(rest: np.ndarray, hidden: np.ndarray, value: float = -np.inf) -> np.ndarray:
+    """A mask: `rest`, and `value` where something is hidden."""
+    return rest + np.where(hidden, value, 0.0)
+
+
+def weakened_variants(case: Case, a: Attention, hidden: np.ndarray, rest: np.ndarray) -> Iterator[Hypothesis]:
+    """A mask the other way round, in one of two senses; one that hides too little; one that is applied elsewhere."""
+
+    def one(cause: str, detail: str, mask: np.ndarray) -> Hypothesis:
+        return changed(case, a, cause, detail, lambda: probabilities(a, mask=mask))
+
+    if hidden.shape[-1] == hidden.shape[-2] > 1 and not np.array_equal(hidden, hidden.swapaxes(-1, -2)):
+        yield one("mask-transposed", "port has queries and keys of the mask exchanged", hiding(rest, hidden.swapaxes(-1, -2), -1e30))
     yield one("mask-weak", "port adds 0 and 1 for the mask in the place of 0 and -inf", rest + np.where(hidden, 0.0, 1.0))
-    yield one("mask-weak", "port adds 1 where the reference adds -inf", with_hidden(hidden, 1.0))
+    yield one("mask-weak", "port adds 1 where the reference adds -inf", hiding(rest, hidden, 1.0))
     for value in (-1.0, -10.0, -100.0):
-        yield one("mask-weak", f"port adds {value:g} where the reference hides a position", with_hidden(hidden, value))
+        yield one("mask-weak", f"port adds {value:g} where the reference hides a position", hiding(rest, hidden, value))
     for value in (-1e30, -1e4):  # a row that sees nothing: all alike, or as if there were no mask
-        yield one("mask-inverted", "port has the mask the other way round", with_hidden(~hidden, value))
+        yield one("mask-inverted", "port has the mask the other way round", hiding(rest, ~hidden, value))
     yield changed(case, a, "mask-after-softmax", "port sets hidden probabilities to 0 after the softmax", lambda: np.where(hidden, 0.0, probabilities(a, mask=rest)))
     multiplied = np.where(hidden, 0.0, 1.0)
     yield changed(case, a, "mask-multiplied", "port multiplies the logits by the mask where the reference hides", lambda: softmax(a.logits() * a.scale * multiplied, sink=a.sink()))
