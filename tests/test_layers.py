@@ -14,7 +14,7 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 # Each module may import those of its own line and of the lines above it. A package stands for all its modules.
 PYTHON_LAYERS = [
     {"_core", "_version"},
-    {"naming", "ops_table", "structure", "tree", "summaries"},
+    {"merging", "naming", "ops_table", "structure", "tree", "summaries"},
     {"providers", "tolerance", "likeness", "overrides", "picture", "places", "selection", "tensors", "environment", "noise", "profiles", "widening", "probe"},
     {"patterns", "modules", "forms", "keeping", "live", "sharing"},
     {"recorder"},
@@ -22,7 +22,7 @@ PYTHON_LAYERS = [
     {"collecting"},
     {"hooks", "noising"},
     {"report"},
-    {"compare", "port", "diagnose", "engine", "interop", "golden", "ops", "graph", "judging", "ledger", "op_judging", "op_level", "pair", "describe", "whole", "summary_judging"},
+    {"compare", "port", "diagnose", "engine", "lengths", "interop", "golden", "ops", "graph", "judging", "ledger", "op_judging", "op_level", "pair", "describe", "whole", "summary_judging"},
     {"check", "graft", "testing", "trial"},
     {"parity", "fixture"},
     {"runner", "demo", "noise_script", "cli", "pytest_plugin", "__main__"},

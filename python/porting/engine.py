@@ -5,12 +5,14 @@
     step["logits"], step.part("past_key_values")
 
 What it does not do: trace. It runs what was recorded. The program of a decode step stands for every length of the cache once two steps
-were captured; other sizes are refused. Branches that Python took when it was recorded are taken again; a number that the model read out of a
+were captured; two calls with inputs of two sizes (a batch of 1 and one of 3, prompts of 5 and 9 tokens) give a program for all sizes on
+the line through both. Other sizes are refused. Branches that Python took when it was recorded are taken again; a number that the model read out of a
 tensor is compared with the recorded one.
 """
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from ._core import PortingError, UnsupportedError
 from .capture import open as open_capture
+from .lengths import DifferentProgramsError, between
 from .profiles import AS_CAPTURED, Settings, settings
 from .program import NoProgramError, Program, execute, source_name, with_strides
 from .providers import use_provider
@@ -28,8 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Step"]
 
-#: A size: a number, or (offset, factor) of the cache's length.
+#: A size: a number, or (offset, factor) of the program's symbol.
 Size = int | tuple[int, int]
+#: How many recordings are tried in pairs for what they have in common.
+_MAX_RECORDINGS = 6
 
 
 class Step(dict[str, np.ndarray]):
@@ -68,6 +73,8 @@ class Engine:
         if not self._recorded:
             reasons = sorted({program.reason for program in self.capture.programs if program.reason})
             raise NoProgramError(f"{self.capture.path} has no program of a whole call of {self.root or 'the root'}: {'; '.join(reasons) or 'none was recorded'}")
+        self._between: list[_Recorded] | None = None
+        self._apart: list[str] = []
 
     def __call__(self, **arguments: Any) -> Step:
         """Runs the program that was recorded for such arguments.
@@ -79,17 +86,33 @@ class Engine:
 
         Raises
         ------
-        NoProgramError : no program was recorded for arguments of these names, dtypes and sizes, or the model read another number out of
-            a tensor
+        NoProgramError : no program was recorded for arguments of these names, dtypes and sizes, nor two whose sizes are on a line with
+            these; or the model read another number out of a tensor
         """
         given = dict(_flatten(arguments))
         misfits = []
-        for recorded in self._recorded:
+        for recorded in self._candidates():
             symbols, why = recorded.fit(given)
             if symbols is not None:
                 return recorded.run(given, symbols, self._ways)
             misfits.append(f"{recorded}: {why}")
+        misfits += self._apart
+        if len(self._recorded) == 1 and not self._recorded[0].first.symbols:
+            misfits.append("Which numbers follow the sizes is learnt from two calls: capture one of another size, too")
         raise NoProgramError(f"{self.root or 'the root'}: no recorded program takes these arguments. {'. '.join(misfits)}")
+
+    def _candidates(self) -> Iterator[_Recorded]:
+        """What was recorded, then what two recordings of different sizes have in common; that is found out when it is first needed."""
+        yield from self._recorded
+        if self._between is None:
+            self._between = []
+            some = [recorded.first for recorded in self._recorded if not recorded.first.symbols][:_MAX_RECORDINGS]
+            for first, second in itertools.combinations(some, 2):
+                try:
+                    self._between.append(_common(first, second, self._ways))
+                except DifferentProgramsError as error:
+                    self._apart.append(f"Calls {first.number} and {second.number} give no program for other sizes: {error}")
+        yield from self._between
 
 
 def _flatten(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
@@ -117,11 +140,12 @@ class _Recorded:
         other = next((call for call in calls if call.symbols != first.symbols), None)
         self.first, self.numbers = first, [call.number for call in calls]
         self.program, (self.interval, own) = first.program, first.own
+        self.symbol = next(iter(self.program.symbols), "")
         missing = self.program.core.missing(self.interval.begin, self.interval.end)
         if missing:
             raise UnsupportedError(f"{self.program.root or 'the root'}: no kernel for {', '.join(sorted(set(missing)))}")
         names = own.input_names
-        named = {leaf: ".".join([names.get(leaf.partition(".")[0], leaf.partition(".")[0]), *leaf.split(".")[1:]]) for leaf in own.inputs}
+        self.named = named = {leaf: ".".join([names.get(leaf.partition(".")[0], leaf.partition(".")[0]), *leaf.split(".")[1:]]) for leaf in own.inputs}
         self.inputs = {named[leaf]: self._leaf(first, other, "in", leaf) for leaf in own.inputs}
         self.outputs = {leaf: self._leaf(first, other, "out", leaf) for leaf in own.outputs if leaf in self.interval.outputs}
         fed = {leaf.value for leaf in self.inputs.values()}
@@ -146,7 +170,7 @@ class _Recorded:
     def __str__(self) -> str:
         calls = f"call {self.numbers[0]}" if len(self.numbers) == 1 else f"calls {', '.join(map(str, self.numbers[:8]))}"
         some = list(self.inputs.items())
-        shown = ", ".join(f"{name} {_text(leaf.sizes)}" for name, leaf in some[:6])
+        shown = ", ".join(f"{name} {_text(leaf.sizes, self.symbol)}" for name, leaf in some[:6])
         return f"The program of {calls} takes {shown}{f' and {len(some) - 6} more' if len(some) > 6 else ''}"
 
     def fit(self, given: Mapping[str, np.ndarray]) -> tuple[list[int] | None, str]:
@@ -158,17 +182,17 @@ class _Recorded:
         for name, leaf in self.inputs.items():
             array = given[name]
             if array.dtype != leaf.dtype or array.ndim != len(leaf.sizes):
-                return None, f"{name} is {array.dtype.name} {list(array.shape)}, expected {leaf.dtype.name} {_text(leaf.sizes)}"
+                return None, f"{name} is {array.dtype.name} {list(array.shape)}, expected {leaf.dtype.name} {_text(leaf.sizes, self.symbol)}"
             for size, found in zip(leaf.sizes, array.shape):
                 if found != _evaluate(size, length):
                     alone = " (only one length of the cache was recorded: capture two decode steps)" if self.first.symbols and not self._grows else ""
-                    return None, f"{name} is {list(array.shape)}, expected {_text(leaf.sizes)}{f' with kv {length}' if length is not None else ''}{alone}"
+                    return None, f"{name} is {list(array.shape)}, expected {_text(leaf.sizes, self.symbol)}{f' with {self.symbol} {length}' if length is not None else ''}{alone}"
         if length is not None and length < 1:
-            return None, f"the cache has length {length}, expected at least 1"
+            return None, f"{self.symbol} is {length}, expected at least 1"
         return (self.first.symbols if length is None else [length]), ""
 
     def _length(self, given: Mapping[str, np.ndarray]) -> int | None:
-        """Length of the cache: what a size that is nothing else says, or any that depends on it; None if none does."""
+        """The symbol (the cache's length): what a size that is nothing else says, or any that depends on it; None if none does."""
         found = [(size, n) for name, leaf in self.inputs.items() for size, n in zip(leaf.sizes, given[name].shape) if isinstance(size, tuple)]
         found.sort(key=lambda pair: pair[0] != (0, 1))
         return next(((n - size[0]) // size[1] for size, n in found), None)
@@ -196,6 +220,20 @@ class _Recorded:
         return Step(zip(self.outputs, arrays))
 
 
+def _common(first: RootCall, second: RootCall, ways: Settings) -> _Recorded:
+    """The program of both calls; DifferentProgramsError also if it does not give at the second's sizes what the second's own gives."""
+    calls = between(first, second)
+    both = _Recorded(list(calls))
+    given = {both.named[leaf]: array for leaf, array in second.own[1].inputs.items()}
+    try:
+        own, common = _Recorded([second]).run(given, [], ways), both.run(given, calls[1].symbols, ways)
+    except NoProgramError as error:
+        raise DifferentProgramsError(str(error)) from error
+    if any(own[leaf].tobytes() != common[leaf].tobytes() for leaf in own):
+        raise DifferentProgramsError(f"run at the sizes of call {second.number}, what they have in common gives other values than that call's own program")
+    return both
+
+
 def _size(a: int, b: int, length_a: int, length_b: int) -> Size:
     """The size that is a and b at two lengths of the cache, as a line; a where it is none (then b's length does not fit)."""
     factor, rest = divmod(b - a, length_b - length_a)
@@ -208,11 +246,11 @@ def _evaluate(size: Size, length: int | None) -> int:
     return size[0] + size[1] * length if length is not None else -1
 
 
-def _text(sizes: tuple[Size, ...]) -> str:
+def _text(sizes: tuple[Size, ...], symbol: str) -> str:
     def one(size: Size) -> str:
         if isinstance(size, int):
             return str(size)
         offset, factor = size
-        return ("kv" if factor == 1 else f"{factor} kv") + (f" + {offset}" if offset > 0 else f" - {-offset}" if offset else "")
+        return (symbol if factor == 1 else f"{factor} {symbol}") + (f" + {offset}" if offset > 0 else f" - {-offset}" if offset else "")
 
     return f"[{', '.join(map(one, sizes))}]"

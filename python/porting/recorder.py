@@ -20,6 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from .keeping import UNINITIALISED, OpKeeper
+from .merging import DATA_DEPENDENT
 from .patterns import Pattern, as_pattern, dtype_name, pattern_of
 from .sharing import Shared
 
@@ -37,11 +38,6 @@ _NO_ARGUMENTS: dict[str, Any] = {}
 _VECTOR_BYTES = 16  # what a library's small products look at: parameters read from files (safetensors) need not begin there
 _OUTSIDE = -1  # "made at op" of a value that no op made
 
-# Ops whose result decides what the model does next; a program with one of them stands only for calls that were recorded.
-_DATA_DEPENDENT = frozenset(
-    ("nonzero", "unique", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "bincount", "argwhere", "equal",
-     "repeat_interleave")
-)  # fmt: skip
 # Shares memory with its argument although its schema does not say so.
 _UNDECLARED_VIEWS = frozenset(("aten._unsafe_view.default",))
 
@@ -78,7 +74,7 @@ class _Op:
             self.name = f"higher_order.{getattr(func, '_name', self.name)}"
             return
         self.skip = schema.name.startswith("profiler::")
-        self.data_dependent = schema.name.removeprefix("aten::") in _DATA_DEPENDENT
+        self.data_dependent = schema.name.removeprefix("aten::") in DATA_DEPENDENT
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         full = func.name()
         self.composite = has(full, "CompositeImplicitAutograd") and not has(full, "CPU") and not has(full, "CUDA")
