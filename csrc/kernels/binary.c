@@ -132,13 +132,16 @@ lies_across(const port_kernel_call *call, const int64_t *strides, int64_t size0,
 static void
 binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
 {
-    binary_context own = *(const binary_context *)opaque, *context = &own; /* other ranges may run beside this one */
+    binary_context own = *(const binary_context *)opaque;
+    const binary_context *context = &own; /* other ranges may run beside this one */
     int64_t in_bytes = (int64_t)port_dtype_size(context->call->in[0]->dtype);
     bool y_dense = strides[0] == (int64_t)port_dtype_size(context->call->out[0]->dtype);
     bool a_dense = strides[1] == in_bytes, b_dense = strides[2] == in_bytes;
     bool vector = y_dense && ((a_dense && b_dense) || (a_dense && strides[2] == 0) || (b_dense && strides[1] == 0));
-    context->b_hoisted = vector && !b_dense;
-    int64_t step = 2 * port_profile_lanes(context->call->profile, context->call->in[0]->dtype);
+    bool hoisted = vector && !b_dense;
+    own.b_hoisted = hoisted;
+    /* a + alpha * b has no build for avx512 in the reference. */
+    int64_t step = 2 * (context->alpha != 1.0 ? 32 / in_bytes : port_profile_lanes(context->call->profile, context->call->in[0]->dtype));
     int64_t bulk = vector ? size0 - size0 % step : 0;
     bool dense_bf16 = context->op->bf16 != NULL && context->level > 0 && context->alpha == 1.0 && a_dense && b_dense &&
                       context->call->in[0]->dtype == PORT_BF16 && context->call->out[0]->dtype == PORT_BF16;
@@ -150,7 +153,11 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
         binary_row row = {data[1] + r * strides[4], data[2] + r * strides[5], data[0] + r * strides[3],
                           strides[1],               strides[2],               strides[0]};
         if (context->compute != PORT_COMPUTE_F32) {
-            binary_row_wide(context, row, size0);
+            int64_t first = hoisted ? bulk : size0;
+            own.b_hoisted = false;
+            binary_row_wide(context, row, first);
+            own.b_hoisted = hoisted;
+            binary_row_wide(context, row_advance(row, first), size0 - first);
             continue;
         }
         if (bulk > 0 && dense_bf16) {
@@ -190,6 +197,16 @@ port_binary_check(const port_kernel_call *call, port_error *err)
 }
 
 /* ---------------------------------------------------------------- functions of two elements */
+
+/* A value as an element of a half dtype holds it; of any other dtype as it is. */
+static float
+rounded(port_dtype dtype, float x)
+{
+    if (dtype == PORT_BF16) {
+        return port_bf16_to_f32(port_f32_to_bf16(x));
+    }
+    return dtype == PORT_F16 ? port_f16_to_f32(port_f32_to_f16(x)) : x;
+}
 
 #define OP_F32(name, expression)                                                                                     \
     PORT_INLINE float name##_of(float u, float v)                                                                    \
@@ -235,7 +252,8 @@ port_binary_check(const port_kernel_call *call, port_error *err)
     PORT_BINARY_EACH(double, f64, name, expression)                                                                                \
     PORT_BINARY_EACH(int64_t, i64, name, expression)
 
-/* a + alpha * b: one fma with avx2 and up, except where alpha * b is computed once for the row. */
+/* a + alpha * b: one fma with avx2 and up. In the rest of a row with one b the reference's compiler made its own vectors of 4 with a product
+ * computed once, from the second element on. Of halves alpha is one, and outside vectors the product is rounded to one as well. */
 PORT_INLINE float
 sum_of(float u, float v)
 {
@@ -257,10 +275,13 @@ static void
 add_scaled_f32(const binary_context *context, bool is_vector, float alpha, int64_t n, const float *a, int64_t a_step,
                const float *b, int64_t b_step, float *y)
 {
-    bool fused = context->call->profile->capability != PORT_CAP_DEFAULT && (is_vector || !context->b_hoisted);
+    port_dtype dtype = context->call->in[0]->dtype;
+    bool fused = context->call->profile->capability != PORT_CAP_DEFAULT && (is_vector || dtype == PORT_F32);
+    int64_t hoisted = context->b_hoisted && !is_vector ? (n - 1) / 4 * 4 : 0;
+    alpha = rounded(dtype, alpha);
     for (int64_t i = 0; i < n; i++) {
         float u = a[i * a_step], v = b[i * b_step];
-        y[i] = fused ? fmaf(v, alpha, u) : u + alpha * v;
+        y[i] = fused && (i < 1 || i > hoisted) ? fmaf(v, alpha, u) : u + rounded(dtype, alpha * v);
     }
 }
 
@@ -290,8 +311,9 @@ static void
 add_scaled_f64(const binary_context *context, double alpha, int64_t n, const double *a, const double *b, double *y)
 {
     bool fused = context->call->profile->capability != PORT_CAP_DEFAULT;
+    int64_t hoisted = context->b_hoisted ? (n - 1) / 2 * 2 : 0; /* as above, vectors of 2 */
     for (int64_t i = 0; i < n; i++) {
-        y[i] = fused ? fma(b[i], alpha, a[i]) : a[i] + alpha * b[i];
+        y[i] = fused && (i < 1 || i > hoisted) ? fma(b[i], alpha, a[i]) : a[i] + alpha * b[i];
     }
 }
 
@@ -385,7 +407,19 @@ OP_F32(fmod, fmodf(u, v))
 PORT_BINARY_EACH(double, f64, fmod, fmod(u, v))
 OP_F32(atan2, atan2f(u, v))
 PORT_BINARY_EACH(double, f64, atan2, atan2(u, v))
-OP_F32(trunc_divide, truncf(u / v))
+
+/* The quotient of two halves is one before its fraction is cut off. */
+static void
+trunc_divide_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
+                 int64_t b_step, float *y)
+{
+    (void)is_vector;
+    port_dtype dtype = context->call->in[0]->dtype;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = truncf(rounded(dtype, a[i * a_step] / b[i * b_step]));
+    }
+}
+
 PORT_BINARY_EACH(double, f64, trunc_divide, trunc(u / v))
 PORT_BINARY_EACH(int64_t, i64, trunc_divide, v == -1 ? (int64_t)(0 - (uint64_t)u) : u / v)
 PORT_BINARY_EACH(int64_t, i64, shift_left, v < 0 || v > 63 ? 0 : (int64_t)((uint64_t)u << v))
@@ -404,14 +438,32 @@ floor_divide(double u, double v, double quotient, double rest, double part)
     return part != 0.0 ? whole : copysign(0.0, u / v);
 }
 
+/* The same, each step rounded to a half. */
+static float
+floor_divide_half(port_dtype dtype, float u, float v)
+{
+    float quotient = rounded(dtype, u / v), rest = fmodf(u, v);
+    if (v == 0.0f) {
+        return quotient;
+    }
+    float part = rounded(dtype, rounded(dtype, u - rest) / v);
+    if (rest != 0.0f && (v < 0.0f) != (rest < 0.0f)) {
+        part = rounded(dtype, part - 1.0f);
+    }
+    float whole = floorf(part);
+    whole += rounded(dtype, part - whole) > 0.5f ? 1.0f : 0.0f;
+    return part != 0.0f ? whole : copysignf(0.0f, quotient);
+}
+
 static void
 floor_divide_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step,
                  const float *b, int64_t b_step, float *y)
 {
-    (void)context, (void)is_vector;
+    (void)is_vector;
+    port_dtype dtype = context->call->in[0]->dtype;
     for (int64_t i = 0; i < n; i++) {
         float u = a[i * a_step], v = b[i * b_step], rest = fmodf(u, v), part = (u - rest) / v;
-        y[i] = (float)floor_divide((double)u, (double)v, (double)(u / v), (double)rest, (double)part);
+        y[i] = dtype != PORT_F32 ? floor_divide_half(dtype, u, v) : (float)floor_divide((double)u, (double)v, (double)(u / v), (double)rest, (double)part);
     }
 }
 

@@ -12,7 +12,7 @@ typedef struct binary_context {
     double alpha;
     int64_t alpha_int;
     int32_t level;  /* of the row: which builds of the maps may run; same bits, faster */
-    bool b_hoisted; /* b is one number for the row: the reference's compiler takes alpha * b out of the scalar rest */
+    bool b_hoisted; /* b is one number for the row (of doubles: and this is the row's rest): the compiler of the reference hoists alpha * b */
 } binary_context;
 
 /* a_step, b_step: 1, or 0 where the operand is one number for all n. */

@@ -199,25 +199,39 @@ row_apply(bool fused, const float *x, int64_t n, float mean, float rstd, const f
         }
     }
     for (; i < n; i++) {
-        float scaled = (x[i] - mean) * rstd;
-        float w = weight != NULL ? weight[i] : 1.0f, b = bias != NULL ? bias[i] : 0.0f;
-        y[i] = multiply_add(fused, scaled, w, b);
+        float centred = x[i] - mean, b = bias != NULL ? bias[i] : 0.0f;
+        y[i] = weight != NULL ? multiply_add(fused, centred * rstd, weight[i], b) : multiply_add(fused, centred, rstd, b);
+    }
+}
+
+/* The same of halves: the mean is scaled rather than taken away first. */
+PORT_INLINE void
+row_apply_half(bool fused, const float *x, int64_t n, float mean, float rstd, const float *weight, const float *bias, float *y)
+{
+    float shift = -rstd * mean;
+    for (int64_t i = 0; i < n; i++) {
+        float scaled = multiply_add(fused, x[i], rstd, shift);
+        y[i] = multiply_add(fused, scaled, weight != NULL ? weight[i] : 1.0f, bias != NULL ? bias[i] : 0.0f);
     }
 }
 
 /* ---------------------------------------------------------------- two builds of the row, one answer */
 
-typedef void (*norm_row)(const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, float *mean,
+typedef void (*norm_row)(bool half, const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, float *mean,
                          float *rstd);
 
 #define LAYER_NORM_ROW(name, simd, fused, attributes)                                                                \
-    attributes static void name(const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, \
-                                float *mean, float *rstd)                                                            \
+    attributes static void name(bool half, const float *x, int64_t n, float eps, const float *weight,                \
+                                const float *bias, float *y, float *mean, float *rstd)                               \
     {                                                                                                                \
         float var;                                                                                                   \
         row_moments(simd, fused, x, n, mean, &var);                                                                  \
         *rstd = 1.0f / sqrtf((var > 0.0f || var != var ? var : 0.0f) + eps);                                         \
-        row_apply(fused, x, n, *mean, *rstd, weight, bias, y);                                                       \
+        if (half) {                                                                                                  \
+            row_apply_half(fused, x, n, *mean, *rstd, weight, bias, y);                                              \
+        } else {                                                                                                     \
+            row_apply(fused, x, n, *mean, *rstd, weight, bias, y);                                                   \
+        }                                                                                                            \
     }
 LAYER_NORM_ROW(layer_row_plain, false, false, )
 LAYER_NORM_ROW(layer_row_fused, false, true, )
@@ -373,7 +387,7 @@ layer_norm_one(const layer_norm_job *job, int64_t r)
     } else {
         bool direct = x->dtype == PORT_F32;
         float narrow_mean = 0.0f, narrow_rstd = 0.0f;
-        job->run(from, b->cols, (float)eps, b->weight, b->bias, direct ? (float *)(void *)to : b->y, &narrow_mean, &narrow_rstd);
+        job->run(!direct, from, b->cols, (float)eps, b->weight, b->bias, direct ? (float *)(void *)to : b->y, &narrow_mean, &narrow_rstd);
         mean = (double)narrow_mean, rstd = (double)narrow_rstd;
         if (!direct) {
             port_store_f32(y->dtype, b->y, b->cols, to, bytes);

@@ -85,18 +85,20 @@ common_dtype(op_call *call, const op_operand *operands, int32_t num_operands, po
     return PORT_OK;
 }
 
-/* torch multiplies and divides a half by a number or scalar tensor as that is, not rounded to the half first, if it is the
- * second operand; which it is not in mul_.Scalar, as that changes the operands' places. */
+/* torch multiplies and divides a half by a number or tensor of one element as that is, not rounded to the half first nor on the way, if it is
+ * the second operand; which it is not in mul_.Scalar, as that changes the operands' places. */
 static bool
 keeps_number(const op_call *call, const op_operand *operands, int32_t num_operands, port_dtype dtype)
 {
-    bool product = strcmp(call->row->kernel, "mul") == 0, division = strcmp(call->row->kernel, "div") == 0;
+    const char *kernel = call->row->kernel;
+    bool product = strcmp(kernel, "mul") == 0;
+    bool division = strcmp(kernel, "div") == 0 || strcmp(kernel, "trunc_divide") == 0 || strcmp(kernel, "floor_divide") == 0;
     if ((dtype != PORT_F16 && dtype != PORT_BF16) || num_operands != 2 || (!product && !division)) {
         return false;
     }
     const port_tensor *b = operands[1].tensor;
     bool swapped = product && call->in_place && strcmp(call->row->name, "mul.Scalar") == 0;
-    return (b == NULL || b->ndim == 0) && !swapped;
+    return (b == NULL || tensor_elems(b) == 1) && !swapped;
 }
 
 static port_status
