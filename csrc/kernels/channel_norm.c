@@ -1,6 +1,7 @@
 /* channel_norm.c -- batch_norm with given statistics, and group_norm. x (N, C, ...), y like x; F32 and F64.
  *     batch_norm  y = x * a + (bias - mean * a),  a = weight / sqrt(var + eps)
- *     group_norm  y = x * a + (bias - mean * a),  a = weight * rstd of the group,  rstd = 1 / sqrt(var + eps) in double
+ *     group_norm  y = x * a + (bias - mean * a),  a = weight * rstd of the group,  rstd = 1 / sqrt(var + eps) in double;
+ *                 without weight and bias y = (x - mean) * rstd, but for channels-last
  * Each multiply-add is one fma with avx2 and up. Moments as in layer_norm (norm.c); of a group that is stored channels-last, F32, as
  * sum x^2 / n - mean^2: in one vector of lanes over the group's channels, or, of SPREAD positions and more, by channels and threads.
  * Source: at::native batch_norm_kernel, group_norm_kernel (BSD-3-Clause; restated). */
@@ -26,9 +27,9 @@ element(const port_view *view, int64_t c, double if_none)
     return view->dtype == PORT_F32 ? (double)((const float *)view->data)[at] : ((const double *)view->data)[at];
 }
 
-/* y = x * a + b over one channel of one item, whatever the strides. */
+/* y = (x - shift) * a + b over one channel of one item, whatever the strides. */
 static void
-scale_channel(const port_kernel_call *call, int64_t n, int64_t c, double a, double b)
+scale_channel(const port_kernel_call *call, int64_t n, int64_t c, double shift, double a, double b)
 {
     const port_view *x = call->in[0], *y = call->out[0];
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
@@ -43,9 +44,9 @@ scale_channel(const port_kernel_call *call, int64_t n, int64_t c, double a, doub
             to += place[d] * y->strides[d];
         }
         if (x->dtype == PORT_F32) {
-            ((float *)y->data)[to] = mul_add(fused, ((const float *)x->data)[from], (float)a, (float)b);
+            ((float *)y->data)[to] = mul_add(fused, ((const float *)x->data)[from] - (float)shift, (float)a, (float)b);
         } else {
-            ((double *)y->data)[to] = ((const double *)x->data)[from] * a + b;
+            ((double *)y->data)[to] = (((const double *)x->data)[from] - shift) * a + b;
         }
         for (int32_t d = x->ndim - 1; d >= 2 && ++place[d] == x->shape[d]; d--) {
             place[d] = 0;
@@ -98,7 +99,7 @@ batch_run(const port_kernel_call *call)
             b = (double)mul_add(fused, -(float)mean, scale, (float)bias);
         }
         for (int64_t n = 0; n < x->shape[0]; n++) {
-            scale_channel(call, n, c, a, b);
+            scale_channel(call, n, c, 0.0, a, b);
         }
     }
 }
@@ -242,6 +243,7 @@ group_run(const port_kernel_call *call)
     const port_group_params *p = call->params;
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
     int64_t channels = x->shape[1] / p->groups;
+    bool plain = call->in[1] == NULL && call->in[2] == NULL && !p->channels_last;
     for (int64_t i = 0; i < x->shape[0] * p->groups && port_view_elems(x) > 0; i++) {
         double mean, var, rstd;
         if (p->channels_last && x->dtype == PORT_F32) {
@@ -255,9 +257,10 @@ group_run(const port_kernel_call *call)
             double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = bias - mean * a;
             if (x->dtype == PORT_F32) {
                 a = (double)((float)rstd * (float)weight);
-                b = (double)mul_add(fused, -(float)a, (float)mean, (float)bias);
+                bool hoisted = p->channels_last && call->in[1] == NULL; /* the group's mean * rstd is rounded by itself */
+                b = (double)mul_add(fused && !hoisted, -(float)a, (float)mean, (float)bias);
             }
-            scale_channel(call, i / p->groups, c, a, b);
+            scale_channel(call, i / p->groups, c, plain ? mean : 0.0, plain ? rstd : a, plain ? -0.0 : b); /* -0: no zero changes its sign */
         }
         port_store_f64(mean_out->dtype, &mean, 1, (char *)mean_out->data + i * (int64_t)port_dtype_size(mean_out->dtype), 0);
         port_store_f64(rstd_out->dtype, &rstd, 1, (char *)rstd_out->data + i * (int64_t)port_dtype_size(rstd_out->dtype), 0);

@@ -55,12 +55,12 @@ merge_moments(bool fused, const moments *add, moments *into)
 static const float weights[CHUNK_VECTORS] = {1.0f / 1, 1.0f / 2,  1.0f / 3,  1.0f / 4,  1.0f / 5,  1.0f / 6,  1.0f / 7,  1.0f / 8,
                                              1.0f / 9, 1.0f / 10, 1.0f / 11, 1.0f / 12, 1.0f / 13, 1.0f / 14, 1.0f / 15, 1.0f / 16};
 
-/* Welford over `vectors` vectors from x. */
+/* Welford over `vectors` vectors from x, `step` floats apart. */
 PORT_INLINE void
-chunk_moments(bool fused, const float *x, int64_t vectors, moments *chunk)
+chunk_moments(bool fused, const float *x, int64_t step, int64_t vectors, moments *chunk)
 {
     float mean[LANES] = {0.0f}, m2[LANES] = {0.0f}; /* not in *chunk, which x might alias for all the compiler knows */
-    for (int64_t v = 0; v < vectors; v++, x += LANES) {
+    for (int64_t v = 0; v < vectors; v++, x += step) {
         float weight = weights[v];
         for (int lane = 0; lane < LANES; lane++) {
             float delta = x[lane] - mean[lane];
@@ -110,14 +110,14 @@ static void
 four_chunks(bool fused, const float *x, moments chunks[4])
 {
     for (int c = 0; c < 4; c++) {
-        chunk_moments(fused, x + c * CHUNK_VECTORS * LANES, CHUNK_VECTORS, &chunks[c]);
+        chunk_moments(fused, x + c * CHUNK_VECTORS * LANES, LANES, CHUNK_VECTORS, &chunks[c]);
     }
 }
 #endif
 
-/* The lanes' moments of a row, merged over its chunks. */
+/* The lanes' moments of a row, merged over its chunks. Vectors of halves fill two of floats, of which each has moments of its own (parts = 2). */
 PORT_INLINE void
-vector_moments(bool simd, bool fused, const float *x, int64_t vectors, moments *total)
+vector_moments(bool simd, bool fused, int parts, const float *x, int64_t vectors, moments *total)
 {
     int64_t chunks = (vectors + CHUNK_VECTORS - 1) / CHUNK_VECTORS;
     int32_t depth = 1;
@@ -132,16 +132,21 @@ vector_moments(bool simd, bool fused, const float *x, int64_t vectors, moments *
     }
     for (int64_t i = 0; i < chunks; i++) {
         int64_t rest = vectors - i * CHUNK_VECTORS;
-        const float *from = x + i * CHUNK_VECTORS * LANES;
+        const float *from = x + i * CHUNK_VECTORS * LANES * parts;
         if (i == ready) {
-            bool four = simd && rest >= 4 * CHUNK_VECTORS;
+            bool four = simd && parts == 1 && rest >= 4 * CHUNK_VECTORS;
             if (four) {
                 four_chunks(fused, from, made);
             } else {
-                chunk_moments(fused, from, rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS, made);
+                for (int part = 0; part < parts; part++) {
+                    chunk_moments(fused, from + part * LANES, parts * LANES, rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS, &made[part]);
+                }
             }
             chunk = made;
             ready += four ? 4 : 1;
+        }
+        if (parts == 2) {
+            merge_moments(fused, chunk++, &stack[0]);
         }
         merge_moments(fused, chunk++, &stack[0]);
         for (int32_t level = 1; level < depth && ((i + 1) >> (level - 1) & 1) == 0; level++) {
@@ -157,12 +162,13 @@ vector_moments(bool simd, bool fused, const float *x, int64_t vectors, moments *
 
 /* One row of n elements: mean and (biased) variance. */
 PORT_INLINE void
-row_moments(bool simd, bool fused, const float *x, int64_t n, float *mean_out, float *var_out)
+row_moments(bool simd, bool fused, int parts, const float *x, int64_t n, float *mean_out, float *var_out)
 {
-    int64_t vectors = n / LANES, count = 0;
+    int64_t vectors = n / (parts * LANES), count = 0;
     moments lanes;
     float mean = 0.0f, m2 = 0.0f;
-    vector_moments(simd, fused, x, vectors, &lanes);
+    vector_moments(simd, fused, parts, x, vectors, &lanes);
+    vectors *= parts;
     for (int64_t i = vectors * LANES; i < n; i++) {
         float delta = x[i] - mean;
         count++;
@@ -184,7 +190,7 @@ row_moments(bool simd, bool fused, const float *x, int64_t n, float *mean_out, f
 void
 port_row_moments_f32(bool fused, const float *x, int64_t n, float *mean, float *var)
 {
-    row_moments(false, fused, x, n, mean, var);
+    row_moments(false, fused, 1, x, n, mean, var);
 }
 
 PORT_INLINE void
@@ -225,7 +231,11 @@ typedef void (*norm_row)(bool half, const float *x, int64_t n, float eps, const 
                                 const float *bias, float *y, float *mean, float *rstd)                               \
     {                                                                                                                \
         float var;                                                                                                   \
-        row_moments(simd, fused, x, n, mean, &var);                                                                  \
+        if (half) {                                                                                                  \
+            row_moments(false, fused, 2, x, n, mean, &var);                                                          \
+        } else {                                                                                                     \
+            row_moments(simd, fused, 1, x, n, mean, &var);                                                           \
+        }                                                                                                            \
         *rstd = 1.0f / sqrtf((var > 0.0f || var != var ? var : 0.0f) + eps);                                         \
         if (half) {                                                                                                  \
             row_apply_half(fused, x, n, *mean, *rstd, weight, bias, y);                                              \

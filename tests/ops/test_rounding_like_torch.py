@@ -84,3 +84,25 @@ def test_layer_norm_with_either_or_no_weights(columns):
             args = (x.to(dtype), [columns], *(t if t is None else t.to(dtype) for t in (weight, bias)), 1e-5)
             for ours, theirs in zip(made("aten.native_layer_norm.default", *args), torch.native_layer_norm(*args)):
                 assert unequal(ours, theirs) == 0, (dtype, weight is None, bias is None)
+
+
+@pytest.mark.parametrize("columns", (16, 48, 128, 4096))
+@pytest.mark.parametrize("dtype", (BF16, F16), ids=str)
+def test_layer_norm_of_halves_in_whole_vectors(columns, dtype):
+    torch.manual_seed(0)
+    x, w, b = torch.randn(max(2, 16384 // columns), columns).to(dtype), torch.randn(columns).to(dtype), torch.randn(columns).to(dtype)
+    for weight, bias in ((None, None), (w, None), (None, b), (w, b)):
+        args = (x, [columns], weight, bias, 1e-5)
+        for ours, theirs in zip(made("aten.native_layer_norm.default", *args), torch.native_layer_norm(*args)):
+            assert unequal(ours, theirs) == 0, (weight is None, bias is None)
+
+
+@pytest.mark.parametrize(("shape", "format"), [((50, 2), torch.contiguous_format)] + [
+    (shape, format) for shape in ((5, 8, 1, 1), (5, 8, 3, 4), (2, 8, 40, 40)) for format in (torch.contiguous_format, torch.channels_last)])
+def test_group_norm_with_either_or_no_weights(shape, format):
+    torch.manual_seed(0)
+    x, w, b = torch.randn(shape).contiguous(memory_format=format), torch.randn(shape[1]), torch.randn(shape[1])
+    for weight, bias in ((None, None), (w, None), (None, b), (w, b)):
+        args = (x, weight, bias, shape[0], shape[1], x[0, 0].numel(), 2, 1e-5)
+        for ours, theirs in zip(made("aten.native_group_norm.default", *args), torch.native_group_norm(*args)):
+            assert unequal(ours, theirs) == 0, (weight is None, bias is None)
