@@ -134,7 +134,7 @@ def one_expert(model):
     return [(n.rpartition(".")[0], {n: torch.cat([p.data[:1], p.data[:1], p.data[2:]])}) for n, p in model.named_parameters() if p.dim() == 3 and "experts" in n]
 
 
-in_conv("bias_per_row", ("axes-order", "bias-missing", "op-other"), lambda f, x, w, b, s, p, d, g: f(x, w, None, s, p, d, g) + b.mean(), has_bias)
+in_conv("bias_per_row", ("axes-order", "bias-missing", "op-other", "weight-broadcast"), lambda f, x, w, b, s, p, d, g: f(x, w, None, s, p, d, g) + b.mean(), has_bias)
 in_conv("kernel_moved", ("kernel-moved", "columns-permuted"), lambda f, x, w, b, s, p, d, g: f(x, w.roll(1, -1), b, s, p, d, g), lambda s: s.shapes[1][-1] == 3)
 
 

@@ -479,7 +479,7 @@ def dropped(y):
 
 
 in_linear("with_dropout", ("dropout",), lambda x, w, b: dropped(F.linear(x, w, b)))
-in_linear("last_position_zero", ("part-zero", "output-zero"), lambda x, w, b: F.linear(x, w, b) * (torch.arange(x.shape[-2]) < x.shape[-2] - 1)[:, None], lambda s: len(s.shapes[0]) == 3)
+in_linear("last_position_zero", ("part-zero", "output-zero", "cache-stale"), lambda x, w, b: F.linear(x, w, b) * (torch.arange(x.shape[-2]) < x.shape[-2] - 1)[:, None], lambda s: len(s.shapes[0]) == 3)
 in_linear("batch_rows_alike", ("batch-rows-alike",), lambda x, w, b: F.linear(x, w, b)[:1].expand(len(x), -1, -1), lambda s: len(s.shapes[0]) == 3 and s.shapes[0][0] > 1)
 in_linear("returns_its_input", ("other-tensor", "op-missing"), lambda x, w, b: x.clone(), square)
 

@@ -217,9 +217,9 @@ def run_all(case: Case, judge: Judge, makers: Iterable[Generator], end: float) -
                 continue
             try:
                 found = judge.rank(hypothesis)
-                if any(r.equal and r.cause not in GENERIC for r in found):
+                if any(r.equal and r.cause not in GENERIC and r.cause not in outputs.CAUSES - PLAIN for r in found):
                     end = min(end, time.thread_time() + EQUAL_S)
-                elif any(r.residual <= LEVEL for r in found) and not explained:
+                elif decide(found) and found[0].cause not in outputs.CAUSES - PLAIN and not explained:
                     explained, end = True, min(end, time.thread_time() + RIVALS_S)
                 ranked += found
             except Exception as error:  # a hypothesis that fails is listed, as a generator is: the others go on

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from .case import Case, Draft, Op
-from .hypothesis import Hypothesis, edited, generator
+from .hypothesis import Hypothesis, edited, generator, overridden
 
 EPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 0.0)
 ACTIVATIONS = ("gelu", "silu", "relu", "tanh", "sigmoid", "leaky_relu", "elu", "hardswish", "hardsigmoid", "mish", "softplus")
@@ -151,6 +151,9 @@ def activation(case: Case) -> Iterator[Hypothesis]:
         if op.base not in ACTIVATIONS:
             continue
         old = activation_name(op)
+        if op.base == "gelu" and op.outputs[0] not in case.shared:
+            detail = f"port computes tanh GELU with a square for the cube, reference {old}"
+            yield overridden(case, "activation", detail, lambda op=op: {op.outputs[0]: square_gelu(case.intermediates()[op.inputs[0]])})
         for new, make in ACTIVATION_EDITS.items():
             if new != old and (op.base, new) != ("relu", "ReLU6"):  # a bound, below
                 yield edited(case, "activation", f"port computes {new}, reference {old}", lambda d, i=i, make=make: make(d, i))
@@ -194,6 +197,11 @@ FORMULAS = {
     "quick GELU": lambda x: x / (1 + np.exp(-1.702 * x)),
     "SiLU": lambda x: x / (1 + np.exp(-x)),
 }
+
+
+def square_gelu(x: np.ndarray) -> np.ndarray:
+    wide = x.astype(np.float64)
+    return (0.5 * wide * (1 + np.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**2)))).astype(x.dtype)
 
 
 def erf(x: np.ndarray) -> np.ndarray:

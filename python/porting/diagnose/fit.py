@@ -94,8 +94,9 @@ def addends(case: Case) -> Iterator[Hypothesis]:
 
             factor = newton(case, run, 1.0)
             if factor is not None and not is_one(factor):
-                detail = f"port adds {show(factor)} times {called(case, v)} ({case.place(i)})"
-                yield edited(case, "scale", detail, lambda d, f=factor, change=change: change(d, f))
+                factor = 0.0 if abs(factor) < 1e-5 else factor
+                cause, words = ("scale", f"adds {show(factor)} times") if factor else ("addend-missing", "leaves out the addend")
+                yield edited(case, cause, f"port {words} {called(case, v)} ({case.place(i)})", lambda d, f=factor, change=change: change(d, f))
 
 
 def is_one(factor: float) -> bool:

@@ -291,4 +291,13 @@ def clipped(case: Case) -> Iterator[Hypothesis]:
             yield changed(case, a, "clamp-added", f"port cuts the logits of attention off at {show(found)}", lambda k=cut, c=found: k(c))
 
 
-FITS = (read_back, clipped)
+def heads_zero(case: Case) -> Iterator[Hypothesis]:
+    """Zeros for one head of an attention. Not registered: it runs last."""
+    for a in find_attentions(case):
+        shape = a.logits().shape
+        for head in range(min(shape[1], 64)) if len(shape) == 4 and shape[1] > 1 else ():
+            own = (np.arange(shape[1]) == head)[:, None, None]
+            yield changed(case, a, "part-zero", f"port has zeros in head {head} of {shape[1]} of attention", lambda a=a, own=own: np.where(own, 0.0, probabilities(a)))
+
+
+FITS = (read_back, clipped, heads_zero)

@@ -112,6 +112,7 @@ def undone(case: Case, index: int, after: Inner) -> Iterator[Inner]:
 
 
 ITERATIONS, WINDOW, SOLVE_S = 60, 12, 1.2
+NARROW = 128  # widest rows that Newton's method is tried on: it runs what follows once for each column
 
 
 def solved(case: Case, value: int) -> Inner | None:
@@ -137,7 +138,43 @@ def solved(case: Case, value: int) -> Inner | None:
             break
         states, errors = [*states[-WINDOW:], h.reshape(-1, width)], [*errors[-WINDOW:], error.reshape(-1, width)]
         h = anderson(states, errors).reshape(right.shape)
-    return Inner(value, right, best, 4 * max(least, unit)) if least < 8 * unit else None
+    if least < 8 * unit:
+        return Inner(value, right, best, 4 * max(least, unit))
+    for start in (right, target, best) if width <= NARROW else ():
+        found = by_newton(case, value, leaf, start, target, 2 * unit)
+        if found is not None:
+            return Inner(value, right, found, 8 * unit)
+    return None
+
+
+def by_newton(case: Case, value: int, leaf: str, start: np.ndarray, target: np.ndarray, enough: float) -> np.ndarray | None:
+    """The value from which the output is `target`, by Newton's method on each row of the last axis by itself, all rows at once, in float64; None if some row does not settle."""
+    width, end = start.shape[-1], time.thread_time() + SOLVE_S
+
+    def outputs(rows: np.ndarray) -> np.ndarray:
+        return case.run_override({value: rows.reshape(start.shape)}, True)[leaf].astype(np.float64).reshape(-1, width)
+
+    h, wanted = start.reshape(-1, width).astype(np.float64), target.reshape(-1, width)
+    made = outputs(h)
+    while time.thread_time() < end and np.isfinite(made).all():
+        error = wanted - made
+        size = np.sqrt(np.mean(error * error, axis=1))
+        if size.max() < enough:
+            return h.reshape(start.shape)
+        small = 1e-6 * max(float(np.sqrt(np.mean(h * h))), 1e-6)
+        slope = np.stack([(outputs(h + small * unit) - made) / small for unit in np.eye(width)], axis=2)
+        slope += 1e-9 * np.abs(slope).max() * np.eye(width)
+        step = np.linalg.solve(slope, error[:, :, None])[:, :, 0]
+        before = size
+        for share in (1.0, 0.5, 0.25, 0.1, 0.03):
+            tried = outputs(h + share * step)
+            now = np.sqrt(np.mean(np.square(wanted - tried), axis=1))
+            better = now < size
+            h, made, size = np.where(better[:, None], h + share * step, h), np.where(better[:, None], tried, made), np.where(better, now, size)
+            step = np.where(better[:, None], 0.0, step)
+        if not (size < 0.999 * before)[before > enough].any():
+            return None
+    return None
 
 
 def anderson(states: list[np.ndarray], errors: list[np.ndarray]) -> np.ndarray:

@@ -51,7 +51,7 @@ def left_out(case: Case) -> Iterator[Hypothesis]:
                 lost = next((u for u in op.inputs if u != v), v)
                 yield edited(case, "addend-missing", f"port leaves out the addend {name_of(case, lost)} ({where(case, op)})", lambda d, i=i, v=v: d.drop(i, v))
             else:
-                cause = "norm-missing" if "norm" in op.base else "op-missing"
+                cause = "norm-missing" if "norm" in op.base else "softmax-missing" if "softmax" in op.base else "op-missing"
                 yield edited(case, cause, f"port leaves out {where(case, op)}", lambda d, i=i, v=v: d.drop(i, v))
         if op.base == "addmm":
             yield edited(case, "bias-missing", f"port leaves out the bias {name_of(case, op.inputs[0])}", lambda d, i=i: drop_bias(d, i))

@@ -36,6 +36,7 @@ def one_weight(case: Case) -> Iterator[Hypothesis]:
             yield simple(case, "weight-sign", f"port has {name} negated", v, lambda w: -w)
             if shape[0] > 1:
                 yield simple(case, "weight-broadcast", f"port has the first number of {name} for all", v, lambda w: np.full_like(w, w[0]))
+                yield simple(case, "weight-broadcast", f"port has the mean of {name} for all", v, lambda w: np.full_like(w, w.mean()))
         if len(shape) >= 1 and shape[0] > 1:
             yield simple(case, "rows-permuted", f"port has the rows of {name} in reverse order", v, lambda w: w[::-1])
             for shift in (1, -1):
@@ -123,8 +124,8 @@ def column_orders(case: Case, value: int, name: str) -> Iterator[Hypothesis]:
 
 
 def head_sizes(case: Case) -> list[int]:
-    """Last dimensions of the program's 4-dimensional values: sizes of heads."""
-    return [s[-1] for s in {tuple(case.values[v][1]) for op in case.ops for v in op.outputs if v is not None} if len(s) == 4]
+    """Last dimensions of the program's 4-dimensional values, but for empty ones: sizes of heads."""
+    return [s[-1] for s in {tuple(case.values[v][1]) for op in case.ops for v in op.outputs if v is not None} if len(s) == 4 and s[-1]]
 
 
 @generator
@@ -162,6 +163,9 @@ def product_tails(case: Case) -> Iterator[Hypothesis]:
                 yield overridden(case, "columns-ignored", detail, lambda w=w, t=t: {w: np.where((np.arange(case.values[w][1][0]) < case.values[w][1][0] - t)[:, None], 0, case.intermediates()[w])})
                 detail = f"port leaves out the last {t} of the {k} numbers that {called(case, out)[5:-6]} sums"
                 yield overridden(case, "columns-ignored", detail, lambda w=w, t=t: {w: np.where((np.arange(case.values[w][1][0]) < case.values[w][1][0] - t)[:, None], case.intermediates()[w], 0)})
+        if k > 1 and case.source(w) in case.parameters:
+            detail = f"port leaves out the first of the {k} numbers that {called(case, out)[5:-6]} sums"
+            yield overridden(case, "columns-ignored", detail, lambda w=w, k=k: {w: np.where((np.arange(k) > 0)[:, None], case.intermediates()[w], 0)})
         for t in dict.fromkeys((1, 4, 8, 16, 32, n % 16, n % 32, n % 64, n % 128)):
             if 0 < t < n:
                 detail = f"port has zeros in the last {t} of {n} channels of {called(case, out)}"
@@ -211,11 +215,26 @@ def wrong_layer(case: Case) -> Iterator[Hypothesis]:
             layers.setdefault(re.split(r"(?<=\d)\.", name)[0], {})[v] = other
             if other not in case.parameters.values():
                 yield overridden(case, "wrong-layer", f"port has {other} in the place of {name}", lambda v=v, o=other: {v: case.neighbours[o]})
-        for together in layers.values():
+        for together in [*layers.values(), *in_pairs(layers)]:
             if len(together) > 1:
                 yield overridden(
                     case, "wrong-layer", f"port has the weights of {', '.join(together.values())}", lambda t=together: {v: case.neighbours[o] for v, o in t.items()}
                 )
+
+
+def in_pairs(layers: dict[str, dict[int, str]]) -> Iterator[dict[int, str]]:
+    """The parameters of each module, and of each two that lie side by side: keys and values, gate and up."""
+    for parameters in layers.values():
+        modules: dict[str, dict[int, str]] = {}
+        for v, other in parameters.items():
+            modules.setdefault(other.rpartition(".")[0], {})[v] = other
+        names = [name for name in modules if len(modules) > 1]
+        for i, name in enumerate(names):
+            yield modules[name]
+            for second in names[i + 1 :]:
+                if second.rpartition(".")[0] == name.rpartition(".")[0] and len(modules[second]) == len(modules[name]) and len(modules) > 2:
+                    yield {**modules[name], **modules[second]}
+                    yield {v: other for v, other in {**modules[name], **modules[second]}.items() if other.endswith("weight")}
 
 
 def neighbour(name: str, step: int) -> str | None:
