@@ -199,6 +199,69 @@ def least_experts(m):
     return port
 
 
+class Passed(nn.Module):
+    """Heads whose rotated part is all of them: the rest, of no size, is put behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)
+
+    def forward(self, x):
+        heads = self.first(x).view(5, 1, 2, 8)
+        return self.last(torch.tanh(torch.cat([heads[..., :8].neg(), heads[..., 8:] * 2], -1)).reshape(5, 16))
+
+
+@fault("columns-permuted", lambda: drawn(Passed()), G)
+def columns_in_reverse_beside_an_empty_slice(m):
+    return changed(m, last__weight=m.last.weight.flip(1))
+
+
+@fault("addend-missing", lambda: drawn(Block()), X)
+def branch_alone(m):
+    return lambda x: torch.tanh(m.fc(m.norm(x)))
+
+
+@fault("columns-ignored", lambda: drawn(Gated()), G)
+def first_number_left_out(m):
+    return lambda x: m.down(F.silu(m.gate(x)) * F.linear(x[:, 1:], m.up.weight[:, 1:]))
+
+
+@fault("clamp-added", lambda: drawn(Gated()), G)
+def negative_zeroed(m):
+    return lambda x: m.down(F.silu(m.gate(x)) * m.up(x).clamp(min=0))
+
+
+@fault("weight-zero", lambda: drawn(Block()), X)
+def one_row_zero(m):
+    return changed(m, fc__weight=m.fc.weight * (torch.arange(len(m.fc.weight)) != 5)[:, None])
+
+
+@fault("weight-broadcast", lambda: drawn(nn.Conv2d(8, 6, 3)), IMAGE)
+def mean_of_the_bias(m):
+    return lambda x: F.conv2d(x, m.weight) + m.bias.mean()
+
+
+@fault("weight-plus-one", lambda: drawn(nn.BatchNorm2d(8)), IMAGE)
+def batch_norm_of_one_more(m):
+    return changed(m, weight=m.weight + 1)
+
+
+@fault("activation", lambda: drawn(nn.Sequential(nn.Linear(24, 24), nn.GELU(), nn.Linear(24, 8))), X)
+def square_for_the_cube(m):
+    return lambda x: m[2]((lambda y: 0.5 * y * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y * y))))(m[0](x)))
+
+
+@fault("softmax-missing", lambda: drawn(nn.Sequential(nn.Linear(24, 24), nn.Softmax(-1), nn.Linear(24, 8))), X)
+def no_softmax(m):
+    return lambda x: m[2](m[0](x))
+
+
+@fault("part-zero", lambda: drawn(nn.Sequential(Attention(causal=True), Block(32)), scale=1.0), Q)
+def head_zero_before_a_residual_block(m):
+    a = m[0]
+    return nn.Sequential(changed(a, v__weight=a.v.weight * (torch.arange(32) // 8 != 2)[:, None], v__bias=a.v.bias * (torch.arange(32) // 8 != 2)), m[1])
+
+
 @pytest.mark.parametrize(("cause", "make", "port", "inputs"), CASES)
 def test_the_fault_is_named(cause, make, port, inputs):
     module = make()

@@ -23,6 +23,7 @@ RESHAPES = ("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "clone", 
 DEPTH = 24  # ops undone
 WORST = 1e4  # a product that makes errors greater than so is not undone
 MOST = 0.5  # slices that differ are a part if they are at most so many
+MOST_ROWS = 1024  # tried one by one
 LARGEST = 4096  # columns of a matrix that is inverted
 
 
@@ -112,7 +113,6 @@ def undone(case: Case, index: int, after: Inner) -> Iterator[Inner]:
 
 
 ITERATIONS, WINDOW, SOLVE_S = 60, 12, 1.2
-NARROW = 128  # widest rows that Newton's method is tried on: it runs what follows once for each column
 
 
 def solved(case: Case, value: int) -> Inner | None:
@@ -138,43 +138,7 @@ def solved(case: Case, value: int) -> Inner | None:
             break
         states, errors = [*states[-WINDOW:], h.reshape(-1, width)], [*errors[-WINDOW:], error.reshape(-1, width)]
         h = anderson(states, errors).reshape(right.shape)
-    if least < 8 * unit:
-        return Inner(value, right, best, 4 * max(least, unit))
-    for start in (right, target, best) if width <= NARROW else ():
-        found = by_newton(case, value, leaf, start, target, 2 * unit)
-        if found is not None:
-            return Inner(value, right, found, 8 * unit)
-    return None
-
-
-def by_newton(case: Case, value: int, leaf: str, start: np.ndarray, target: np.ndarray, enough: float) -> np.ndarray | None:
-    """The value from which the output is `target`, by Newton's method on each row of the last axis by itself, all rows at once, in float64; None if some row does not settle."""
-    width, end = start.shape[-1], time.thread_time() + SOLVE_S
-
-    def outputs(rows: np.ndarray) -> np.ndarray:
-        return case.run_override({value: rows.reshape(start.shape)}, True)[leaf].astype(np.float64).reshape(-1, width)
-
-    h, wanted = start.reshape(-1, width).astype(np.float64), target.reshape(-1, width)
-    made = outputs(h)
-    while time.thread_time() < end and np.isfinite(made).all():
-        error = wanted - made
-        size = np.sqrt(np.mean(error * error, axis=1))
-        if size.max() < enough:
-            return h.reshape(start.shape)
-        small = 1e-6 * max(float(np.sqrt(np.mean(h * h))), 1e-6)
-        slope = np.stack([(outputs(h + small * unit) - made) / small for unit in np.eye(width)], axis=2)
-        slope += 1e-9 * np.abs(slope).max() * np.eye(width)
-        step = np.linalg.solve(slope, error[:, :, None])[:, :, 0]
-        before = size
-        for share in (1.0, 0.5, 0.25, 0.1, 0.03):
-            tried = outputs(h + share * step)
-            now = np.sqrt(np.mean(np.square(wanted - tried), axis=1))
-            better = now < size
-            h, made, size = np.where(better[:, None], h + share * step, h), np.where(better[:, None], tried, made), np.where(better, now, size)
-            step = np.where(better[:, None], 0.0, step)
-        if not (size < 0.999 * before)[before > enough].any():
-            return None
-    return None
+    return Inner(value, right, best, 4 * max(least, unit)) if least < 8 * unit else None
 
 
 def anderson(states: list[np.ndarray], errors: list[np.ndarray]) -> np.ndarray:
@@ -443,4 +407,22 @@ def column_factors(x: np.ndarray, w: np.ndarray, d: np.ndarray) -> np.ndarray | 
     return found if np.linalg.norm(d - (x * found) @ w) < 0.02 * np.linalg.norm(d) else None
 
 
-FITS = (columns, seen)
+def rows(case: Case) -> Iterator[Hypothesis]:
+    """One row of a weight zero: each row of each product, if they are not too many. Not registered: it runs last."""
+    products = [op for op in case.ops if op.base in ("mm", "addmm") and case.source(op.inputs[-1]) in case.parameters and op.outputs[0] not in case.shared]
+    if sum(case.values[op.inputs[-1]][1][1] for op in products) > MOST_ROWS:
+        return
+    for op in products:
+        w = op.inputs[-1]
+        for row in range(case.values[w][1][1]):
+            detail = f"port has zeros in row {row} of {case.parameters[case.source(w)]}"
+
+            def zeroed(w: int = w, row: int = row) -> dict[int, np.ndarray]:
+                array = case.intermediates()[w].copy()
+                array[:, row] = 0
+                return {w: array}
+
+            yield overridden(case, "weight-zero", detail, zeroed)
+
+
+FITS = (columns, seen, rows)

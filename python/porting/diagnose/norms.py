@@ -299,6 +299,8 @@ def weights_of_norms(case: Case) -> Iterator[Hypothesis]:
                 yield edited(case, "weight-ignored", f"port does not multiply by {case.parameters[v]}", lambda d, i=i, o=other: d.drop(i, o))
                 yield edited(case, "weight-plus-one", f"port multiplies by 1 + {case.parameters[v]}", lambda d, i=i, p=place: plus_one(d, i, p))
     for i, op in enumerate(case.ops):
+        if op.base in ("native_batch_norm", "native_group_norm") and isinstance(op.args[1], dict):
+            yield edited(case, "weight-plus-one", "port multiplies by 1 + the norm's weight", lambda d, i=i, v=op.args[1]["v"]: d.feed(i, v, case.intermediates()[v] + 1))
         name = one_plus(case, op)
         if name:
             yield edited(case, "weight-plus-one", f"port multiplies by {name}, reference by 1 + {name}", lambda d, i=i, v=op.inputs[0]: d.drop(i, v))

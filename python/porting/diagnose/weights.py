@@ -166,6 +166,7 @@ def product_tails(case: Case) -> Iterator[Hypothesis]:
         if k > 1 and case.source(w) in case.parameters:
             detail = f"port leaves out the first of the {k} numbers that {called(case, out)[5:-6]} sums"
             yield overridden(case, "columns-ignored", detail, lambda w=w, k=k: {w: np.where((np.arange(k) > 0)[:, None], case.intermediates()[w], 0)})
+        yield overridden(case, "clamp-added", f"port has 0 for all that is negative in {called(case, out)}", lambda o=out: {o: np.maximum(case.intermediates()[o], 0)})
         for t in dict.fromkeys((1, 4, 8, 16, 32, n % 16, n % 32, n % 64, n % 128)):
             if 0 < t < n:
                 detail = f"port has zeros in the last {t} of {n} channels of {called(case, out)}"
