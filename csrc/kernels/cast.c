@@ -4,6 +4,8 @@
  * through f32, as torch's does. Float to an integer truncates; anything to BOOL is "not 0". */
 #include "loops.h"
 
+#include <math.h>
+
 /* ---------------------------------------------------------------- cast */
 
 static void
@@ -149,7 +151,21 @@ arange_check(const port_kernel_call *call, port_error *err)
     return PORT_OK;
 }
 
-/* start + step * i: in 64-bit integers or, for floats, in double for every float dtype. */
+/* Element i of n halves: in float, and in whole pairs of vectors of 16 counted from the vector's first element, which is rounded. */
+static float
+arange_half(port_dtype dtype, bool fused, float start, float step, int64_t i, int64_t n)
+{
+    int64_t lane = i < n - n % 32 ? i % 16 : 0;
+    float base = fused ? fmaf(step, (float)(i - lane), start) : start + step * (float)(i - lane);
+    if (i < n - n % 32) {
+        char room[2];
+        port_store_f32(dtype, &base, 1, room, 0);
+        port_load_f32(dtype, room, 0, 1, &base);
+    }
+    return base + (float)lane * step;
+}
+
+/* start + step * i: in 64-bit integers or, for other floats than halves, in double. */
 static void
 arange_run(const port_kernel_call *call)
 {
@@ -162,7 +178,10 @@ arange_run(const port_kernel_call *call)
             int64_t value = (int64_t)((uint64_t)params->start.i + (uint64_t)params->step.i * (uint64_t)i);
             port_store_i64(y->dtype, &value, 1, to, 0);
         } else {
-            double value = params->start.d + params->step.d * (double)i;
+            bool half = y->dtype == PORT_BF16 || y->dtype == PORT_F16;
+            double value = half ? (double)arange_half(y->dtype, call->profile->capability != PORT_CAP_DEFAULT, (float)params->start.d,
+                                                      (float)params->step.d, i, y->shape[0])
+                                : params->start.d + params->step.d * (double)i;
             port_store_f64(y->dtype, &value, 1, to, 0);
         }
     }

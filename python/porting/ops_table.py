@@ -3,7 +3,8 @@
 EXACT    all bits of torch's result, on the same machine under the recorded profile
 LIBRARY  EXACT with the torch provider, whose functions do it; without it within `ulp` (or, for products, within 16 u s; for systems of
          equations within 64 times u times the condition of the matrix)
-BOUND    within `ulp` representable values of torch's result; differences of at most `atol` do not count
+BOUND    within `ulp` representable values of torch's result; differences of at most `atol` do not count. In "cells": what is read may be the
+         next cell of the input
 
 Not here: where the exact recipes end (docs/NUMERICS.md).
 """
@@ -86,7 +87,7 @@ for _name in ("exp2", "sinh", "cosh", "atan2"):
 for _name in ("log_sigmoid", "exp_minus_abs"):
     LABELS[_name] = {"F64": Label("BOUND", 64, 1e-14), "BF16": Label("BOUND", 2, 0.004), "F16": Label("BOUND", 16, 0.001)}
 LABELS["vector_norm"] = {"F64": Label("BOUND", 1024)}
-LABELS["solve_triangular"] = {"F32": PRODUCT, "F64": PRODUCT}
+LABELS["solve_triangular"] = {"F32": PRODUCT, "F64": SUM}  # in double by loops of its own
 LABELS["gemv"] = LABELS["dot"] = {"F32": PRODUCT, "F64": PRODUCT}
 # Without the library the distance grows with the matrix's condition; eigh and svd are refused then.
 SYSTEM = Label("LIBRARY", 64, unit="u cond")
@@ -96,8 +97,9 @@ LABELS["std"] = {"F64": Label("BOUND", 64), "BF16": Label("BOUND", 1), "F16": La
 LABELS["floor_divide"] = {"BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)}
 LABELS["trunc_divide"] = {"BF16": Label("BOUND", 1, 1.0), "F16": Label("BOUND", 1, 1.0)}
 LABELS["convolution"] = {"F32": PRODUCT, "F64": PRODUCT}
-LABELS["resize"] = {"F32": Label("BOUND", 32, 1e-05), "F64": Label("BOUND", 8, 1e-14)}
+LABELS["resize"] = {"F32": Label("BOUND", 32, 1e-05), "F64": Label("BOUND", 8, 1e-13)}
 LABELS["grid_sample"] = {"F32": Label("BOUND", 32, 1e-05)}
+LABELS["arange"] = {"F32": Label("BOUND", 4, 1e-05)}  # EXACT where floats hold every element's sum, as those of whole numbers do
 LABELS["group_norm"] = {"F64": Label("BOUND", 64, 1e-12)}
 LABELS["adaptive_avg_pool"] = {"F64": Label("BOUND", 4, 1e-15)}
 for _name in ("exp", "log", "sin", "cos", "tanh", "erf", "sqrt"):
@@ -149,6 +151,11 @@ def label(op: str, dtype: str, variant: str | None = None) -> Label:
 # Handlers that are EXACT in float32 alone: torch fuses or orders its double loops otherwise.
 IN_DOUBLE = {op: Label("BOUND", 4, 1e-13) for op in "addcmul addcdiv lerp linspace trace grid_sampler_2d".split()}
 
+# Halves that torch rounds within each element's sum; and by whose rounded coordinates it finds the cell to read from, which may be the next one.
+IN_HALVES = {op: Label("BOUND", 8, 0.0625) for op in """_adaptive_avg_pool3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d
+    upsample_trilinear3d""".split()}
+IN_HALVES |= {op: Label("BOUND", 1, unit="cells") for op in ("grid_sampler_2d", "grid_sampler_3d")}
+
 # Halves for which an op's kernel has no row of its own are computed in F32 and rounded once; torch rounds some of them on the way.
 WIDENED = Label("BOUND", 2, 0.01)
 
@@ -158,6 +165,8 @@ def promise(name: str, dtype: str) -> Label:
     op = name.split(".")[1].rstrip("_")
     if dtype == "F64" and op in IN_DOUBLE:
         return IN_DOUBLE[op]
+    if dtype in ("BF16", "F16") and op in IN_HALVES:
+        return IN_HALVES[op]
     if op in HANDLERS:
         return HANDLERS[op]
     kernel = _core.op_signature(name)[1] or op

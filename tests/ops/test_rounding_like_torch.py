@@ -106,3 +106,11 @@ def test_group_norm_with_either_or_no_weights(shape, format):
         args = (x, weight, bias, shape[0], shape[1], x[0, 0].numel(), 2, 1e-5)
         for ours, theirs in zip(made("aten.native_group_norm.default", *args), torch.native_group_norm(*args)):
             assert unequal(ours, theirs) == 0, (weight is None, bias is None)
+
+
+@pytest.mark.parametrize("dtype", (BF16, F16), ids=str)
+@pytest.mark.parametrize(("start", "step"), ((0, 1), (0.3, 0.7), (-3.7, 0.31), (-5, 3)))
+def test_a_range_of_halves(dtype, start, step):
+    for count in (5, 31, 33, 100, 1001, 10000):
+        theirs = torch.arange(start, start + step * count, step, dtype=dtype)
+        assert unequal(made("aten.arange.start_step", start, start + step * count, step, dtype=dtype)[0], theirs) == 0, count
