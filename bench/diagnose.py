@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import diagnose_faults_architectures  # noqa: F401  (these add their faults to FAULTS)
-import diagnose_faults_fresh  # noqa: F401
+import diagnose_faults_fresh
 import diagnose_faults_kernels  # noqa: F401
 import diagnose_faults_modules  # noqa: F401
 import numpy as np
@@ -263,6 +263,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--faults", nargs="+", default=[""], help="parts of names")
+    parser.add_argument("--fresh", action="store_true", help="only the faults that were written last")
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=LEVELS)
     parser.add_argument("--each", type=int, default=0, help="at most so many faults per model, drawn at random")
     parser.add_argument("--clean", action=argparse.BooleanOptionalAction, default=True)
@@ -275,7 +276,7 @@ def main():
     for name in args.models:
         started = time.time()
         model, inputs = MODELS[name]()
-        faults = [f for f in FAULTS if any(part in f.name for part in args.faults)]
+        faults = [f for f in (diagnose_faults_fresh.FRESH if args.fresh else FAULTS) if any(part in f.name for part in args.faults)]
         if args.each and len(faults) > args.each:
             faults = random.Random(name).sample(faults, args.each)
         before = len(rows)

@@ -4,10 +4,12 @@ Importing this file adds them to `diagnose_faults.FAULTS`.
 """
 import torch
 import torch.nn.functional as F
-from diagnose_faults import F16, has_bias, in_conv, in_linear, patch, weights
+from diagnose_faults import F16, FAULTS, has_bias, in_conv, in_linear, patch, weights
 from diagnose_faults_attention import attention, hidden, rotary
 from diagnose_faults_kernels import PLACE, keys_moved, of_tokens
 from diagnose_faults_modules import eps_of, gain, is_rms, replaced
+
+BEFORE = len(FAULTS)
 
 # ---------------------------------------------------------------- products
 
@@ -145,3 +147,5 @@ def interpolated_from_the_corner(f, x, size=None, scale_factor=None, mode="neare
 
 
 in_linear("one_position_twice", ("part-moved", "output-moved", *PLACE), lambda x, w, b: F.linear(x[..., [0, 0, *range(2, x.shape[-2])], :], w, b), of_tokens)
+
+FRESH = FAULTS[BEFORE:]
