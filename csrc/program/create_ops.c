@@ -21,9 +21,9 @@ read_sizes(op_call *call, int32_t idx, int32_t *ndim, int64_t *shape)
 }
 
 static port_dtype
-dtype_of_scalar(port_scalar value)
+dtype_of_scalar(const op_call *call, port_scalar value)
 {
-    return value.kind == PORT_SCALAR_BOOL ? PORT_BOOL : (value.kind == PORT_SCALAR_INT ? PORT_I64 : PORT_F32);
+    return value.kind == PORT_SCALAR_BOOL ? PORT_BOOL : (value.kind == PORT_SCALAR_INT ? PORT_I64 : default_dtype(call));
 }
 
 static port_status
@@ -62,7 +62,7 @@ run_sized(op_call *call)
         status = need_plain_format(call, 5, PORT_FORMAT_CONTIGUOUS);
     }
     port_scalar value = call->row->flags != 0 ? one : zero;
-    return status == PORT_OK ? emit_filled(call, arg_dtype(call, 1, PORT_F32), ndim, shape, NULL, value) : status;
+    return status == PORT_OK ? emit_filled(call, arg_dtype(call, 1, default_dtype(call)), ndim, shape, NULL, value) : status;
 }
 #define FILL_ONES 256 /* a flag of this file */
 
@@ -73,7 +73,7 @@ run_full(op_call *call)
     int64_t shape[PORT_MAX_NDIM];
     port_scalar value = arg_scalar(call, 1);
     port_status status = read_sizes(call, 0, &ndim, shape);
-    return status == PORT_OK ? emit_filled(call, arg_dtype(call, 2, dtype_of_scalar(value)), ndim, shape, NULL, value) : status;
+    return status == PORT_OK ? emit_filled(call, arg_dtype(call, 2, dtype_of_scalar(call, value)), ndim, shape, NULL, value) : status;
 }
 
 static port_status
@@ -88,13 +88,13 @@ run_empty_strided(op_call *call)
     if (status == PORT_OK && num_strides != ndim) {
         return fail_op(call, PORT_E_VALUE, "%d sizes and %d strides", ndim, num_strides);
     }
-    return status == PORT_OK ? emit_filled(call, arg_dtype(call, 2, PORT_F32), ndim, shape, strides, zero) : status;
+    return status == PORT_OK ? emit_filled(call, arg_dtype(call, 2, default_dtype(call)), ndim, shape, strides, zero) : status;
 }
 
 static port_status
 run_scalar_tensor(op_call *call)
 {
-    return emit_filled(call, arg_dtype(call, 1, PORT_F32), 0, NULL, NULL, arg_scalar(call, 0));
+    return emit_filled(call, arg_dtype(call, 1, default_dtype(call)), 0, NULL, NULL, arg_scalar(call, 0));
 }
 
 /* new_zeros, new_ones, new_empty, new_full. */
@@ -144,7 +144,7 @@ run_arange(op_call *call)
     port_scalar start = numbers > 1 ? arg_scalar(call, 0) : zero, step = numbers > 2 ? arg_scalar(call, 2) : one;
     port_scalar end = arg_scalar(call, numbers > 1 ? 1 : 0);
     bool ints = start.kind != PORT_SCALAR_FLOAT && end.kind != PORT_SCALAR_FLOAT && step.kind != PORT_SCALAR_FLOAT;
-    port_dtype dtype = arg_dtype(call, numbers, ints ? PORT_I64 : PORT_F32);
+    port_dtype dtype = arg_dtype(call, numbers, ints ? PORT_I64 : default_dtype(call));
     double count;
     bool small = fabs(start.d) < 0x1p62 && fabs(end.d) < 0x1p62 && fabs(step.d) < 0x1p62; /* also false for NaN */
     if (!small) {

@@ -336,7 +336,7 @@ run_eye(op_call *call)
     bool two = strcmp(call->row->name, "eye.m") == 0;
     int64_t shape[2] = {arg_int(call, 0), arg_int(call, two ? 1 : 0)};
     port_tensor *out, *line;
-    port_status status = tensor_new(call, arg_dtype(call, two ? 2 : 1, PORT_F32), 2, shape, NULL, &out);
+    port_status status = tensor_new(call, arg_dtype(call, two ? 2 : 1, default_dtype(call)), 2, shape, NULL, &out);
     if (status != PORT_OK || (status = tensor_alias(call, out, &line)) != PORT_OK) {
         return status;
     }
@@ -415,7 +415,7 @@ run_linspace(op_call *call)
 {
     double start = arg_scalar(call, 0).d, end = arg_scalar(call, 1).d;
     int64_t steps = arg_int(call, 2);
-    port_dtype dtype = arg_dtype(call, 3, PORT_F32);
+    port_dtype dtype = arg_dtype(call, 3, default_dtype(call));
     port_tensor *out;
     if (dtype != PORT_F32 && dtype != PORT_F64) {
         return fail_unsupported(call, "a result of %s", port_dtype_name(dtype));

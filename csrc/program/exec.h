@@ -50,6 +50,7 @@ typedef struct op_call {
     port_tensor *out; /* hold references to their buffers */
     size_t num_out, capacity_out;
     bool kernel_ran, variant_ran;
+    bool wide; /* its first output was recorded as F64: see default_dtype */
     const port_tensor *target; /* where a pointwise op is to make its result, if that has the target's dtype and shape; or NULL */
     port_view rounded[3]; /* operands of the kernel that is being launched, where the options round them */
     port_error *err;
@@ -164,6 +165,10 @@ bool dtype_is_float(port_dtype dtype);
 bool dtype_is_integral(port_dtype dtype); /* without BOOL */
 /* PORT_NUM_DTYPES if torch has no common dtype. */
 port_dtype promote_dtypes(port_dtype a, port_dtype b);
+
+/* What numbers and integers become where an op makes floats of them: torch's default dtype. A program in float64 (a golden run, or a
+ * model run under set_default_dtype) says so by what it recorded; only ops that no floating tensor goes into may ask. */
+port_dtype default_dtype(const op_call *call);
 
 typedef struct op_operand {
     const port_tensor *tensor; /* NULL: the scalar */

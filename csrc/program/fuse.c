@@ -347,7 +347,7 @@ run_member(fuse_range *r, int32_t k, port_tensor *target, int64_t n)
     const fuse_call *f = r->operands->call;
     const op_info *op = &f->program->ops[f->group->ops[k]];
     op_call call = {.row = op->row, .name = op->name, .values = r->values, .num_values = f->program->num_values,
-                    .options = r->options, .target = target, .err = r->err};
+                    .options = r->options, .target = target, .err = r->err, .wide = recorded_wide(f->program, op)};
     port_status status = op_call_run(&call, op->args, op->num_args, op->named, op->num_named);
     port_dtype recorded = f->program->values[op->outputs[0]].dtype;
     if (status == PORT_OK && (call.num_out != 1 || call.out[0].dtype != recorded || tensor_elems(&call.out[0]) != n)) {

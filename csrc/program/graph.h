@@ -51,4 +51,11 @@ struct port_program {
 /* Calls visit for every tensor argument of the op, also inside lists. */
 void op_for_each_input(const op_info *op, void (*visit)(int64_t value, void *context), void *context);
 
+/* Whether the op's first output was recorded as F64 (op_call.wide). */
+static inline bool
+recorded_wide(const port_program *program, const op_info *op)
+{
+    return op->num_outputs > 0 && op->outputs[0] >= 0 && program->values[op->outputs[0]].dtype == PORT_F64;
+}
+
 #endif /* PORT_GRAPH_H */

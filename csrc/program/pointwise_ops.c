@@ -68,6 +68,17 @@ run_planned(op_call *call, const char *kernel, const op_operand *operands, int32
     return status == PORT_OK ? emit(call, result) : status;
 }
 
+static bool
+any_float(const op_operand *operands, int32_t num_operands)
+{
+    for (int32_t k = 0; k < num_operands; k++) {
+        if (operands[k].tensor != NULL && dtype_is_float(operands[k].tensor->dtype)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static port_status
 common_dtype(op_call *call, const op_operand *operands, int32_t num_operands, port_dtype *dtype)
 {
@@ -75,8 +86,9 @@ common_dtype(op_call *call, const op_operand *operands, int32_t num_operands, po
     if (*dtype >= PORT_NUM_DTYPES) {
         return fail_unsupported(call, "its operands have no common dtype");
     }
-    if (call->row->mode == MODE_FLOAT && !dtype_is_float(*dtype)) {
-        *dtype = PORT_F32;
+    bool made_float = call->row->mode == MODE_FLOAT && !dtype_is_float(*dtype);
+    if (made_float || (*dtype == PORT_F32 && !any_float(operands, num_operands))) {
+        *dtype = default_dtype(call);
     }
     if ((call->row->mode == MODE_INTEGRAL && dtype_is_float(*dtype)) ||
         ((call->row->flags & OP_NO_BOOL) != 0 && *dtype == PORT_BOOL)) {

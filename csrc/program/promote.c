@@ -31,6 +31,12 @@ promote_floats(port_dtype a, port_dtype b)
 }
 
 port_dtype
+default_dtype(const op_call *call)
+{
+    return call->wide ? PORT_F64 : PORT_F32;
+}
+
+port_dtype
 promote_dtypes(port_dtype a, port_dtype b)
 {
     static const int32_t rank[PORT_NUM_DTYPES] = {

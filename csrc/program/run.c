@@ -309,7 +309,8 @@ run_op(run_state *run, int64_t op_idx)
 {
     const op_info *op = &run->program->ops[op_idx];
     op_call call = {.row = op->row, .in_place = op->in_place, .name = op->name, .values = run->values,
-                    .num_values = run->program->num_values, .options = run->options, .err = run->err};
+                    .num_values = run->program->num_values, .options = run->options, .err = run->err,
+                    .wide = recorded_wide(run->program, op)};
     port_status status = op_call_run(&call, op->args, op->num_args, op->named, op->num_named);
     if (status == PORT_OK) {
         status = take_outputs(run, op, &call);

@@ -25,7 +25,7 @@ run_window(op_call *call)
         beta = arg_double(call, 3, beta);
         dtype_idx++;
     }
-    port_dtype dtype = arg_dtype(call, dtype_idx, PORT_F32);
+    port_dtype dtype = arg_dtype(call, dtype_idx, default_dtype(call));
     if (length < 0 || length > INT32_MAX || (dtype != PORT_F32 && dtype != PORT_F64)) {
         return fail_unsupported(call, "a window of %lld elements of %s", (long long)length, port_dtype_name(dtype));
     }

@@ -64,7 +64,7 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPT
     if level not in LEVELS:
         raise ValueError(f"level is one of {', '.join(map(repr, LEVELS))}, got {level!r}")
     if mode not in MODES or (mode == "chained" and level != "module"):
-        raise ValueError(f"mode is 'isolated', or with level 'module' 'chained', got {mode!r}")
+        raise ValueError(f"mode is 'isolated' or, with level 'module' only, 'chained'; got {mode!r} with level {level!r}")
     tol = resolve(tol)
     expect(ledger, update_ledger, loosen)
     settings(profile, {}, provider)  # a wrong name is refused before anything is opened

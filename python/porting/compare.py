@@ -387,7 +387,7 @@ class _NamedPort:
     def _fetch(self, name: str) -> np.ndarray | LayoutError:
         """The port's array, or why its layout does not fit."""
         try:
-            return as_array(self.port[name])
+            return as_array(self.port[name], name)
         except LayoutError as error:
             return error
 

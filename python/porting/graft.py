@@ -218,7 +218,7 @@ class Graft:
             raise PortingError(f"{where}: the module returned no tensor, so that there is nothing for a port to return")
         matched = match_leaves(list(originals), found)
         if not matched:
-            raise PortingError(f"{where}: the port returned {', '.join(found) or 'no tensor'}, the module {', '.join(originals)}")
+            raise PortingError(f"{where}: the port returned {'output ' + ', '.join(found) if found else 'no tensor'}, expected the module's output {', '.join(originals)}")
         self._num_calls += 1
         step = max(self._steps.values(), default=0)
         at = {"module": target.name, "call": number, "step": step}

@@ -275,6 +275,14 @@ def test_an_output_that_is_nan_is_no_scaled_or_shifted_one():
     assert "output-scaled" in causes(why(norm, lambda x: norm(x) * 1.25, x))
 
 
+def test_an_output_of_nan_alone_is_explained_by_nothing_that_spreads_nan():
+    """The square root of what has negative numbers is NaN in every row, and so is anything: it names no cause."""
+    norm, x = torch.nn.RMSNorm(32, eps=1e-6), noise(4, 32)
+    found = porting.explain(norm, torch.full((4, 32), float("nan")), inputs=x)
+    assert found.cause == "unknown" and "128 of 128 elements" in found.detail, found
+    assert porting.explain(norm, torch.nn.functional.rms_norm(x, (32,), eps=1e-2), inputs=x).cause == "eps"
+
+
 def test_explain_takes_what_a_user_has(tmp_path):
     """A function of tensors, NumPy inputs, the path of a capture, a program with a tuple; one that does not fit gets a sentence."""
     gelu, x = torch.nn.functional.gelu, torch.randn(2, 5, 8)

@@ -72,6 +72,11 @@ def difference(actual: np.ndarray, got: np.ndarray) -> np.ndarray:
         return np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
 
 
+def all_nan(outputs: Outputs) -> bool:
+    """Whether no element of any output is a number."""
+    return all(x.dtype.kind not in "biu" and np.isnan(x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)).all() for x in outputs.values())
+
+
 class Judge:
     """Measures hypotheses of one case."""
 
@@ -81,6 +86,7 @@ class Judge:
         self.units = self.units_of(self.reference, case.golden())
         self.difference = 0.0
         self.part: Part | None = None
+        self.silent = all_nan(case.actual) and not all_nan(self.reference)  # anything that spreads NaN would explain it
         for leaf, e in self.reference.items():
             if e.shape != case.actual[leaf].shape:
                 self.difference = np.inf
@@ -109,6 +115,8 @@ class Judge:
     def measure(self, outputs: Outputs, units: dict[str, float] | None = None) -> Left:
         """What the outputs leave of the port."""
         left, rms, peak, equal = 0.0, 0.0, 0.0, True
+        if self.silent:
+            return Left()
         for leaf, actual in self.case.actual.items():
             got = outputs.get(leaf)
             if got is None or got.shape != actual.shape:
