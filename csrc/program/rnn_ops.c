@@ -46,7 +46,8 @@ check_lstm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0);
     if (arg_int(call, 9) != 2 || arg_len(call, 8) != 0 || arg_bool(call, 15)) {
-        return fail_unsupported(call, "mode %lld, batch sizes or training", (long long)arg_int(call, 9));
+        return fail_unsupported(call, "only an LSTM (mode 2) of one length, for inference; got mode %lld, %lld batch sizes, training %d",
+                                (long long)arg_int(call, 9), (long long)arg_len(call, 8), (int)arg_bool(call, 15));
     }
     int64_t I = x->ndim == 3 ? x->shape[2] : 0, H = arg_int(call, 10);
     const port_tensor *w = arg_tensor(call, 1), *r = arg_tensor(call, 2);

@@ -152,6 +152,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
             named = _NamedPort(capture, calls, port, tol, mode, chosen)
             rows = list(named.rows(progress))
             named.propose(rows, search)
+            search.ended += named.without_inputs()
         report = Report(rows, len(calls), what="compare", missing_fails=require_coverage, tolerance=tol.name, proposals=search.found,
                         environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[*([warning] if warning else []), *search.ended])
         if explain and _is_callables(port):
@@ -339,6 +340,8 @@ class _NamedPort:
         self.translate = match_prefix(self.outputs, self.given)
         self.known = set(self.given)
         self.refused = False  # whether a tensor was: only the first is worth explaining
+        self.blind = 0  # tensors refused of calls of which the port holds no input
+        self.num_judged = 0
         self.origin = port.origin if isinstance(port, MappedPort) else lambda name: ""
 
     def rows(self, progress: Callable[[int, int, str], None] | None) -> Iterator[Row]:
@@ -383,6 +386,14 @@ class _NamedPort:
             if actual.dtype != expected.dtype and {actual.dtype.name, expected.dtype.name} <= UNIT_ROUNDOFF.keys():
                 actual = actual.astype(expected.dtype)
             yield self._with_origin(row_of(compare_arrays(expected, actual, tol=self.tol.of(at["module"]), kind="move"), **at))
+
+    def without_inputs(self) -> list[str]:
+        """What to do if tensors were refused that may only carry the errors of modules before them."""
+        if self.mode == "chained" or not self.blind or self.num_judged < 2:
+            return []
+        tensors = "1 refused tensor is" if self.blind == 1 else f"{self.blind:,} refused tensors are"
+        return [f"{tensors} of calls whose inputs the port does not hold, judged as made from the reference's inputs; if the port ran as a whole, "
+                'let it write its inputs too, or compare in mode "chained"']
 
     def _fetch(self, name: str) -> np.ndarray | LayoutError:
         """The port's array, or why its layout does not fit."""
@@ -439,6 +450,8 @@ class _NamedPort:
                 continue
             row = self._with_origin(self._row_of(judge, leaf, expected, actual, depth, theirs, local, at))
             self.refused = self.refused or not row.passed
+            self.num_judged += 1
+            self.blind += row.status == "compared" and not row.passed and not theirs.any
             yield row
 
     def _row_of(self, judge: CallJudge, leaf: str, expected: np.ndarray, actual: np.ndarray, depth: int, theirs: _Inputs, local: _Local,

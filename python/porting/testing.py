@@ -313,6 +313,8 @@ def test_layer(port: Callable[..., Any], activations: Any, name: str, *, tol: st
     LayerNotFoundError : no such module, with suggestions
     """
     judge = resolve(tol)
+    if not callable(port) and not hasattr(port, "run_call"):
+        raise TypeError(f"test_layer: port must be a callable or a torch.nn.Module, got {type(port).__name__}")
     with contextlib.ExitStack() as opened:
         capture = open_reference(activations, opened)
         calls = [c for c in capture.calls(name) if call is None or c.number == call]

@@ -36,6 +36,10 @@ def test_ls_lists_names_dtypes_shapes(captured, run_porting):
     names = [line.split()[0] for line in good(run_porting("ls", "run.capture", "*.0.fc.in.0", cwd=captured)).splitlines()]
     assert names == ["layers.0.fc.in.0", "layers.0.fc@1.in.0"]
     assert good(run_porting("ls", "run.capture", "layers.0.fc@1.in.*", cwd=captured)).split()[0] == "layers.0.fc@1.in.0"
+    of_any_root = good(run_porting("ls", "run.capture", "*.layers.0.fc.in.0", cwd=captured))  # the root has no name: "*." is for that, too
+    assert [line.split()[0] for line in of_any_root.splitlines()] == names
+    refused(run_porting("ls", "run.capture", "*.layer.0.fc.in.0", cwd=captured), "none of", "did you mean layers.0.fc.in.0")
+    refused(run_porting("ops", "no_such_op", cwd=captured), "no kernel's name matches no_such_op")
     modules = good(run_porting("ls", "--modules", "run.capture", cwd=captured))
     assert "layers.0.fc" in modules and "2 calls" in modules
 
@@ -140,7 +144,8 @@ def test_export_writes_what_others_read(captured, run_porting, tmp_path, name):
     good(run_porting("export", "run.capture", tmp_path / name, "--overwrite", cwd=captured))
     capture = porting.open(captured / "run.capture")
     capture.save(tmp_path / "new" / "folders" / name)
-    assert (tmp_path / "new" / "folders" / name).stat().st_size == (tmp_path / name).stat().st_size
+    sizes = [file.stat().st_size for file in (tmp_path / "new" / "folders" / name, tmp_path / name)]
+    assert abs(sizes[0] - sizes[1]) <= (64 if name.endswith("pt") else 0)  # torch.save writes a hash in decimal, of 19 digits or fewer
     with pytest.raises(NotADirectoryError, match=f"cannot be made: .*{name} is not a folder: '.*{name}/x/{name}'$"):
         capture.save(tmp_path / name / "x" / name)
     assert set(read) == set(capture)

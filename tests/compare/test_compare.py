@@ -266,6 +266,24 @@ def test_files_that_are_not_what_they_say(tmp_path):
         open_files(tmp_path / "object.npy")["object"]
 
 
+def test_outputs_without_inputs_are_said_to_be_judged_as_of_the_references_inputs(made):
+    """A whole run that wrote its outputs alone may carry errors: the report says how to let it be judged."""
+    capture = made[2]
+    carried = {name: array * np.float32(1 + 1e-5) if array.dtype == np.float32 else array for name, array in outputs(capture).items()}
+    report = compare(capture, carried)
+    said = [text for text in report.warnings if "whose inputs the port does not hold" in text]
+    assert not report.passed and len(said) == 1 and 'compare in mode "chained"' in said[0]
+    with_inputs = {name: capture[name] for name in capture} | {"head.out.0": capture["head.out.0"] * np.float32(2)}
+    for port, mode in ((with_inputs, "isolated"), (carried, "chained"), (outputs(capture), "isolated")):
+        assert not any("inputs the port does not hold" in text for text in compare(capture, port, mode=mode).warnings)
+
+
+def test_a_layer_that_is_no_callable_is_refused_at_once(made):
+    capture = made[2]
+    with pytest.raises(TypeError, match="port must be a callable or a torch.nn.Module, got int"):
+        layer_test(3, capture, "head")
+
+
 def test_layer_says_what_is_wrong(made):
     model, _, reference, _ = made
     assert layer_test(model.blocks[0].up, reference, "blocks.0.up", tol="exact").num_exact == 1

@@ -1,9 +1,8 @@
 """Floats that come of numbers and integers alone: float32 as captured, float64 in a golden run and under set_default_dtype."""
 import numpy as np
+import porting
 import pytest
 import torch
-
-import porting
 
 MADE = {
     "full": lambda: torch.full((4,), 0.1),

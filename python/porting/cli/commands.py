@@ -53,11 +53,12 @@ def _shape(shape):
 
 
 def _fits(pattern):
-    """A predicate on names: shell pattern if it has any of *?[, else a part of the name."""
+    """A predicate on names: shell pattern if it has any of *?[, else a part of the name. "*." at its start stands for nothing, too."""
     if pattern is None:
         return lambda name: True
     if any(c in pattern for c in "*?["):
-        return re.compile(fnmatch.translate(pattern)).match
+        patterns = {pattern, pattern.removeprefix("*.")}
+        return re.compile("|".join(map(fnmatch.translate, sorted(patterns)))).match
     return lambda name: pattern in name
 
 
@@ -431,7 +432,10 @@ def ops(args):
     """`porting ops`: what each kernel promises."""
     from .. import ops_table
 
-    rows = [row for row in ops_table.as_text() if _fits(args.pattern)(row[0])]
+    fits = _fits(args.pattern)
+    rows = [row for row in ops_table.as_text() if fits(row[0])]
+    if not rows:
+        raise PortingError(f"no kernel's name matches {args.pattern}; `porting ops` lists them all")
     if args.json:
         _print_json([dict(zip(("op", "dtype", "variants", "label"), row)) for row in rows])
     else:

@@ -225,7 +225,7 @@ def _problems(report: Report) -> list[str]:
             break
         again = f" (and {len(rows) - 1} more like it)" if len(rows) > 1 else ""
         word = "different" if status == "compared" else status
-        lines.append(f"{word}: {clean(rows[0].name)}: {clean(rows[0].reason)}{again}")
+        lines.append(f"{word}: {clean(rows[0].name) or '(root)'}: {clean(rows[0].reason)}{again}")
     lines += [f"proposed: {clean(proposal)}" for proposal in report.proposals[:_MAX_PROBLEMS]]
     if len(report.proposals) > _MAX_PROBLEMS:
         lines.append(f"... and {len(report.proposals) - _MAX_PROBLEMS} more proposals")
