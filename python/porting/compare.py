@@ -26,7 +26,7 @@ from .ledger import expect, finish
 from .naming import suggest
 from .op_judging import rows_of_compare
 from .op_level import ops_of
-from .pair import Comparison, bits_equal, compare_arrays, with_picture
+from .pair import Comparison, bits_equal, compare_arrays, in_one_dtype, with_picture
 from .port import as_array, open_port, run_port
 from .profiles import AS_CAPTURED, settings
 from .program import find_interval
@@ -153,6 +153,7 @@ def compare(ref: Any, port: Any, *, tol: str | Tolerance = "auto", mode: str = "
             rows = list(named.rows(progress))
             named.propose(rows, search)
             search.ended += named.without_inputs()
+            search.ended += named.warnings(rows) if mode != "chained" else []
         report = Report(rows, len(calls), what="compare", missing_fails=require_coverage, tolerance=tol.name, proposals=search.found,
                         environment={**_environment(capture, port, mode), "provider": chosen}, warnings=[*([warning] if warning else []), *search.ended])
         if explain and _is_callables(port):
@@ -168,11 +169,11 @@ def cause_of_callable(capture: Any, report: Report, port_of: Callable[[str], Cal
     if row is None or row.status != "compared":
         return None
     call = next(c for c in capture.calls(row.module) if c.number == row.call)
-    from .diagnose import Diagnosis
+    from .diagnose import Diagnosis, in_accord
     from .diagnose.explain import explain
 
     try:
-        return explain(call, match_leaves(list(call.outputs), run_port(port_of(row.module), call)), capture=capture)
+        return in_accord(explain(call, match_leaves(list(call.outputs), run_port(port_of(row.module), call)), capture=capture), row.verdict)
     except (PortingError, ValueError) as error:
         return Diagnosis(row.module or "the root", "not-run", str(error), 0.0, float("inf"))
 
@@ -182,11 +183,12 @@ def _cause(capture: Any, port: Mapping[str, Any], report: Report) -> Any:
     row = report.first_divergence
     if row is None or row.status != "compared" or row.kind == PARAMETER:
         return None
+    from .diagnose import in_accord
     from .diagnose.locate import first_cause
     from .diagnose.single import cause_of_op
 
     try:
-        return (cause_of_op if report.unit == "op" else first_cause)(capture, port, row, match_prefix(capture, port))
+        return in_accord((cause_of_op if report.unit == "op" else first_cause)(capture, port, row, match_prefix(capture, port)), row.verdict)
     except LayoutError:  # said in the row of the tensor that it does not fit
         return None
 
@@ -342,6 +344,8 @@ class _NamedPort:
         self.refused = False  # whether a tensor was: only the first is worth explaining
         self.blind = 0  # tensors refused of calls of which the port holds no input
         self.num_judged = 0
+        self.far: list[str] = []  # what passed on the port's own inputs and is further from the reference than rounding that is carried along
+        self.given_others: list[str] = []  # root calls of which the port's inputs are not the reference's
         self.origin = port.origin if isinstance(port, MappedPort) else lambda name: ""
 
     def rows(self, progress: Callable[[int, int, str], None] | None) -> Iterator[Row]:
@@ -366,6 +370,16 @@ class _NamedPort:
         if progress is not None:
             progress(len(self.calls), len(self.calls), "")
 
+    def warnings(self, rows: list[Row]) -> list[str]:
+        """Sentences about errors that are no compared module's, where each module was judged on its own inputs."""
+        if self.given_others:
+            return [f"the port was given other inputs than the reference ({', '.join(self.given_others[:3])}): every module was judged on the inputs that it had"]
+        whole = {(row.module, row.step) for row in rows if row.status == "compared" and row.module in self.capture.roots}
+        if self.refused or not self.far or whole:
+            return []
+        return [f"{self.far[0]}{f' and {len(self.far) - 1} more' if self.far[1:] else ''} came out further from the reference than rounding explains, and no module that was compared is to blame: "
+                "the port's inputs are others, or what lies between these modules is wrong and was not compared (the model's own output would show it, or mode='chained')"]
+
     def unused(self) -> list[str]:
         """The port's names that no name of the reference is for."""
         used = {self.translate(name) for name in self.outputs | self.inputs}
@@ -384,7 +398,7 @@ class _NamedPort:
                 yield Row(**at, status="shape", reason=str(actual), shape=expected.shape, dtype=expected.dtype.name)
                 continue
             if actual.dtype != expected.dtype and {actual.dtype.name, expected.dtype.name} <= UNIT_ROUNDOFF.keys():
-                actual = actual.astype(expected.dtype)
+                expected, actual = in_one_dtype(expected, actual, exactly=True)  # what was rounded on one side only is another weight
             yield self._with_origin(row_of(compare_arrays(expected, actual, tol=self.tol.of(at["module"]), kind="move"), **at))
 
     def without_inputs(self) -> list[str]:
@@ -436,6 +450,8 @@ class _NamedPort:
     def _rows_of(self, call: Any, depth: int) -> Iterator[Row]:
         """depth : terms of the ladder, for what carries the errors of all modules before it."""
         theirs = self._inputs_of(call)
+        if theirs.differ and call.module in self.capture.roots:
+            self.given_others.append(f"{call.module or 'root'} call {call.number}")
         local = self._run_on(call, theirs) if theirs.differ and self.mode != "chained" else _Local()
         judge = CallJudge(self.capture, call, self.tol, provider=self.provider, inputs=theirs.arrays if local.outputs else None)
         for leaf in call.outputs:
@@ -495,6 +511,8 @@ class _NamedPort:
             return row_of(whole, inputs_differ=True, **at)
         if verdict.passed:
             reason = f"carried: inputs differ, own arithmetic right ({reason})"
+            if not whole.passed:
+                self.far.append(at["name"])
             if verdict.band == "exact" and whole.band != "exact":  # exact is said of the reference's own bits
                 verdict = dataclasses.replace(verdict, band="green")
         else:

@@ -105,7 +105,7 @@ class Graft:
         self._rows: list[Row] = []
         self._num_calls = 0
         self._explain = explain
-        self._suspect: tuple[_Target, Any, dict[str, np.ndarray]] | None = None  # the first call that diverged: its arguments, what the port returned
+        self._suspect: tuple[_Target, Any, dict[str, np.ndarray], Any] | None = None  # the first call that diverged: its arguments, what the port returned, the verdict
         self._cause: Any = None
         self._steps = dict.fromkeys(self._roots, 0)
 
@@ -126,13 +126,13 @@ class Graft:
         report.cause = self._cause
         return report
 
-    def _diagnosis(self, target: _Target, arguments: Any, found: dict[str, np.ndarray]) -> Any:
-        from .diagnose import Diagnosis
+    def _diagnosis(self, target: _Target, arguments: Any, found: dict[str, np.ndarray], verdict: Any) -> Any:
+        from .diagnose import Diagnosis, in_accord
         from .diagnose.explain import explain_run
 
         try:
             with self._without_ports(), torch.no_grad():
-                return replace(explain_run(target.module, found, *arguments), module=target.name)
+                return in_accord(replace(explain_run(target.module, found, *arguments), module=target.name), verdict)
         except (PortingError, ValueError) as error:
             return Diagnosis(target.name, "not-run", str(error), 0.0, float("inf"))
 
@@ -237,7 +237,7 @@ class Graft:
             row = row_of(compare_arrays(e, a, tol=self._tol.of(at["module"]), kind=kind, scale=scale, terms=terms), name=name, kind=kind, **at)
             self._rows.append(replace(row, reason=row.reason + note))
             if not row.passed and arguments is not None and self._suspect is None:
-                self._suspect = target, arguments, matched
+                self._suspect = target, arguments, matched, row.verdict
             tensors[leaf] = to_torch(a).to(original.device)
         return with_leaves(expected, lambda path, tensor: tensors.get(path, tensor))
 

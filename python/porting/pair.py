@@ -97,6 +97,31 @@ def compare_with_itself(array: np.ndarray, tol: Tolerance, kind: str) -> Compari
 _names: dict[np.dtype, str] = {}  # NumPy makes a dtype's name anew each time
 
 
+def in_one_dtype(e: np.ndarray, a: np.ndarray, exactly: bool) -> tuple[np.ndarray, np.ndarray] | str:
+    """(expected, actual) as numbers of one dtype, the expected's where that changes nothing but a rounding; or why they are not the same numbers.
+
+    exactly : no rounding either: floats of two widths become those of the wider one.
+    """
+    if e.dtype == a.dtype:
+        return e, a
+    if e.dtype.name in UNIT_ROUNDOFF and a.dtype.name in UNIT_ROUNDOFF and "c" not in (e.dtype.kind, a.dtype.kind):
+        return (e.astype(np.float64), a.astype(np.float64)) if exactly else (e, a.astype(e.dtype))
+    with np.errstate(all="ignore"):
+        if a.dtype.kind == "c" and (a.imag != 0).any():
+            return f"The values are complex, with imaginary parts: {a.dtype.name}, expected {e.dtype.name}."
+        numbers = a.real if a.dtype.kind == "c" else a
+        found = numbers.astype(e.dtype)
+        back = found.real if found.dtype.kind == "c" else found
+        same = (back == numbers) & ((back < 0) == (numbers < 0)) | ((back != back) & (numbers != numbers))
+        if same.all():
+            return e, found
+    if e.dtype.kind in "biu" and numbers.dtype.kind in "biu":
+        return f"{int((~same).sum())} of {a.size} values are no {e.dtype.name}, such as {numbers[~same].flat[0]}."
+    if e.dtype.kind == "c":
+        return "The values have more digits than complex64." if exactly else (e, found)
+    return e.astype(np.float64), numbers.astype(np.float64)
+
+
 def bits_equal(e: np.ndarray, a: np.ndarray) -> bool:
     """True if shape, dtype and every bit agree."""
     if e.shape != a.shape or e.dtype != a.dtype:

@@ -104,8 +104,8 @@ def wants_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: this port is given torch tensors instead of NumPy arrays. (A torch.nn.Module always is.)"""
 
     @functools.wraps(function)
-    def port(*args: Any) -> Any:
-        return function(*args)
+    def port(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
     port.wants_torch = True  # type: ignore[attr-defined]
     return port

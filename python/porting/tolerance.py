@@ -65,6 +65,8 @@ _KINDS = {
 #: Amber of "conditioned"; and (green, amber) where the stored type is a half one, in which every op rounds.
 CONDITIONED_AMBER = 40.0
 _CONDITIONED_HALF = (8.0, 16.0)
+#: Nothing is computed in a type coarser than this: an f8 result was rounded to f8 once, and the constants multiply the roundoff of what computed it.
+_COARSEST = 2.0**-8
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Verdict:
     passed: bool
     allowed: str
     reason: str
+
+    @property
+    def beyond_rounding(self) -> bool:
+        """Whether bands refused it: more than the rounding that they allow. (Other rules refuse what is rounding, too.)"""
+        return self.band == "red" and self.allowed.startswith("err <=")
 
 
 @dataclass(frozen=True)
@@ -202,7 +209,7 @@ class Tolerance:
         kind = _judged_as(kind, scale, kappa)
         row = _KINDS.get(kind, _KINDS["composite"])
         c, u = self._constants(kind, dtype, terms)
-        slope = row.roundings * UNIT_ROUNDOFF[dtype] / (c * u)
+        slope = (2 if _is_stored_only(dtype) else row.roundings) * UNIT_ROUNDOFF[dtype] / (c * u)
         tiny = SMALLEST_SUBNORMAL[dtype] / (c * u)
         if kind == "conditioned":
             if np.ndim(kappa):
@@ -225,7 +232,7 @@ class Tolerance:
 
     def _constants(self, kind: str, dtype: str, terms: int | None) -> tuple[float, float]:
         """(c, u): the constant of the kind and the roundoff it multiplies."""
-        u_out = UNIT_ROUNDOFF[dtype]
+        u_out = min(UNIT_ROUNDOFF[dtype], _COARSEST)
         if kind == "conditioned":
             return (_CONDITIONED_HALF[0] if u_out > 2.0**-24 else _KINDS[kind].c), u_out
         if kind in ("composite", "attention") and u_out > 2.0**-24:
@@ -236,6 +243,8 @@ class Tolerance:
         return c, min(u_out, 2.0**-24)
 
     def _amber(self, kind: str, dtype: str, terms: int | None, c: float) -> float:
+        if _is_stored_only(dtype):
+            return c  # twice it would be two steps: all of them, at three or two bits
         if kind == "conditioned":
             return _CONDITIONED_HALF[1] if UNIT_ROUNDOFF[dtype] > 2.0**-24 else CONDITIONED_AMBER
         if kind == "composite" and UNIT_ROUNDOFF[dtype] <= 2.0**-24:
@@ -366,6 +375,11 @@ class Tolerance:
         most = c if self.rule == "green" else amber
         reach = f" (K = {terms})" if terms and row.growth else ""
         return f"err <= {most:.4g} u s{reach}, green to {c:.4g}; u = 2^{math.log2(u):.0f}, {of}"
+
+
+def _is_stored_only(dtype: str) -> bool:
+    """Whether numbers of the dtype are only ever rounded to, never computed with: f8."""
+    return UNIT_ROUNDOFF[dtype] > _COARSEST
 
 
 def _judged_as(kind: str, scale: Any, kappa: float | None = None) -> str:

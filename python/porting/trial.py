@@ -36,12 +36,14 @@ class Outcome:
 
     def cause(self) -> Any:
         """The diagnosis of what was refused: a Diagnosis, a sentence that says why there is none, or None if nothing was refused."""
-        if not any(row.status == "compared" and not row.passed for row in self.rows) or not self.found:
+        refused = next((row for row in self.rows if row.status == "compared" and not row.passed), None)
+        if refused is None or not self.found:
             return None
+        from .diagnose import in_accord
         from .diagnose.explain import explain
 
         try:
-            return explain(self.call, self.found, capture=self.capture)
+            return in_accord(explain(self.call, self.found, capture=self.capture), refused.verdict)
         except (PortingError, ValueError, MemoryError) as error:
             return f"not determined: {error}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -146,6 +146,8 @@ def not_finite(case: Case) -> str:
             for side, wrong in (("the port", fe & ~fa), ("the reference", fa & ~fe)):
                 count[side] = [count[side][0] + int(wrong.sum()), count[side][1] + wrong.size]
     side = max(count, key=lambda name: count[name][0])
+    if not count[side][0]:
+        return "one side has NaN where the other has infinity, or infinities of the other sign"
     other = "the reference" if side == "the port" else "the port"
     return f"{side} has NaN or infinity in {count[side][0]:,} of {count[side][1]:,} elements where {other} has numbers"
 
@@ -167,6 +169,14 @@ def dense(case: Case) -> list[tuple[str, np.ndarray]]:
     for leaf in case.actual:
         case.actual[leaf], case.expected[leaf] = np.ascontiguousarray(case.actual[leaf]), np.ascontiguousarray(case.expected[leaf])
     return [(leaf, case.expected[leaf]) for leaf in case.actual]
+
+
+def in_accord(diagnosis: Any, verdict: Any) -> Any:
+    """The diagnosis, which does not call "rounding" what a verdict with bands refused as more than that: a small fault. Others (None, a sentence) as they are."""
+    if verdict is not None and verdict.beyond_rounding and getattr(diagnosis, "cause", "") == "rounding":
+        detail = f"a small fault ({diagnosis.residual:.2g} units of rounding, {verdict.reason}): no single change explains it"
+        return replace(diagnosis, cause="unknown", detail=detail)
+    return diagnosis
 
 
 def only_rounding(case: Case, judge: Judge, residual: float, end: float) -> Diagnosis:
