@@ -15,6 +15,7 @@ from .golden import accuracy, condition_factor
 from .judging import dot_length
 from .op_level import CapturedOp, Operands, OpRuns
 from .pair import Comparison, bits_equal, compare_arrays, with_picture
+from .port import as_array
 from .profiles import Settings
 from .program import Interval, NoProgramError, kind_of
 from .report import Row
@@ -110,7 +111,7 @@ def rows_of_compare(runs: OpRuns, op: CapturedOp, port: Mapping[str, np.ndarray]
 
     def lookup(name: str) -> np.ndarray | None:
         name = translate(name)
-        return np.asarray(port[name]) if name in port else None
+        return as_array(port[name]) if name in port else None
 
     operands, local, why = None, {}, ""
     try:

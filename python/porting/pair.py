@@ -69,7 +69,7 @@ def compare_arrays(expected: Any, actual: Any, *, tol: str | Tolerance = "auto",
             scale = np.asarray(scale)[..., None] if np.ndim(scale) else scale
         base, slope, u = tol.scale_parts(pe, kind=kind, terms=terms, scale=scale, kappa=kappa)
         metrics = _core.compare(pe, pa, base if base is None or not np.ndim(base) else np.broadcast_to(base, pe.shape), u, slope)
-        metrics.update(tol.extra_metrics(pe, pa))
+        metrics.update(tol.extra_metrics(pe, pa, kind))
     if e.dtype != a.dtype:
         reason = f"dtype {a.dtype.name}, expected {e.dtype.name}; as numbers they differ by at most {metrics['max_abs']:.3g}"
         return Comparison("dtype", None, metrics, reason, **about)

@@ -65,6 +65,8 @@ _KINDS = {
 #: Amber of "conditioned"; and (green, amber) where the stored type is a half one, in which every op rounds.
 CONDITIONED_AMBER = 40.0
 _CONDITIONED_HALF = (8.0, 16.0)
+#: A product is summed in float32 and rounded to a half type at its end, which moves as many numbers to 0 as away from it: a greater share that moved one way is a fault.
+MOST_ONE_WAY = 0.3
 #: Nothing is computed in a type coarser than this: an f8 result was rounded to f8 once, and the constants multiply the roundoff of what computed it.
 _COARSEST = 2.0**-8
 
@@ -219,8 +221,11 @@ class Tolerance:
             return row_rms(expected) + tiny, slope + 1.0, u
         return _finite(np.asarray(scale, np.float64)) + tiny, slope, u
 
-    def extra_metrics(self, expected: np.ndarray, actual: np.ndarray) -> dict[str, float]:
-        """What only some rules need beside the one pass: for pcc the worst channel's and row's squared error over its squared norm."""
+    def extra_metrics(self, expected: np.ndarray, actual: np.ndarray, kind: str) -> dict[str, float]:
+        """What only some rules need beside the one pass: for pcc the worst channel's and row's squared error over its squared norm; for bands, where
+        one rounding to a half type ends the module, the share of numbers whose sizes moved one way."""
+        if self.rule in ("bands", "green") and kind == "linear" and expected.dtype.name in ("bfloat16", "float16"):
+            return {"moved_one_way": _one_way(expected, actual)}
         if self.rule != "pcc" or expected.dtype.name not in UNIT_ROUNDOFF or expected.ndim < 2 or expected.size == 0:
             return {}
         return {"worst_slice_nmse": _worst_slice(expected.reshape(-1, expected.shape[-1]), actual.reshape(-1, actual.shape[-1]))}
@@ -319,6 +324,9 @@ class Tolerance:
         found = f"max err/({'kappa ' if kind == 'conditioned' else ''}u s) {ratio:.3g}"
         if dtype not in ("float64", "float32", "complex64"):
             found += f", {m['num_unequal'] / m['num_elems']:.2%} of the elements moved, mean {m['mean_signed_ulp']:+.2g} ulp"
+        moved = m.get("moved_one_way", 0.0)
+        if abs(moved) > MOST_ONE_WAY and ratio <= amber:
+            return "red", found + f": the sizes of {abs(moved):.0%} of the numbers are too {'great' if moved > 0 else 'small'} (cut instead of rounded, or a factor?)"
         if ratio <= c:
             return "green", found + ": rounding"
         if ratio <= amber:
@@ -375,6 +383,18 @@ class Tolerance:
         most = c if self.rule == "green" else amber
         reach = f" (K = {terms})" if terms and row.growth else ""
         return f"err <= {most:.4g} u s{reach}, green to {c:.4g}; u = 2^{math.log2(u):.0f}, {of}"
+
+
+def _one_way(expected: np.ndarray, actual: np.ndarray) -> float:
+    """The share of a half type's numbers that became greater in size, less those that became smaller: of different pairs, since equal numbers are
+    rounded alike. 0 where there are few."""
+    every = max(1, expected.size // 65536)
+    e, a = (np.ascontiguousarray(x).reshape(-1)[::every].view(np.uint16) for x in (expected, actual))
+    largest = 0x7F80 if expected.dtype.name == "bfloat16" else 0x7C00
+    sizes = [(x & 0x7FFF).astype(np.int64) for x in (e, a)]
+    fair = ((e ^ a) < 0x8000) & (sizes[0] < largest) & (sizes[1] < largest) & (sizes[0] >= largest // 4)
+    pairs = np.unique(sizes[0][fair] << 16 | sizes[1][fair])
+    return float(np.mean(np.sign((pairs & 0xFFFF) - (pairs >> 16)))) if pairs.size >= 128 else 0.0
 
 
 def _is_stored_only(dtype: str) -> bool:

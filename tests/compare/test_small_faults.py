@@ -115,3 +115,19 @@ def test_a_weight_with_more_digits_than_the_reference_is_another(tmp_path):
         for right, weight in ((True, linear.weight.float()), (False, linear.weight.float() * (1 + 2**-10))):
             report = porting.compare(ref, {"w": weight, "y": np.array(ref["out.0"])}, names={"w": "param:weight", "y": "out.0"}, require_coverage=False)
             assert report.passed == right and any(row.kind == "parameter" for row in report.rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [1, 16])
+def test_half_products_that_are_cut_or_scaled_are_no_rounding(tmp_path, dtype, rows):
+    torch.manual_seed(rows)
+    linear, x = torch.nn.Linear(256, 512).to(dtype).eval(), torch.randn(rows, 256).to(dtype)
+    parts = [t.detach().float() for t in (x, linear.weight, linear.bias)]
+    wide = torch.nn.functional.linear(*parts)
+    cut = wide.view(torch.int32) & ~(0xFFFF if dtype == torch.bfloat16 else 0x1FFF)
+    with torch.no_grad(), porting.ActivationCollector(linear, tmp_path / "ref", program="all", weights=True)(x)[1] as ref:
+        for right in (torch.nn.functional.linear(*(t.double() for t in parts)).to(dtype), wide.to(dtype)):
+            assert porting.compare(ref, {"out.0": right}).passed
+        for wrong in (cut.view(torch.float32).to(dtype), (wide * (1 - 2.0 ** (-8 if dtype == torch.bfloat16 else -11))).to(dtype)):
+            report = porting.compare(ref, {"out.0": wrong})
+            assert not report.passed and "cut instead of rounded" in report.first_divergence.reason

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .._core import PortingError
+from ..port import as_array
 from ..program import Interval, Program, find_interval
 from . import Diagnosis, diagnose
 from .case import UNITS, Case, Op, needed
@@ -46,7 +47,7 @@ def port_leaves(port: Mapping[str, Any], call: Any, phase: str, translate: Any) 
     for path in call.inputs if phase == "in" else call.outputs:
         name = translate(call.full_name(phase, path))
         if name in port:
-            found[path] = np.asarray(port[name])
+            found[path] = as_array(port[name])
     return found
 
 
@@ -144,7 +145,7 @@ def seen_inside(capture: Any, call: Any, port: Mapping[str, Any], translate: Any
             for path, value in numbers.items():
                 name = translate(inner.full_name(phase, path)) if path in leaves else ""
                 if name in port:
-                    array = np.asarray(port[name])
+                    array = as_array(port[name])
                     if array.shape == leaves[path].shape and array.dtype == leaves[path].dtype:
                         yield value, inner.full_name(phase, path), leaves[path], array
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._core import PortingError
 from ..op_level import CapturedOp, Lookup, OpRuns, ops_of
+from ..port import as_array
 from ..profiles import AS_CAPTURED, settings
 from ..providers import use_provider
 from . import Diagnosis, diagnose
@@ -64,7 +65,7 @@ def cause_of_op(capture: Capture, port: Mapping[str, Any], row: Any, translate: 
     runs, op = found
 
     def lookup(name: str) -> np.ndarray | None:
-        return np.asarray(port[translate(name)]) if translate(name) in port else None
+        return as_array(port[translate(name)]) if translate(name) in port else None
 
     actual = {leaf: lookup(op.call.full_name("op", leaf)) for leaf in op.outputs}
     try:
