@@ -173,7 +173,7 @@ def activation_readings(case: Case, own: set[int]) -> Iterator[Reading]:
         found = re.search(r"reference (.+?)(?: \(written out\))?$", h.detail)
         if h.cause == "activation" and found:
             names.setdefault(found[1], []).append(h)
-    here = {constants.activation_name(case.ops[i]) for i in own if case.ops[i].base in constants.ACTIVATIONS}
+    here = {constants.activation_name(case.ops[i]) for i in own if case.ops[i].base in constants.ACTIVATIONS and not caps_logits(case, i)}
     elsewhere = {op.base for i, op in enumerate(case.ops) if i not in own}
     written = not elsewhere & {"tanh", "erf", "sigmoid", "exp", *constants.ACTIVATIONS}
     for name, variants in names.items():
@@ -186,6 +186,11 @@ def activation_readings(case: Case, own: set[int]) -> Iterator[Reading]:
                 continue
             more = "; ".join(dict.fromkeys(text for i in places if (text := activation_numbers(case, i))))
             yield Reading("activation", name + (f" ({more})" if more else ""), variants)
+
+
+def caps_logits(case: Case, index: int) -> bool:
+    """Whether a tanh is the cap of attention's logits, which is a fact of its own."""
+    return case.ops[index].base == "tanh" and constants.to_softmax(case, case.ops[index].outputs[0])
 
 
 def activation_numbers(case: Case, index: int) -> str:
