@@ -94,6 +94,8 @@ class Diagnosis:
 
 
 BUDGET_S = 10.0  # for the whole diagnosis
+FITS_SHARE = 0.3  # of it is kept for numbers fitted to the port, where nothing explains it before
+GRACE_S = 0.3  # after the end, to say what there was no time for
 RIVALS_S = 2.0  # for the rest, once something explains the port
 EQUAL_S = 0.7  # for the rest, once something gives the port's own bits
 
@@ -104,7 +106,8 @@ def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
     budget_s : seconds of this thread's processor time after which no further hypothesis is begun, so that a busy machine changes nothing;
         those left are in `not_run`.
     """
-    end = time.thread_time() + budget_s
+    started = time.thread_time()
+    end = started + budget_s
     if all(case.actual[leaf].dtype == e.dtype and np.array_equal(case.actual[leaf].view(np.uint8), e.view(np.uint8)) for leaf, e in dense(case)):
         return Diagnosis(case.module, "none", "the port's outputs are bit-equal to the reference's", 1.0, 0.0)
     case.choose_provider()
@@ -115,7 +118,7 @@ def diagnose(case: Case, *, budget_s: float = BUDGET_S) -> Diagnosis:
         return Diagnosis(case.module, "none", "the port's outputs are equal to the reference's", 1.0, 0.0)
     if residual <= LEVEL:
         return only_rounding(case, judge, residual, end)
-    ranked, not_run = run_all(case, judge, generators(), end)
+    ranked, not_run = run_all(case, judge, generators(), started + (1 - FITS_SHARE) * budget_s)
     named = simplest(decide(ranked))
     if not named or named[0].residual > SURE or named[0].cause in outputs.CAUSES:  # one number fitted to the port may say more, or leave less
         makers = fit.FITS if named else (*inner.FITS, *flash.FITS, *moments.FITS, *fit.FITS)
@@ -215,12 +218,16 @@ def run_all(case: Case, judge: Judge, makers: Iterable[Generator], end: float) -
     ranked: list[Ranked] = []
     not_run: list[str] = []
     explained = False
-    lines = [each(make, case, not_run) for make in makers]
+    lines = {each(make, case, not_run): make.__name__ for make in makers}
     while lines:  # one of each generator in turn, so that none waits for the end of another
         for line in list(lines):
+            if time.thread_time() > end + GRACE_S:  # a generator may work for what it yields
+                not_run.append(f"all further hypotheses of {', '.join(sorted(set(lines.values())))}: no time left")
+                lines.clear()
+                break
             hypothesis = next(line, None)
             if hypothesis is None:
-                lines.remove(line)
+                del lines[line]
                 continue
             if time.thread_time() > end:
                 not_run.append(f"{hypothesis.cause}: {hypothesis.detail}: no time left")

@@ -99,6 +99,21 @@ def scales(case: Case) -> Iterator[Hypothesis]:
             yield edited(case, "scale", "port leaves out alpha and beta of the product", lambda d, i=i: d.ops[i].kwargs.clear())
 
 
+@generator
+def temperatures(case: Case) -> Iterator[Hypothesis]:
+    """What goes into a softmax, mask, cap and position bias included, times a factor."""
+    for i, op in enumerate(case.ops):
+        if op.base in ("_softmax", "_safe_softmax", "softmax") and case.is_floating(op.inputs[0]):
+            for t in (2.0, 0.5, math.sqrt(2), 1 / math.sqrt(2)):
+                yield edited(case, "scale", f"port multiplies what the softmax takes by {show(t)}", lambda d, i=i, t=t: warmer(d, i, t))
+
+
+def warmer(draft: Draft, index: int, factor: float) -> None:
+    op = draft.ops[index]
+    scaled = draft.insert(index, "aten.mul.Tensor", [op.args[0], factor], {}, op.inputs[0])
+    draft.ops[index + 1] = Op(op.name, [{"v": scaled}, *op.args[1:]], op.kwargs, op.outputs)
+
+
 def factor_variants(old: float) -> Iterator[tuple[str, float]]:
     """The usual ways to get a factor wrong."""
     rows = [("factor missing", 1.0), ("doubled", 2 * old), ("halved", old / 2), ("squared", old * old), ("negated", -old)]
