@@ -92,7 +92,7 @@ class Judge:
                 self.difference = np.inf
                 continue
             d = difference(case.actual[leaf], e)
-            self.difference += float(np.sum(d * d))
+            self.difference += float(np.sum(np.square(d[np.isfinite(d)])))  # where one alone is finite a hypothesis has to be right, too
             if len(self.reference) == 1 and np.isfinite(d).all():
                 self.part = find_part(case, leaf, d / self.units[leaf], LEVEL, PEAK)
 
