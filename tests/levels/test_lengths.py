@@ -100,3 +100,17 @@ def test_one_call_says_what_is_needed(tmp_path):
     engine = engine_of(torch.nn.Linear(3, 2), tmp_path / "a", {"input": torch.ones(2, 3)})
     with pytest.raises(NoProgramError, match="learnt from two calls: capture one of another size, too"):
         engine(input=np.ones((5, 3), "f4"))
+
+
+class Twice(torch.nn.Module):
+    def forward(self, x):
+        return x * 2.0
+
+
+def test_a_common_program_that_gives_other_values_is_refused(tmp_path, monkeypatch):
+    engine = engine_of(Twice(), tmp_path / "a", {"x": torch.ones(4)}, {"x": torch.ones(7)})
+    monkeypatch.setattr("porting.lengths.merge", lambda a, b: [[a["ops"][0][0], [a["ops"][0][1][0], 3.0], {}, a["ops"][0][3]]])
+    with pytest.raises(NoProgramError, match="run at the sizes of call 1, what they have in common gives other values than that call's own program"):
+        engine(x=np.ones(5, "f4"))
+    monkeypatch.undo()
+    assert np.array_equal(porting.Engine(engine.capture)(x=np.ones(5, "f4"))["0"], np.full(5, 2, "f4"))
