@@ -105,4 +105,21 @@ port_status port_check_same_shape(const char *op, const port_kernel_call *call, 
 #define PORT_BOOL_ROW(op_name, variant_name, level, checker, runner)                                                 \
     PORT_ROW(op_name, PORT_BOOL, variant_name, level, checker, runner)
 
+/* Whether all tensors are F32 and row-major, those that are NULL left out: what one kernel's loops take for granted. Errors: DTYPE, SHAPE. */
+static inline port_status
+port_row_major_f32(const port_view *const *tensors, int32_t count, const char *kernel, port_error *err)
+{
+    for (int32_t k = 0; k < count; k++) {
+        if (tensors[k] != NULL && !port_view_is_contiguous(tensors[k])) {
+            return port_fail(err, PORT_E_SHAPE, "%s: expected row-major tensors", kernel);
+        }
+    }
+    for (int32_t k = 0; k < count; k++) {
+        if (tensors[k] != NULL && tensors[k]->dtype != PORT_F32) {
+            return port_fail(err, PORT_E_DTYPE, "%s: expected F32", kernel);
+        }
+    }
+    return PORT_OK;
+}
+
 #endif /* PORT_LOOPS_H */

@@ -254,13 +254,7 @@ onednn_conv_check(const port_kernel_call *call, port_error *err)
             return port_fail(err, PORT_E_SHAPE, "onednn_convolution: dimension %d of out has size %lld", 2 + d, (long long)y->shape[2 + d]);
         }
     }
-    if (!port_view_is_contiguous(x) || !port_view_is_contiguous(w) || !port_view_is_contiguous(y) ||
-        (bias != NULL && !port_view_is_contiguous(bias))) {
-        return port_fail(err, PORT_E_SHAPE, "onednn_convolution: expected row-major tensors");
-    }
-    return x->dtype == PORT_F32 && w->dtype == PORT_F32 && y->dtype == PORT_F32 && (bias == NULL || bias->dtype == PORT_F32)
-               ? PORT_OK
-               : port_fail(err, PORT_E_DTYPE, "onednn_convolution: expected F32");
+    return port_row_major_f32((const port_view *[]){x, w, y, bias}, 4, "onednn_convolution", err);
 }
 
 /* Columns of one group of one image, for STEP positions at a time: (channel, kernel element, position). */
