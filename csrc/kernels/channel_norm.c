@@ -83,13 +83,16 @@ batch_check(const port_kernel_call *call, port_error *err)
     return check_channels("batch_norm", call, 1, 4, err);
 }
 
+/* Channels of items, by their number. */
 static void
-batch_run(const port_kernel_call *call)
+batch_range(const void *opaque, int64_t begin, int64_t end)
 {
+    const port_kernel_call *call = opaque;
     const port_view *x = call->in[0];
     double eps = ((const port_norm_params *)call->params)->eps;
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
-    for (int64_t c = 0; c < x->shape[1]; c++) {
+    for (int64_t i = begin; i < end; i++) {
+        int64_t c = i % x->shape[1];
         double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0);
         double mean = element(call->in[3], c, 0.0), var = element(call->in[4], c, 1.0);
         double a = weight * (1.0 / sqrt(var + eps)), b = bias - mean * a;
@@ -98,10 +101,16 @@ batch_run(const port_kernel_call *call)
             a = (double)scale;
             b = (double)mul_add(fused, -(float)mean, scale, (float)bias);
         }
-        for (int64_t n = 0; n < x->shape[0]; n++) {
-            scale_channel(call, n, c, 0.0, a, b);
-        }
+        scale_channel(call, i / x->shape[1], c, 0.0, a, b);
     }
+}
+
+static void
+batch_run(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0];
+    int64_t channels = x->shape[0] * x->shape[1];
+    port_deal(channels, channels > 0 ? port_view_elems(x) / channels : 0, call->profile->num_threads, batch_range, call);
 }
 
 /* ---------------------------------------------------------------- group_norm */
@@ -125,15 +134,42 @@ group_check(const port_kernel_call *call, port_error *err)
     return status;
 }
 
+/* One call: groups, or items where they are stored channels-last, in as many parts as have room for one of them. */
+typedef struct group_job {
+    const port_kernel_call *call;
+    port_chunks chunks;
+    int64_t units, unit_groups;
+    size_t room_bytes; /* of a part */
+} group_job;
+
+enum { MAX_PARTS = 16 };
+
+static group_job
+group_job_of(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0];
+    const port_group_params *p = call->params;
+    int32_t num_threads = call->profile->num_threads;
+    group_job job = {.call = call, .units = x->shape[0], .unit_groups = p->groups};
+    if (!p->channels_last || x->dtype != PORT_F32) {
+        job.units *= p->groups;
+        job.unit_groups = 1;
+    }
+    int64_t elems = job.units > 0 ? port_view_elems(x) / job.units : 0;
+    job.chunks = port_chunks_by_elems(job.units, elems, num_threads < MAX_PARTS ? num_threads : MAX_PARTS);
+    job.room_bytes = ((size_t)elems * port_dtype_size(x->dtype) + 63) / 64 * 64;
+    return job;
+}
+
 static size_t
 group_scratch_bytes(const port_kernel_call *call)
 {
-    const port_view *x = call->in[0];
-    return x->shape[0] > 0 ? (size_t)(port_view_elems(x) / x->shape[0]) * port_dtype_size(x->dtype) + 64 : 64;
+    group_job job = group_job_of(call);
+    return (size_t)job.chunks.count * job.room_bytes;
 }
 
 static void
-group_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean, double *var)
+group_moments(const port_kernel_call *call, void *room, int64_t n, int64_t g, double *mean, double *var)
 {
     const port_view *x = call->in[0];
     const port_group_params *p = call->params;
@@ -142,16 +178,16 @@ group_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean, 
     part.data = (char *)x->data + (n * x->strides[0] + g * channels * x->strides[1]) * (int64_t)port_dtype_size(x->dtype);
     part.shape[0] = 1;
     part.shape[1] = channels;
-    port_view_gather(&part, call->scratch);
+    port_view_gather(&part, room);
     int64_t count = port_view_elems(&part);
     if (x->dtype == PORT_F32) {
         float mean_f32, var_f32;
-        port_row_moments_f32(call->profile->capability != PORT_CAP_DEFAULT, call->scratch, count, &mean_f32, &var_f32);
+        port_row_moments_f32(call->profile->capability != PORT_CAP_DEFAULT, room, count, &mean_f32, &var_f32);
         *mean = (double)mean_f32;
         *var = (double)var_f32;
         return;
     }
-    const double *values = call->scratch;
+    const double *values = room;
     double m = 0.0, m2 = 0.0;
     for (int64_t i = 0; i < count; i++) {
         double delta = values[i] - m;
@@ -166,7 +202,7 @@ group_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean, 
 #define SPREAD 1024
 #define LANES 8 /* with avx512 too */
 
-/* Sums over one group of the item that scratch holds as (positions, channels of the item): lanes across its channels. */
+/* Sums over one group of the item that x holds as (positions, channels of the item): lanes across its channels. */
 static void
 sums_in_lanes(const port_kernel_call *call, const float *x, int64_t positions, int64_t all, int64_t channels, float *sum, float *squares)
 {
@@ -206,9 +242,9 @@ sums_by_channels(const port_kernel_call *call, const float *x, int64_t n, int64_
     }
 }
 
-/* mean and rstd of a group that is stored channels-last; scratch is filled with the item first. */
+/* mean and rstd of a group that is stored channels-last; the room is filled with the item first. */
 static void
-nhwc_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean_out, double *rstd_out)
+nhwc_moments(const port_kernel_call *call, float *room, int64_t n, int64_t g, double *mean_out, double *rstd_out)
 {
     const port_view *x = call->in[0];
     const port_group_params *p = call->params;
@@ -221,9 +257,9 @@ nhwc_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean_ou
             item.shape[d] = x->shape[d + 1 < x->ndim ? d + 1 : 1];
             item.strides[d] = x->strides[d + 1 < x->ndim ? d + 1 : 1];
         }
-        port_view_gather(&item, call->scratch);
+        port_view_gather(&item, room);
     }
-    const float *group = (const float *)call->scratch + g * channels;
+    const float *group = room + g * channels;
     float sum, squares, scale = 1.0f / (float)(channels * positions);
     if (positions < SPREAD) {
         sums_in_lanes(call, group, positions, all, channels, &sum, &squares);
@@ -236,35 +272,55 @@ nhwc_moments(const port_kernel_call *call, int64_t n, int64_t g, double *mean_ou
     *rstd_out = (double)(float)(1.0 / sqrt((double)(var < 0.0f ? 0.0f : var) + p->eps));
 }
 
+/* y of group g of item n, from its moments. */
 static void
-group_run(const port_kernel_call *call)
+scale_group(const port_kernel_call *call, int64_t n, int64_t g, double mean, double rstd)
 {
-    const port_view *x = call->in[0], *mean_out = call->out[1], *rstd_out = call->out[2];
+    const port_view *x = call->in[0];
     const port_group_params *p = call->params;
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
     int64_t channels = x->shape[1] / p->groups;
     bool plain = call->in[1] == NULL && call->in[2] == NULL && !p->channels_last;
-    for (int64_t i = 0; i < x->shape[0] * p->groups && port_view_elems(x) > 0; i++) {
+    for (int64_t c = g * channels; c < (g + 1) * channels; c++) {
+        double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = bias - mean * a;
+        if (x->dtype == PORT_F32) {
+            a = (double)((float)rstd * (float)weight);
+            bool hoisted = p->channels_last && call->in[1] == NULL; /* the group's mean * rstd is rounded by itself */
+            b = (double)mul_add(fused && !hoisted, -(float)a, (float)mean, (float)bias);
+        }
+        scale_channel(call, n, c, plain ? mean : 0.0, plain ? rstd : a, plain ? -0.0 : b); /* -0: no zero changes its sign */
+    }
+}
+
+static void
+group_part(void *opaque, int64_t part)
+{
+    const group_job *job = opaque;
+    const port_kernel_call *call = job->call;
+    const port_view *x = call->in[0], *mean_out = call->out[1], *rstd_out = call->out[2];
+    const port_group_params *p = call->params;
+    void *room = (char *)call->scratch + (size_t)part * job->room_bytes;
+    int64_t last = (part + 1) * job->chunks.size < job->units ? (part + 1) * job->chunks.size : job->units;
+    for (int64_t i = part * job->chunks.size * job->unit_groups; i < last * job->unit_groups; i++) {
         double mean, var, rstd;
         if (p->channels_last && x->dtype == PORT_F32) {
-            nhwc_moments(call, i / p->groups, i % p->groups, &mean, &rstd);
+            nhwc_moments(call, room, i / p->groups, i % p->groups, &mean, &rstd);
         } else {
-            group_moments(call, i / p->groups, i % p->groups, &mean, &var);
+            group_moments(call, room, i / p->groups, i % p->groups, &mean, &var);
             rstd = 1.0 / sqrt((var > 0.0 || var != var ? var : 0.0) + p->eps);
             rstd = x->dtype == PORT_F32 ? (double)(float)rstd : rstd;
         }
-        for (int64_t c = i % p->groups * channels; c < (i % p->groups + 1) * channels; c++) {
-            double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = bias - mean * a;
-            if (x->dtype == PORT_F32) {
-                a = (double)((float)rstd * (float)weight);
-                bool hoisted = p->channels_last && call->in[1] == NULL; /* the group's mean * rstd is rounded by itself */
-                b = (double)mul_add(fused && !hoisted, -(float)a, (float)mean, (float)bias);
-            }
-            scale_channel(call, i / p->groups, c, plain ? mean : 0.0, plain ? rstd : a, plain ? -0.0 : b); /* -0: no zero changes its sign */
-        }
+        scale_group(call, i / p->groups, i % p->groups, mean, rstd);
         port_store_f64(mean_out->dtype, &mean, 1, (char *)mean_out->data + i * (int64_t)port_dtype_size(mean_out->dtype), 0);
         port_store_f64(rstd_out->dtype, &rstd, 1, (char *)rstd_out->data + i * (int64_t)port_dtype_size(rstd_out->dtype), 0);
     }
+}
+
+static void
+group_run(const port_kernel_call *call)
+{
+    group_job job = group_job_of(call);
+    port_parallel(port_view_elems(call->in[0]) > 0 ? job.chunks.count : 0, call->profile->num_threads, group_part, &job);
 }
 
 const port_kernel_row port_channel_norm_rows[] = {

@@ -5,6 +5,8 @@
 
 /* ---------------------------------------------------------------- places */
 
+enum { SLOW_ELEMS = 4 }; /* copied elements that take as long as finding the place of one */
+
 /* Turns a flat row-major number into the offset of that element in bytes. */
 static int64_t
 offset_of(const port_view *view, int64_t flat)
@@ -87,15 +89,16 @@ embedding_check(const port_kernel_call *call, port_error *err)
 }
 
 static void
-embedding_run(const port_kernel_call *call)
+embedding_range(const void *opaque, int64_t begin, int64_t end)
 {
+    const port_kernel_call *call = opaque;
     const port_view *weight = call->in[0], *indices = call->in[1], *y = call->out[0];
-    int64_t n = port_view_elems(indices), D = weight->shape[1];
+    int64_t D = weight->shape[1];
     int64_t bytes = (int64_t)port_dtype_size(weight->dtype);
     port_view places = *y; /* the output without its last dimension */
     places.ndim = indices->ndim;
     int64_t from_stride = weight->strides[1] * bytes, to_stride = y->strides[y->ndim - 1] * bytes;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = begin; i < end; i++) {
         const char *from = (const char *)weight->data + index_at(indices, i) * weight->strides[0] * bytes;
         char *to = (char *)y->data + offset_of(&places, i);
         if (from_stride == bytes && to_stride == bytes) {
@@ -106,6 +109,12 @@ embedding_run(const port_kernel_call *call)
             memcpy(to + j * to_stride, from + j * from_stride, (size_t)bytes);
         }
     }
+}
+
+static void
+embedding_run(const port_kernel_call *call)
+{
+    port_deal(port_view_elems(call->in[1]), call->in[0]->shape[1], call->profile->num_threads, embedding_range, call);
 }
 
 /* ---------------------------------------------------------------- index */
@@ -185,38 +194,66 @@ index_check(const port_kernel_call *call, port_error *err)
     return check_dtype("index", x, call->out[0], err);
 }
 
-static void
-index_run(const port_kernel_call *call)
+/* x and y by the dimensions that are not indexed, and y by those that the indices have. */
+typedef struct index_job {
+    const port_kernel_call *call;
+    port_view kept, kept_out, index_out;
+} index_job;
+
+static index_job
+index_job_of(const port_kernel_call *call)
 {
     const port_index_params *params = call->params;
     const port_view *x = call->in[0], *y = call->out[0], *first = call->in[1];
-    port_view kept = *x, kept_out = *y, index_out = *y;
-    kept.ndim = 0, kept_out.ndim = 0, index_out.ndim = first->ndim;
+    index_job job = {call, *x, *y, *y};
+    job.kept.ndim = 0, job.kept_out.ndim = 0, job.index_out.ndim = first->ndim;
     for (int32_t d = 0; d < x->ndim; d++) {
         if (!is_indexed(params, d)) {
-            int32_t out = kept.ndim < params->first_dim ? kept.ndim : kept.ndim + first->ndim;
-            kept.shape[kept.ndim] = kept_out.shape[kept.ndim] = x->shape[d];
-            kept.strides[kept.ndim] = x->strides[d];
-            kept_out.strides[kept.ndim] = y->strides[out];
-            kept.ndim = ++kept_out.ndim;
+            int32_t at = job.kept.ndim, out = at < params->first_dim ? at : at + first->ndim;
+            job.kept.shape[at] = job.kept_out.shape[at] = x->shape[d];
+            job.kept.strides[at] = x->strides[d];
+            job.kept_out.strides[at] = y->strides[out];
+            job.kept.ndim = ++job.kept_out.ndim;
         }
     }
     for (int32_t d = 0; d < first->ndim; d++) {
-        index_out.shape[d] = first->shape[d];
-        index_out.strides[d] = y->strides[params->first_dim + d];
+        job.index_out.shape[d] = first->shape[d];
+        job.index_out.strides[d] = y->strides[params->first_dim + d];
     }
-    int64_t n = port_view_elems(first), m = port_view_elems(&kept), bytes = (int64_t)port_dtype_size(x->dtype);
-    for (int64_t i = 0; i < n; i++) {
+    return job;
+}
+
+static void
+index_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const index_job *job = opaque;
+    const port_kernel_call *call = job->call;
+    const port_index_params *params = call->params;
+    const port_view *x = call->in[0];
+    int64_t m = port_view_elems(&job->kept), bytes = (int64_t)port_dtype_size(x->dtype);
+    bool dense = port_view_is_contiguous(&job->kept) && port_view_is_contiguous(&job->kept_out);
+    for (int64_t i = begin; i < end; i++) {
         const char *from = x->data;
-        char *to = (char *)y->data + offset_of(&index_out, i);
+        char *to = (char *)call->out[0]->data + offset_of(&job->index_out, i);
         for (int32_t k = 0; k < params->num_indices; k++) {
             int64_t value = index_at(call->in[k + 1], i), size = x->shape[params->dims[k]];
             from += (value < 0 ? value + size : value) * x->strides[params->dims[k]] * bytes;
         }
+        if (dense) {
+            memcpy(to, from, (size_t)(m * bytes));
+            continue;
+        }
         for (int64_t j = 0; j < m; j++) {
-            memcpy(to + offset_of(&kept_out, j), from + offset_of(&kept, j), (size_t)bytes);
+            memcpy(to + offset_of(&job->kept_out, j), from + offset_of(&job->kept, j), (size_t)bytes);
         }
     }
+}
+
+static void
+index_run(const port_kernel_call *call)
+{
+    index_job job = index_job_of(call);
+    port_deal(port_view_elems(call->in[1]), port_view_elems(&job.kept), call->profile->num_threads, index_range, &job);
 }
 
 /* ---------------------------------------------------------------- gather, index_select */
@@ -244,12 +281,12 @@ gather_check(const port_kernel_call *call, port_error *err)
 /* y[i] = x at the place of y[i] but along `dim`, where the index says: an element of its own each (gather), or one for all that
  * stand at the same place along dim (index_select). */
 static void
-pick_along(const port_kernel_call *call, bool each)
+pick_along(const port_kernel_call *call, bool each, int64_t begin, int64_t end)
 {
     const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
     int32_t dim = ((const port_dim_params *)call->params)->dim;
-    int64_t n = port_view_elems(y), bytes = (int64_t)port_dtype_size(x->dtype);
-    for (int64_t i = 0; i < n; i++) {
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
+    for (int64_t i = begin; i < end; i++) {
         int64_t rest = i, from = 0;
         for (int32_t d = x->ndim - 1; d >= 0; d--) {
             int64_t place = rest % y->shape[d];
@@ -261,9 +298,15 @@ pick_along(const port_kernel_call *call, bool each)
 }
 
 static void
+gather_range(const void *call, int64_t begin, int64_t end)
+{
+    pick_along(call, true, begin, end);
+}
+
+static void
 gather_run(const port_kernel_call *call)
 {
-    pick_along(call, true);
+    port_deal(port_view_elems(call->out[0]), SLOW_ELEMS, call->profile->num_threads, gather_range, call);
 }
 
 static port_status
@@ -288,9 +331,15 @@ index_select_check(const port_kernel_call *call, port_error *err)
 }
 
 static void
+index_select_range(const void *call, int64_t begin, int64_t end)
+{
+    pick_along(call, false, begin, end);
+}
+
+static void
 index_select_run(const port_kernel_call *call)
 {
-    pick_along(call, false);
+    port_deal(port_view_elems(call->out[0]), SLOW_ELEMS, call->profile->num_threads, index_select_range, call);
 }
 
 /* ---------------------------------------------------------------- isin */
@@ -326,12 +375,13 @@ same_element(port_dtype dtype, const char *a, const char *b)
 }
 
 static void
-isin_run(const port_kernel_call *call)
+isin_range(const void *opaque, int64_t begin, int64_t end)
 {
+    const port_kernel_call *call = opaque;
     const port_view *x = call->in[0], *wanted = call->in[1], *y = call->out[0];
     bool invert = ((const port_isin_params *)call->params)->invert;
-    int64_t n = port_view_elems(x), m = port_view_elems(wanted);
-    for (int64_t i = 0; i < n; i++) {
+    int64_t m = port_view_elems(wanted);
+    for (int64_t i = begin; i < end; i++) {
         const char *element = (const char *)x->data + offset_of(x, i);
         bool found = false;
         for (int64_t j = 0; j < m && !found; j++) {
@@ -339,6 +389,12 @@ isin_run(const port_kernel_call *call)
         }
         *((char *)y->data + offset_of(y, i)) = found != invert;
     }
+}
+
+static void
+isin_run(const port_kernel_call *call)
+{
+    port_deal(port_view_elems(call->in[0]), SLOW_ELEMS * (1 + port_view_elems(call->in[1])), call->profile->num_threads, isin_range, call);
 }
 
 /* ---------------------------------------------------------------- rows */

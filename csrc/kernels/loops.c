@@ -249,6 +249,36 @@ port_iter_for_each_serial(const port_iter *iter, int32_t num_threads, port_loop_
     }
 }
 
+enum { DEALT_ELEMS = 16384, PARTS_PER_THREAD = 4 }; /* of a part, at least; several, so that a thread that comes late does less */
+
+port_chunks
+port_chunks_by_elems(int64_t n, int64_t elems, int32_t num_parts)
+{
+    return port_chunks_of(n, elems < DEALT_ELEMS ? DEALT_ELEMS / (elems > 0 ? elems : 1) : 1, num_parts);
+}
+
+typedef struct dealt_parts {
+    port_range_fn range;
+    const void *context;
+    int64_t n;
+    port_chunks chunks;
+} dealt_parts;
+
+static void
+run_dealt(void *opaque, int64_t i)
+{
+    const dealt_parts *parts = opaque;
+    int64_t begin = i * parts->chunks.size, end = begin + parts->chunks.size;
+    parts->range(parts->context, begin, end < parts->n ? end : parts->n);
+}
+
+void
+port_deal(int64_t n, int64_t elems, int32_t num_threads, port_range_fn range, const void *context)
+{
+    dealt_parts parts = {range, context, n, port_chunks_by_elems(n, elems, num_threads > 1 ? PARTS_PER_THREAD * num_threads : 1)};
+    port_parallel(n > 0 ? parts.chunks.count : 0, num_threads, run_dealt, &parts);
+}
+
 /* ---------------------------------------------------------------- conversion */
 
 /* The cases of a switch over dtypes that load n elements, with what is to be done to a float, an integer and a BOOL. */

@@ -313,7 +313,6 @@ rms_row_f64(const double *x, int64_t n, double eps, const double *weight, double
 
 /* ---------------------------------------------------------------- rows of any dtype */
 
-/* The scratch: cols elements each of x, weight, bias, y in the type of computation. */
 static int64_t
 cols_of(const port_kernel_call *call)
 {
@@ -326,17 +325,35 @@ cols_of(const port_kernel_call *call)
     return cols;
 }
 
+enum { MAX_PARTS = 64 };
+
+/* Rows go in parts, side by side. The scratch: cols elements of weight and bias, then for each part of x, y and squares, in the type
+ * of computation. */
+typedef struct norm_buffers {
+    void *weight, *bias; /* NULL if there is none */
+    char *rooms;
+    size_t each_bytes;
+    int64_t rows, cols;
+    port_chunks chunks; /* of rows */
+} norm_buffers;
+
+static norm_buffers
+norm_sizes(const port_kernel_call *call)
+{
+    norm_buffers b = {.cols = cols_of(call)};
+    int32_t num_threads = call->profile->num_threads;
+    b.rows = b.cols > 0 ? port_view_elems(call->in[0]) / b.cols : 0;
+    b.chunks = port_chunks_by_elems(b.rows, b.cols, num_threads < MAX_PARTS ? num_threads : MAX_PARTS);
+    b.each_bytes = (size_t)b.cols * (call->in[0]->dtype == PORT_F64 ? sizeof(double) : sizeof(float)) + 64;
+    return b;
+}
+
 static size_t
 norm_scratch_bytes(const port_kernel_call *call)
 {
-    size_t elem = call->in[0]->dtype == PORT_F64 ? sizeof(double) : sizeof(float);
-    return 4 * ((size_t)cols_of(call) * elem + 64);
+    norm_buffers b = norm_sizes(call);
+    return (2 + 3 * (size_t)b.chunks.count) * b.each_bytes;
 }
-
-typedef struct norm_buffers {
-    void *x, *weight, *bias, *y; /* weight, bias NULL if there is none */
-    int64_t rows, cols;
-} norm_buffers;
 
 /* n contiguous elements of `view` from element `at`, in f32 (f64 for F64); borrowed where nothing is to convert. */
 static void *
@@ -353,15 +370,11 @@ row_of(const port_view *view, int64_t at, int64_t n, void *room)
 static norm_buffers
 norm_prepare(const port_kernel_call *call, bool has_bias)
 {
-    norm_buffers b = {.cols = cols_of(call)};
-    size_t elem = call->in[0]->dtype == PORT_F64 ? sizeof(double) : sizeof(float);
-    size_t each = (size_t)b.cols * elem + 64;
+    norm_buffers b = norm_sizes(call);
     char *room = call->scratch;
-    b.rows = b.cols > 0 ? port_view_elems(call->in[0]) / b.cols : 0;
-    b.x = room;
-    b.y = room + each;
-    b.weight = call->in[1] != NULL ? row_of(call->in[1], 0, b.cols, room + 2 * each) : NULL;
-    b.bias = has_bias && call->in[2] != NULL ? row_of(call->in[2], 0, b.cols, room + 3 * each) : NULL;
+    b.weight = call->in[1] != NULL ? row_of(call->in[1], 0, b.cols, room) : NULL;
+    b.bias = has_bias && call->in[2] != NULL ? row_of(call->in[2], 0, b.cols, room + b.each_bytes) : NULL;
+    b.rooms = room + 2 * b.each_bytes;
     return b;
 }
 
@@ -374,15 +387,14 @@ store_statistic(const port_view *out, int64_t row, double value)
     }
 }
 
-typedef struct layer_norm_job {
+typedef struct norm_job {
     const port_kernel_call *call;
     norm_buffers buffers;
     norm_row run;
-    port_chunks chunks; /* of rows */
-} layer_norm_job;
+} norm_job;
 
 static void
-layer_norm_one(const layer_norm_job *job, int64_t r)
+layer_norm_one(const norm_job *job, char *room, int64_t r)
 {
     const port_kernel_call *call = job->call;
     const norm_buffers *b = &job->buffers;
@@ -390,17 +402,18 @@ layer_norm_one(const layer_norm_job *job, int64_t r)
     double eps = ((const port_norm_params *)call->params)->eps;
     int64_t bytes = (int64_t)port_dtype_size(x->dtype);
     char *to = (char *)y->data + r * b->cols * bytes;
-    void *from = row_of(x, r * b->cols, b->cols, b->x);
+    void *from = row_of(x, r * b->cols, b->cols, room);
+    float *made = (float *)(void *)(room + b->each_bytes);
     double mean = 0.0, rstd = 0.0;
     if (x->dtype == PORT_F64) {
         layer_row_f64(from, b->cols, eps, b->weight, b->bias, (double *)(void *)to, &mean, &rstd);
     } else {
         bool direct = x->dtype == PORT_F32;
         float narrow_mean = 0.0f, narrow_rstd = 0.0f;
-        job->run(!direct, from, b->cols, (float)eps, b->weight, b->bias, direct ? (float *)(void *)to : b->y, &narrow_mean, &narrow_rstd);
+        job->run(!direct, from, b->cols, (float)eps, b->weight, b->bias, direct ? (float *)(void *)to : made, &narrow_mean, &narrow_rstd);
         mean = (double)narrow_mean, rstd = (double)narrow_rstd;
         if (!direct) {
-            port_store_f32(y->dtype, b->y, b->cols, to, bytes);
+            port_store_f32(y->dtype, made, b->cols, to, bytes);
         }
     }
     store_statistic(call->num_out > 1 ? call->out[1] : NULL, r, mean);
@@ -408,27 +421,24 @@ layer_norm_one(const layer_norm_job *job, int64_t r)
 }
 
 static void
-layer_norm_range(void *opaque, int64_t chunk)
+layer_norm_part(void *opaque, int64_t part)
 {
-    const layer_norm_job *job = opaque;
-    int64_t begin = chunk * job->chunks.size, end = begin + job->chunks.size;
-    for (int64_t r = begin; r < end && r < job->buffers.rows; r++) {
-        layer_norm_one(job, r);
+    const norm_job *job = opaque;
+    const norm_buffers *b = &job->buffers;
+    char *room = b->rooms + (size_t)part * 3 * b->each_bytes;
+    int64_t begin = part * b->chunks.size, end = begin + b->chunks.size;
+    for (int64_t r = begin; r < end && r < b->rows; r++) {
+        layer_norm_one(job, room, r);
     }
 }
 
-/* Half floats go through the scratch, which the rows share: one after the other. */
 static void
 layer_norm_any(const port_kernel_call *call, bool simd)
 {
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
-    bool half = call->in[0]->dtype == PORT_BF16 || call->in[0]->dtype == PORT_F16;
-    layer_norm_job job = {.call = call, .buffers = norm_prepare(call, true)};
+    norm_job job = {.call = call, .buffers = norm_prepare(call, true)};
     job.run = simd ? (fused ? layer_row_fused_avx2 : layer_row_plain_avx2) : (fused ? layer_row_fused : layer_row_plain);
-    int64_t grain = PORT_GRAIN_SIZE / (job.buffers.cols > 0 ? job.buffers.cols : 1);
-    int32_t num_threads = half ? 1 : call->profile->num_threads;
-    job.chunks = port_chunks_of(job.buffers.rows, grain > 1 ? grain : 1, num_threads);
-    port_parallel(job.chunks.count, num_threads, layer_norm_range, &job);
+    port_parallel(job.buffers.rows > 0 ? job.buffers.chunks.count : 0, call->profile->num_threads, layer_norm_part, &job);
 }
 
 static void
@@ -446,27 +456,37 @@ layer_norm_run_avx2(const port_kernel_call *call)
 #endif
 
 static void
-rms_norm_run(const port_kernel_call *call)
+rms_norm_part(void *opaque, int64_t part)
 {
+    const norm_job *job = opaque;
+    const port_kernel_call *call = job->call;
+    const norm_buffers *b = &job->buffers;
     const port_norm_params *params = call->params;
     const port_view *x = call->in[0], *y = call->out[0];
-    norm_buffers b = norm_prepare(call, false);
     int64_t bytes = (int64_t)port_dtype_size(x->dtype);
     bool direct = x->dtype == PORT_F32;
-    size_t each = (size_t)b.cols * sizeof(float) + 64;
-    for (int64_t r = 0; r < b.rows; r++) {
-        char *to = (char *)y->data + r * b.cols * bytes;
-        void *from = row_of(x, r * b.cols, b.cols, b.x);
+    char *room = b->rooms + (size_t)part * 3 * b->each_bytes;
+    float *made = (float *)(void *)(room + b->each_bytes), *squares = (float *)(void *)(room + 2 * b->each_bytes);
+    int64_t begin = part * b->chunks.size, end = begin + b->chunks.size;
+    for (int64_t r = begin; r < end && r < b->rows; r++) {
+        char *to = (char *)y->data + r * b->cols * bytes;
+        void *from = row_of(x, r * b->cols, b->cols, room);
         if (x->dtype == PORT_F64) {
-            rms_row_f64(from, b.cols, params->eps, b.weight, (double *)(void *)to);
+            rms_row_f64(from, b->cols, params->eps, b->weight, (double *)(void *)to);
             continue;
         }
-        float *squares = (float *)(void *)((char *)call->scratch + 3 * each);
-        rms_row_f32(from, b.cols, (float)params->eps, b.weight, squares, direct ? (float *)(void *)to : b.y);
+        rms_row_f32(from, b->cols, (float)params->eps, b->weight, squares, direct ? (float *)(void *)to : made);
         if (!direct) {
-            port_store_f32(y->dtype, b.y, b.cols, to, bytes);
+            port_store_f32(y->dtype, made, b->cols, to, bytes);
         }
     }
+}
+
+static void
+rms_norm_run(const port_kernel_call *call)
+{
+    norm_job job = {.call = call, .buffers = norm_prepare(call, false)};
+    port_parallel(job.buffers.rows > 0 ? job.buffers.chunks.count : 0, call->profile->num_threads, rms_norm_part, &job);
 }
 
 /* ---------------------------------------------------------------- checks and rows */

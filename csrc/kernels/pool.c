@@ -74,26 +74,41 @@ frames_check(const char *op, const port_kernel_call *call, port_error *err)
 /* Calls visit for every element of y: its offset, the offset of its channel in x, its place. */
 typedef void (*frame_visit)(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place);
 
+/* Channels of items, by their number. */
+typedef struct frame_job {
+    const port_kernel_call *call;
+    frame_visit visit;
+} frame_job;
+
 static void
-for_each_output(const port_kernel_call *call, frame_visit visit)
+visit_channels(const void *opaque, int64_t begin, int64_t end)
 {
-    const port_view *x = call->in[0], *y = call->out[0];
+    const frame_job *job = opaque;
+    const port_view *x = job->call->in[0], *y = job->call->out[0];
     frames f = frames_of(x, y);
     int64_t place[3];
-    for (int64_t n = 0; n < f.N; n++) {
-        for (int64_t c = 0; c < f.C; c++) {
-            int64_t from = n * x->strides[0] + c * x->strides[1], to = n * y->strides[0] + c * y->strides[1];
-            f.channel = c;
-            for (place[0] = 0; place[0] < f.out[0]; place[0]++) {
-                for (place[1] = 0; place[1] < f.out[1]; place[1]++) {
-                    for (place[2] = 0; place[2] < f.out[2]; place[2]++) {
-                        visit(call, &f, from,
-                              to + place[0] * f.out_step[0] + place[1] * f.out_step[1] + place[2] * f.out_step[2], place);
-                    }
+    for (int64_t i = begin; i < end; i++) {
+        int64_t n = i / f.C, c = i % f.C;
+        int64_t from = n * x->strides[0] + c * x->strides[1], to = n * y->strides[0] + c * y->strides[1];
+        f.channel = c;
+        for (place[0] = 0; place[0] < f.out[0]; place[0]++) {
+            for (place[1] = 0; place[1] < f.out[1]; place[1]++) {
+                for (place[2] = 0; place[2] < f.out[2]; place[2]++) {
+                    job->visit(job->call, &f, from,
+                               to + place[0] * f.out_step[0] + place[1] * f.out_step[1] + place[2] * f.out_step[2], place);
                 }
             }
         }
     }
+}
+
+static void
+for_each_output(const port_kernel_call *call, frame_visit visit)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    int64_t channels = x->shape[0] * x->shape[1], elems = port_view_elems(x) + port_view_elems(y);
+    frame_job job = {call, visit};
+    port_deal(channels, channels > 0 ? elems / channels : 0, call->profile->num_threads, visit_channels, &job);
 }
 
 /* ---------------------------------------------------------------- pooling */
@@ -462,11 +477,13 @@ grid_value(const port_kernel_call *call, int64_t channel_at, float x, float y)
 }
 
 static void
-grid_run(const port_kernel_call *call)
+grid_places(const void *opaque, int64_t begin, int64_t end)
 {
+    const port_kernel_call *call = opaque;
     const port_view *image = call->in[0], *grid = call->in[1], *out = call->out[0];
     bool align = ((const port_grid_params *)call->params)->align_corners, fused = call->profile->capability != PORT_CAP_DEFAULT;
-    for (int64_t i = 0, places = out->shape[2] * out->shape[3]; i < out->shape[0] * places; i++) {
+    int64_t places = out->shape[2] * out->shape[3];
+    for (int64_t i = begin; i < end; i++) {
         int64_t n = i / places, h = i % places / out->shape[3], w = i % out->shape[3];
         int64_t at = n * grid->strides[0] + h * grid->strides[1] + w * grid->strides[2];
         float x = source_place(fused, align, (float)load(grid, at), image->shape[3]);
@@ -482,6 +499,13 @@ grid_run(const port_kernel_call *call)
             store(out, n * out->strides[0] + c * out->strides[1] + h * out->strides[2] + w * out->strides[3], (double)sum);
         }
     }
+}
+
+static void
+grid_run(const port_kernel_call *call)
+{
+    const port_view *out = call->out[0];
+    port_deal(out->shape[0] * out->shape[2] * out->shape[3], 4 * out->shape[1], call->profile->num_threads, grid_places, call);
 }
 
 #define TWO_ROWS(op, check, run) {op, PORT_F32, "ref", 0, check, NULL, run}, {op, PORT_F64, "ref", 0, check, NULL, run}

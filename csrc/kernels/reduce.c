@@ -74,24 +74,53 @@ fold_run_of_elements(const reduce_op *op, fold_state *state, port_dtype dtype, c
     }
 }
 
-static void
-reduce_run(const port_kernel_call *call, const reduce_op *op)
+/* One call: outputs by their number among the dimensions that are kept, each from the dimensions that are reduced. */
+typedef struct reduce_job {
+    const port_kernel_call *call;
+    const reduce_op *op;
+    walk kept, reduced;
+    bool largest; /* of extremes */
+} reduce_job;
+
+static reduce_job
+reduce_job_of(const port_kernel_call *call, const reduce_op *op)
 {
     const port_view *x = call->in[0], *y = call->out[0];
     uint32_t dims = ((const port_reduce_params *)call->params)->dims;
-    walk kept = walk_dims(x, y, dims, false), reduced = walk_dims(x, y, dims, true);
-    int64_t inner = reduced.ndim > 0 ? reduced.shape[reduced.ndim - 1] : 1;
-    int64_t inner_stride = reduced.ndim > 0 ? reduced.in_strides[reduced.ndim - 1] : 0;
-    for (int64_t j = 0; j < kept.elems; j++) {
+    return (reduce_job){.call = call, .op = op, .kept = walk_dims(x, y, dims, false), .reduced = walk_dims(x, y, dims, true)};
+}
+
+static void
+deal_outputs(reduce_job *job, port_range_fn range)
+{
+    port_deal(job->kept.elems, job->reduced.elems, job->call->profile->num_threads, range, job);
+}
+
+static void
+reduce_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const reduce_job *job = opaque;
+    const walk *reduced = &job->reduced;
+    const port_view *x = job->call->in[0];
+    int64_t inner = reduced->ndim > 0 ? reduced->shape[reduced->ndim - 1] : 1;
+    int64_t inner_stride = reduced->ndim > 0 ? reduced->in_strides[reduced->ndim - 1] : 0;
+    for (int64_t j = begin; j < end; j++) {
         fold_state state = {.best_idx = 0};
         int64_t in, out, ignored, offset;
-        walk_offsets(&kept, j, &in, &out);
-        for (int64_t i = 0; i < reduced.elems; i += inner) {
-            walk_offsets(&reduced, i, &offset, &ignored);
-            fold_run_of_elements(op, &state, x->dtype, (const char *)x->data + in + offset, inner_stride, inner);
+        walk_offsets(&job->kept, j, &in, &out);
+        for (int64_t i = 0; i < reduced->elems; i += inner) {
+            walk_offsets(reduced, i, &offset, &ignored);
+            fold_run_of_elements(job->op, &state, x->dtype, (const char *)x->data + in + offset, inner_stride, inner);
         }
-        op->finish(&state, call, (char *)y->data + out);
+        job->op->finish(&state, job->call, (char *)job->call->out[0]->data + out);
     }
+}
+
+static void
+reduce_run(const port_kernel_call *call, const reduce_op *op)
+{
+    reduce_job job = reduce_job_of(call, op);
+    deal_outputs(&job, reduce_range);
 }
 
 /* ---------------------------------------------------------------- folds */
@@ -402,24 +431,34 @@ best_of_row(bool largest, bool placed, port_dtype dtype, const char *x, int64_t 
     state->value = (double)best;
 }
 
+static void
+best_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const reduce_job *job = opaque;
+    const port_view *x = job->call->in[0];
+    bool placed = job->op->finish == store_best_idx;
+    for (int64_t j = begin; j < end; j++) {
+        fold_state state = {.count = job->reduced.elems};
+        int64_t in, out;
+        walk_offsets(&job->kept, j, &in, &out);
+        best_of_row(job->largest, placed, x->dtype, (const char *)x->data + in, job->reduced.elems, &state);
+        job->op->finish(&state, job->call, (char *)job->call->out[0]->data + out);
+    }
+}
+
 /* amax, amin, argmax, argmin: along a dense dimension by whole vectors, else fold by fold. */
 static void
 best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
 {
-    const port_view *x = call->in[0], *y = call->out[0];
-    uint32_t dims = ((const port_reduce_params *)call->params)->dims;
-    walk kept = walk_dims(x, y, dims, false), reduced = walk_dims(x, y, dims, true);
+    const port_view *x = call->in[0];
+    reduce_job job = reduce_job_of(call, op);
+    job.largest = largest;
     bool narrow = port_compute_of(x->dtype) == PORT_COMPUTE_F32;
-    if (!narrow || reduced.ndim != 1 || reduced.in_strides[0] != (int64_t)port_dtype_size(x->dtype)) {
-        reduce_run(call, op);
-        return;
-    }
-    for (int64_t j = 0; j < kept.elems && reduced.elems > 0; j++) {
-        fold_state state = {.count = reduced.elems};
-        int64_t in, out;
-        walk_offsets(&kept, j, &in, &out);
-        best_of_row(largest, op->finish == store_best_idx, x->dtype, (const char *)x->data + in, reduced.elems, &state);
-        op->finish(&state, call, (char *)y->data + out);
+    bool dense = job.reduced.ndim == 1 && job.reduced.in_strides[0] == (int64_t)port_dtype_size(x->dtype);
+    if (!narrow || !dense) {
+        deal_outputs(&job, reduce_range);
+    } else if (job.reduced.elems > 0) {
+        deal_outputs(&job, best_range);
     }
 }
 
@@ -470,39 +509,40 @@ cumsum_line(port_dtype from, const char *x, int64_t x_stride, port_dtype to, cha
 }
 
 static void
-cumsum_run(const port_kernel_call *call)
+cumsum_range(const void *opaque, int64_t begin, int64_t end)
 {
-    const port_view *x = call->in[0], *y = call->out[0];
-    uint32_t dims = ((const port_reduce_params *)call->params)->dims;
-    walk kept = walk_dims(x, y, dims, false), line = walk_dims(x, y, dims, true);
-    int64_t j = 0, in, out;
-    for (; x->dtype == PORT_F32 && y->dtype == PORT_F32 && j + 4 <= kept.elems; j += 4) {
+    const reduce_job *job = opaque;
+    const port_view *x = job->call->in[0], *y = job->call->out[0];
+    const walk *line = &job->reduced;
+    int64_t j = begin, in, out;
+    for (; x->dtype == PORT_F32 && y->dtype == PORT_F32 && j + 4 <= end; j += 4) {
         const char *from[4];
         char *to[4];
         for (int k = 0; k < 4; k++) {
-            walk_offsets(&kept, j + k, &in, &out);
+            walk_offsets(&job->kept, j + k, &in, &out);
             from[k] = (const char *)x->data + in;
             to[k] = (char *)y->data + out;
         }
-        cumsum_lines_f32(from, line.in_strides[0], to, line.out_strides[0], line.elems);
+        cumsum_lines_f32(from, line->in_strides[0], to, line->out_strides[0], line->elems);
     }
-    for (; j < kept.elems; j++) {
-        walk_offsets(&kept, j, &in, &out);
-        cumsum_line(x->dtype, (const char *)x->data + in, line.in_strides[0], y->dtype, (char *)y->data + out,
-                    line.out_strides[0], line.elems);
+    for (; j < end; j++) {
+        walk_offsets(&job->kept, j, &in, &out);
+        cumsum_line(x->dtype, (const char *)x->data + in, line->in_strides[0], y->dtype, (char *)y->data + out,
+                    line->out_strides[0], line->elems);
     }
 }
 
 /* A number has no dimension to run along: it is its own sum. */
 static void
-cumsum_run_any(const port_kernel_call *call)
+cumsum_run(const port_kernel_call *call)
 {
     const port_view *x = call->in[0], *y = call->out[0];
     if (x->ndim == 0) {
         cumsum_line(x->dtype, x->data, 0, y->dtype, y->data, 0, 1);
         return;
     }
-    cumsum_run(call);
+    reduce_job job = reduce_job_of(call, NULL);
+    deal_outputs(&job, cumsum_range);
 }
 
 /* ---------------------------------------------------------------- checks */
@@ -643,8 +683,8 @@ const port_kernel_row port_reduce_rows[] = {
     PORT_FLOAT_ROWS("var", "ref", 0, reduce_check, var_run),
     PORT_FLOAT_ROWS("std", "ref", 0, reduce_check, std_run),
     PORT_FLOAT_ROWS("welford_mean", "ref", 0, reduce_check, welford_mean_run),
-    PORT_FLOAT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
-    PORT_INT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
-    PORT_BOOL_ROW("cumsum", "ref", 0, cumsum_check, cumsum_run_any),
+    PORT_FLOAT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run),
+    PORT_INT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run),
+    PORT_BOOL_ROW("cumsum", "ref", 0, cumsum_check, cumsum_run),
     {.op = NULL},
 };

@@ -111,27 +111,63 @@ sum_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0,
 
 /* ---------------------------------------------------------------- threads of the reference */
 
+/* The parts of one call, each of which writes outputs of its own. */
+typedef struct sum_parts {
+    const port_iter *iter;
+    sum_context *context;
+    port_chunks chunks;
+    int64_t n;       /* what is cut: elements, or places along `dim` */
+    int32_t dim;     /* dealt out */
+    char *partials;  /* of one output */
+} sum_parts;
+
+static void
+sum_partial(void *opaque, int64_t c)
+{
+    const sum_parts *parts = opaque;
+    port_iter part = *parts->iter;
+    int64_t end = (c + 1) * parts->chunks.size < parts->n ? (c + 1) * parts->chunks.size : parts->n;
+    part.data[0] = parts->partials + c * (int64_t)port_dtype_size(parts->context->out);
+    port_iter_range(&part, c * parts->chunks.size, end, sum_loop, parts->context);
+}
+
 /* One output: each thread sums its range, then the partial sums are summed by the same rules. */
 static void
-sum_two_pass(port_iter *iter, int32_t num_threads, sum_context *context)
+sum_two_pass(const port_iter *iter, int32_t num_threads, sum_context *context)
 {
-    char *target = iter->data[0];
-    double partial_store[PORT_SUM_MAX_THREADS];
-    char *partials = (char *)partial_store;
-    int64_t bytes = (int64_t)port_dtype_size(context->out), n = port_iter_elems(iter);
-    memset(partial_store, 0, sizeof(partial_store));
-    port_chunks chunks = port_chunks_of(n, PORT_GRAIN_SIZE, num_threads);
-    for (int64_t c = 0; c < chunks.count; c++) {
-        int64_t end = (c + 1) * chunks.size < n ? (c + 1) * chunks.size : n;
-        iter->data[0] = partials + c * bytes;
-        port_iter_range(iter, c * chunks.size, end, sum_loop, context);
+    double partials[PORT_SUM_MAX_THREADS] = {0.0};
+    sum_parts parts = {.iter = iter, .context = context, .n = port_iter_elems(iter), .partials = (char *)partials};
+    parts.chunks = port_chunks_of(parts.n, PORT_GRAIN_SIZE, num_threads);
+    port_parallel(parts.chunks.count, num_threads, sum_partial, &parts);
+    sum_context again = {context->out, context->out, context->pairs};
+    char *data[2] = {iter->data[0], parts.partials};
+    int64_t strides[4] = {0, (int64_t)port_dtype_size(context->out), 0, 0};
+    sum_loop(&again, data, strides, num_threads, 1);
+}
+
+static void
+sum_places(void *opaque, int64_t c)
+{
+    const sum_parts *parts = opaque;
+    const port_iter *iter = parts->iter;
+    int64_t begin = c * parts->chunks.size, end = begin + parts->chunks.size < parts->n ? begin + parts->chunks.size : parts->n;
+    int64_t multiple = 128 / iter->elem_bytes[1];
+    if (iter->strides[parts->dim][1] == iter->elem_bytes[1]) {
+        begin -= begin % multiple;
+        end -= end == parts->n ? 0 : end % multiple;
     }
-    port_dtype in = context->in;
-    context->in = context->out;
-    char *data[2] = {target, partials};
-    int64_t strides[4] = {0, bytes, 0, 0};
-    sum_loop(context, data, strides, num_threads, 1);
-    context->in = in;
+    if (begin == end) {
+        return;
+    }
+    port_iter part = *iter;
+    for (int32_t k = 0; k < 2; k++) {
+        part.data[k] += begin * part.strides[parts->dim][k];
+    }
+    part.shape[parts->dim] = end - begin;
+    if (end - begin == 1) {
+        port_iter_merge_dims(&part);
+    }
+    port_iter_range(&part, 0, port_iter_elems(&part), sum_loop, parts->context);
 }
 
 /* Several outputs: the outermost kept dimension that feeds all threads, else the largest kept one, is dealt out. */
@@ -146,28 +182,9 @@ sum_by_dim(const port_iter *iter, int32_t num_threads, sum_context *context)
         }
         best = iter->shape[d] > iter->shape[best] ? d : best;
     }
-    int64_t cols = iter->shape[best], multiple = 128 / iter->elem_bytes[1];
-    bool round = iter->strides[best][1] == iter->elem_bytes[1];
-    port_chunks chunks = port_chunks_of(cols, 1, num_threads);
-    for (int64_t c = 0; c < chunks.count; c++) {
-        int64_t begin = c * chunks.size, end = (c + 1) * chunks.size < cols ? (c + 1) * chunks.size : cols;
-        if (round) {
-            begin -= begin % multiple;
-            end -= end == cols ? 0 : end % multiple;
-        }
-        if (begin == end) {
-            continue;
-        }
-        port_iter part = *iter;
-        for (int32_t k = 0; k < 2; k++) {
-            part.data[k] += begin * part.strides[best][k];
-        }
-        part.shape[best] = end - begin;
-        if (end - begin == 1) {
-            port_iter_merge_dims(&part);
-        }
-        port_iter_range(&part, 0, port_iter_elems(&part), sum_loop, context);
-    }
+    sum_parts parts = {.iter = iter, .context = context, .n = iter->shape[best], .dim = best};
+    parts.chunks = port_chunks_of(parts.n, 1, num_threads);
+    port_parallel(parts.chunks.count, num_threads, sum_places, &parts);
 }
 
 static void
@@ -208,7 +225,7 @@ port_sum_run(const port_kernel_call *call)
     const port_view *out[1] = {call->out[0]};
     port_iter iter = port_iter_elementwise(1, out);
     size_t bytes = port_dtype_size(out[0]->dtype);
-    port_iter_for_each(&iter, 1, zero_loop, &bytes);
+    port_iter_for_each(&iter, call->profile->num_threads, zero_loop, &bytes);
     const port_reduce_params *params = call->params;
     bool half = call->in[0]->dtype == PORT_BF16 || call->in[0]->dtype == PORT_F16;
     sum_into(call->out[0], call->in[0], params->dims, call->profile->num_threads, half);
@@ -263,7 +280,7 @@ port_mean_run(const port_kernel_call *call)
     const port_view *zeroed[1] = {&sums}, *divided[2] = {y, &sums};
     size_t bytes = port_dtype_size(sums.dtype);
     port_iter iter = port_iter_elementwise(1, zeroed);
-    port_iter_for_each(&iter, 1, zero_loop, &bytes);
+    port_iter_for_each(&iter, call->profile->num_threads, zero_loop, &bytes);
     sum_into(&sums, x, params->dims, call->profile->num_threads, false);
     int64_t count = 1;
     for (int32_t d = 0; d < x->ndim; d++) {
@@ -271,5 +288,5 @@ port_mean_run(const port_kernel_call *call)
     }
     mean_context context = {x->dtype, sums.dtype, (double)count};
     iter = port_iter_elementwise(2, divided);
-    port_iter_for_each(&iter, 1, divide_loop, &context);
+    port_iter_for_each(&iter, call->profile->num_threads, divide_loop, &context);
 }

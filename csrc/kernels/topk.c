@@ -336,10 +336,26 @@ topk_check(const port_kernel_call *call, port_error *err)
                            port_dtype_name(places->dtype));
 }
 
+enum { MAX_PARTS = 16 };
+
+/* The rows go in parts, each of which has room for one of them. */
+static port_chunks
+row_parts(const port_kernel_call *call)
+{
+    int32_t num_threads = call->profile->num_threads;
+    return port_chunks_by_elems(call->in[0]->shape[0], 8 * call->in[0]->shape[1], num_threads < MAX_PARTS ? num_threads : MAX_PARTS);
+}
+
+static size_t
+row_room_bytes(const port_kernel_call *call)
+{
+    return (3 * sizeof(int64_t) * (size_t)call->in[0]->shape[1] + 63) / 64 * 64;
+}
+
 static size_t
 topk_scratch_bytes(const port_kernel_call *call)
 {
-    return 3 * sizeof(int64_t) * (size_t)call->in[0]->shape[1] + 64;
+    return (size_t)row_parts(call).count * row_room_bytes(call);
 }
 
 static void
@@ -366,35 +382,65 @@ store_place(const port_kernel_call *call, int64_t r, int64_t k, int64_t place)
 }
 
 static sort_row
-row_in_scratch(const port_kernel_call *call)
+row_in_room(const port_kernel_call *call, int64_t part)
 {
-    int64_t n = call->in[0]->shape[1];
+    int64_t n = call->in[0]->shape[1], *room = (int64_t *)(void *)((char *)call->scratch + (size_t)part * row_room_bytes(call));
     return (sort_row){.n = n,
                       .is_float = port_dtype_is_float(call->in[0]->dtype),
-                      .f64 = call->scratch,
-                      .i64 = call->scratch,
-                      .order = (int64_t *)call->scratch + n,
-                      .space = (int64_t *)call->scratch + 2 * n};
+                      .f64 = (double *)(void *)room,
+                      .i64 = room,
+                      .order = room + n,
+                      .space = room + 2 * n};
+}
+
+/* One row: what is asked of it. */
+typedef void (*row_fn)(const port_kernel_call *call, sort_row *row, int64_t r);
+
+typedef struct row_job {
+    const port_kernel_call *call;
+    row_fn run;
+    port_chunks parts;
+} row_job;
+
+static void
+run_part(void *opaque, int64_t part)
+{
+    const row_job *job = opaque;
+    int64_t begin = part * job->parts.size, end = begin + job->parts.size, rows = job->call->in[0]->shape[0];
+    for (int64_t r = begin; r < end && r < rows; r++) {
+        sort_row row = row_in_room(job->call, part);
+        load_row(&row, job->call->in[0], r);
+        job->run(job->call, &row, r);
+    }
+}
+
+static void
+for_each_row(const port_kernel_call *call, row_fn run)
+{
+    row_job job = {call, run, row_parts(call)};
+    port_parallel(job.parts.count, call->profile->num_threads, run_part, &job);
+}
+
+static void
+topk_row(const port_kernel_call *call, sort_row *row, int64_t r)
+{
+    const port_topk_params *p = call->params;
+    int64_t taken = call->out[0]->shape[1];
+    row->descending = p->largest;
+    if (p->order == PORT_TOPK_STABLE) {
+        sort_by_merging(row);
+    } else if (taken > 0) {
+        take_first(row, taken, p->order);
+    }
+    for (int64_t k = 0; k < taken; k++) {
+        store_place(call, r, k, row->order[k]);
+    }
 }
 
 static void
 topk_run(const port_kernel_call *call)
 {
-    const port_topk_params *p = call->params;
-    int64_t taken = call->out[0]->shape[1];
-    sort_row row = row_in_scratch(call);
-    row.descending = p->largest;
-    for (int64_t r = 0; r < call->in[0]->shape[0]; r++) {
-        load_row(&row, call->in[0], r);
-        if (p->order == PORT_TOPK_STABLE) {
-            sort_by_merging(&row);
-        } else if (taken > 0) {
-            take_first(&row, taken, p->order);
-        }
-        for (int64_t k = 0; k < taken; k++) {
-            store_place(call, r, k, row.order[k]);
-        }
-    }
+    for_each_row(call, topk_row);
 }
 
 static port_status
@@ -416,13 +462,15 @@ ranked_check(const port_kernel_call *call, port_error *err)
 }
 
 static void
+ranked_row(const port_kernel_call *call, sort_row *row, int64_t r)
+{
+    store_place(call, r, 0, place_of_rank(row, call->params));
+}
+
+static void
 ranked_run(const port_kernel_call *call)
 {
-    sort_row row = row_in_scratch(call);
-    for (int64_t r = 0; r < call->in[0]->shape[0]; r++) {
-        load_row(&row, call->in[0], r);
-        store_place(call, r, 0, place_of_rank(&row, call->params));
-    }
+    for_each_row(call, ranked_row);
 }
 
 #define ROW(T)                                                                                                         \

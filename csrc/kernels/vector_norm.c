@@ -28,8 +28,7 @@ vector_norm_check(const port_kernel_call *call, port_error *err)
 
 #define TAKE(sum, size) (order == 1.0 ? (sum) + (size) : ((size) != (size) || (size) > (sum) ? (size) : (sum)))
 
-/* One output from its elements: one after the other, a large one in as many parts as the reference has threads for it.
- * */
+/* One output from its elements: one after the other, a large one in as many parts as the reference has threads for it. */
 #define NORM(real, absolute, root)                                                                                        \
     static real norm_##real(double order, const real *x, int64_t n, int32_t num_threads)                                  \
     {                                                                                                                     \
@@ -129,43 +128,63 @@ reduced_part(const port_view *x, uint32_t dims, port_view *part)
     return part->ndim > 0 && port_view_is_contiguous(part);
 }
 
-/* Every output by itself. */
+typedef struct norm_job {
+    const port_kernel_call *call;
+    port_view part; /* what one output is made of, at the place of the first */
+    bool row;       /* the 2-norm of a dense row */
+    int64_t outputs;
+} norm_job;
+
+static double
+norm_of(const norm_job *job, const void *x, int64_t n)
+{
+    const port_kernel_call *call = job->call;
+    const port_vector_norm_params *p = call->params;
+    bool narrow = call->in[0]->dtype == PORT_F32;
+    int32_t threads = job->outputs == 1 ? call->profile->num_threads : 1; /* several outputs are dealt to the threads */
+    if (is_rare(p->order)) {
+        bool powers = narrow && p->order != 0.0 && !isinf(p->order);
+        return powers ? (double)power_norm(p->order, x, n) : rare_norm(p->order, narrow, x, n);
+    }
+    if (!narrow) {
+        return norm_double(p->order, x, n, threads);
+    }
+    return (double)(job->row ? row_norm(call, x, n) : norm_float(p->order, x, n, threads));
+}
+
+/* Every output by itself, from a row-major copy of its elements where they do not lie so. */
+static void
+norm_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const norm_job *job = opaque;
+    const port_view *x = job->call->in[0], *y = job->call->out[0];
+    int64_t n = port_view_elems(&job->part), bytes = (int64_t)port_dtype_size(x->dtype);
+    bool dense = port_view_is_contiguous(&job->part);
+    for (int64_t i = begin; i < end; i++) {
+        int64_t from = 0, to = 0, rest = i;
+        for (int32_t d = x->ndim - 1; d >= 0; d--) {
+            from += rest % y->shape[d] * x->strides[d];
+            to += rest % y->shape[d] * y->strides[d];
+            rest /= y->shape[d];
+        }
+        port_view part = job->part;
+        part.data = (char *)x->data + from * bytes;
+        char *copy = (char *)job->call->scratch + i * n * bytes;
+        if (!dense) {
+            port_view_gather(&part, copy);
+        }
+        double norm = norm_of(job, dense ? part.data : copy, n);
+        port_store_f64(y->dtype, &norm, 1, (char *)y->data + to * bytes, 0);
+    }
+}
+
 static void
 vector_norm_run(const port_kernel_call *call)
 {
-    const port_view *x = call->in[0], *y = call->out[0];
     const port_vector_norm_params *p = call->params;
-    int64_t outputs = port_view_elems(y), place[PORT_MAX_NDIM] = {0};
-    port_view part;
-    bool row = reduced_part(x, p->dims, &part) && p->order == 2.0;
-    int64_t n = port_view_elems(&part), bytes = (int64_t)port_dtype_size(x->dtype);
-    int32_t threads = outputs == 1 ? call->profile->num_threads : 1; /* several outputs are dealt to the threads */
-    for (int64_t i = 0; i < outputs; i++) {
-        int64_t from = 0, to = 0;
-        for (int32_t d = 0; d < x->ndim; d++) {
-            from += place[d] * x->strides[d];
-            to += place[d] * y->strides[d];
-        }
-        part.data = (char *)x->data + from * bytes;
-        port_view_gather(&part, call->scratch);
-        if (is_rare(p->order)) {
-            bool powers = x->dtype == PORT_F32 && p->order != 0.0 && !isinf(p->order);
-            double norm = powers ? (double)power_norm(p->order, call->scratch, n) : rare_norm(p->order, x->dtype == PORT_F32, call->scratch, n);
-            if (x->dtype == PORT_F32) {
-                ((float *)y->data)[to] = (float)norm;
-            } else {
-                ((double *)y->data)[to] = norm;
-            }
-        } else if (x->dtype == PORT_F64) {
-            ((double *)y->data)[to] = norm_double(p->order, call->scratch, n, threads);
-        } else {
-            ((float *)y->data)[to] =
-                row ? row_norm(call, call->scratch, n) : norm_float(p->order, call->scratch, n, threads);
-        }
-        for (int32_t d = x->ndim - 1; d >= 0 && ++place[d] == y->shape[d]; d--) {
-            place[d] = 0;
-        }
-    }
+    norm_job job = {.call = call, .outputs = port_view_elems(call->out[0])};
+    job.row = reduced_part(call->in[0], p->dims, &job.part) && p->order == 2.0;
+    port_deal(job.outputs, port_view_elems(&job.part), call->profile->num_threads, norm_range, &job);
 }
 
 static size_t
@@ -207,16 +226,18 @@ halved_row_norm(const port_kernel_call *call, const float *x, int64_t n)
     return sqrtf(port_add_lanes(sums, count, count == LANES && call->profile->capability != PORT_CAP_DEFAULT));
 }
 
-/* The rows are dealt to the threads, each of which sums the columns of its own; then the sums are added. */
+/* In the reference the rows are dealt to the threads, each of which sums the columns of its own; then the sums are added. */
 static void
-column_norms(const port_kernel_call *call, float *norms)
+column_norms(const void *opaque, int64_t first, int64_t last)
 {
+    const port_kernel_call *call = opaque;
     const port_view *v = call->in[0];
     int64_t rows = v->shape[0], cols = v->shape[1];
     port_chunks chunks = port_chunks_of(rows, 1, call->profile->num_threads);
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
     const float *x = v->data;
-    for (int64_t c = 0; c < cols; c++) {
+    float *norms = call->out[1]->data;
+    for (int64_t c = first; c < last; c++) {
         float total = 0.0f;
         for (int64_t part = 0; part < chunks.count; part++) {
             float sum = 0.0f;
@@ -231,17 +252,14 @@ column_norms(const port_kernel_call *call, float *norms)
 }
 
 static void
-weight_norm_run(const port_kernel_call *call)
+weight_norm_rows(const void *opaque, int64_t begin, int64_t end)
 {
+    const port_kernel_call *call = opaque;
     const port_weight_norm_params *p = call->params;
-    const port_view *v = call->in[0];
-    int64_t rows = v->shape[0], cols = v->shape[1];
-    const float *x = v->data, *g = call->in[1]->data;
+    int64_t cols = call->in[0]->shape[1];
+    const float *x = call->in[0]->data, *g = call->in[1]->data;
     float *w = call->out[0]->data, *norms = call->out[1]->data;
-    if (!p->rows) {
-        column_norms(call, norms);
-    }
-    for (int64_t r = 0; r < rows; r++) {
+    for (int64_t r = begin; r < end; r++) {
         if (p->rows) {
             norms[r] = halved_row_norm(call, x + r * cols, cols);
         }
@@ -253,13 +271,25 @@ weight_norm_run(const port_kernel_call *call)
 }
 
 static void
-weight_norm_run_f64(const port_kernel_call *call)
+weight_norm_run(const port_kernel_call *call)
 {
+    int64_t rows = call->in[0]->shape[0], cols = call->in[0]->shape[1];
+    int32_t num_threads = call->profile->num_threads;
+    if (!((const port_weight_norm_params *)call->params)->rows) {
+        port_deal(cols, rows, num_threads, column_norms, call);
+    }
+    port_deal(rows, cols, num_threads, weight_norm_rows, call);
+}
+
+static void
+weight_norms_f64(const void *opaque, int64_t begin, int64_t end)
+{
+    const port_kernel_call *call = opaque;
     const port_weight_norm_params *p = call->params;
     int64_t rows = call->in[0]->shape[0], cols = call->in[0]->shape[1];
     const double *x = call->in[0]->data, *g = call->in[1]->data;
     double *w = call->out[0]->data, *norms = call->out[1]->data;
-    for (int64_t k = 0; k < (p->rows ? rows : cols); k++) {
+    for (int64_t k = begin; k < end; k++) {
         int64_t first = p->rows ? k * cols : k, step = p->rows ? 1 : cols, n = p->rows ? cols : rows;
         double sum = 0.0;
         for (int64_t i = 0; i < n; i++) {
@@ -270,6 +300,14 @@ weight_norm_run_f64(const port_kernel_call *call)
             w[first + i * step] = x[first + i * step] * (g[k] / norms[k]);
         }
     }
+}
+
+static void
+weight_norm_run_f64(const port_kernel_call *call)
+{
+    bool by_rows = ((const port_weight_norm_params *)call->params)->rows;
+    int64_t rows = call->in[0]->shape[0], cols = call->in[0]->shape[1];
+    port_deal(by_rows ? rows : cols, by_rows ? cols : rows, call->profile->num_threads, weight_norms_f64, call);
 }
 
 const port_kernel_row port_vector_norm_rows[] = {
