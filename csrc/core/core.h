@@ -32,6 +32,19 @@ size_t port_alloc_fail_after(size_t n);
  * write what others read. Returns when all are done. */
 void port_parallel(int64_t count, int32_t num_threads, void (*part)(void *context, int64_t i), void *context);
 
+/* How many parts [0, n) is cut into, and how long each but the last is: one for each thread, where each gets `grain` or more. */
+typedef struct port_chunks {
+    int64_t count, size;
+} port_chunks;
+port_chunks port_chunks_of(int64_t n, int64_t grain, int32_t num_threads);
+/* At most num_parts parts of work of which each of the n reads or writes `elems` elements (or takes as long), none so small that it
+ * is not worth a thread. */
+port_chunks port_chunks_by_elems(int64_t n, int64_t elems, int32_t num_parts);
+/* range(context, begin, end) for [0, n) in such parts, side by side: for work of which each of the n is done by itself, so that no cut
+ * shows in the results. */
+typedef void (*port_range_fn)(const void *context, int64_t begin, int64_t end);
+void port_deal(int64_t n, int64_t elems, int32_t num_threads, port_range_fn range, const void *context);
+
 /* Checked arithmetic: false on overflow, *out untouched. */
 static inline bool
 port_mul_u64(uint64_t a, uint64_t b, uint64_t *out)

@@ -1,4 +1,4 @@
-/* parallel.c -- a few threads that wait for loops whose parts do not depend on each other.
+/* parallel.c -- a few threads that wait for loops whose parts do not depend on each other, and how work is cut into such parts.
  *
  * The threads are started when first needed, sleep between loops and never end. One loop at a time has them: another one that comes
  * meanwhile (from another thread, or from inside a part) runs in its own thread alone, as does any loop where no thread can be
@@ -123,4 +123,48 @@ port_parallel(int64_t count, int32_t num_threads, void (*part)(void *context, in
     pool.current = NULL;
     pthread_mutex_unlock(&pool.lock);
     pthread_mutex_unlock(&pool.owner);
+}
+
+/* ---------------------------------------------------------------- cutting */
+
+port_chunks
+port_chunks_of(int64_t n, int64_t grain, int32_t num_threads)
+{
+    if (n < grain || num_threads <= 1 || n <= 0) {
+        return (port_chunks){1, n};
+    }
+    int64_t threads = (n + grain - 1) / grain;
+    threads = threads < num_threads ? threads : num_threads;
+    int64_t size = (n + threads - 1) / threads;
+    return (port_chunks){(n + size - 1) / size, size};
+}
+
+enum { DEALT_ELEMS = 16384, PARTS_PER_THREAD = 4 }; /* of a part, at least; several, so that a thread that comes late does less */
+
+port_chunks
+port_chunks_by_elems(int64_t n, int64_t elems, int32_t num_parts)
+{
+    return port_chunks_of(n, elems < DEALT_ELEMS ? DEALT_ELEMS / (elems > 0 ? elems : 1) : 1, num_parts);
+}
+
+typedef struct dealt_parts {
+    port_range_fn range;
+    const void *context;
+    int64_t n;
+    port_chunks chunks;
+} dealt_parts;
+
+static void
+run_dealt(void *opaque, int64_t i)
+{
+    const dealt_parts *parts = opaque;
+    int64_t begin = i * parts->chunks.size, end = begin + parts->chunks.size;
+    parts->range(parts->context, begin, end < parts->n ? end : parts->n);
+}
+
+void
+port_deal(int64_t n, int64_t elems, int32_t num_threads, port_range_fn range, const void *context)
+{
+    dealt_parts parts = {range, context, n, port_chunks_by_elems(n, elems, num_threads > 1 ? PARTS_PER_THREAD * num_threads : 1)};
+    port_parallel(n > 0 ? parts.chunks.count : 0, num_threads, run_dealt, &parts);
 }

@@ -113,14 +113,37 @@ product_terms(int64_t D, int64_t key_block)
     return (size_t)(D > key_block ? D : key_block);
 }
 
+enum { MAX_PARTS = 16 };
+
+/* How the blocks of queries are shared: each thread of the reference has `share` of them, one after the other. Our parts, side by side,
+ * have room for one block each and take every so many-th of those threads. */
+typedef struct shares {
+    int64_t blocks, num_blocks; /* of one head, of all */
+    int64_t threads, share, parts;
+    size_t room_elems;
+} shares;
+
+static shares
+shares_of(const port_kernel_call *call)
+{
+    const port_view *q = call->in[0];
+    int64_t T = q->shape[2], D = q->shape[3], S = call->in[1]->shape[2], block = query_block_of(T);
+    size_t rows = (size_t)block, keys = (size_t)min_i64(KEY_BLOCK, S);
+    shares s = {.blocks = T > 0 ? (T + block - 1) / block : 0};
+    s.num_blocks = q->shape[0] * q->shape[1] * s.blocks;
+    s.threads = min_i64(call->profile->num_threads > 1 ? call->profile->num_threads : 1, s.num_blocks > 0 ? s.num_blocks : 1);
+    s.share = (s.num_blocks + s.threads - 1) / s.threads;
+    s.parts = port_chunks_by_elems(s.threads, s.share * block * (D > 4 ? D / 4 : 1) * S, MAX_PARTS).count;
+    s.room_elems = round_up(thread_elems(rows, keys, (size_t)D) + LINE_ELEMS) + round_up(keys) +
+                   round_up(port_matmul_scratch_bytes((int64_t)product_terms(D, (int64_t)keys), PORT_F32, 1) / sizeof(float));
+    return s;
+}
+
 static size_t
 sdpa_scratch_bytes(const port_kernel_call *call)
 {
-    int64_t T = call->in[0]->shape[2], D = call->in[0]->shape[3], S = call->in[1]->shape[2];
-    size_t rows = (size_t)query_block_of(T), keys = (size_t)min_i64(KEY_BLOCK, S);
-    size_t elems = round_up(thread_elems(rows, keys, (size_t)D) + LINE_ELEMS) + round_up(keys);
-    return elems * sizeof(float) +
-           port_matmul_scratch_bytes((int64_t)product_terms(D, (int64_t)keys), PORT_F32);
+    shares s = shares_of(call);
+    return (size_t)s.parts * s.room_elems * sizeof(float);
 }
 
 /* ------------------------------------------------------------------ one row of scores */
@@ -438,12 +461,38 @@ query_rows(const task *t, int64_t b, int64_t h, int64_t query)
 /* ------------------------------------------------------------------ runs */
 
 static void
-place_buffers(task *t, size_t rows, size_t keys, size_t thread)
+place_buffers(task *t, float *room, size_t thread)
 {
-    t->scores = (float *)t->call->scratch + thread * thread_elems(rows, keys, (size_t)t->D) % LINE_ELEMS;
+    size_t rows = (size_t)t->query_block, keys = (size_t)t->key_block, elems = thread_elems(rows, keys, (size_t)t->D);
+    t->scores = room + thread * elems % LINE_ELEMS;
     t->max = t->scores + rows * keys;
     t->sum = t->max + rows;
     t->acc = t->sum + rows;
+    t->mask_row = room + round_up(elems + LINE_ELEMS);
+    t->product_scratch = t->mask_row + round_up(keys);
+}
+
+typedef struct sdpa_job {
+    task task;
+    shares shares;
+} sdpa_job;
+
+static void
+sdpa_part(void *opaque, int64_t part)
+{
+    const sdpa_job *job = opaque;
+    const shares *s = &job->shares;
+    task t = job->task;
+    const port_provider *provider = t.call->provider;
+    /* ATen shares the blocks among its threads, where a BLAS runs in one; a single block it computes outside of them. */
+    int restore = port_provider_use_threads(provider, s->num_blocks > 1 ? 1 : t.call->profile->num_threads);
+    for (int64_t thread = part; thread < s->threads; thread += s->parts) {
+        place_buffers(&t, (float *)t.call->scratch + (size_t)part * s->room_elems, (size_t)thread);
+        for (int64_t i = thread * s->share; i < (thread + 1) * s->share && i < s->num_blocks; i++) {
+            query_rows(&t, i / (t.H * s->blocks), i / s->blocks % t.H, i % s->blocks * t.query_block);
+        }
+    }
+    port_provider_restore_threads(provider, restore);
 }
 
 static void
@@ -455,27 +504,12 @@ sdpa_run(const port_kernel_call *call, way how)
               .lse = call->num_out > 1 ? call->out[1] : NULL, .B = q->shape[0], .H = q->shape[1], .G = k->shape[1],
               .T = q->shape[2], .S = k->shape[2], .D = q->shape[3], .scale = (float)params->scale,
               .is_causal = params->is_causal, .how = how};
-    if (t.B == 0 || t.H == 0 || t.T == 0) {
-        return;
-    }
     t.query_block = query_block_of(t.T);
     t.key_block = min_i64(KEY_BLOCK, t.S);
     t.fused = call->profile->capability != PORT_CAP_DEFAULT;
     t.lanes = call->profile->capability == PORT_CAP_AVX512 ? 16 : 8;
-    size_t rows = (size_t)t.query_block, keys = (size_t)t.key_block;
-    t.mask_row = (float *)call->scratch + round_up(thread_elems(rows, keys, (size_t)t.D) + LINE_ELEMS);
-    t.product_scratch = t.mask_row + round_up(keys);
-    int64_t blocks = (t.T + t.query_block - 1) / t.query_block;
-    int64_t num_blocks = t.B * t.H * blocks;
-    int64_t num_threads = min_i64(call->profile->num_threads > 1 ? call->profile->num_threads : 1, num_blocks);
-    int64_t share = (num_blocks + num_threads - 1) / num_threads; /* blocks of one thread of the reference */
-    /* ATen shares the blocks among its threads, where a BLAS runs in one; a single block it computes outside of them. */
-    int restore = port_provider_use_threads(call->provider, num_blocks > 1 ? 1 : call->profile->num_threads);
-    for (int64_t i = 0; i < num_blocks; i++) {
-        place_buffers(&t, rows, keys, (size_t)(i / share));
-        query_rows(&t, i / (t.H * blocks), i / blocks % t.H, i % blocks * t.query_block);
-    }
-    port_provider_restore_threads(call->provider, restore);
+    sdpa_job job = {t, shares_of(call)};
+    port_parallel(job.shares.num_blocks > 0 ? job.shares.parts : 0, call->profile->num_threads, sdpa_part, &job);
 }
 
 static void

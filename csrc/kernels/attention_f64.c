@@ -89,27 +89,50 @@ query_row(const task *t, int64_t b, int64_t h, int64_t query)
     }
 }
 
+enum { MAX_PARTS = 16 };
+
+/* Queries go in parts, each of which has room for the weights of one. */
+static port_chunks
+query_parts(const port_kernel_call *call)
+{
+    const int64_t *shape = call->in[0]->shape;
+    int32_t num_threads = call->profile->num_threads < MAX_PARTS ? call->profile->num_threads : MAX_PARTS;
+    return port_chunks_by_elems(shape[0] * shape[1] * shape[2], call->in[1]->shape[2] * shape[3], num_threads);
+}
+
 static size_t
 sdpa_f64_scratch_bytes(const port_kernel_call *call)
 {
-    return (size_t)call->in[1]->shape[2] * sizeof(double);
+    return (size_t)(query_parts(call).count * call->in[1]->shape[2]) * sizeof(double);
+}
+
+typedef struct query_job {
+    task task;
+    port_chunks parts;
+    const port_kernel_call *call;
+} query_job;
+
+static void
+query_part(void *opaque, int64_t part)
+{
+    const query_job *job = opaque;
+    task t = job->task;
+    const int64_t *shape = t.q->shape;
+    t.weights = (double *)job->call->scratch + part * t.k->shape[2];
+    for (int64_t i = part * job->parts.size; i < (part + 1) * job->parts.size && i < shape[0] * shape[1] * shape[2]; i++) {
+        query_row(&t, i / shape[2] / shape[1], i / shape[2] % shape[1], i % shape[2]);
+    }
 }
 
 static void
 sdpa_f64_run(const port_kernel_call *call)
 {
     const port_sdpa_params *params = call->params;
-    task t = {.q = call->in[0], .k = call->in[1], .v = call->in[2], .mask = call->in[3], .y = call->out[0],
-              .lse = call->num_out > 1 ? call->out[1] : NULL, .scale = params->scale, .is_causal = params->is_causal,
-              .weights = call->scratch};
-    const int64_t *shape = t.q->shape;
-    for (int64_t b = 0; b < shape[0]; b++) {
-        for (int64_t h = 0; h < shape[1]; h++) {
-            for (int64_t query = 0; query < shape[2]; query++) {
-                query_row(&t, b, h, query);
-            }
-        }
-    }
+    query_job job = {.task = {.q = call->in[0], .k = call->in[1], .v = call->in[2], .mask = call->in[3], .y = call->out[0],
+                              .lse = call->num_out > 1 ? call->out[1] : NULL, .scale = params->scale, .is_causal = params->is_causal},
+                     .parts = query_parts(call),
+                     .call = call};
+    port_parallel(job.parts.size > 0 ? job.parts.count : 0, call->profile->num_threads, query_part, &job);
 }
 
 const port_kernel_row port_attention_f64_rows[] = {

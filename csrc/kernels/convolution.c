@@ -104,15 +104,49 @@ round_up(size_t size_bytes)
     return (size_bytes + 63) / 64 * 64;
 }
 
-/* Room for one frame of one group: columns, input and output, each moved by up to 64 bytes; and the own loops' panel. */
+/* Frames run in parallel in the reference if there are several, and then each product has one thread. */
+static bool
+is_serial(const port_kernel_call *call, const shape_of_conv *s)
+{
+    const port_conv_params *p = call->params;
+    bool dilated = p->dilation[0] > 1 || p->dilation[1] > 1 || p->dilation[2] > 1;
+    return p->transposed || dilated || s->N == 1 || (s->spatial == 3 && s->N <= 20);
+}
+
+enum { MAX_PARTS = 8 };
+
+/* The same here, where the library's threads can be told. */
+static port_chunks
+frame_parts(const port_kernel_call *call, const shape_of_conv *s)
+{
+    int32_t num_threads = call->profile->num_threads < MAX_PARTS ? call->profile->num_threads : MAX_PARTS;
+    bool alone = is_serial(call, s) || call->provider->set_num_threads_local == NULL;
+    return port_chunks_by_elems(s->N, s->K * s->L, alone ? 1 : num_threads);
+}
+
+/* For each part one frame of one group: columns, output and input, each moved by up to 64 bytes; and the own loops' panel. */
+typedef struct conv_room {
+    size_t columns_bytes, output_bytes, input_bytes, all_bytes;
+} conv_room;
+
+static conv_room
+room_of(const port_kernel_call *call, const shape_of_conv *s)
+{
+    size_t size = port_dtype_size(call->in[0]->dtype);
+    conv_room room = {.columns_bytes = (size_t)(s->K * s->L) * size,
+                      .output_bytes = (size_t)(s->group_out * s->num_out) * size,
+                      .input_bytes = (size_t)(s->group_in * s->num_in) * size};
+    int64_t terms = s->K > s->group_in ? s->K : s->group_in;
+    room.all_bytes = round_up(room.columns_bytes + 64) + round_up(room.output_bytes + 64) + round_up(room.input_bytes + 64) +
+                     round_up(port_matmul_scratch_bytes(terms, call->in[0]->dtype, call->profile->num_threads));
+    return room;
+}
+
 static size_t
 conv_scratch_bytes(const port_kernel_call *call)
 {
     shape_of_conv s = conv_shape(call);
-    size_t size = port_dtype_size(call->in[0]->dtype);
-    int64_t terms = s.K > s.group_in ? s.K : s.group_in;
-    return round_up((size_t)(s.K * s.L) * size + 64) + round_up((size_t)(s.group_out * s.num_out) * size + 64) +
-           round_up((size_t)(s.group_in * s.num_in) * size + 64) + port_matmul_scratch_bytes(terms, call->in[0]->dtype);
+    return (size_t)frame_parts(call, &s).count * room_of(call, &s).all_bytes;
 }
 
 /* ---------------------------------------------------------------- one frame */
@@ -213,7 +247,7 @@ multiply(const frame *f, port_matrix a, port_matrix b, char *c, int64_t rows, in
         return;
     }
     port_matmul own = {.M = rows, .N = cols, .K = terms, .alpha = 1.0, .beta = beta, .a = a, .b = b, .y = c, .y_dtype = dtype,
-                       .y_row_stride = cols};
+                       .y_row_stride = cols, .num_threads = f->call->profile->num_threads};
     port_matmul_run(&own, f->how == CONV_REF ? PORT_MATMUL_REF : PORT_MATMUL_CHAIN, f->panel);
 }
 
@@ -306,31 +340,32 @@ store_output(const frame *f)
 
 /* ---------------------------------------------------------------- all frames */
 
-/* Frames run in parallel in the reference if there are several, and then each product has one thread. */
-static int32_t
-threads_of_a_product(const port_kernel_call *call, const shape_of_conv *s)
-{
-    const port_conv_params *p = call->params;
-    bool dilated = p->dilation[0] > 1 || p->dilation[1] > 1 || p->dilation[2] > 1;
-    bool serial = p->transposed || dilated || s->N == 1 || (s->spatial == 3 && s->N <= 20);
-    return serial ? call->profile->num_threads : 1;
-}
+typedef struct conv_job {
+    const port_kernel_call *call;
+    shape_of_conv shape;
+    conv_way how;
+    port_chunks parts;
+} conv_job;
 
 static void
-conv_run(const port_kernel_call *call, conv_way how)
+conv_part(void *opaque, int64_t part)
 {
-    frame f = {.call = call, .p = call->params, .s = conv_shape(call), .how = how, .size = port_dtype_size(call->in[0]->dtype)};
-    const shape_of_conv *s = &f.s;
-    size_t columns_bytes = (size_t)(s->K * s->L) * f.size, output_bytes = (size_t)(s->group_out * s->num_out) * f.size;
-    size_t input_bytes = (size_t)(s->group_in * s->num_in) * f.size;
-    char *columns = call->scratch, *output = columns + round_up(columns_bytes + 64), *input = output + round_up(output_bytes + 64);
-    f.panel = input + round_up(input_bytes + 64);
-    int restore = how == CONV_BLAS ? port_provider_use_threads(call->provider, threads_of_a_product(call, s)) : -1;
+    const conv_job *job = opaque;
+    const port_kernel_call *call = job->call;
+    const shape_of_conv *s = &job->shape;
+    frame f = {.call = call, .p = call->params, .s = *s, .how = job->how, .size = port_dtype_size(call->in[0]->dtype)};
+    conv_room room = room_of(call, s);
+    char *columns = (char *)call->scratch + (size_t)part * room.all_bytes, *output = columns + round_up(room.columns_bytes + 64);
+    char *input = output + round_up(room.output_bytes + 64);
+    f.panel = input + round_up(room.input_bytes + 64);
+    int32_t num_threads = is_serial(call, s) ? call->profile->num_threads : 1;
+    int restore = job->how == CONV_BLAS ? port_provider_use_threads(call->provider, num_threads) : -1;
+    int64_t begin = part * job->parts.size, end = begin + job->parts.size < s->N ? begin + job->parts.size : s->N;
     for (f.g = 0; f.g < s->groups; f.g++) {
-        for (f.n = 0; f.n < s->N; f.n++) { /* frame n lies where it does in a tensor of all frames: modulo 64 bytes */
-            f.columns = columns + (f.p->transposed ? 0 : (size_t)f.n * columns_bytes % 64);
-            f.output = output + (size_t)f.n * output_bytes % 64;
-            f.input = input + (size_t)f.n * input_bytes % 64;
+        for (f.n = begin; f.n < end; f.n++) { /* frame n lies where it does in a tensor of all frames: modulo 64 bytes */
+            f.columns = columns + (f.p->transposed ? 0 : (size_t)f.n * room.columns_bytes % 64);
+            f.output = output + (size_t)f.n * room.output_bytes % 64;
+            f.input = input + (size_t)f.n * room.input_bytes % 64;
             if (f.p->transposed) {
                 transposed_frame(&f);
             } else {
@@ -340,6 +375,14 @@ conv_run(const port_kernel_call *call, conv_way how)
         }
     }
     port_provider_restore_threads(call->provider, restore);
+}
+
+static void
+conv_run(const port_kernel_call *call, conv_way how)
+{
+    conv_job job = {.call = call, .shape = conv_shape(call), .how = how};
+    job.parts = frame_parts(call, &job.shape);
+    port_parallel(job.shape.N > 0 ? job.parts.count : 0, call->profile->num_threads, conv_part, &job);
 }
 
 static void

@@ -97,7 +97,7 @@ gemm_scratch_bytes(const port_kernel_call *call)
 {
     const port_view *a = call->in[0], *b = call->in[1];
     size_t pointers_bytes = a->ndim == 3 ? 3 * (size_t)a->shape[0] * sizeof(void *) : 0;
-    return round_up(port_matmul_scratch_bytes(a->shape[a->ndim - 1], a->dtype)) + copy_bytes(a) + copy_bytes(b) +
+    return round_up(port_matmul_scratch_bytes(a->shape[a->ndim - 1], a->dtype, call->profile->num_threads)) + copy_bytes(a) + copy_bytes(b) +
            round_up(pointers_bytes);
 }
 
@@ -171,11 +171,11 @@ blas_item(const port_provider *provider, const item *p, double alpha, double bet
 /* ------------------------------------------------------------------ runs */
 
 static void
-own_item(const item *p, double alpha, double beta, port_matmul_order order, void *scratch)
+own_item(const port_kernel_call *call, const item *p, double alpha, double beta, port_matmul_order order)
 {
     port_matmul product = {.M = p->M, .N = p->N, .K = p->K, .alpha = alpha, .beta = beta, .a = p->a, .b = p->b, .y = p->y,
-                           .y_dtype = p->dtype, .y_row_stride = p->N};
-    port_matmul_run(&product, order, scratch);
+                           .y_dtype = p->dtype, .y_row_stride = p->N, .num_threads = call->profile->num_threads};
+    port_matmul_run(&product, order, call->scratch);
 }
 
 typedef enum way { WAY_BLAS, WAY_CHAIN, WAY_REF } way;
@@ -183,12 +183,12 @@ typedef enum way { WAY_BLAS, WAY_CHAIN, WAY_REF } way;
 static void
 run_item(const port_kernel_call *call, const item *p, double alpha, double beta, way how)
 {
-    char *copies = (char *)call->scratch + round_up(port_matmul_scratch_bytes(p->K, p->dtype));
+    char *copies = (char *)call->scratch + round_up(port_matmul_scratch_bytes(p->K, p->dtype, call->profile->num_threads));
     if (how == WAY_BLAS && p->K > 0 && has_gemm(call->provider, p->dtype) &&
         blas_item(call->provider, p, alpha, beta, copies)) {
         return;
     }
-    own_item(p, alpha, beta, how == WAY_REF ? PORT_MATMUL_REF : PORT_MATMUL_CHAIN, call->scratch);
+    own_item(call, p, alpha, beta, how == WAY_REF ? PORT_MATMUL_REF : PORT_MATMUL_CHAIN);
 }
 
 static double

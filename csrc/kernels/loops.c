@@ -197,18 +197,6 @@ port_add_lanes(float *acc, int64_t count, bool halving)
     return total;
 }
 
-port_chunks
-port_chunks_of(int64_t n, int64_t grain, int32_t num_threads)
-{
-    if (n < grain || num_threads <= 1 || n <= 0) {
-        return (port_chunks){1, n};
-    }
-    int64_t threads = (n + grain - 1) / grain;
-    threads = threads < num_threads ? threads : num_threads;
-    int64_t size = (n + threads - 1) / threads;
-    return (port_chunks){(n + size - 1) / size, size};
-}
-
 typedef struct iter_ranges {
     const port_iter *iter;
     port_loop_fn loop;
@@ -247,36 +235,6 @@ port_iter_for_each_serial(const port_iter *iter, int32_t num_threads, port_loop_
     for (int64_t c = 0; c < ranges.chunks.count && ranges.elems > 0; c++) {
         run_range(&ranges, c);
     }
-}
-
-enum { DEALT_ELEMS = 16384, PARTS_PER_THREAD = 4 }; /* of a part, at least; several, so that a thread that comes late does less */
-
-port_chunks
-port_chunks_by_elems(int64_t n, int64_t elems, int32_t num_parts)
-{
-    return port_chunks_of(n, elems < DEALT_ELEMS ? DEALT_ELEMS / (elems > 0 ? elems : 1) : 1, num_parts);
-}
-
-typedef struct dealt_parts {
-    port_range_fn range;
-    const void *context;
-    int64_t n;
-    port_chunks chunks;
-} dealt_parts;
-
-static void
-run_dealt(void *opaque, int64_t i)
-{
-    const dealt_parts *parts = opaque;
-    int64_t begin = i * parts->chunks.size, end = begin + parts->chunks.size;
-    parts->range(parts->context, begin, end < parts->n ? end : parts->n);
-}
-
-void
-port_deal(int64_t n, int64_t elems, int32_t num_threads, port_range_fn range, const void *context)
-{
-    dealt_parts parts = {range, context, n, port_chunks_by_elems(n, elems, num_threads > 1 ? PARTS_PER_THREAD * num_threads : 1)};
-    port_parallel(n > 0 ? parts.chunks.count : 0, num_threads, run_dealt, &parts);
 }
 
 /* ---------------------------------------------------------------- conversion */

@@ -44,19 +44,6 @@ void port_iter_for_each(const port_iter *iter, int32_t num_threads, port_loop_fn
 /* The same, one range after the other: for loops that call a library which has threads of its own. */
 void port_iter_for_each_serial(const port_iter *iter, int32_t num_threads, port_loop_fn loop, void *context);
 
-/* How many parts [0, n) is cut into, and how long each but the last is. */
-typedef struct port_chunks {
-    int64_t count, size;
-} port_chunks;
-port_chunks port_chunks_of(int64_t n, int64_t grain, int32_t num_threads);
-
-/* The same for work of which each of the n reads or writes `elems` elements (or takes as long), cut only where it is worth a thread. */
-port_chunks port_chunks_by_elems(int64_t n, int64_t elems, int32_t num_parts);
-
-/* [0, n) in such parts, side by side: for work of which each of the n is done by itself, so that no cut shows in the results. */
-typedef void (*port_range_fn)(const void *context, int64_t begin, int64_t end);
-void port_deal(int64_t n, int64_t elems, int32_t num_threads, port_range_fn range, const void *context);
-
 /* The sum of lanes: by halves (count a power of 2), which spoils acc, or one after the other. */
 float port_add_lanes(float *acc, int64_t count, bool halving);
 

@@ -17,11 +17,26 @@
 typedef float float4 __attribute__((vector_size(16)));
 typedef double double2 __attribute__((vector_size(16)));
 
-size_t
-port_matmul_scratch_bytes(int64_t K, port_dtype dtype)
+enum { MAX_PARTS = 16 };
+
+static int32_t
+most_parts(int32_t num_threads)
+{
+    return num_threads < 1 ? 1 : (num_threads < MAX_PARTS ? num_threads : MAX_PARTS);
+}
+
+/* One panel and the rows that go over it. */
+static size_t
+room_bytes(int64_t K, port_dtype dtype)
 {
     size_t size_bytes = dtype == PORT_F64 ? sizeof(double) : sizeof(float);
     return (size_t)(K > 0 ? K : 1) * (PANEL + ROWS) * size_bytes;
+}
+
+size_t
+port_matmul_scratch_bytes(int64_t K, port_dtype dtype, int32_t num_threads)
+{
+    return (size_t)most_parts(num_threads) * room_bytes(K, dtype);
 }
 
 /* ------------------------------------------------------------------ packing */
@@ -219,7 +234,7 @@ finish_row_f32(const port_matmul *p, port_matmul_order order, bool first_block, 
 }
 
 static void
-run_f32(const port_matmul *p, port_matmul_order order, void *scratch)
+run_f32(const port_matmul *p, port_matmul_order order, int64_t begin, int64_t end, void *scratch)
 {
     tile_f32 *tile = choose_tile(order);
     float *panel = scratch;
@@ -227,8 +242,8 @@ run_f32(const port_matmul *p, port_matmul_order order, void *scratch)
     float sums[ROWS][PANEL];
     /* A half-precision y must be rounded once: then there is one block. */
     int64_t terms = p->y_dtype == PORT_F32 ? block_terms(order, p->K) : (p->K > 0 ? p->K : 1);
-    for (int64_t j = 0; j < p->N; j += PANEL) {
-        int64_t width = p->N - j < PANEL ? p->N - j : PANEL;
+    for (int64_t j = begin; j < end; j += PANEL) {
+        int64_t width = end - j < PANEL ? end - j : PANEL;
         pack_panel_f32(&p->b, p->K, j, width, panel);
         for (int64_t i = 0; i < p->M; i += ROWS) {
             const float *a[ROWS];
@@ -274,12 +289,12 @@ is_small(const port_matmul *p)
 }
 
 static void
-run_small_f32(const port_matmul *p)
+run_small_f32(const port_matmul *p, int64_t begin, int64_t end)
 {
     float alpha = (float)p->alpha, beta = (float)p->beta;
     for (int64_t i = 0; i < p->M; i++) {
         float *y = (float *)p->y + i * p->y_row_stride;
-        for (int64_t j = 0; j < p->N; j++) {
+        for (int64_t j = begin; j < end; j++) {
             const float *a = (const float *)p->a.data + i * p->a.row_stride;
             float sum = alpha * dot_lanes(a, (const float *)p->b.data + j * p->b.col_stride, p->K, p->M == 1);
             y[j] = beta == 0.0f ? sum : beta * y[j] + sum;
@@ -299,11 +314,11 @@ pack_panel_f64(const port_matrix *b, int64_t K, int64_t first, int64_t width, do
 }
 
 static void
-run_f64(const port_matmul *p, void *scratch)
+run_f64(const port_matmul *p, int64_t begin, int64_t end, void *scratch)
 {
     double *panel = scratch;
-    for (int64_t first = 0; first < p->N; first += PANEL) {
-        int64_t width = p->N - first < PANEL ? p->N - first : PANEL;
+    for (int64_t first = begin; first < end; first += PANEL) {
+        int64_t width = end - first < PANEL ? end - first : PANEL;
         pack_panel_f64(&p->b, p->K, first, width, panel);
         for (int64_t i = 0; i < p->M; i++) {
             const double *a = (const double *)p->a.data + i * p->a.row_stride;
@@ -326,20 +341,39 @@ run_f64(const port_matmul *p, void *scratch)
     }
 }
 
+/* Columns go in parts of whole panels. */
+typedef struct column_job {
+    const port_matmul *product;
+    port_matmul_order order;
+    char *scratch;
+    port_chunks parts; /* of panels */
+} column_job;
+
+static void
+run_columns(void *opaque, int64_t part)
+{
+    const column_job *job = opaque;
+    const port_matmul *p = job->product;
+    int64_t begin = part * job->parts.size * PANEL, end = begin + job->parts.size * PANEL;
+    end = end < p->N ? end : p->N;
+    void *room = job->scratch + (size_t)part * room_bytes(p->K, p->y_dtype);
+    if (p->y_dtype == PORT_F64) {
+        run_f64(p, begin, end, room); /* one order only: no claim is made for f64 chains */
+    } else if (job->order != PORT_MATMUL_CHAIN || !is_small(p)) {
+        run_f32(p, job->order, begin, end, room);
+    } else if (p->a.col_stride == 1 && p->b.row_stride == 1 && p->b.col_stride >= p->K) {
+        run_small_f32(p, begin, end);
+    } else {
+        run_f32(p, PORT_MATMUL_REF, begin, end, room); /* b row-major: k in order, multiplied, then added */
+    }
+}
+
 void
 port_matmul_run(const port_matmul *product, port_matmul_order order, void *scratch)
 {
-    if (product->y_dtype == PORT_F64) {
-        run_f64(product, scratch); /* one order only: no claim is made for f64 chains */
-    } else if (order == PORT_MATMUL_CHAIN && is_small(product)) {
-        if (product->a.col_stride == 1 && product->b.row_stride == 1 && product->b.col_stride >= product->K) {
-            run_small_f32(product);
-        } else {
-            run_f32(product, PORT_MATMUL_REF, scratch); /* b row-major: k in order, multiplied, then added */
-        }
-    } else {
-        run_f32(product, order, scratch);
-    }
+    int64_t panels = (product->N + PANEL - 1) / PANEL;
+    column_job job = {product, order, scratch, port_chunks_by_elems(panels, product->K * PANEL, most_parts(product->num_threads))};
+    port_parallel(panels > 0 ? job.parts.count : 0, product->num_threads, run_columns, &job);
 }
 
 /* ------------------------------------------------------------------ a BLAS, called as ATen calls it */

@@ -28,10 +28,11 @@ typedef struct port_matmul {
     void *y;
     port_dtype y_dtype;
     int64_t y_row_stride; /* columns of y are dense */
+    int32_t num_threads;  /* on which its columns are computed; less than 1: on one */
 } port_matmul;
 
-/* Scratch for any product with at most K terms; 64-byte aligned memory is best but not needed. */
-size_t port_matmul_scratch_bytes(int64_t K, port_dtype dtype);
+/* Scratch for any product with at most K terms on so many threads; 64-byte aligned memory is best but not needed. */
+size_t port_matmul_scratch_bytes(int64_t K, port_dtype dtype, int32_t num_threads);
 void port_matmul_run(const port_matmul *product, port_matmul_order order, void *scratch);
 
 /* A BLAS call in column-major terms, as ATen's cpublas::gemm makes it: leading dimensions of single rows and columns

@@ -257,12 +257,34 @@ onednn_conv_check(const port_kernel_call *call, port_error *err)
     return port_row_major_f32((const port_view *[]){x, w, y, bias}, 4, "onednn_convolution", err);
 }
 
-/* Columns of one group of one image, for STEP positions at a time: (channel, kernel element, position). */
+enum { OUT_BLOCK = 64, MAX_PARTS = 16 };
+
+/* What is computed together: STEP positions of one group of one image, for up to OUT_BLOCK channels out. */
+typedef struct conv_units {
+    int64_t steps, out_blocks, count;
+    port_chunks parts; /* each of which has room for the columns of one: (channel, kernel element, position) */
+    size_t room_bytes;
+} conv_units;
+
+static conv_units
+units_of(const port_kernel_call *call, const conv_plan *plan)
+{
+    const port_onednn_conv_params *params = call->params;
+    int32_t num_threads = call->profile->num_threads < MAX_PARTS ? call->profile->num_threads : MAX_PARTS;
+    conv_units units = {.steps = (plan->positions + STEP - 1) / STEP, .out_blocks = (plan->group_out + OUT_BLOCK - 1) / OUT_BLOCK};
+    int64_t terms = plan->group_in * plan->taps, outs = least_of(plan->group_out, OUT_BLOCK);
+    units.count = call->in[0]->shape[0] * params->conv.groups * units.steps * units.out_blocks;
+    units.parts = port_chunks_by_elems(units.count, terms * (STEP + STEP / 8 * outs), num_threads);
+    units.room_bytes = (size_t)terms * STEP * sizeof(float);
+    return units;
+}
+
 static size_t
 onednn_conv_scratch_bytes(const port_kernel_call *call)
 {
     conv_plan plan = plan_of(call);
-    return (size_t)(plan.group_in * plan.taps) * STEP * sizeof(float) + 64;
+    conv_units units = units_of(call, &plan);
+    return (size_t)units.parts.count * units.room_bytes;
 }
 
 /* Where the output's position p and the kernel's element k meet in one channel of the input; -1: outside of it. */
@@ -407,27 +429,45 @@ one_output(const conv_plan *plan, chain_fn chain, const float *w, float bias, co
     }
 }
 
+typedef struct conv_job {
+    const port_kernel_call *call;
+    conv_plan plan;
+    conv_units units;
+    chain_fn chain;
+} conv_job;
+
+static void
+conv_part(void *opaque, int64_t part)
+{
+    const conv_job *job = opaque;
+    const port_kernel_call *call = job->call;
+    const conv_plan *plan = &job->plan;
+    const conv_units *units = &job->units;
+    const float *x = call->in[0]->data, *w = call->in[1]->data, *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
+    float *y = call->out[0]->data, *columns = (float *)(void *)((char *)call->scratch + (size_t)part * units->room_bytes), result[STEP];
+    int64_t groups = ((const port_onednn_conv_params *)call->params)->conv.groups, terms = plan->group_in * plan->taps, unfolded = -1;
+    int64_t begin = part * units->parts.size, end = least_of(begin + units->parts.size, units->count);
+    for (int64_t unit = begin; unit < end; unit++) {
+        int64_t place = unit / units->out_blocks, at = place % units->steps * STEP;
+        int64_t g = place / units->steps % groups, n = place / units->steps / groups;
+        int64_t count = least_of(plan->positions - at, STEP), first = unit % units->out_blocks * OUT_BLOCK;
+        if (place != unfolded) {
+            unfold(plan, x + (n * plan->C + g * plan->group_in) * plan->in[0] * plan->in[1] * plan->in[2], at, count, columns);
+            unfolded = place;
+        }
+        for (int64_t o = g * plan->group_out + first; o < g * plan->group_out + least_of(first + OUT_BLOCK, plan->group_out); o++) {
+            one_output(plan, job->chain, w + o * terms, bias == NULL ? 0.0f : bias[o], columns, result);
+            memcpy(y + (n * plan->O + o) * plan->positions + at, result, (size_t)count * sizeof *y);
+        }
+    }
+}
+
 static void
 onednn_conv_run(const port_kernel_call *call, chain_fn chain)
 {
-    conv_plan plan = plan_of(call);
-    const port_onednn_conv_params *params = call->params;
-    const float *x = call->in[0]->data, *w = call->in[1]->data, *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
-    float *y = call->out[0]->data, *columns = call->scratch, result[STEP];
-    int64_t positions = plan.positions, terms = plan.group_in * plan.taps, size = plan.in[0] * plan.in[1] * plan.in[2];
-    for (int64_t n = 0; n < call->in[0]->shape[0]; n++) {
-        for (int64_t g = 0; g < params->conv.groups; g++) {
-            const float *image = x + (n * plan.C + g * plan.group_in) * size;
-            for (int64_t begin = 0; begin < positions; begin += STEP) {
-                int64_t count = positions - begin < STEP ? positions - begin : STEP;
-                unfold(&plan, image, begin, count, columns);
-                for (int64_t o = g * plan.group_out; o < (g + 1) * plan.group_out; o++) {
-                    one_output(&plan, chain, w + o * terms, bias == NULL ? 0.0f : bias[o], columns, result);
-                    memcpy(y + (n * plan.O + o) * positions + begin, result, (size_t)count * sizeof *y);
-                }
-            }
-        }
-    }
+    conv_job job = {.call = call, .plan = plan_of(call), .chain = chain};
+    job.units = units_of(call, &job.plan);
+    port_parallel(job.units.count > 0 ? job.units.parts.count : 0, call->profile->num_threads, conv_part, &job);
 }
 
 static void

@@ -119,35 +119,54 @@ chain_avx2(const float *weights, const float *x, int64_t channels, int64_t step,
 
 typedef void (*chain_fn)(const float *weights, const float *x, int64_t channels, int64_t step, float *sums);
 
-/* The contributions of one kernel element to the channels [first, first + count) of group g, of all images. */
+/* One kernel element, whose weights are in the scratch, and the channels [first, first + count) of group g. */
+typedef struct deconv_tap {
+    const port_kernel_call *call;
+    const deconv_plan *plan;
+    chain_fn chain;
+    int64_t g, k, first, count;
+} deconv_tap;
+
+/* What it gives from places of the input (of all images), each of which meets an output of its own. */
 static void
-add_tap(const port_kernel_call *call, const deconv_plan *plan, chain_fn chain, int64_t g, int64_t k, int64_t first, int64_t count)
+add_places(const void *opaque, int64_t begin, int64_t end)
 {
-    const float *x = call->in[0]->data, *w = call->in[1]->data;
-    float *y = call->out[0]->data, *weights = call->scratch, sums[STEP];
+    const deconv_tap *tap = opaque;
+    const deconv_plan *plan = tap->plan;
+    const float *x = tap->call->in[0]->data, *weights = tap->call->scratch;
+    float *y = tap->call->out[0]->data, sums[STEP];
+    for (int64_t i = begin; i < end; i++) {
+        int64_t n = i / plan->places, l = i % plan->places, at = place_of(plan, l, tap->k);
+        const float *image = x + (n * plan->C + tap->g * plan->group_in) * plan->places;
+        float *made = y + (n * plan->O + tap->g * plan->group_out + tap->first) * plan->positions;
+        if (at < 0) {
+            continue;
+        }
+        if (plan->group_in == 1 && plan->group_out == 1) {
+            made[at] = fmaf(image[l], weights[0], made[at]);
+            continue;
+        }
+        tap->chain(weights, image + l, plan->group_in, plan->places, sums);
+        for (int64_t o = 0; o < tap->count; o++) {
+            made[o * plan->positions + at] += sums[o];
+        }
+    }
+}
+
+static void
+add_tap(const deconv_tap *tap)
+{
+    const deconv_plan *plan = tap->plan;
+    const port_kernel_call *call = tap->call;
+    const float *w = call->in[1]->data;
+    float *weights = call->scratch;
     for (int64_t c = 0; c < plan->group_in; c++) {
-        const float *from = w + ((g * plan->group_in + c) * plan->group_out + first) * plan->taps + k;
+        const float *from = w + ((tap->g * plan->group_in + c) * plan->group_out + tap->first) * plan->taps + tap->k;
         for (int64_t o = 0; o < STEP; o++) {
-            weights[c * STEP + o] = o < count ? from[o * plan->taps] : 0.0f;
+            weights[c * STEP + o] = o < tap->count ? from[o * plan->taps] : 0.0f;
         }
     }
-    for (int64_t n = 0; n < call->in[0]->shape[0]; n++) {
-        const float *image = x + (n * plan->C + g * plan->group_in) * plan->places;
-        float *made = y + (n * plan->O + g * plan->group_out + first) * plan->positions;
-        for (int64_t l = 0; l < plan->places; l++) {
-            int64_t at = place_of(plan, l, k);
-            if (at >= 0) {
-                if (plan->group_in == 1 && plan->group_out == 1) {
-                    made[at] = fmaf(image[l], weights[0], made[at]);
-                    continue;
-                }
-                chain(weights, image + l, plan->group_in, plan->places, sums);
-                for (int64_t o = 0; o < count; o++) {
-                    made[o * plan->positions + at] += sums[o];
-                }
-            }
-        }
-    }
+    port_deal(call->in[0]->shape[0] * plan->places, plan->group_in * STEP / 8, call->profile->num_threads, add_places, tap);
 }
 
 static void
@@ -162,7 +181,7 @@ onednn_deconv_run(const port_kernel_call *call, chain_fn chain)
         for (int64_t first = 0; first < plan.group_out; first += STEP) {
             int64_t count = plan.group_out - first < STEP ? plan.group_out - first : STEP;
             for (int64_t k = 0; k < plan.taps; k++) {
-                add_tap(call, &plan, chain, g, k, first, count);
+                add_tap(&(deconv_tap){call, &plan, chain, g, k, first, count});
             }
         }
     }
