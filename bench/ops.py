@@ -1,11 +1,13 @@
-"""C against torch eager: single ops, the MLP block, whole programs of SmolLM2. Median processor time of interleaved runs, the same number of threads,
+"""C against torch eager: single ops, the MLP block, whole programs of SmolLM2. Median time of interleaved runs, the same number of threads,
 operands rotated through more memory than a cache keeps.
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python bench/ops.py [op ...] [--part ops mlp smollm2] [--rows 512] [--cols 1536] [--repeats 15] [--rounds 3]
+                                                                  [--clock processor|wall]
 
 Prints milliseconds of both and torch's time divided by ours (above 1: ours is faster): the median of the rounds, and their smallest and largest.
 Programs must give the bits of the model's forward before they are timed. What is slower than its aim is named at the end, and the exit
-code is then 1. Ours allocates its result per call, as torch does. Processor time is of all threads: run it with 1 and with more.
+code is then 1. Ours allocates its result per call, as torch does. Processor time is of all threads together, and others on the machine hardly
+show in it; what several threads save shows on the wall's clock alone.
 """
 import argparse
 import os
@@ -90,23 +92,26 @@ def prepare(aten: str, sets: list[tuple[list, dict]], options: dict) -> tuple:
     return theirs_at, lambda k: lambda: _core.call_op(aten, *ours[k % len(sets)], **options)
 
 
-def measure(theirs, ours, repeats: int) -> tuple[float, float]:
-    """Median seconds of processor time of both sides, run in turn."""
+CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
+
+
+def measure(theirs, ours, repeats: int, clock) -> tuple[float, float]:
+    """Median seconds of both sides on that clock, run in turn."""
     times: tuple[list, list] = ([], [])
     for repeat in range(repeats):
         for side, make in enumerate((theirs, ours) if repeat % 2 == 0 else (ours, theirs)):
             run = make(repeat)
-            begin = time.process_time()
+            begin = clock()
             run()
-            times[side if repeat % 2 == 0 else 1 - side].append(time.process_time() - begin)
+            times[side if repeat % 2 == 0 else 1 - side].append(clock() - begin)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
 class Table:
     """Prints a row per case, and remembers those that miss their aim."""
 
-    def __init__(self, repeats: int, rounds: int) -> None:
-        self.repeats, self.rounds = repeats, rounds
+    def __init__(self, repeats: int, rounds: int, clock: str) -> None:
+        self.repeats, self.rounds, self.clock = repeats, rounds, CLOCKS[clock]
         self.missed: list[str] = []
 
     def head(self, title: str) -> None:
@@ -114,7 +119,7 @@ class Table:
 
     def row(self, name: str, theirs, ours, aim: float = 1.0) -> None:
         with torch.no_grad():
-            times = [measure(theirs, ours, self.repeats) for _ in range(self.rounds)]
+            times = [measure(theirs, ours, self.repeats, self.clock) for _ in range(self.rounds)]
         ratios = sorted(a / b for a, b in times)
         ratio = statistics.median(ratios)
         torch_s, ours_s = (statistics.median(t) for t in zip(*times))
@@ -149,6 +154,7 @@ def main() -> int:
     parser.add_argument("--cols", type=int, default=1536)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clock", choices=CLOCKS, default="processor")
     parser.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]))
     parser.add_argument("--capability", default=CAPABILITY[torch.backends.cpu.get_cpu_capability()])
     choice = parser.parse_args()
@@ -157,8 +163,8 @@ def main() -> int:
     provider = "torch" if providers.load_torch_provider() else "auto"
     options = {"provider": provider, "capability": choice.capability, "num_threads": choice.threads, "mkldnn": True}
     print(f"threads: torch {torch.get_num_threads()}, ours {choice.threads}; provider {provider}, {choice.capability}, "
-          f"{choice.rounds} rounds of {choice.repeats} runs of each side")  # fmt: skip
-    table = Table(choice.repeats, choice.rounds)
+          f"{choice.rounds} rounds of {choice.repeats} runs of each side, {choice.clock} time")  # fmt: skip
+    table = Table(choice.repeats, choice.rounds, choice.clock)
     if "ops" in choice.part or choice.ops:
         op_part(table, choice, options)
     if "mlp" in choice.part and not choice.ops:

@@ -204,7 +204,7 @@ run_three(op_call *call)
             return status;
         }
         port_view to = tensor_view(dense[k]), from = view_broadcast(t, plan.ndim, plan.shape);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
     }
     if ((status = tensor_new(call, dtype, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
         return status;
@@ -250,7 +250,7 @@ run_polar(op_call *call)
             return status;
         }
         port_view to_view = tensor_view(parts[k]), from_view = view_broadcast(k == 0 ? size : angle, plan.ndim, plan.shape);
-        copy_view(&to_view, &from_view);
+        copy_view(call, &to_view, &from_view);
         dense[k] = parts[k];
     }
     const float *r = (const float *)tensor_view(dense[0]).data, *phi = (const float *)tensor_view(dense[1]).data;

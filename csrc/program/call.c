@@ -38,7 +38,7 @@ write_result(op_call *call, size_t k, const port_tensor *to)
     }
     port_view place = tensor_view(to), from = tensor_view(result);
     if (place.data != from.data) {
-        copy_view(&place, &from);
+        copy_view(call, &place, &from);
     }
     to->buffer->refs++;
     buffer_release(call->out[k].buffer);
@@ -208,7 +208,7 @@ tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err)
     }
     if (status == PORT_OK && tensor->buffer->memory != NULL) {
         port_view to = tensor_view(tensor);
-        copy_view(&to, view);
+        copy_view(NULL, &to, view);
     }
     if (status == PORT_OK && !tensor_in_bounds(tensor)) {
         buffer_release(tensor->buffer);

@@ -62,7 +62,7 @@ tensor_cast_complex(op_call *call, const port_tensor *tensor, port_dtype dtype, 
     }
     memset(tensor_view(made).data, 0, (size_t)made->buffer->size_bytes);
     port_view to = tensor_view(part), from = tensor_view(real);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     *out = made;
     return PORT_OK;
 }
@@ -138,7 +138,7 @@ run_complex_unary(op_call *call)
         return status;
     }
     port_view to = tensor_view(dense), from = tensor_view(x);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     for (int64_t i = 0, n = tensor_elems(x); i < n; i++) {
         pair v = ((const pair *)to.data)[i];
         if (size || angle) {
@@ -188,7 +188,7 @@ run_complex(op_call *call)
             return status;
         }
         port_view to = tensor_view(part), from = view_broadcast(in[k], plan.ndim, plan.shape);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
     }
     return emit(call, made);
 }
@@ -488,7 +488,7 @@ run_fft(op_call *call)
         return status;
     }
     port_view to_view = tensor_view(laid), from_view = tensor_view(made);
-    copy_view(&to_view, &from_view);
+    copy_view(call, &to_view, &from_view);
     return emit(call, laid);
 }
 

@@ -204,7 +204,7 @@ run_fill_tensor(op_call *call)
         return status;
     }
     port_view to = tensor_view(made), from = view_broadcast(value, self->ndim, self->shape);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     return emit(call, made);
 }
 

@@ -93,8 +93,8 @@ run_masked_select(op_call *call)
     }
     port_view x_to = tensor_view(x), x_from = view_broadcast(both[0].tensor, plan.ndim, plan.shape);
     port_view mask_to = tensor_view(mask), mask_from = view_broadcast(both[1].tensor, plan.ndim, plan.shape);
-    copy_view(&x_to, &x_from);
-    copy_view(&mask_to, &mask_from);
+    copy_view(call, &x_to, &x_from);
+    copy_view(call, &mask_to, &mask_from);
     const char *bits = mask_to.data;
     int64_t n = tensor_elems(x), count = 0;
     for (int64_t i = 0; i < n; i++) {

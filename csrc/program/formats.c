@@ -68,7 +68,7 @@ tensor_in_format(op_call *call, const port_tensor *t, bool channels_last, const 
     port_status status = tensor_new(call, t->dtype, t->ndim, t->shape, strides, &made);
     if (status == PORT_OK) {
         port_view to = tensor_view(made), from = tensor_view(t);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
         *out = made;
     }
     return status;

@@ -356,7 +356,7 @@ run_member(fuse_range *r, int32_t k, port_tensor *target, int64_t n)
     }
     if (status == PORT_OK && target != NULL && call.out[0].buffer != target->buffer) {
         port_view to = tensor_view(target), from = tensor_view(&call.out[0]);
-        copy_view(&to, &from);
+        copy_view(&call, &to, &from);
     } else if (status == PORT_OK && target == NULL) {
         r->made[k] = call.out[0];
         r->made[k].buffer->refs++;

@@ -313,8 +313,8 @@ run_index_put(op_call *call)
     }
     port_view to = tensor_view(copy), from = tensor_view(x), spread_to = tensor_view(spread);
     port_view spread_from = view_broadcast(values, taken->ndim, taken->shape);
-    copy_view(&to, &from);
-    copy_view(&spread_to, &spread_from);
+    copy_view(call, &to, &from);
+    copy_view(call, &spread_to, &spread_from);
     port_scatter_params params = {0, arg_bool(call, 3) ? PORT_SCATTER_ADD : PORT_SCATTER_SET};
     port_view index = flat_view(places), src = flat_view(spread), y = flat_view(copy);
     if (index.shape[0] > 0) {
@@ -325,7 +325,7 @@ run_index_put(op_call *call)
     result = copy;
     if (status == PORT_OK && (status = tensor_new(call, x->dtype, x->ndim, x->shape, strides, &out)) == PORT_OK) {
         port_view last = tensor_view(out);
-        copy_view(&last, &to);
+        copy_view(call, &last, &to);
         result = out;
     }
     return status == PORT_OK ? emit(call, result) : status;

@@ -122,7 +122,7 @@ run_lu_solve(op_call *call)
         return status;
     }
     port_view to = tensor_view(order), from = view_broadcast(pivots, order->ndim, order->shape);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     if ((status = launch_tensors(call, "lu_solve", lu->dtype, (const port_tensor *const[]){factors.flat, orders}, 2,
                                  (const port_tensor *const[]){x.flat}, 1, &params)) != PORT_OK) {
         return status;
@@ -229,7 +229,7 @@ resized(op_call *call, const port_tensor *t, int64_t rows, int64_t cols, stack *
     part->shape[t->ndim - 2] = room->shape[t->ndim - 2] = least(rows, t->shape[t->ndim - 2]);
     part->shape[t->ndim - 1] = room->shape[t->ndim - 1] = least(cols, t->shape[t->ndim - 1]);
     port_view to = tensor_view(room), from = tensor_view(part);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     return PORT_OK;
 }
 

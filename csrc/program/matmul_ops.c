@@ -45,7 +45,7 @@ integer_product(op_call *call, const port_tensor *c, const port_tensor *a, const
     const int64_t *left = (const int64_t *)tensor_view(wide[0]).data, *right = (const int64_t *)tensor_view(wide[1]).data;
     if (c != NULL) {
         port_view to = tensor_view(sum), from = view_broadcast(wide[2], ndim, shape);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
     }
     const int64_t *added = (const int64_t *)tensor_view(sum).data;
     for (int64_t r = 0; r < rows; r++) {
@@ -295,7 +295,7 @@ copy_stack(op_call *call, const port_tensor *t, bool columns, int32_t ndim, cons
         return status;
     }
     port_view to = tensor_view(*whole), from = view_broadcast(t, ndim, shape);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     **stack = (port_tensor){.buffer = (*whole)->buffer, .offset_bytes = (*whole)->offset_bytes, .dtype = t->dtype, .ndim = 3,
                             .shape = {count, rows, cols}, .strides = {rows * cols, strides[ndim - 2], strides[ndim - 1]}};
     return PORT_OK;

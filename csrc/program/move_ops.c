@@ -16,7 +16,7 @@ copy_with_format(op_call *call, const port_tensor *self, port_dtype dtype, int32
             return status;
         }
         port_view to = tensor_view(made), from = tensor_view(self);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
     } else {
         status = launch_tensors(call, "cast", self->dtype, &self, 1, (const port_tensor *const[]){made}, 1, NULL);
     }
@@ -77,7 +77,7 @@ run_copy(op_call *call)
         return status;
     }
     port_view to = tensor_view(made), from = view_broadcast(src, self->ndim, self->shape);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     return emit(call, made);
 }
 
@@ -174,7 +174,7 @@ run_cat(op_call *call)
         status = tensor_cast(call, t, dtype, &t);
         if (status == PORT_OK) {
             port_view to = part_of(made, d, start, size), from = tensor_view(t);
-            copy_view(&to, &from);
+            copy_view(call, &to, &from);
             start += size;
         }
     }
@@ -218,7 +218,7 @@ run_stack(op_call *call)
                 to.strides[m] = to.strides[m + 1];
             }
             to.ndim--;
-            copy_view(&to, &from);
+            copy_view(call, &to, &from);
         }
     }
     return status == PORT_OK ? emit(call, made) : status;
@@ -259,7 +259,7 @@ run_repeat(op_call *call)
         from.strides[2 * d] = 0;
         from.strides[2 * d + 1] = d < lead ? 0 : x->strides[d - lead];
     }
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     return emit(call, made);
 }
 
@@ -307,7 +307,7 @@ run_constant_pad(op_call *call)
         to.shape[d] = from.shape[d];
         to.data = (char *)to.data + begin[d] * to.strides[d] * (int64_t)port_dtype_size(x->dtype);
     }
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     return emit(call, made);
 }
 
@@ -327,7 +327,7 @@ run_triangle(op_call *call)
         return status;
     }
     port_view to = tensor_view(made), from = tensor_view(x);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     int64_t rows = x->shape[x->ndim - 2], cols = x->shape[x->ndim - 1];
     int64_t all = cols > 0 ? tensor_elems(x) / cols : 0;
     size_t size = port_dtype_size(x->dtype);

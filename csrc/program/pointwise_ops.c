@@ -145,7 +145,7 @@ run_unary(op_call *call)
         }
         if (status == PORT_OK) {
             port_view to = tensor_view(copy), from = tensor_view(x.tensor);
-            copy_view(&to, &from);
+            copy_view(call, &to, &from);
             status = emit(call, copy);
         }
         return status;

@@ -21,7 +21,7 @@ emit_restrided(op_call *call, const port_tensor *x, int32_t ndim, const int64_t 
     memcpy(from.strides, strides, (size_t)ndim * sizeof *strides);
     memcpy(to.shape, shape, (size_t)ndim * sizeof *shape);
     dense_strides(ndim, shape, to.strides);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     const port_tensor *result = made;
     if (out_ndim == 4 && tensor_suggests_channels_last(x)) {
         status = tensor_in_format(call, made, true, &result);
@@ -134,7 +134,7 @@ run_diag_embed(op_call *call)
         }
     }
     to.strides[x->ndim - 1] = made->strides[d1] + made->strides[d2];
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     return emit(call, made);
 }
 
@@ -184,7 +184,7 @@ run_block_diag(op_call *call)
         }
         to.data = (char *)to.data + (row * shape[1] + col) * (int64_t)port_dtype_size(dtype);
         memcpy(to.shape, from.shape, sizeof to.shape);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
         row += from.shape[0];
         col += from.shape[1];
     }
@@ -204,7 +204,7 @@ flat_places(op_call *call, const port_tensor *index, int64_t n, const int64_t **
         return status;
     }
     port_view to = tensor_view(own), from = tensor_view(index);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     int64_t *at = (int64_t *)to.data;
     for (int64_t i = 0, count = tensor_elems(own); i < count; i++) {
         if (at[i] < -n || at[i] >= n) {

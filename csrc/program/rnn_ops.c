@@ -74,7 +74,7 @@ own_state(op_call *call, const port_tensor *state, port_tensor **out)
     port_status status = tensor_new(call, state->dtype, state->ndim, state->shape, NULL, out);
     if (status == PORT_OK) {
         port_view to = tensor_view(*out), from = tensor_view(state);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
     }
     return status;
 }
@@ -184,7 +184,7 @@ run_pack(op_call *call)
         memcpy(from.strides + 1, x->strides + 2, (size_t)(x->ndim - 2) * sizeof *shape);
         to.data = (char *)to.data + step * to.strides[0] * bytes;
         from.shape[0] = to.shape[0] = size[t];
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
         step += size[t];
     }
     status = emit(call, packed);

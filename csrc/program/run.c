@@ -124,7 +124,7 @@ lay_out(run_state *run, const port_view *fed, const int64_t *strides, uint64_t l
         return status;
     }
     port_view to = tensor_view(&laid);
-    copy_view(&to, fed);
+    copy_view(NULL, &to, fed);
     bool kept = true;
     if (places_are_shared(&laid)) {
         char *a = port_alloc((size_t)dense_bytes), *b = port_alloc((size_t)dense_bytes);

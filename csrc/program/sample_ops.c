@@ -336,7 +336,7 @@ run_resize_aa(op_call *call)
         return status;
     }
     port_view to = tensor_view(laid), from = tensor_view(result);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     return emit(call, laid);
 }
 

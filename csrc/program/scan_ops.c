@@ -212,7 +212,7 @@ run_median(op_call *call)
         return status;
     }
     port_view to = tensor_view(copy), from = tensor_view(x);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     copy->ndim = 2;
     copy->shape[0] = 1;
     copy->shape[1] = copy->strides[0] = n;

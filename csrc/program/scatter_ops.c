@@ -13,7 +13,7 @@ copy_of(op_call *call, const port_tensor *self, port_tensor **out)
     port_status status = tensor_new(call, self->dtype, self->ndim, self->shape, clones ? strides : NULL, out);
     if (status == PORT_OK) {
         port_view to = tensor_view(*out), from = tensor_view(self);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
     }
     return status;
 }
@@ -203,8 +203,8 @@ run_masked_scatter(op_call *call)
     }
     port_view to = tensor_view(out), from = view_broadcast(both[0].tensor, plan.ndim, plan.shape);
     port_view mask_to = tensor_view(where), mask_from = view_broadcast(mask, plan.ndim, plan.shape);
-    copy_view(&to, &from);
-    copy_view(&mask_to, &mask_from);
+    copy_view(call, &to, &from);
+    copy_view(call, &mask_to, &mask_from);
     const char *next = tensor_view(source).data;
     int64_t left = tensor_elems(source), n = tensor_elems(out);
     for (int64_t i = 0; i < n; i++) {

@@ -58,7 +58,7 @@ emit_rows(op_call *call, const port_tensor *rows, const port_tensor *x, int32_t 
         from.strides[k] = k == d ? 1 : step;
         step *= k == d ? 1 : shape[k];
     }
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     return emit(call, out);
 }
 

@@ -41,7 +41,7 @@ map_elements(op_call *call, port_dtype dtype, element_map map)
         return status;
     }
     port_view from = tensor_view(wide), to = tensor_view(made);
-    copy_view(&to, &from);
+    copy_view(call, &to, &from);
     double *element = (double *)to.data;
     for (int64_t i = 0, n = tensor_elems(made); i < n; i++) {
         element[i] = map(call, x, element[i]);

@@ -297,13 +297,10 @@ copy_planes(const port_view *to, const port_view *from, int32_t row_dim, int64_t
     }
 }
 
-void
-copy_view(const port_view *to, const port_view *from)
+static void
+copy_part(const port_view *to, const port_view *from)
 {
     int64_t elems = port_view_elems(to);
-    if (elems == 0) {
-        return;
-    }
     size_t size = port_dtype_size(to->dtype);
     if (port_view_is_contiguous(to) && port_view_is_contiguous(from)) {
         memcpy(to->data, from->data, (size_t)elems * size);
@@ -334,6 +331,40 @@ copy_view(const port_view *to, const port_view *from)
     }
 }
 
+/* Both sides, cut along one dimension. */
+typedef struct copy_job {
+    const port_view *to, *from;
+    int32_t dim;
+} copy_job;
+
+static void
+copy_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const copy_job *job = opaque;
+    port_view to = *job->to, from = *job->from;
+    int64_t step = (int64_t)port_dtype_size(to.dtype);
+    to.shape[job->dim] = from.shape[job->dim] = end - begin;
+    to.data = (char *)to.data + begin * to.strides[job->dim] * step;
+    from.data = (char *)from.data + begin * from.strides[job->dim] * step;
+    copy_part(&to, &from);
+}
+
+void
+copy_view(const op_call *call, const port_view *to, const port_view *from)
+{
+    int32_t num_threads = call != NULL ? call->options->profile.num_threads : 1;
+    int64_t elems = port_view_elems(to);
+    copy_job job = {.to = to, .from = from};
+    while (job.dim < to->ndim - 1 && to->shape[job.dim] == 1) {
+        job.dim++;
+    }
+    if (elems > 0 && to->ndim > 0 && num_threads > 1) {
+        port_deal(to->shape[job.dim], elems / to->shape[job.dim], num_threads, copy_range, &job);
+    } else if (elems > 0) {
+        copy_part(to, from);
+    }
+}
+
 port_status
 tensor_contiguous(op_call *call, const port_tensor *tensor, const port_tensor **out)
 {
@@ -345,7 +376,7 @@ tensor_contiguous(op_call *call, const port_tensor *tensor, const port_tensor **
     port_status status = tensor_new(call, tensor->dtype, tensor->ndim, tensor->shape, NULL, &copy);
     if (status == PORT_OK) {
         port_view to = tensor_view(copy), from = tensor_view(tensor);
-        copy_view(&to, &from);
+        copy_view(call, &to, &from);
         *out = copy;
     }
     return status;
@@ -381,7 +412,7 @@ tensor_fill(op_call *call, const port_tensor *tensor, port_scalar value)
         port_status status = scalar_to_tensor(call, value, PORT_F32, &number);
         if (status == PORT_OK && (status = tensor_cast(call, number, PORT_C64, &number)) == PORT_OK) {
             port_view to = tensor_view(tensor), from = view_broadcast(number, tensor->ndim, tensor->shape);
-            copy_view(&to, &from);
+            copy_view(call, &to, &from);
         }
         return status;
     }
