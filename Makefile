@@ -94,7 +94,7 @@ SANITIZED := $(CURDIR)/build/sanitize/python
 SANITIZER_LIBS = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
 sanitize: $(if $(wildcard $(PY)),,$(VENV)/.installed) ## C tests and binding tests under ASan and UBSan, threads under TSan (gcc)
 	$(MAKE) ctest BUILD=build/sanitize CFLAGS="$(SANITIZE) -O1"
-	TSAN_OPTIONS=die_after_fork=0 setarch -R $(MAKE) ctest BUILD=build/tsan CFLAGS="-fsanitize=thread -O0" CTEST_SOURCES='tests/c/test_threads.c tests/c/test_parallel.c'
+	TSAN_OPTIONS=die_after_fork=0 setarch -R $(MAKE) ctest BUILD=build/tsan CFLAGS="-fsanitize=thread -O0" CTEST_SOURCES='tests/c/test_threads.c tests/c/test_parallel.c tests/c/test_kernel_threads.c'
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r python/porting $(SANITIZED)/ && rm -f $(SANITIZED)/porting/_core*.so
 	$(MAKE) ext PY=$(PY) BUILD=build/sanitize PKG=$(SANITIZED)/porting CFLAGS="$(SANITIZE) -O1"
 	LD_PRELOAD="$(SANITIZER_LIBS)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
