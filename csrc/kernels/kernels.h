@@ -57,6 +57,7 @@ typedef struct port_arange_params {
 typedef struct port_reduce_params {
     uint32_t dims;     /* bit d set: dimension d is reduced */
     double correction; /* var, std only */
+    bool about_mean;   /* var, std of F32 and F64 with one output: two passes, as the reference; else Welford's update always */
 } port_reduce_params;
 
 /* ---- softmax.c: softmax, log_softmax: in (x), out (y), same shape; floating */

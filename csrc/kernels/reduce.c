@@ -258,6 +258,20 @@ std_finish(const fold_state *state, const port_kernel_call *call, char *out)
     port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
 }
 
+/* One output takes two passes in the reference, several one each. */
+static void
+var_run_any(const port_kernel_call *call, const reduce_op *op)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    bool wide = x->dtype == PORT_F32 || x->dtype == PORT_F64;
+    if (((const port_reduce_params *)call->params)->about_mean && wide && port_view_elems(y) == 1 && port_view_elems(x) > 0) {
+        fold_state state = {.count = port_view_elems(x), .m2 = port_squares_about_mean(call)};
+        op->finish(&state, call, y->data);
+    } else {
+        reduce_run(call, op);
+    }
+}
+
 /* The mean that var_mean and std_mean give: Welford's. */
 static void
 welford_mean_finish(const fold_state *state, const port_kernel_call *call, char *out)
@@ -266,8 +280,8 @@ welford_mean_finish(const fold_state *state, const port_kernel_call *call, char 
     port_store_f64(call->out[0]->dtype, &value, 1, out, 0);
 }
 
-/* The variant "strict" of sum and mean: one element after another in row-major order, in double. However the tensor lies in memory
- * and whatever it is a part of, an output depends on nothing but its own elements. */
+/* The variant "strict" of sum and mean: one element after another in row-major order, in double; of var and std: Welford's update always.
+ * However the tensor lies in memory and whatever it is a part of, an output depends on nothing but its own elements. */
 static void
 sum_f64(fold_state *state, int64_t n, const double *x)
 {
@@ -641,13 +655,21 @@ RUN_BEST(amax, max_f64, max_i64, store_value, true)
 RUN_BEST(amin, min_f64, min_i64, store_value, false)
 RUN_BEST(argmax, max_f64, max_i64, store_best_idx, true)
 RUN_BEST(argmin, min_f64, min_i64, store_best_idx, false)
+#define RUN_VAR(name, finish)                                                                                        \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const reduce_op op = {var_f64, NULL, finish};                                                         \
+        var_run_any(call, &op);                                                                                      \
+    }
 RUN(any, any_f64, any_i64, any_finish)
 RUN(all, any_f64, any_i64, all_finish)
-RUN(var, var_f64, NULL, var_finish)
-RUN(std, var_f64, NULL, std_finish)
+RUN_VAR(var, var_finish)
+RUN_VAR(std, std_finish)
 RUN(welford_mean, var_f64, NULL, welford_mean_finish)
 RUN(sum_strict, sum_f64, NULL, store_value)
 RUN(mean_strict, sum_f64, NULL, mean_finish)
+RUN(var_strict, var_f64, NULL, var_finish)
+RUN(std_strict, var_f64, NULL, std_finish)
 
 #define EVERY_DTYPE(name, check)                                                                                     \
     PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run), PORT_INT_ROWS(#name, "ref", 0, check, name##_run),          \
@@ -682,6 +704,8 @@ const port_kernel_row port_reduce_rows[] = {
     EVERY_DTYPE(all, reduce_check),
     PORT_FLOAT_ROWS("var", "ref", 0, reduce_check, var_run),
     PORT_FLOAT_ROWS("std", "ref", 0, reduce_check, std_run),
+    PORT_FLOAT_ROWS("var", "strict", 0, reduce_check, var_strict_run),
+    PORT_FLOAT_ROWS("std", "strict", 0, reduce_check, std_strict_run),
     PORT_FLOAT_ROWS("welford_mean", "ref", 0, reduce_check, welford_mean_run),
     PORT_FLOAT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run),
     PORT_INT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run),

@@ -290,3 +290,66 @@ port_mean_run(const port_kernel_call *call)
     iter = port_iter_elementwise(2, divided);
     port_iter_for_each(&iter, call->profile->num_threads, divide_loop, &context);
 }
+
+/* ---------------------------------------------------------------- squares about the mean */
+
+typedef struct square_job {
+    port_iter iter;
+    port_dtype dtype;
+    port_chunks chunks;
+    double mean, sums[PORT_SUM_MAX_THREADS];
+} square_job;
+
+typedef struct square_sum {
+    port_dtype dtype;
+    double mean, sum;
+} square_sum;
+
+/* Each piece of the loop has a sum of its own. */
+static void
+square_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    square_sum *total = opaque;
+    double sum = 0.0;
+    for (int64_t r = 0; r < size1; r++) {
+        for (int64_t i = 0; i < size0; i++) {
+            double value;
+            port_load_f64(total->dtype, data[0] + r * strides[1] + i * strides[0], 0, 1, &value);
+            value -= total->mean;
+            sum += value * value;
+        }
+    }
+    total->sum += sum;
+}
+
+static void
+square_part(void *opaque, int64_t c)
+{
+    square_job *job = opaque;
+    square_sum total = {job->dtype, job->mean, 0.0};
+    int64_t begin = c * job->chunks.size, end = begin + job->chunks.size, n = port_iter_elems(&job->iter);
+    port_iter_range(&job->iter, begin, end < n ? end : n, square_loop, &total);
+    job->sums[c] = total.sum;
+}
+
+double
+port_squares_about_mean(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0];
+    int32_t num_threads = call->profile->num_threads < PORT_SUM_MAX_THREADS ? call->profile->num_threads : PORT_SUM_MAX_THREADS;
+    int64_t n = port_view_elems(x), ones[PORT_MAX_NDIM];
+    for (int32_t d = 0; d < x->ndim; d++) {
+        ones[d] = 1;
+    }
+    double wide = 0.0, sum = 0.0;
+    float narrow = 0.0f;
+    port_view mean = port_view_contiguous(x->dtype == PORT_F32 ? (void *)&narrow : &wide, x->dtype, x->ndim, ones);
+    sum_into(&mean, x, UINT32_MAX, num_threads, false);
+    square_job job = {.iter = port_iter_elementwise(1, &x), .dtype = x->dtype, .chunks = port_chunks_of(n, PORT_GRAIN_SIZE, num_threads)};
+    job.mean = x->dtype == PORT_F32 ? (double)(narrow / (float)n) : wide / (double)n;
+    port_parallel(n > 0 ? job.chunks.count : 0, num_threads, square_part, &job);
+    for (int64_t c = 0; c < job.chunks.count; c++) {
+        sum += job.sums[c];
+    }
+    return sum;
+}

@@ -13,5 +13,7 @@ float port_cascade_sum_f32(const float *x, int64_t n);
 void port_sum_run(const port_kernel_call *call);
 void port_mean_run(const port_kernel_call *call);
 size_t port_mean_scratch_bytes(const port_kernel_call *call);
+/* The sum of (x - mean)^2 over all of in[0], F32 or F64, in double about the rounded mean; one sum per thread of the reference. */
+double port_squares_about_mean(const port_kernel_call *call);
 
 #endif /* PORT_SUM_H */

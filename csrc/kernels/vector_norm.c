@@ -48,18 +48,20 @@ vector_norm_check(const port_kernel_call *call, port_error *err)
 NORM(float, fabsf, sqrtf)
 NORM(double, fabs, sqrt)
 
-/* The orders that take powers, in float; of one element its size. */
+/* The orders that take powers, in float, in as many parts; of one element its size. */
 static float
-power_norm(double order, const float *x, int64_t n)
+power_norm(double order, const float *x, int64_t n, int32_t num_threads)
 {
-    float sum = 0.0f;
-    if (n == 1) {
-        return fabsf(x[0]);
+    float total = 0.0f;
+    port_chunks chunks = port_chunks_of(n, PORT_GRAIN_SIZE, num_threads);
+    for (int64_t begin = 0; n > 1 && begin < n; begin += chunks.size) {
+        float sum = 0.0f;
+        for (int64_t i = begin; i < n && i < begin + chunks.size; i++) {
+            sum += powf(fabsf(x[i]), (float)order);
+        }
+        total += sum;
     }
-    for (int64_t i = 0; i < n; i++) {
-        sum += powf(fabsf(x[i]), (float)order);
-    }
-    return powf(sum, 1.0f / (float)order);
+    return n == 1 ? fabsf(x[0]) : powf(total, 1.0f / (float)order);
 }
 
 /* The other orders, one element after the other in double. */
@@ -144,7 +146,7 @@ norm_of(const norm_job *job, const void *x, int64_t n)
     int32_t threads = job->outputs == 1 ? call->profile->num_threads : 1; /* several outputs are dealt to the threads */
     if (is_rare(p->order)) {
         bool powers = narrow && p->order != 0.0 && !isinf(p->order);
-        return powers ? (double)power_norm(p->order, x, n) : rare_norm(p->order, narrow, x, n);
+        return powers ? (double)power_norm(p->order, x, n, threads) : rare_norm(p->order, narrow, x, n);
     }
     if (!narrow) {
         return norm_double(p->order, x, n, threads);

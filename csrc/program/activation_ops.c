@@ -66,7 +66,7 @@ run_safe_softmax(op_call *call)
     memcpy(shape, x->shape, sizeof shape);
     shape[d] = 1;
     port_softmax_params params = {d};
-    port_reduce_params over = {1u << d, 0.0};
+    port_reduce_params over = {.dims = 1u << d};
     if ((status = tensor_new(call, x->dtype, x->ndim, shape, NULL, &greatest)) != PORT_OK ||
         (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &out)) != PORT_OK ||
         (status = launch_tensors(call, "amax", x->dtype, &x, 1, (const port_tensor *const[]){greatest}, 1, &over)) != PORT_OK ||

@@ -164,7 +164,7 @@ run_trilinear(op_call *call)
         return status;
     }
     int64_t shape[PORT_MAX_NDIM];
-    port_reduce_params params = {0, 0.0};
+    port_reduce_params params = {.dims = 0};
     port_tensor *sum, *out;
     memcpy(shape, plan.shape, sizeof shape);
     for (int64_t i = 0; i < arg_len(call, 6); i++) {

@@ -82,7 +82,7 @@ reduce(op_call *call, const char *kernel, const port_tensor *x, uint32_t dims, b
     }
     port_tensor *made, *out;
     const port_tensor *result;
-    port_reduce_params params = {dims, correction};
+    port_reduce_params params = {dims, correction, .about_mean = strstr(call->row->name, "_mean") == NULL};
     if (status != PORT_OK ||
         (status = tensor_new(call, result_dtype(kernel, x->dtype), x->ndim, shape, NULL, &made)) != PORT_OK ||
         (status = launch_tensors(call, kernel, x->dtype, &x, 1, (const port_tensor *const[]){made}, 1, &params)) != PORT_OK ||
@@ -284,7 +284,7 @@ run_cumsum(op_call *call)
     if (status != PORT_OK) {
         return status;
     }
-    port_reduce_params params = {1u << d, 0.0};
+    port_reduce_params params = {.dims = 1u << d};
     if ((status = tensor_new(call, result_dtype("cumsum", x->dtype), x->ndim, x->shape, NULL, &made)) != PORT_OK ||
         (status = launch_tensors(call, "cumsum", x->dtype, &x, 1, (const port_tensor *const[]){made}, 1, &params)) != PORT_OK ||
         (status = tensor_cast(call, made, dtype, &result)) != PORT_OK ||

@@ -135,6 +135,8 @@ NAMED: dict[tuple[str, str], Label] = {
     # Of the profiles strict and golden (docs/NUMERICS.md): other sums than the reference's.
     ("sum", "strict"): SUM,
     ("mean", "strict"): SUM,
+    ("var", "strict"): SUM,
+    ("std", "strict"): SUM,
     ("pow_scalar", "strict"): Label("BOUND", 2),
     ("gemm", "golden"): SUM,
     ("bmm", "golden"): SUM,
