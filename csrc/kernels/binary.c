@@ -5,7 +5,7 @@
  * Formulas: PyTorch's BinaryOpsKernel (BSD-3-Clause; restated), see docs/NUMERICS.md. */
 #include "binary.h"
 #include "../core/plane.h"
-#include "dense.h"
+#include "halves.h"
 
 /* ---------------------------------------------------------------- the loop */
 
@@ -143,8 +143,8 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     /* a + alpha * b has no build for avx512 in the reference. */
     int64_t step = 2 * (context->alpha != 1.0 ? 32 / in_bytes : port_profile_lanes(context->call->profile, context->call->in[0]->dtype));
     int64_t bulk = vector ? size0 - size0 % step : 0;
-    bool dense_bf16 = context->op->bf16 != NULL && context->level > 0 && context->alpha == 1.0 && a_dense && b_dense &&
-                      context->call->in[0]->dtype == PORT_BF16 && context->call->out[0]->dtype == PORT_BF16;
+    port_dtype dtype = context->call->in[0]->dtype;
+    bool in_halves = context->op->half != NULL && context->alpha == 1.0 && dtype == context->call->out[0]->dtype;
     if (!vector && lies_across(context->call, strides, size0, size1)) {
         binary_turned(context, data, strides, size0, size1);
         return;
@@ -160,9 +160,8 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
             binary_row_wide(context, row_advance(row, first), size0 - first);
             continue;
         }
-        if (bulk > 0 && dense_bf16) {
-            context->op->bf16(context->level, bulk, row.a, row.b, row.y);
-        } else if (bulk > 0) {
+        bool done = bulk > 0 && in_halves && context->op->half(dtype, context->level, bulk, row.a, a_dense, row.b, b_dense, row.y);
+        if (bulk > 0 && !done) {
             binary_row_f32(context, true, row, bulk);
         }
         if (bulk < size0) {
@@ -222,31 +221,6 @@ rounded(port_dtype dtype, float x)
         (void)is_vector;                                                                                             \
         PORT_PICK_MAP(name##_map, context->level)(n, a, a_step, b, b_step, y);                                       \
     }
-#if PORT_HAVE_AVX2
-#define BF16_MAP_BODY(name, suffix, function, attributes)                                                            \
-    attributes static void name##_bf16_##suffix(int64_t n, const char *a, const char *b, char *y)                    \
-    {                                                                                                                \
-        for (int64_t at = 0; at < 2 * n; at += 32) {                                                                 \
-            float u[16], v[16];                                                                                      \
-            f32_of_bf16_16_##suffix(a + at, (char *)u);                                                              \
-            f32_of_bf16_16_##suffix(b + at, (char *)v);                                                              \
-            for (int lane = 0; lane < 16; lane++) {                                                                  \
-                u[lane] = function(u[lane], v[lane]);                                                                \
-            }                                                                                                        \
-            bf16_of_f32_16_##suffix((const char *)u, y + at);                                                        \
-        }                                                                                                            \
-    }
-/* name_bf16 of a binary_op. */
-#define BF16_MAP(name, function)                                                                                     \
-    BF16_MAP_BODY(name, avx2, function, PORT_TARGET_AVX2)                                                            \
-    BF16_MAP_BODY(name, avx512, function, PORT_TARGET_AVX512)                                                        \
-    static void name##_bf16(int32_t level, int64_t n, const char *a, const char *b, char *y)                         \
-    {                                                                                                                \
-        (level > 1 ? name##_bf16_avx512 : name##_bf16_avx2)(n, a, b, y);                                             \
-    }
-#else
-#define BF16_MAP(name, function) enum { name##_bf16 = 0 };
-#endif
 #define OP_ALL(name, expression)                                                                                     \
     OP_F32(name, expression)                                                                                         \
     PORT_BINARY_EACH(double, f64, name, expression)                                                                                \
@@ -268,8 +242,8 @@ difference_of(float u, float v)
 
 PORT_DEFINE_MAP2(sum_map, sum_of)
 PORT_DEFINE_MAP2(difference_map, difference_of)
-BF16_MAP(sum, sum_of)
-BF16_MAP(difference, difference_of)
+PORT_HALF_MAP2(sum, u + v)
+PORT_HALF_MAP2(difference, u - v)
 
 static void
 add_scaled_f32(const binary_context *context, bool is_vector, float alpha, int64_t n, const float *a, int64_t a_step,
@@ -333,18 +307,18 @@ sub_f64(const binary_context *context, int64_t n, const double *a, const double 
 PORT_BINARY_EACH(int64_t, i64, add, (uint64_t)u + (uint64_t)context->alpha_int * (uint64_t)v)
 PORT_BINARY_EACH(int64_t, i64, sub, (uint64_t)u - (uint64_t)context->alpha_int * (uint64_t)v)
 OP_F32(mul, u *v)
-BF16_MAP(mul, mul_of)
+PORT_HALF_MAP2(mul, mul_of(u, v))
 PORT_BINARY_EACH(double, f64, mul, u *v)
 PORT_BINARY_EACH(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
 OP_F32(div, u / v)
-BF16_MAP(div, div_of)
+PORT_HALF_MAP2(div, div_of(u, v))
 PORT_BINARY_EACH(double, f64, div, u / v)
 OP_F32(maximum, port_select((u != u) | (v != v), u + v, port_select(u > v, u, v)))
-BF16_MAP(maximum, maximum_of)
+PORT_HALF_MAP2(maximum, maximum_of(u, v))
 PORT_BINARY_EACH(double, f64, maximum, u != u || v != v ? u + v : (u > v ? u : v))
 PORT_BINARY_EACH(int64_t, i64, maximum, u > v ? u : v)
 OP_F32(minimum, port_select((u != u) | (v != v), u + v, port_select(u < v, u, v)))
-BF16_MAP(minimum, minimum_of)
+PORT_HALF_MAP2(minimum, minimum_of(u, v))
 PORT_BINARY_EACH(double, f64, minimum, u != u || v != v ? u + v : (u < v ? u : v))
 PORT_BINARY_EACH(int64_t, i64, minimum, u < v ? u : v)
 OP_ALL(eq, u == v)
@@ -600,22 +574,22 @@ where_run(const port_kernel_call *call)
 /* ---------------------------------------------------------------- rows */
 
 #define RUN_ALL(name) RUN_FLOATS(name, name##_i64, NULL)
-#define RUN_FLOATS(name, i64, bf16)                                                                                       \
+#define RUN_FLOATS(name, i64, half)                                                                                 \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        static const binary_op op = {name##_f32, name##_f64, i64, bf16};                                             \
+        static const binary_op op = {name##_f32, name##_f64, i64, half};                                             \
         port_binary_run(call, &op, level);                                                                           \
     }                                                                                                                \
     PORT_RUN_LEVELS(name, name##_any)
 #define FLOATS(name) PORT_LEVEL_ROWS(name, port_binary_check)
 
-RUN_FLOATS(add, add_i64, sum_bf16)
-RUN_FLOATS(sub, sub_i64, difference_bf16)
-RUN_FLOATS(mul, mul_i64, mul_bf16)
-RUN_FLOATS(div, NULL, div_bf16)
+RUN_FLOATS(add, add_i64, sum_halves)
+RUN_FLOATS(sub, sub_i64, difference_halves)
+RUN_FLOATS(mul, mul_i64, mul_halves)
+RUN_FLOATS(div, NULL, div_halves)
 RUN_ALL(pow)
-RUN_FLOATS(maximum, maximum_i64, maximum_bf16)
-RUN_FLOATS(minimum, minimum_i64, minimum_bf16)
+RUN_FLOATS(maximum, maximum_i64, maximum_halves)
+RUN_FLOATS(minimum, minimum_i64, minimum_halves)
 PORT_BINARY_RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
 PORT_BINARY_RUN(fmod, fmod_f32, fmod_f64, fmod_i64)
 PORT_BINARY_RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)

@@ -21,8 +21,9 @@ typedef struct binary_op {
                 const float *b, int64_t b_step, float *y);
     void (*f64)(const binary_context *context, int64_t n, const double *a, const double *b, double *y);
     void (*i64)(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y);
-    /* Dense bf16 in one go, 16 elements at a time, of which n is a multiple: the bits of f32 with alpha 1. NULL: there is none. */
-    void (*bf16)(int32_t level, int64_t n, const char *a, const char *b, char *y);
+    /* n dense elements of bf16 or f16 in one go, with alpha 1: the bits of f32 rounded once. False: there is no such way, nothing is done
+     * (halves.h). NULL: f32 alone. */
+    bool (*half)(port_dtype dtype, int32_t level, int64_t n, const char *a, int64_t a_step, const char *b, int64_t b_step, char *y);
 } binary_op;
 
 void port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level);

@@ -36,32 +36,38 @@ f32_of_bf16_16_avx512(const char *from, char *to)
     PORT_STORE_512(to, _mm512_slli_epi32(_mm512_cvtepu16_epi32(PORT_LOAD_256(from)), 16));
 }
 
+/* bf16 in the upper halves of the lanes, whatever in the lower ones. */
 PORT_TARGET_AVX2 static inline __m256i
-bf16_of_f32_8_avx2(__m256i bits)
+bf16_in_f32_8_avx2(__m256i bits)
 {
     __m256 value = _mm256_castsi256_ps(bits);
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
+    __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
     __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
-    return _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), is_nan);
+    return _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc00000), is_nan);
+}
+
+PORT_TARGET_AVX512 static inline __m512i
+bf16_in_f32_16_avx512(__m512i bits)
+{
+    __m512 value = _mm512_castsi512_ps(bits);
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+    rounded = _mm512_mask_add_epi32(rounded, _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000)), rounded, _mm512_set1_epi32(1));
+    return _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
 }
 
 PORT_TARGET_AVX2 static inline void
 bf16_of_f32_16_avx2(const char *from, char *to)
 {
-    __m256i low = bf16_of_f32_8_avx2(PORT_LOAD_256(from)), high = bf16_of_f32_8_avx2(PORT_LOAD_256(from + 32));
+    __m256i low = _mm256_srli_epi32(bf16_in_f32_8_avx2(PORT_LOAD_256(from)), 16);
+    __m256i high = _mm256_srli_epi32(bf16_in_f32_8_avx2(PORT_LOAD_256(from + 32)), 16);
     PORT_STORE_256(to, _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8)); /* packing takes the halves in turn */
 }
 
 PORT_TARGET_AVX512 static inline void
 bf16_of_f32_16_avx512(const char *from, char *to)
 {
-    __m512i bits = PORT_LOAD_512(from);
-    __m512 value = _mm512_castsi512_ps(bits);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
-    __mmask16 is_nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-    PORT_STORE_256(to, _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, is_nan, _mm512_set1_epi32(0x7fc0))));
+    PORT_STORE_256(to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_in_f32_16_avx512(PORT_LOAD_512(from)), 16)));
 }
 #endif
 

@@ -73,14 +73,16 @@ chunk_moments(bool fused, const float *x, int64_t step, int64_t vectors, moments
     memcpy(chunk->m2, m2, sizeof(m2));
 }
 
-/* The same for four whole chunks: each is one chain of dependent steps, and four of them run side by side. */
+/* The same for the four parts of 4 / parts whole chunks: each is one chain of dependent steps, and four of them run side by side. */
 #if PORT_HAVE_AVX2
 PORT_TARGET_AVX2 static void
-four_chunks(bool fused, const float *x, moments chunks[4])
+four_chunks(bool fused, int parts, const float *x, moments chunks[4])
 {
     __m256 mean[4], m2[4];
+    const float *from[4];
 #pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
+        from[c] = x + (c / parts * CHUNK_VECTORS * parts + c % parts) * LANES;
         mean[c] = m2[c] = _mm256_setzero_ps();
     }
     for (int v = 0; v < CHUNK_VECTORS; v++) {
@@ -90,7 +92,7 @@ four_chunks(bool fused, const float *x, moments chunks[4])
         __builtin_prefetch((const void *)(ahead + 64));
 #pragma GCC unroll 4
         for (int c = 0; c < 4; c++) {
-            __m256 value = _mm256_loadu_ps(x + (c * CHUNK_VECTORS + v) * LANES);
+            __m256 value = _mm256_loadu_ps(from[c] + v * parts * LANES);
             __m256 delta = _mm256_sub_ps(value, mean[c]);
             __m256 step = _mm256_mul_ps(delta, weight);
             mean[c] = fused ? _mm256_fmadd_ps(delta, weight, mean[c]) : _mm256_add_ps(mean[c], step);
@@ -107,10 +109,10 @@ four_chunks(bool fused, const float *x, moments chunks[4])
 }
 #else
 static void
-four_chunks(bool fused, const float *x, moments chunks[4])
+four_chunks(bool fused, int parts, const float *x, moments chunks[4])
 {
     for (int c = 0; c < 4; c++) {
-        chunk_moments(fused, x + c * CHUNK_VECTORS * LANES, LANES, CHUNK_VECTORS, &chunks[c]);
+        chunk_moments(fused, x + (c / parts * CHUNK_VECTORS * parts + c % parts) * LANES, parts * LANES, CHUNK_VECTORS, &chunks[c]);
     }
 }
 #endif
@@ -134,16 +136,16 @@ vector_moments(bool simd, bool fused, int parts, const float *x, int64_t vectors
         int64_t rest = vectors - i * CHUNK_VECTORS;
         const float *from = x + i * CHUNK_VECTORS * LANES * parts;
         if (i == ready) {
-            bool four = simd && parts == 1 && rest >= 4 * CHUNK_VECTORS;
+            bool four = simd && rest >= 4 / parts * CHUNK_VECTORS;
             if (four) {
-                four_chunks(fused, from, made);
+                four_chunks(fused, parts, from, made);
             } else {
                 for (int part = 0; part < parts; part++) {
                     chunk_moments(fused, from + part * LANES, parts * LANES, rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS, &made[part]);
                 }
             }
             chunk = made;
-            ready += four ? 4 : 1;
+            ready += four ? 4 / parts : 1;
         }
         if (parts == 2) {
             merge_moments(fused, chunk++, &stack[0]);
@@ -198,7 +200,6 @@ row_apply(bool fused, const float *x, int64_t n, float mean, float rstd, const f
 {
     int64_t i = 0;
     for (; i + LANES <= n && weight != NULL && bias != NULL; i += LANES) {
-        __builtin_prefetch((const void *)((uintptr_t)(y + i) + 1024), 1);
         PORT_INDEPENDENT
         for (int lane = 0; lane < LANES; lane++) {
             y[i + lane] = multiply_add(fused, (x[i + lane] - mean) * rstd, weight[i + lane], bias[i + lane]);
@@ -215,7 +216,14 @@ PORT_INLINE void
 row_apply_half(bool fused, const float *x, int64_t n, float mean, float rstd, const float *weight, const float *bias, float *y)
 {
     float shift = -rstd * mean;
-    for (int64_t i = 0; i < n; i++) {
+    int64_t i = 0;
+    for (; i + LANES <= n && weight != NULL && bias != NULL; i += LANES) {
+        PORT_INDEPENDENT
+        for (int lane = 0; lane < LANES; lane++) {
+            y[i + lane] = multiply_add(fused, multiply_add(fused, x[i + lane], rstd, shift), weight[i + lane], bias[i + lane]);
+        }
+    }
+    for (; i < n; i++) {
         float scaled = multiply_add(fused, x[i], rstd, shift);
         y[i] = multiply_add(fused, scaled, weight != NULL ? weight[i] : 1.0f, bias != NULL ? bias[i] : 0.0f);
     }
@@ -232,7 +240,7 @@ typedef void (*norm_row)(bool half, const float *x, int64_t n, float eps, const 
     {                                                                                                                \
         float var;                                                                                                   \
         if (half) {                                                                                                  \
-            row_moments(false, fused, 2, x, n, mean, &var);                                                          \
+            row_moments(simd, fused, 2, x, n, mean, &var);                                                           \
         } else {                                                                                                     \
             row_moments(simd, fused, 1, x, n, mean, &var);                                                           \
         }                                                                                                            \
@@ -355,15 +363,20 @@ norm_scratch_bytes(const port_kernel_call *call)
     return (2 + 3 * (size_t)b.chunks.count) * b.each_bytes;
 }
 
-/* n contiguous elements of `view` from element `at`, in f32 (f64 for F64); borrowed where nothing is to convert. */
+/* n contiguous elements of `view` from element `at`, in f32 (f64 for F64); borrowed where nothing is to convert. What comes behind them is
+ * fetched ahead meanwhile: the processor itself does so within a page only. */
 static void *
 row_of(const port_view *view, int64_t at, int64_t n, void *room)
 {
-    char *from = (char *)view->data + at * (int64_t)port_dtype_size(view->dtype);
+    int64_t bytes = (int64_t)port_dtype_size(view->dtype);
+    char *from = (char *)view->data + at * bytes;
     if (view->dtype == PORT_F32 || view->dtype == PORT_F64) {
         return from;
     }
-    port_load_f32(view->dtype, from, (int64_t)port_dtype_size(view->dtype), n, room);
+    port_load_f32(view->dtype, from, bytes, n, room);
+    for (int64_t ahead = n * bytes; ahead < 2 * n * bytes && n * bytes <= 0x4000; ahead += 64) {
+        __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)ahead));
+    }
     return room;
 }
 

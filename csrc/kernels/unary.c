@@ -7,6 +7,7 @@
  * Which formula PyTorch uses where (BSD-3-Clause; restated): docs/NUMERICS.md. Source of the vector functions: vecmath.h;
  * of gelu with mkldnn on: gelu_onednn.h. */
 #include "gelu_onednn.h"
+#include "halves.h"
 #include "unary.h"
 
 /* ---------------------------------------------------------------- the loop */
@@ -61,6 +62,7 @@ unary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size
     bool contiguous = strides[0] == (int64_t)port_dtype_size(context->call->out[0]->dtype) &&
                       strides[1] == (int64_t)port_dtype_size(x->dtype);
     int64_t bulk = contiguous ? size0 - size0 % step : 0;
+    unary_half half = x->dtype == context->call->out[0]->dtype ? context->op->half : NULL;
     for (int64_t row = 0; row < size1; row++) {
         char *to = data[0] + row * strides[2];
         const char *from = data[1] + row * strides[3];
@@ -68,7 +70,7 @@ unary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size
             unary_row_wide(context, from, strides[1], to, strides[0], size0);
             continue;
         }
-        if (bulk > 0) {
+        if (bulk > 0 && (half == NULL || !half(context, bulk, from, to))) {
             unary_row_f32(context, true, from, strides[1], to, strides[0], bulk);
         }
         if (bulk < size0) {
@@ -117,14 +119,22 @@ port_unary_check(const port_kernel_call *call, port_error *err)
     {                                                                                                                \
         return (expression);                                                                                         \
     }                                                                                                                \
-    F32_MAP(name, name##_of)
-/* The same for a function that is there already. */
+    F32_MAP(name, name##_of)                                                                                         \
+    HALF_MAP(name, name##_of)
+/* The same for a function that is there already, and not for halves by themselves. */
 #define F32_MAP(name, function)                                                                                      \
     PORT_DEFINE_MAP(name##_map, function)                                                                            \
     static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
     {                                                                                                                \
         (void)is_vector;                                                                                             \
         PORT_PICK_MAP(name##_map, context->level)(n, x, y);                                                          \
+    }
+/* name_half, for a function that halves take whatever the profile. */
+#define HALF_MAP(name, function)                                                                                     \
+    PORT_HALF_MAP(name, function(v))                                                                                 \
+    static bool name##_half(const unary_context *context, int64_t n, const char *x, char *y)                         \
+    {                                                                                                                \
+        return name##_halves(context->call->in[0]->dtype, context->level, n, x, y, 0.0f, 0.0f);                      \
     }
 #define F64_OP(name, expression) PORT_UNARY_EACH(double, f64, name, expression)
 #define I64_OP(name, expression) PORT_UNARY_EACH(int64_t, i64, name, expression)
@@ -166,7 +176,14 @@ I64_OP(sign, (v > 0) - (v < 0))
 F32_OP(square, v *v)
 F64_OP(square, v *v)
 I64_OP(square, (int64_t)((uint64_t)v * (uint64_t)v))
-F32_OP(logical_not, port_select(v == 0.0f, 1.0f, 0.0f))
+
+PORT_INLINE float
+logical_not_of(float v)
+{
+    return port_select(v == 0.0f, 1.0f, 0.0f);
+}
+
+F32_MAP(logical_not, logical_not_of)
 F64_OP(logical_not, v == 0.0 ? 1.0 : 0.0)
 I64_OP(logical_not, v == 0)
 
@@ -185,6 +202,10 @@ PORT_DEFINE_MAP(exp_map, port_exp_u10)
 PORT_DEFINE_MAP(log_map, port_log_u10)
 PORT_DEFINE_MAP(tanh_map, port_tanh_u10)
 PORT_DEFINE_MAP(sqrt_map, sqrtf)
+HALF_MAP(exp, port_exp_u10)
+HALF_MAP(log, port_log_u10)
+HALF_MAP(tanh, port_tanh_u10)
+HALF_MAP(sqrt, sqrtf)
 
 /* For half floats the reference converts and calls its vector functions, not MKL. */
 bool
@@ -246,8 +267,23 @@ gelu_tanh_u10(float v)
     return 0.5f * v * (1.0f + port_tanh_u10(inner));
 }
 
-PORT_DEFINE_MAP(sigmoid_map, sigmoid_u10)
-PORT_DEFINE_MAP(silu_map, silu_u10)
+#if PORT_HAVE_AVX2
+/* AVX-512 has an exponential in fewer steps. */
+PORT_TARGET_AVX512 static inline __m512
+sigmoid_16(__m512 v)
+{
+    __m512 one = _mm512_set1_ps(1.0f);
+    return _mm512_div_ps(one, _mm512_add_ps(one, port_exp_u10_16(_mm512_sub_ps(_mm512_setzero_ps(), v))));
+}
+
+PORT_TARGET_AVX512 static inline __m512
+silu_16(__m512 v)
+{
+    return _mm512_div_ps(v, _mm512_add_ps(_mm512_set1_ps(1.0f), port_exp_u10_16(_mm512_sub_ps(_mm512_setzero_ps(), v))));
+}
+#endif
+PORT_DEFINE_MAP_OWN_16(sigmoid_map, sigmoid_u10, sigmoid_16)
+PORT_DEFINE_MAP_OWN_16(silu_map, silu_u10, silu_16)
 PORT_DEFINE_MAP(gelu_erf_map, gelu_erf_as)
 PORT_DEFINE_MAP(gelu_tanh_map, gelu_tanh_u10)
 
@@ -257,6 +293,22 @@ has_vector_functions(const unary_context *context, bool is_vector)
 {
     return is_vector && context->call->profile->capability != PORT_CAP_DEFAULT;
 }
+
+PORT_HALF_MAP_OWN_16(sigmoid, sigmoid_u10(v), sigmoid_16)
+PORT_HALF_MAP_OWN_16(silu, silu_u10(v), silu_16)
+PORT_HALF_MAP(gelu_erf, gelu_erf_as(v))
+PORT_HALF_MAP(gelu_tanh, gelu_tanh_u10(v))
+/* name_half, where the reference runs its vector functions. */
+#define VECTOR_HALF(name)                                                                                            \
+    static bool name##_half(const unary_context *context, int64_t n, const char *x, char *y)                         \
+    {                                                                                                                \
+        return has_vector_functions(context, true) &&                                                                \
+               name##_halves(context->call->in[0]->dtype, context->level, n, x, y, 0.0f, 0.0f);                      \
+    }
+VECTOR_HALF(sigmoid)
+VECTOR_HALF(silu)
+VECTOR_HALF(gelu_erf)
+VECTOR_HALF(gelu_tanh)
 
 static void
 sigmoid_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
@@ -345,8 +397,8 @@ port_gelu_grain(int64_t n, int32_t num_threads)
 static void
 gelu_any(const port_kernel_call *call, int32_t level)
 {
-    static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL},
-                          by_onednn = {gelu_onednn_f32, NULL, NULL};
+    static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL, gelu_erf_half}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL, gelu_tanh_half},
+                          by_onednn = {gelu_onednn_f32, NULL, NULL, NULL};
     const port_gelu_params *params = call->params;
     const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
     int64_t grain = port_gelu_grain(port_view_elems(call->in[0]), call->profile->num_threads);
@@ -446,6 +498,23 @@ pow_f32(const unary_context *context, bool is_vector, int64_t n, const float *x,
     }
 }
 
+PORT_HALF_MAP(cube, cube_of(v))
+PORT_HALF_MAP(raised, port_pow_u10(v, p))
+
+static bool
+pow_half(const unary_context *context, int64_t n, const char *x, char *y)
+{
+    float exponent = (float)((const port_pow_params *)context->call->params)->exponent.d;
+    port_dtype dtype = context->call->in[0]->dtype;
+    if (exponent == 2.0f) {
+        return square_half(context, n, x, y);
+    }
+    if (exponent == 3.0f) {
+        return cube_halves(dtype, context->level, n, x, y, 0.0f, 0.0f);
+    }
+    return exponent != -2.0f && has_vector_functions(context, true) && raised_halves(dtype, context->level, n, x, y, exponent, 0.0f);
+}
+
 static void
 pow_f64(const unary_context *context, int64_t n, const double *x, double *y)
 {
@@ -481,8 +550,9 @@ F64_OP(one, v != v ? 1.0 : 1.0)
 static void
 pow_scalar_by(const port_kernel_call *call, int32_t level, const unary_op *by_pow)
 {
-    static const unary_op by_sqrt = {sqrt_f32, sqrt_f64, pow_i64}, by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64},
-                          by_division = {reciprocal_f32, reciprocal_f64, pow_i64}, by_copy = {copy_f32, copy_f64, pow_i64}, by_one = {one_f32, one_f64, pow_i64};
+    static const unary_op by_sqrt = {sqrt_f32, sqrt_f64, pow_i64, sqrt_half}, by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64, rsqrt_half},
+                          by_division = {reciprocal_f32, reciprocal_f64, pow_i64, reciprocal_half},
+                          by_copy = {copy_f32, copy_f64, pow_i64, copy_half}, by_one = {one_f32, one_f64, pow_i64, one_half};
     double exponent = ((const port_pow_params *)call->params)->exponent.d;
     const unary_op *op = by_pow;
     if (call->in[0]->dtype != PORT_F16) { /* which torch leaves to pow */
@@ -502,7 +572,7 @@ pow_scalar_by(const port_kernel_call *call, int32_t level, const unary_op *by_po
 static void
 pow_scalar_any(const port_kernel_call *call, int32_t level)
 {
-    static const unary_op by_pow = {pow_f32, pow_f64, pow_i64};
+    static const unary_op by_pow = {pow_f32, pow_f64, pow_i64, pow_half};
     pow_scalar_by(call, level, &by_pow);
 }
 
@@ -517,7 +587,7 @@ pow_strict_f32(const unary_context *context, bool is_vector, int64_t n, const fl
 static void
 pow_scalar_strict_run(const port_kernel_call *call)
 {
-    static const unary_op by_pow = {pow_strict_f32, pow_f64, pow_i64};
+    static const unary_op by_pow = {pow_strict_f32, pow_f64, pow_i64, NULL};
     pow_scalar_by(call, 0, &by_pow);
 }
 
@@ -535,20 +605,16 @@ pow_scalar_check(const port_kernel_call *call, port_error *err)
     return port_check_same_shape("pow_scalar", call, 1, err);
 }
 
+/* A NaN stays; a bound that is one does nothing. */
 PORT_INLINE float
-raise_to(float v, float low)
+clamped(float v, float low, float high)
 {
-    return port_select(v < low, low, v);
-}
-
-PORT_INLINE float
-lower_to(float v, float high)
-{
+    v = port_select(v < low, low, v);
     return port_select(v > high, high, v);
 }
 
-PORT_DEFINE_MAP2(raise_map, raise_to)
-PORT_DEFINE_MAP2(lower_map, lower_to)
+PORT_DEFINE_MAP_PQ(clamp_map, clamped)
+PORT_HALF_MAP(clamp, clamped(v, p, q))
 
 static void
 clamp_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
@@ -557,8 +623,16 @@ clamp_f32(const unary_context *context, bool is_vector, int64_t n, const float *
     const port_clamp_params *params = context->call->params;
     float low = params->min.kind == PORT_SCALAR_NONE ? -INFINITY : (float)params->min.d;
     float high = params->max.kind == PORT_SCALAR_NONE ? INFINITY : (float)params->max.d;
-    PORT_PICK_MAP(raise_map, context->level)(n, x, 1, &low, 0, y);
-    PORT_PICK_MAP(lower_map, context->level)(n, y, 1, &high, 0, y);
+    PORT_PICK_MAP(clamp_map, context->level)(n, x, low, high, y);
+}
+
+static bool
+clamp_half(const unary_context *context, int64_t n, const char *x, char *y)
+{
+    const port_clamp_params *params = context->call->params;
+    float low = params->min.kind == PORT_SCALAR_NONE ? -INFINITY : (float)params->min.d;
+    float high = params->max.kind == PORT_SCALAR_NONE ? INFINITY : (float)params->max.d;
+    return clamp_halves(context->call->in[0]->dtype, context->level, n, x, y, low, high);
 }
 
 static void
@@ -596,40 +670,40 @@ clamp_check(const port_kernel_call *call, port_error *err)
 
 /* ---------------------------------------------------------------- rows */
 
-#define RUN_BY(runner, name, f32, f64, i64)                                                                          \
+#define RUN_BY(runner, name, f32, f64, i64, half)                                                                    \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        static const unary_op op = {f32, f64, i64};                                                                  \
+        static const unary_op op = {f32, f64, i64, half};                                                            \
         runner(call, &op, level);                                                                                    \
     }                                                                                                                \
     PORT_RUN_LEVELS(name, name##_any)
-#define RUN(name, f32, f64, i64) RUN_BY(port_unary_run, name, f32, f64, i64)
-#define RUN_LIBRARY(name) RUN_BY(run_library, name, name##_f32, name##_f64, NULL)
+#define RUN(name, i64, half) RUN_BY(port_unary_run, name, name##_f32, name##_f64, i64, half)
+#define RUN_LIBRARY(name, half) RUN_BY(run_library, name, name##_f32, name##_f64, NULL, half)
 
 PORT_RUN_LEVELS(gelu, gelu_any)
 PORT_RUN_LEVELS(pow_scalar, pow_scalar_any)
-RUN(clamp, clamp_f32, clamp_f64, clamp_i64)
-RUN(neg, neg_f32, neg_f64, neg_i64)
-RUN(abs, abs_f32, abs_f64, abs_i64)
-RUN(relu, relu_f32, relu_f64, relu_i64)
-RUN(rsqrt, rsqrt_f32, rsqrt_f64, NULL)
-RUN(reciprocal, reciprocal_f32, reciprocal_f64, NULL)
-RUN(floor, floor_f32, floor_f64, floor_i64)
-RUN(ceil, ceil_f32, ceil_f64, ceil_i64)
-RUN(round, round_f32, round_f64, round_i64)
-RUN(sign, sign_f32, sign_f64, sign_i64)
-RUN(square, square_f32, square_f64, square_i64)
-RUN(logical_not, logical_not_f32, logical_not_f64, logical_not_i64)
+RUN(clamp, clamp_i64, clamp_half)
+RUN(neg, neg_i64, neg_half)
+RUN(abs, abs_i64, abs_half)
+RUN(relu, relu_i64, relu_half)
+RUN(rsqrt, NULL, rsqrt_half)
+RUN(reciprocal, NULL, reciprocal_half)
+RUN(floor, floor_i64, floor_half)
+RUN(ceil, ceil_i64, ceil_half)
+RUN(round, round_i64, round_half)
+RUN(sign, sign_i64, sign_half)
+RUN(square, square_i64, square_half)
+RUN(logical_not, logical_not_i64, NULL)
 
-RUN_LIBRARY(sin)
-RUN_LIBRARY(cos)
-RUN_LIBRARY(sqrt)
-RUN_LIBRARY(erf)
-RUN_LIBRARY(exp)
-RUN_LIBRARY(log)
-RUN_LIBRARY(tanh)
-RUN(sigmoid, sigmoid_f32, sigmoid_f64, NULL)
-RUN(silu, silu_f32, silu_f64, NULL)
+RUN_LIBRARY(sin, NULL)
+RUN_LIBRARY(cos, NULL)
+RUN_LIBRARY(sqrt, sqrt_half)
+RUN_LIBRARY(erf, NULL)
+RUN_LIBRARY(exp, exp_half)
+RUN_LIBRARY(log, log_half)
+RUN_LIBRARY(tanh, tanh_half)
+RUN(sigmoid, NULL, sigmoid_half)
+RUN(silu, NULL, silu_half)
 
 PORT_UNARY_RUN(rsqrt_correct, rsqrt_correct_f32, NULL, NULL)
 #if PORT_HAVE_AVX2

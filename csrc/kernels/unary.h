@@ -15,11 +15,14 @@ typedef struct unary_context {
 typedef void (*unary_f32)(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y);
 typedef void (*unary_f64)(const unary_context *context, int64_t n, const double *x, double *y);
 typedef void (*unary_i64)(const unary_context *context, int64_t n, const int64_t *x, int64_t *y);
+/* n elements of the vector loop, dense bf16 or f16, in one go: the bits of f32 rounded once. False: there is no such way, nothing is done. */
+typedef bool (*unary_half)(const unary_context *context, int64_t n, const char *x, char *y);
 
 typedef struct unary_op {
     unary_f32 f32; /* also bf16 and f16, converted before and rounded once after */
     unary_f64 f64;
     unary_i64 i64; /* BOOL and all integers */
+    unary_half half; /* NULL: f32 alone */
 } unary_op;
 
 void port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level);
@@ -56,7 +59,7 @@ port_status port_unary_check(const port_kernel_call *call, port_error *err);
 #define PORT_UNARY_RUN(name, f32, f64, i64)                                                                          \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const unary_op op = {f32, f64, i64};                                                                  \
+        static const unary_op op = {f32, f64, i64, NULL};                                                                \
         port_unary_run(call, &op, 0);                                                                                \
     }
 

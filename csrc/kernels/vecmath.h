@@ -194,12 +194,12 @@ port_exp_u10(float x)
 }
 
 #if PORT_HAVE_AVX2
-/* The same bits for sixteen (all 2^32 arguments were compared). */
+/* The same bits for sixteen (all 2^32 arguments were compared): scaling rounds once, so that the ends come to 0 and infinity by themselves. */
 PORT_TARGET_AVX512 static inline __m512
 port_exp_u10_16(__m512 x)
 {
     __m512 near = _mm512_min_ps(_mm512_set1_ps(101.0f), _mm512_max_ps(_mm512_set1_ps(-105.0f), x)); /* NaN stays */
-    __m512 q = _mm512_cvtepi32_ps(_mm512_cvtps_epi32(_mm512_mul_ps(near, _mm512_set1_ps(PORT_LOG2E_F))));
+    __m512 q = _mm512_roundscale_ps(_mm512_mul_ps(near, _mm512_set1_ps(PORT_LOG2E_F)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 s = _mm512_fmadd_ps(q, _mm512_set1_ps(-PORT_LN2_HIGH), near);
     s = _mm512_fmadd_ps(q, _mm512_set1_ps(-PORT_LN2_LOW), s);
     __m512 u = _mm512_set1_ps(0.000198527617612853646278381f);
@@ -209,9 +209,7 @@ port_exp_u10_16(__m512 x)
     u = _mm512_fmadd_ps(u, s, _mm512_set1_ps(0.166666671633720397949219f));
     u = _mm512_fmadd_ps(u, s, _mm512_set1_ps(0.5f));
     u = _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_fmadd_ps(_mm512_mul_ps(s, s), u, s));
-    u = _mm512_scalef_ps(u, q);
-    u = _mm512_mask_mov_ps(u, _mm512_cmp_ps_mask(x, _mm512_set1_ps(-104.0f), _CMP_LT_OQ), _mm512_setzero_ps());
-    return _mm512_mask_mov_ps(u, _mm512_cmp_ps_mask(x, _mm512_set1_ps(100.0f), _CMP_GT_OQ), _mm512_set1_ps(INFINITY));
+    return _mm512_scalef_ps(u, q);
 }
 #endif
 
@@ -430,7 +428,7 @@ port_erf_as(float x)
 
 /* PORT_DEFINE_MAP(name, scalar): static functions name_ref, name_avx2 and name_avx512, void (int64_t n, const float *x, float *y),
  * which put scalar(x[i]) into y[i]; y may be x. PORT_DEFINE_MAP2: the same for y[i] = scalar(a[i], b[i]), where a or b may be y;
- * a_step and b_step are 1, or 0 for one number. The inner loop is one vector long, which is what lets -O2 vectorise it. */
+ * a_step and b_step are 1, or 0 for one number. PORT_DEFINE_MAP_PQ: y[i] = scalar(x[i], p, q) for two numbers, void (n, x, p, q, y). The inner loop is one vector long, which is what lets -O2 vectorise it. */
 /* The lanes of one vector do not depend on each other, also where y is an operand. */
 #if defined(__clang__)
 #define PORT_INDEPENDENT /* clang asks at run time, and warns where a loop that is told so is not vectorised */
@@ -478,20 +476,54 @@ port_erf_as(float x)
             y[i] = scalar(a_step != 0 ? a[i] : first_a, b_step != 0 ? b[i] : first_b);                               \
         }                                                                                                            \
     }
+#define PORT_DEFINE_MAP_PQ_BODY(name, scalar, lanes, attributes)                                                     \
+    attributes static void name(int64_t n, const float *x, float p, float q, float *y)                               \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; i + (lanes) <= n; i += (lanes)) {                                                                     \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < (lanes); lane++) {                                                             \
+                y[i + lane] = scalar(x[i + lane], p, q);                                                             \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            y[i] = scalar(x[i], p, q);                                                                               \
+        }                                                                                                            \
+    }
 #if PORT_HAVE_AVX2
 #define PORT_DEFINE_MAP(name, scalar)                                                                                \
     PORT_DEFINE_MAP_BODY(name##_ref, scalar, 4, )                                                                    \
     PORT_DEFINE_MAP_BODY(name##_avx2, scalar, 8, PORT_TARGET_AVX2)                                                   \
     PORT_DEFINE_MAP_BODY(name##_avx512, scalar, 16, PORT_TARGET_AVX512)
+/* PORT_DEFINE_MAP with 16 lanes by a function of __m512, which has the same bits. */
+#define PORT_DEFINE_MAP_OWN_16(name, scalar, sixteen)                                                                \
+    PORT_DEFINE_MAP_BODY(name##_ref, scalar, 4, )                                                                    \
+    PORT_DEFINE_MAP_BODY(name##_avx2, scalar, 8, PORT_TARGET_AVX2)                                                   \
+    PORT_TARGET_AVX512 static void name##_avx512(int64_t n, const float *x, float *y)                                \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; i + 16 <= n; i += 16) {                                                                               \
+            _mm512_storeu_ps(y + i, sixteen(_mm512_loadu_ps(x + i)));                                                \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            y[i] = scalar(x[i]);                                                                                     \
+        }                                                                                                            \
+    }
 #define PORT_DEFINE_MAP2(name, scalar)                                                                               \
     PORT_DEFINE_MAP2_BODY(name##_ref, scalar, 4, )                                                                   \
     PORT_DEFINE_MAP2_BODY(name##_avx2, scalar, 8, PORT_TARGET_AVX2)                                                  \
     PORT_DEFINE_MAP2_BODY(name##_avx512, scalar, 16, PORT_TARGET_AVX512)
+#define PORT_DEFINE_MAP_PQ(name, scalar)                                                                             \
+    PORT_DEFINE_MAP_PQ_BODY(name##_ref, scalar, 4, )                                                                 \
+    PORT_DEFINE_MAP_PQ_BODY(name##_avx2, scalar, 8, PORT_TARGET_AVX2)                                                \
+    PORT_DEFINE_MAP_PQ_BODY(name##_avx512, scalar, 16, PORT_TARGET_AVX512)
 /* The map for a level of port_kernel_row: 0, 1 (avx2) or 2 (avx512). */
 #define PORT_PICK_MAP(name, level) ((level) > 1 ? name##_avx512 : (level) > 0 ? name##_avx2 : name##_ref)
 #else
 #define PORT_DEFINE_MAP(name, scalar) PORT_DEFINE_MAP_BODY(name##_ref, scalar, 4, )
+#define PORT_DEFINE_MAP_OWN_16(name, scalar, sixteen) PORT_DEFINE_MAP(name, scalar)
 #define PORT_DEFINE_MAP2(name, scalar) PORT_DEFINE_MAP2_BODY(name##_ref, scalar, 4, )
+#define PORT_DEFINE_MAP_PQ(name, scalar) PORT_DEFINE_MAP_PQ_BODY(name##_ref, scalar, 4, )
 #define PORT_PICK_MAP(name, level) ((void)(level), name##_ref)
 #endif
 
