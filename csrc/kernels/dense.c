@@ -53,34 +53,41 @@ bool_of_float(float value)
 /* ---------------------------------------------------------------- 16 elements */
 
 #if PORT_HAVE_AVX2
-/* The processor's own conversion sets the quiet bit of a NaN; these keep its bits. */
+/* The processor's own conversion sets the quiet bit of a NaN; where there is one, these keep its bits. */
 PORT_TARGET_AVX2 static inline __m256i
-f32_of_f16_8_avx2(__m128i halves)
+f32_of_f16_nan_8_avx2(__m128i halves, __m256 converted)
 {
     __m256i bits = _mm256_cvtepu16_epi32(halves), magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fff));
     __m256i sign = _mm256_slli_epi32(_mm256_xor_si256(bits, magnitude), 16);
     __m256i nan = _mm256_or_si256(sign, _mm256_add_epi32(_mm256_slli_epi32(magnitude, 13), _mm256_set1_epi32(0x70000000)));
     __m256i is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7c00));
-    return _mm256_blendv_epi8(_mm256_castps_si256(_mm256_cvtph_ps(halves)), nan, is_nan);
+    return _mm256_blendv_epi8(_mm256_castps_si256(converted), nan, is_nan);
 }
 
 PORT_TARGET_AVX2 static inline void
 f32_of_f16_16_avx2(const char *from, char *to)
 {
-    __m256i bits = PORT_LOAD_256(from);
-    PORT_STORE_256(to, f32_of_f16_8_avx2(_mm256_castsi256_si128(bits)));
-    PORT_STORE_256(to + 32, f32_of_f16_8_avx2(_mm256_extracti128_si256(bits, 1)));
+    __m256i halves = PORT_LOAD_256(from);
+    __m128i low = _mm256_castsi256_si128(halves), high = _mm256_extracti128_si256(halves, 1);
+    __m256 first = _mm256_cvtph_ps(low), second = _mm256_cvtph_ps(high);
+    if (__builtin_expect(_mm256_movemask_ps(_mm256_cmp_ps(first, second, _CMP_UNORD_Q)) != 0, 0)) {
+        PORT_STORE_256(to, f32_of_f16_nan_8_avx2(low, first));
+        PORT_STORE_256(to + 32, f32_of_f16_nan_8_avx2(high, second));
+        return;
+    }
+    PORT_STORE_256(to, _mm256_castps_si256(first));
+    PORT_STORE_256(to + 32, _mm256_castps_si256(second));
 }
 
 PORT_TARGET_AVX512 static inline void
 f32_of_f16_16_avx512(const char *from, char *to)
 {
-    __m256i halves = PORT_LOAD_256(from);
-    __m512i bits = _mm512_cvtepu16_epi32(halves), magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fff));
-    __m512i sign = _mm512_slli_epi32(_mm512_xor_si512(bits, magnitude), 16);
-    __m512i nan = _mm512_or_si512(sign, _mm512_add_epi32(_mm512_slli_epi32(magnitude, 13), _mm512_set1_epi32(0x70000000)));
-    __mmask16 is_nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7c00));
-    PORT_STORE_512(to, _mm512_mask_mov_epi32(_mm512_castps_si512(_mm512_cvtph_ps(halves)), is_nan, nan));
+    __m512 converted = _mm512_cvtph_ps(PORT_LOAD_256(from));
+    if (__builtin_expect(_mm512_cmp_ps_mask(converted, converted, _CMP_UNORD_Q) != 0, 0)) {
+        f32_of_f16_16_avx2(from, to);
+        return;
+    }
+    PORT_STORE_512(to, _mm512_castps_si512(converted));
 }
 
 PORT_TARGET_AVX2 static inline void

@@ -47,7 +47,15 @@ larger_of(float u, float v)
     return port_select((u > v) | (u != u), u, v);
 }
 
+/* Both differences are rounded. */
+PORT_INLINE float
+log_softmax_of(float v, float max, float log_sum)
+{
+    return v - max - log_sum;
+}
+
 PORT_DEFINE_MAP2(difference_map, difference_of)
+PORT_DEFINE_MAP_PQ(log_softmax_map, log_softmax_of)
 PORT_DEFINE_MAP2(product_map, product_of)
 PORT_DEFINE_MAP2(quotient_map, quotient_of)
 PORT_DEFINE_MAP2(sum_map, sum_of)
@@ -76,6 +84,7 @@ enum { LANES_MAX = 16 }; /* lanes of the reference's widest vector */
 /* Lines along the dimension: one, or some that lie side by side. */
 typedef struct softmax_line {
     const port_kernel_call *call;
+    port_dtype x_dtype, y_dtype; /* the call's; F32 for a row that was widened as a whole */
     const char *x;
     char *y;
     int64_t n, x_stride, y_stride; /* along the line; strides in bytes */
@@ -202,10 +211,14 @@ exp_lanes_avx512(int64_t lanes, int64_t n, const float *x, float max, float *y, 
     __m512 sums = _mm512_loadu_ps(acc), from = _mm512_set1_ps(max);
     __m256 halves = _mm512_castps512_ps256(sums);
     int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
+    for (; lanes == 16 && i + 16 <= n; i += 16) {
         __m512 e = port_exp_u10_16(_mm512_sub_ps(_mm512_loadu_ps(x + i), from));
         _mm512_storeu_ps(y + i, e);
         sums = _mm512_add_ps(sums, e);
+    }
+    for (; lanes == 8 && i + 16 <= n; i += 16) {
+        __m512 e = port_exp_u10_16(_mm512_sub_ps(_mm512_loadu_ps(x + i), from));
+        _mm512_storeu_ps(y + i, e);
         halves = _mm256_add_ps(_mm256_add_ps(halves, _mm512_castps512_ps256(e)), _mm512_extractf32x8_ps(e, 1));
     }
     if (lanes == 16) {
@@ -216,19 +229,48 @@ exp_lanes_avx512(int64_t lanes, int64_t n, const float *x, float max, float *y, 
     exp_lanes_any(lanes, n - i, x + i, max, y + i, acc);
 }
 #endif
+#if PORT_HAVE_AVX2
+/* As max_of_any but for which of two zeros comes out, which no result tells. */
+PORT_TARGET_AVX512 static float
+max_of_avx512(const float *x, int64_t n, float best)
+{
+    __m512 bests[4];
+    __mmask16 has_nan = 0;
+    int64_t i = 0;
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        bests[k] = _mm512_set1_ps(best);
+    }
+    for (; i + 64 <= n; i += 64) {
+#pragma GCC unroll 2
+        for (int k = 0; k < 4; k += 2) {
+            __m512 u = _mm512_loadu_ps(x + i + 16 * k), v = _mm512_loadu_ps(x + i + 16 * k + 16);
+            bests[k] = _mm512_max_ps(u, bests[k]);
+            bests[k + 1] = _mm512_max_ps(v, bests[k + 1]);
+            has_nan |= _mm512_cmp_ps_mask(u, v, _CMP_UNORD_Q); /* of either */
+        }
+    }
+    __m512 all = _mm512_max_ps(_mm512_max_ps(bests[0], bests[1]), _mm512_max_ps(bests[2], bests[3]));
+    best = has_nan != 0 || best != best ? NAN : _mm512_reduce_max_ps(all);
+    return max_of_any(x + i, n - i, best);
+}
+#endif
 #define LEVEL(suffix, attributes)                                                                                    \
-    attributes static float max_of_##suffix(const float *x, int64_t n, float best)                                   \
-    {                                                                                                                \
-        return max_of_any(x, n, best);                                                                               \
-    }                                                                                                                \
     attributes static void add_lanes_##suffix(int64_t lanes, int64_t n, const float *x, float *acc)                  \
     {                                                                                                                \
         add_lanes_any(lanes, n, x, acc);                                                                             \
     }
+#define MAX_OF(suffix, attributes)                                                                                   \
+    attributes static float max_of_##suffix(const float *x, int64_t n, float best)                                   \
+    {                                                                                                                \
+        return max_of_any(x, n, best);                                                                               \
+    }
 LEVEL(ref, )
+MAX_OF(ref, )
 #if PORT_HAVE_AVX2
 LEVEL(avx2, PORT_TARGET_AVX2)
 LEVEL(avx512, PORT_TARGET_AVX512)
+MAX_OF(avx2, PORT_TARGET_AVX2)
 #endif
 
 /* ---------------------------------------------------------------- along the last dimension */
@@ -237,12 +279,11 @@ LEVEL(avx512, PORT_TARGET_AVX512)
 static const float *
 block_at(const softmax_line *line, int64_t i, int64_t m, float *room)
 {
-    port_dtype dtype = line->call->in[0]->dtype;
     const char *from = line->x + i * line->x_stride;
-    if (dtype == PORT_F32 && line->x_stride == 4) {
+    if (line->x_dtype == PORT_F32 && line->x_stride == 4) {
         return (const float *)(const void *)from;
     }
-    port_load_f32(dtype, from, line->x_stride, m, room);
+    port_load_f32(line->x_dtype, from, line->x_stride, m, room);
     return room;
 }
 
@@ -250,7 +291,7 @@ block_at(const softmax_line *line, int64_t i, int64_t m, float *room)
 static float *
 target_at(const softmax_line *line, int64_t i, float *room)
 {
-    bool direct = line->call->out[0]->dtype == PORT_F32 && line->y_stride == 4;
+    bool direct = line->y_dtype == PORT_F32 && line->y_stride == 4;
     return direct ? (float *)(void *)(line->y + i * line->y_stride) : room;
 }
 
@@ -259,22 +300,24 @@ store_block(const softmax_line *line, int64_t i, int64_t m, const float *made)
 {
     char *to = line->y + i * line->y_stride;
     if ((const char *)made != to) {
-        port_store_f32(line->call->out[0]->dtype, made, m, to, line->y_stride);
+        port_store_f32(line->y_dtype, made, m, to, line->y_stride);
     }
 }
 
-static int64_t
-block_size(const softmax_line *line, int64_t i)
+/* Whether a row is read and written where it lies, and so need not go by blocks. */
+static bool
+lies_dense(const softmax_line *line)
 {
-    return line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
+    return line->x_dtype == PORT_F32 && line->y_dtype == PORT_F32 && line->x_stride == 4 && line->y_stride == 4;
 }
 
 static float
 max_of_line(const softmax_line *line)
 {
     float room[PORT_BLOCK], best = -INFINITY;
-    for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
-        int64_t m = block_size(line, i);
+    int64_t step = lies_dense(line) ? line->n : PORT_BLOCK;
+    for (int64_t i = 0; i < line->n; i += step) {
+        int64_t m = line->n - i < step ? line->n - i : step;
         best = PORT_PICK_MAP(max_of, line->level)(block_at(line, i, m, room), m, best);
     }
     return best;
@@ -287,13 +330,14 @@ sum_of_lanes(const softmax_line *line, float *acc, int64_t count)
     return port_add_lanes(acc, count, halving);
 }
 
-/* sum of exp(x - max); with `keep`, y gets the exponentials (f32 only: half floats compute them twice). */
+/* sum of exp(x - max); with `keep`, y gets the exponentials (f32 only: of halves that are not widened as a whole they are computed twice). */
 static float
 sum_of_exp(const softmax_line *line, float max, bool keep)
 {
     float room[PORT_BLOCK], made[PORT_BLOCK], acc[LANES_MAX] = {0};
-    for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
-        int64_t m = block_size(line, i);
+    int64_t step = keep && lies_dense(line) ? line->n : PORT_BLOCK;
+    for (int64_t i = 0; i < line->n; i += step) {
+        int64_t m = line->n - i < step ? line->n - i : step;
         float *to = keep ? target_at(line, i, made) : made;
         const float *x = block_at(line, i, m, room);
         if (line->vector_math) {
@@ -313,18 +357,18 @@ static void
 softmax_line_f32(const softmax_line *line)
 {
     float max = max_of_line(line), room[PORT_BLOCK], made[PORT_BLOCK];
-    bool keep = line->call->in[0]->dtype == PORT_F32 && !line->is_log;
+    bool keep = line->x_dtype == PORT_F32 && !line->is_log;
     float sum = sum_of_exp(line, max, keep), inverse = 1.0f / sum;
     float log_sum = line->is_log ? log_of(line, sum) : 0.0f;
     softmax_line kept = *line;
     kept.x = line->y, kept.x_stride = line->y_stride;
-    for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
-        int64_t m = block_size(line, i);
+    int64_t step = lies_dense(line) ? line->n : PORT_BLOCK;
+    for (int64_t i = 0; i < line->n; i += step) {
+        int64_t m = line->n - i < step ? line->n - i : step;
         const float *x = block_at(keep ? &kept : line, i, m, room);
         float *to = target_at(line, i, made);
         if (line->is_log) {
-            PORT_PICK_MAP(difference_map, line->level)(m, x, 1, &max, 0, to);
-            PORT_PICK_MAP(difference_map, line->level)(m, to, 1, &log_sum, 0, to);
+            PORT_PICK_MAP(log_softmax_map, line->level)(m, x, max, log_sum, to);
         } else if (keep) {
             PORT_PICK_MAP(product_map, line->level)(m, x, 1, &inverse, 0, to);
         } else {
@@ -335,18 +379,37 @@ softmax_line_f32(const softmax_line *line)
     }
 }
 
+enum { ROW_MAX = 8192 }; /* elements of a row of halves that are widened as a whole */
+
+/* A row of halves: the same as block by block, where each of its elements is widened once and has one exponential. */
+static void
+softmax_line_half(const softmax_line *line)
+{
+    _Alignas(64) float row[ROW_MAX];
+    if (line->n > ROW_MAX) {
+        softmax_line_f32(line);
+        return;
+    }
+    softmax_line wide = *line;
+    port_load_f32(line->x_dtype, line->x, line->x_stride, line->n, row);
+    wide.x_dtype = wide.y_dtype = PORT_F32;
+    wide.x = wide.y = (char *)row;
+    wide.x_stride = wide.y_stride = sizeof(*row);
+    softmax_line_f32(&wide);
+    port_store_f32(line->y_dtype, row, line->n, line->y, line->y_stride);
+}
+
 /* ---------------------------------------------------------------- along another dimension: lines side by side */
 
 /* Element i of each line. */
 static const float *
 row_at(const softmax_line *line, int64_t i, float *room)
 {
-    port_dtype dtype = line->call->in[0]->dtype;
     const char *from = line->x + i * line->x_stride;
-    if (dtype == PORT_F32 && line->x_step == 4) {
+    if (line->x_dtype == PORT_F32 && line->x_step == 4) {
         return (const float *)(const void *)from;
     }
-    port_load_f32(dtype, from, line->x_step, line->width, room);
+    port_load_f32(line->x_dtype, from, line->x_step, line->width, room);
     return room;
 }
 
@@ -377,7 +440,7 @@ softmax_lines_f32(const softmax_line *line)
             exp_of(line, width, x, max, 1, made);
             PORT_PICK_MAP(quotient_map, line->level)(width, made, 1, sum, 1, made);
         }
-        port_store_f32(line->call->out[0]->dtype, made, width, line->y + i * line->y_stride, line->y_step);
+        port_store_f32(line->y_dtype, made, width, line->y + i * line->y_stride, line->y_step);
     }
 }
 
@@ -417,7 +480,7 @@ is_in_vector(const softmax_line *line, int64_t i, int64_t lines, int64_t inner)
 {
     int64_t place = i % inner, begin = 0, end = inner;
     if (line->is_log) {
-        int64_t block = 128 * 1024 / line->n / (int64_t)port_dtype_size(line->call->in[0]->dtype);
+        int64_t block = 128 * 1024 / line->n / (int64_t)port_dtype_size(line->x_dtype);
         block = (block > line->lanes ? block : line->lanes) / line->lanes * line->lanes;
         begin = place / block * block;
         end = begin + block < inner ? begin + block : inner;
@@ -451,7 +514,7 @@ line_shape(const port_kernel_call *call, int32_t dim, bool is_log, int32_t level
 {
     const port_view *x = call->in[0], *y = call->out[0];
     int64_t bytes = (int64_t)port_dtype_size(x->dtype);
-    softmax_line line = {.call = call, .is_log = is_log, .level = level, .width = 1};
+    softmax_line line = {.call = call, .x_dtype = x->dtype, .y_dtype = y->dtype, .is_log = is_log, .level = level, .width = 1};
     line.lanes = call->profile->capability == PORT_CAP_AVX512 ? 16 : 8;
     line.n = x->ndim > 0 ? x->shape[dim] : 1;
     line.x_stride = x->ndim > 0 ? x->strides[dim] * bytes : bytes;
@@ -501,7 +564,7 @@ softmax_range(void *opaque, int64_t chunk)
         if (x->dtype == PORT_F64) {
             softmax_line_f64(&line);
         } else if (job->is_last) {
-            softmax_line_f32(&line);
+            (x->dtype == PORT_F32 ? softmax_line_f32 : softmax_line_half)(&line);
         } else {
             softmax_lines_f32(&line);
         }
