@@ -6,7 +6,7 @@
  * A long sum is kept in four levels: level 0 adds `step` rows, then spills into level 1, and so on, so that rounding errors grow with
  * the fourth root of the length. Four rows run side by side, each a vector of `lanes` elements (or 1). */
 
-enum { CASCADE(LEVELS) = 4, CASCADE(ROWS) = 4, CASCADE(WIDTH) = 4 * 8 };
+enum { CASCADE(LEVELS) = 4, CASCADE(ROWS) = 4, CASCADE(GROUPS) = 4, CASCADE(WIDENED) = 8192 };
 
 /* Where an element stands: base + i * row_stride + k * col_stride + lane * elem_bytes, strides in bytes. */
 typedef struct CASCADE(source) {
@@ -44,9 +44,10 @@ CASCADE(is_dense)(const CASCADE(source) *source)
     return source->dtype == (sizeof(CASCADE_REAL) == 4 ? PORT_F32 : PORT_F64) && source->lanes == 32 / (int32_t)sizeof(CASCADE_REAL);
 }
 
-/* sums[k] = the rows' vectors, for a dense source. The four sums have names, as compilers leave an array of them in memory. */
-CASCADE_TARGET static inline void
-CASCADE(sum_dense_rows)(const char *at, int64_t row_stride, int64_t col_stride, int64_t rows, CASCADE(vector) *sums)
+/* The sums of the rows' vectors, for a dense source. The four have names, as compilers leave an array of them in memory. */
+CASCADE_TARGET PORT_INLINE void
+CASCADE(sum_dense_rows)(const char *at, int64_t row_stride, int64_t col_stride, int64_t rows, CASCADE(vector) *to0, CASCADE(vector) *to1,
+                        CASCADE(vector) *to2, CASCADE(vector) *to3)
 {
     CASCADE(vector) sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
     const bool far = row_stride >= 1024 || row_stride <= -1024;
@@ -61,7 +62,21 @@ CASCADE(sum_dense_rows)(const char *at, int64_t row_stride, int64_t col_stride, 
         sum2 += *(const CASCADE(vector) *)(const void *)(at + 2 * col_stride);
         sum3 += *(const CASCADE(vector) *)(const void *)(at + 3 * col_stride);
     }
-    sums[0] = sum0, sums[1] = sum1, sums[2] = sum2, sums[3] = sum3;
+    *to0 = sum0, *to1 = sum1, *to2 = sum2, *to3 = sum3;
+}
+
+/* multi_row_sum_by of a dense source that comes to use two levels at most: both stay in registers. */
+CASCADE_TARGET static void
+CASCADE(sum_dense_short)(const char *base, int64_t row_stride, int64_t col_stride, int64_t size, CASCADE(vector) *part)
+{
+    CASCADE(vector) level0 = {0}, level1 = {0}, level2 = {0}, level3 = {0}, sum0, sum1, sum2, sum3;
+    int64_t i = 0;
+    for (; i + 16 <= size; i += 16) {
+        CASCADE(sum_dense_rows)(base + i * row_stride, row_stride, col_stride, 16, &sum0, &sum1, &sum2, &sum3);
+        level0 += sum0, level1 += sum1, level2 += sum2, level3 += sum3;
+    }
+    CASCADE(sum_dense_rows)(base + i * row_stride, row_stride, col_stride, size - i, &sum0, &sum1, &sum2, &sum3);
+    part[0] = sum0 + level0, part[1] = sum1 + level1, part[2] = sum2 + level2, part[3] = sum3 + level3;
 }
 
 /* acc[k * lanes + lane] += row i. */
@@ -89,88 +104,108 @@ CASCADE(sum_any_rows)(const CASCADE(source) *source, const char *at, int64_t row
     }
 }
 
-/* Four rows of sums over i < size, into sums[k * lanes + lane]. */
+/* Four rows of sums over i < size, into element k * lanes + lane of the four vectors; for a dense source as many groups of four as `groups` says,
+ * side by side, which walk the rows together. */
 CASCADE_TARGET PORT_INLINE void
-CASCADE(multi_row_sum_by)(const CASCADE(source) *source, bool dense, const char *base, int64_t row_stride, int64_t col_stride,
-                          int64_t size, CASCADE_REAL *sums)
+CASCADE(multi_row_sum_by)(const CASCADE(source) *source, bool dense, int32_t groups, const char *base, int64_t row_stride, int64_t col_stride,
+                          int64_t size, CASCADE(vector) *part)
 {
-    const int32_t width = CASCADE(ROWS) * source->lanes;
     const int32_t log2 = size > 2 ? 64 - __builtin_clzll((unsigned long long)(size - 1)) : 1; /* ceil(log2 size), at least 1 */
-    const int32_t power = log2 / CASCADE(LEVELS) > 4 ? log2 / CASCADE(LEVELS) : 4;
+    const int32_t power = log2 / CASCADE(LEVELS) > 4 ? log2 / CASCADE(LEVELS) : 4, rows = CASCADE(ROWS) * groups;
     const int64_t step = (int64_t)1 << power, mask = step - 1;
-    CASCADE(vector) part[CASCADE(ROWS)], acc[CASCADE(LEVELS)][CASCADE(ROWS)]; /* level 0 is `part` */
+    CASCADE(vector) acc[CASCADE(LEVELS)][CASCADE(ROWS) * CASCADE(GROUPS)]; /* level 0 is `part` */
     int32_t levels = 1; /* that come to be used; the reference adds the zeros of the others, which changes nothing: no sum is -0 */
     while (levels < CASCADE(LEVELS) && size >> (levels * power) > 0) {
-        memset(acc[levels++], 0, sizeof(acc[0]));
+        memset(acc[levels++], 0, (size_t)rows * sizeof(acc[0][0]));
     }
-    int64_t i = 0;
-    while (i + step <= size) {
-        if (dense) {
-            CASCADE(sum_dense_rows)(base + i * row_stride, row_stride, col_stride, step, part);
-        } else {
-            CASCADE(sum_any_rows)(source, base + i * row_stride, row_stride, col_stride, step, part);
+    for (int64_t i = 0;; ) {
+        const int64_t count = i + step <= size ? step : size - i;
+        const char *from = base + i * row_stride;
+        for (int32_t g = 0; g < groups && dense; g++) {
+            CASCADE(vector) *to = part + g * CASCADE(ROWS);
+            CASCADE(sum_dense_rows)(from + g * CASCADE(ROWS) * col_stride, row_stride, col_stride, count, to, to + 1, to + 2, to + 3);
         }
-        i += step;
-#pragma GCC unroll 4
-        for (int32_t k = 0; k < CASCADE(ROWS); k++) {
+        if (!dense) {
+            CASCADE(sum_any_rows)(source, from, row_stride, col_stride, count, part);
+        }
+        i += count;
+        if (count < step) {
+            break;
+        }
+        for (int32_t k = 0; k < rows; k++) {
             acc[1][k] += part[k];
         }
         for (int32_t level = 2; level < levels && (i & (mask << ((level - 1) * power))) == 0; level++) {
-            for (int32_t k = 0; k < CASCADE(ROWS); k++) {
+            for (int32_t k = 0; k < rows; k++) {
                 acc[level][k] += acc[level - 1][k];
                 acc[level - 1][k] = (CASCADE(vector)){0};
             }
         }
     }
-    if (dense) {
-        CASCADE(sum_dense_rows)(base + i * row_stride, row_stride, col_stride, size - i, part);
-    } else {
-        CASCADE(sum_any_rows)(source, base + i * row_stride, row_stride, col_stride, size - i, part);
-    }
     for (int32_t level = 1; level < levels; level++) {
-#pragma GCC unroll 4
-        for (int32_t k = 0; k < CASCADE(ROWS); k++) {
+        for (int32_t k = 0; k < rows; k++) {
             part[k] += acc[level][k];
         }
     }
-    memcpy(sums, part, (size_t)width * sizeof(CASCADE_REAL));
 }
 
 CASCADE_TARGET static void
 CASCADE(multi_row_sum)(const CASCADE(source) *source, const char *base, int64_t row_stride, int64_t col_stride, int64_t size,
-                       CASCADE_REAL *sums)
+                       CASCADE(vector) *sums)
 {
-    if (CASCADE(is_dense)(source)) {
-        CASCADE(multi_row_sum_by)(source, true, base, row_stride, col_stride, size, sums);
+    if (CASCADE(is_dense)(source) && size < 16 * 16) {
+        CASCADE(sum_dense_short)(base, row_stride, col_stride, size, sums);
+    } else if (CASCADE(is_dense)(source)) {
+        CASCADE(multi_row_sum_by)(source, true, 1, base, row_stride, col_stride, size, sums);
     } else {
-        CASCADE(multi_row_sum_by)(source, false, base, row_stride, col_stride, size, sums);
+        CASCADE(multi_row_sum_by)(source, false, 1, base, row_stride, col_stride, size, sums);
     }
 }
 
 /* One row: its elements i*stride are dealt to four rows, the rest goes to the first, which then takes the others. */
 CASCADE_TARGET static void
-CASCADE(row_sum)(const CASCADE(source) *source, const char *base, int64_t stride, int64_t size, CASCADE_REAL *sums)
+CASCADE(row_sum)(const CASCADE(source) *source, const char *base, int64_t stride, int64_t size, CASCADE(vector) *sum)
 {
     const int32_t lanes = source->lanes;
-    CASCADE_REAL partial[CASCADE(WIDTH)], value[8];
+    const bool dense = CASCADE(is_dense)(source);
+    CASCADE(vector) row[CASCADE(ROWS)];
+    CASCADE_REAL *partial = (CASCADE_REAL *)row, value[8];
     int64_t dealt = size / CASCADE(ROWS);
-    CASCADE(multi_row_sum)(source, base, stride * CASCADE(ROWS), stride, dealt, partial);
-    for (int64_t i = dealt * CASCADE(ROWS); i < size; i++) {
+    CASCADE(multi_row_sum)(source, base, stride * CASCADE(ROWS), stride, dealt, row);
+    for (int64_t i = dealt * CASCADE(ROWS); i < size && dense; i++) {
+        row[0] += *(const CASCADE(vector) *)(const void *)(base + i * stride);
+    }
+    for (int64_t i = dealt * CASCADE(ROWS); i < size && !dense; i++) {
         CASCADE(load)(source, base + i * stride, value);
         for (int32_t lane = 0; lane < lanes; lane++) {
             partial[lane] += value[lane];
         }
     }
-    if (CASCADE(is_dense)(source)) {
-        CASCADE(vector) *row = (CASCADE(vector) *)(void *)partial;
-        row[0] = row[0] + row[1] + row[2] + row[3];
+    if (dense) {
+        *sum = row[0] + row[1] + row[2] + row[3];
+        return;
     }
-    for (int32_t k = 1; k < CASCADE(ROWS) && !CASCADE(is_dense)(source); k++) {
+    for (int32_t k = 1; k < CASCADE(ROWS); k++) {
         for (int32_t lane = 0; lane < lanes; lane++) {
             partial[lane] += partial[k * lanes + lane];
         }
     }
-    memcpy(sums, partial, (size_t)lanes * sizeof(CASCADE_REAL));
+    *sum = row[0];
+}
+
+/* row_sum of `vectors` vectors of another type that lie side by side, at most WIDENED elements: as one dense row of the accumulator's type. */
+CASCADE_TARGET static void
+CASCADE(widened_sum)(const CASCADE(source) *source, const char *row, int64_t vectors, CASCADE(vector) *sum)
+{
+    const int32_t lanes = source->lanes;
+    const CASCADE(source) dense = {sizeof(CASCADE_REAL) == 4 ? PORT_F32 : PORT_F64, lanes, false, sizeof(CASCADE_REAL)};
+    CASCADE_REAL wide[CASCADE(WIDENED)];
+    CASCADE_LOAD(source->dtype, row, source->elem_bytes, vectors * lanes * (source->pairs ? 2 : 1), wide);
+    CASCADE(vector) *to = (CASCADE(vector) *)(void *)wide;
+    for (int64_t v = 0; v < vectors && source->pairs; v++) {
+        to[v] = to[2 * v] + to[2 * v + 1];
+    }
+    CASCADE(row_sum)(&dense, (const char *)wide, 32, vectors, sum);
 }
 
 /* A contiguous row of n elements: vectors first, then what is left one by one, then the lanes in order. */
@@ -180,9 +215,14 @@ CASCADE(inner_sum)(port_dtype dtype, const char *row, int64_t n, bool pairs)
     const int64_t elem_bytes = (int64_t)port_dtype_size(dtype);
     const int32_t lanes = 32 / (int32_t)sizeof(CASCADE_REAL), per_vector = pairs ? 2 * lanes : lanes;
     CASCADE(source) vector = {dtype, lanes, pairs, elem_bytes}, scalar = {dtype, 1, false, elem_bytes};
-    CASCADE_REAL lane_sums[8], value, total = 0;
+    CASCADE_REAL value, total = 0;
+    CASCADE(vector) lane_sums;
     int64_t vectors = n / per_vector;
-    CASCADE(row_sum)(&vector, row, per_vector * elem_bytes, vectors, lane_sums);
+    if (!CASCADE(is_dense)(&vector) && n <= CASCADE(WIDENED)) {
+        CASCADE(widened_sum)(&vector, row, vectors, &lane_sums);
+    } else {
+        CASCADE(row_sum)(&vector, row, per_vector * elem_bytes, vectors, &lane_sums);
+    }
     for (int64_t i = vectors * per_vector; i < n; i++) {
         CASCADE(load)(&scalar, row + i * elem_bytes, &value);
         total += value;
@@ -220,7 +260,8 @@ CASCADE(reduce_piece)(port_dtype dtype, bool pairs, port_dtype out_dtype, char *
     const int32_t lanes = 32 / (int32_t)sizeof(CASCADE_REAL);
     const int64_t least = pairs ? 2 * lanes : lanes;
     CASCADE(source) vector = {dtype, lanes, false, elem_bytes}, scalar = {dtype, 1, false, elem_bytes};
-    CASCADE_REAL sums[CASCADE(WIDTH)];
+    CASCADE(vector) part[CASCADE(ROWS) * CASCADE(GROUPS)];
+    CASCADE_REAL *sums = (CASCADE_REAL *)part;
     int64_t j = 0;
     if (in_strides[0] == elem_bytes && size0 >= least) {
         for (; j < size1; j++) {
@@ -231,22 +272,27 @@ CASCADE(reduce_piece)(port_dtype dtype, bool pairs, port_dtype out_dtype, char *
     }
     bool outer = in_strides[1] == elem_bytes && size1 >= least;
     if (outer) {
+        const int32_t wide = CASCADE(GROUPS) * CASCADE(ROWS) * lanes;
+        for (; j + wide <= size1 && CASCADE(is_dense)(&vector); j += wide) {
+            CASCADE(multi_row_sum_by)(&vector, true, CASCADE(GROUPS), in + j * elem_bytes, in_strides[0], 32, size0, part);
+            CASCADE(accumulate)(out + j * out_stride, out_dtype, sums, wide, out_stride);
+        }
         for (; j + CASCADE(ROWS) * lanes <= size1; j += CASCADE(ROWS) * lanes) {
-            CASCADE(multi_row_sum)(&vector, in + j * elem_bytes, in_strides[0], lanes * elem_bytes, size0, sums);
+            CASCADE(multi_row_sum)(&vector, in + j * elem_bytes, in_strides[0], lanes * elem_bytes, size0, part);
             CASCADE(accumulate)(out + j * out_stride, out_dtype, sums, CASCADE(ROWS) * lanes, out_stride);
         }
         for (; j + lanes <= size1; j += lanes) {
-            CASCADE(row_sum)(&vector, in + j * elem_bytes, in_strides[0], size0, sums);
+            CASCADE(row_sum)(&vector, in + j * elem_bytes, in_strides[0], size0, part);
             CASCADE(accumulate)(out + j * out_stride, out_dtype, sums, lanes, out_stride);
         }
     } else if (in_strides[0] >= in_strides[1]) {
         for (; j + CASCADE(ROWS) <= size1; j += CASCADE(ROWS)) {
-            CASCADE(multi_row_sum)(&scalar, in + j * in_strides[1], in_strides[0], in_strides[1], size0, sums);
+            CASCADE(multi_row_sum)(&scalar, in + j * in_strides[1], in_strides[0], in_strides[1], size0, part);
             CASCADE(accumulate)(out + j * out_stride, out_dtype, sums, CASCADE(ROWS), out_stride);
         }
     }
     for (; j < size1; j++) {
-        CASCADE(row_sum)(&scalar, in + j * in_strides[1], in_strides[0], size0, sums);
+        CASCADE(row_sum)(&scalar, in + j * in_strides[1], in_strides[0], size0, part);
         CASCADE(accumulate)(out + j * out_stride, out_dtype, sums, 1, out_stride);
     }
 }

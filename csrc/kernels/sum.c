@@ -52,10 +52,10 @@ float
 port_cascade_sum_f32(const float *x, int64_t n)
 {
     if (n < 8) {
-        float total = 0.0f;
         source_float scalar = {PORT_F32, 1, false, 4};
+        vector_float total;
         row_sum_float(&scalar, (const char *)x, 4, n, &total);
-        return total;
+        return total[0];
     }
     return PICK(inner_sum_float)(PORT_F32, (const char *)x, n, false);
 }
