@@ -46,7 +46,8 @@ scale_channel(const port_kernel_call *call, int64_t n, int64_t c, double shift, 
         if (x->dtype == PORT_F32) {
             ((float *)y->data)[to] = mul_add(fused, ((const float *)x->data)[from] - (float)shift, (float)a, (float)b);
         } else {
-            ((double *)y->data)[to] = (((const double *)x->data)[from] - shift) * a + b;
+            double away = ((const double *)x->data)[from] - shift;
+            ((double *)y->data)[to] = fused ? fma(away, a, b) : away * a + b;
         }
         for (int32_t d = x->ndim - 1; d >= 2 && ++place[d] == x->shape[d]; d--) {
             place[d] = 0;
@@ -95,7 +96,7 @@ batch_range(const void *opaque, int64_t begin, int64_t end)
         int64_t c = i % x->shape[1];
         double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0);
         double mean = element(call->in[3], c, 0.0), var = element(call->in[4], c, 1.0);
-        double a = weight * (1.0 / sqrt(var + eps)), b = bias - mean * a;
+        double a = weight * (1.0 / sqrt(var + eps)), b = fused ? fma(-mean, a, bias) : bias - mean * a;
         if (x->dtype == PORT_F32) {
             float scale = (float)weight * (1.0f / sqrtf((float)var + (float)eps));
             a = (double)scale;

@@ -142,7 +142,7 @@ typedef struct port_ranked_params {
 
 /* ---- pool.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64
  * max_pool: also out places I64 with y's strides, optional: in the frame, row-major     avg_pool     adaptive_avg_pool (params not read)
- * resize: params say how     grid_sample: in (x (N, C, H, W), grid (N, H', W', 2)), out (y (N, C, H', W')), F32 */
+ * resize: params say how */
 typedef struct port_pool_params {
     int64_t kernel[3], stride[3], padding[3], dilation[3], divisor; /* divisor 0: the window's size */
     bool count_include_pad;
@@ -156,9 +156,6 @@ typedef struct port_resize_params {
     double factor[3]; /* out / in as the user gave it; 0: the quotient of the sizes */
     bool corners;     /* linear in two dimensions: the four corners are one sum, many channels at a time */
 } port_resize_params;
-typedef struct port_grid_params {
-    bool align_corners;
-} port_grid_params;
 
 /* ---- channel_norm.c: x, y (N, C, ...), weight and bias (C) or NULL, F32 and F64
  * batch_norm: in (x, weight, bias, mean (C), var (C)), out (y)   params: port_norm_params, eps only

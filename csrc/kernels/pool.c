@@ -4,7 +4,6 @@
  *     avg_pool     sum over the window in order, divided by its size
  *     adaptive_avg_pool  windows from floor(i * in / out) to ceil((i + 1) * in / out)
  *     resize       nearest, linear and cubic interpolation: taps and weights per dimension, dimensions from the outermost inwards
- *     grid_sample  bilinear, places in -1 ... 1, zero outside
  * Source: at::native MaxPoolKernel, AvgPoolKernel, AdaptiveAvgPoolKernel, UpSampleKernel, GridSamplerKernel (BSD-3-Clause; restated).
  * With avx2 and up their compiler fuses a * b + c. */
 #include "loops.h"
@@ -445,69 +444,6 @@ resize_run(const port_kernel_call *call)
     for_each_output(call, resize_visit);
 }
 
-/* ---------------------------------------------------------------- grid_sample */
-
-/* x (N, C, H, W), grid (N, H', W', 2) of x and y, y (N, C, H', W'). */
-static port_status
-grid_check(const port_kernel_call *call, port_error *err)
-{
-    const port_view *x = call->in[0], *grid = call->in[1], *y = call->out[0];
-    if (call->params == NULL || x->ndim != 4 || grid->ndim != 4 || y->ndim != 4 || grid->shape[3] != 2 || grid->shape[0] != x->shape[0] ||
-        y->shape[0] != x->shape[0] || y->shape[1] != x->shape[1] || y->shape[2] != grid->shape[1] || y->shape[3] != grid->shape[2]) {
-        return port_fail(err, PORT_E_SHAPE, "grid_sample: expected x (N, C, H, W), a grid (N, H', W', 2) and out (N, C, H', W')");
-    }
-    return x->dtype == grid->dtype && x->dtype == y->dtype
-               ? PORT_OK
-               : port_fail(err, PORT_E_DTYPE, "grid_sample: x of %s and a grid of %s", port_dtype_name(x->dtype),
-                           port_dtype_name(grid->dtype));
-}
-
-static float
-source_place(bool fused, bool align_corners, float at, int64_t size)
-{
-    return align_corners ? (at + 1.0f) * ((float)(size - 1) / 2.0f) : mul_add(fused, at + 1.0f, (float)size / 2.0f, -0.5f);
-}
-
-static float
-grid_value(const port_kernel_call *call, int64_t channel_at, float x, float y)
-{
-    const port_view *image = call->in[0];
-    bool inside = x > -1.0f && x < (float)image->shape[3] && y > -1.0f && y < (float)image->shape[2];
-    return inside ? (float)load(image, channel_at + (int64_t)y * image->strides[2] + (int64_t)x * image->strides[3]) : 0.0f;
-}
-
-static void
-grid_places(const void *opaque, int64_t begin, int64_t end)
-{
-    const port_kernel_call *call = opaque;
-    const port_view *image = call->in[0], *grid = call->in[1], *out = call->out[0];
-    bool align = ((const port_grid_params *)call->params)->align_corners, fused = call->profile->capability != PORT_CAP_DEFAULT;
-    int64_t places = out->shape[2] * out->shape[3];
-    for (int64_t i = begin; i < end; i++) {
-        int64_t n = i / places, h = i % places / out->shape[3], w = i % out->shape[3];
-        int64_t at = n * grid->strides[0] + h * grid->strides[1] + w * grid->strides[2];
-        float x = source_place(fused, align, (float)load(grid, at), image->shape[3]);
-        float y = source_place(fused, align, (float)load(grid, at + grid->strides[3]), image->shape[2]);
-        float left = floorf(x), top = floorf(y), west = x - left, east = 1.0f - west, north = y - top, south = 1.0f - north;
-        float weights[4] = {south * east, south * west, north * east, north * west};
-        for (int64_t c = 0; c < out->shape[1]; c++) {
-            int64_t channel = n * image->strides[0] + c * image->strides[1];
-            float sum = grid_value(call, channel, left, top) * weights[0];
-            sum = mul_add(fused, grid_value(call, channel, left + 1.0f, top), weights[1], sum);
-            sum = mul_add(fused, grid_value(call, channel, left, top + 1.0f), weights[2], sum);
-            sum = mul_add(fused, grid_value(call, channel, left + 1.0f, top + 1.0f), weights[3], sum);
-            store(out, n * out->strides[0] + c * out->strides[1] + h * out->strides[2] + w * out->strides[3], (double)sum);
-        }
-    }
-}
-
-static void
-grid_run(const port_kernel_call *call)
-{
-    const port_view *out = call->out[0];
-    port_deal(out->shape[0] * out->shape[2] * out->shape[3], 4 * out->shape[1], call->profile->num_threads, grid_places, call);
-}
-
 #define TWO_ROWS(op, check, run) {op, PORT_F32, "ref", 0, check, NULL, run}, {op, PORT_F64, "ref", 0, check, NULL, run}
 
 const port_kernel_row port_pool_rows[] = {
@@ -515,6 +451,5 @@ const port_kernel_row port_pool_rows[] = {
     TWO_ROWS("avg_pool", pool_check, avg_pool_run),
     TWO_ROWS("adaptive_avg_pool", adaptive_check, adaptive_run),
     TWO_ROWS("resize", resize_check, resize_run),
-    {"grid_sample", PORT_F32, "ref", 0, grid_check, NULL, grid_run},
     {.op = NULL},
 };

@@ -159,6 +159,19 @@ lcm_of(int64_t u, int64_t v)
     return product < 0 ? (int64_t)(0 - (uint64_t)product) : product;
 }
 
+/* The half next to u towards v; of a zero the least subnormal. */
+static float
+next_half(float (*widen)(uint16_t), uint16_t (*narrow)(float), float u, float v)
+{
+    if (u != u || v != v || u == v) {
+        return u != u || v != v ? u + v : v;
+    }
+    if (u == 0.0f) {
+        return copysignf(widen(1), v);
+    }
+    return widen((uint16_t)(narrow(u) + ((u < v) == (u > 0.0f) ? 1 : -1)));
+}
+
 #define BINARY_F32(name, expression)                                                                                 \
     static void name##_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, \
                            const float *b, int64_t b_step, float *y)                                                 \
@@ -186,6 +199,10 @@ lcm_of(int64_t u, int64_t v)
 OF_FLOATS(copysign, copysignf(u, v), copysign(u, v))
 OF_FLOATS(hypot, hypotf(u, v), hypot(u, v))
 OF_FLOATS(nextafter, nextafterf(u, v), nextafter(u, v))
+BINARY_F32(nextafter_bf16, next_half(port_bf16_to_f32, port_f32_to_bf16, u, v))
+PORT_BINARY_RUN(nextafter_bf16, nextafter_bf16_f32, NULL, NULL)
+BINARY_F32(nextafter_f16, next_half(port_f16_to_f32, port_f32_to_f16, u, v))
+PORT_BINARY_RUN(nextafter_f16, nextafter_f16_f32, NULL, NULL)
 OF_FLOATS(logaddexp, logaddexp_of((double)u, (double)v), logaddexp_of(u, v))
 OF_FLOATS(logaddexp2, logaddexp2_of((double)u, (double)v), logaddexp2_of(u, v))
 OF_FLOATS(xlogy, v != v ? v : (u == 0.0f ? 0.0f : u * logf(v)), xlogy_of(u, v))
@@ -226,6 +243,8 @@ const port_kernel_row port_special_rows[] = {
     TWO(hypot),
     PORT_ROW("nextafter", PORT_F32, "ref", 0, port_binary_check, nextafter_run),
     PORT_ROW("nextafter", PORT_F64, "ref", 0, port_binary_check, nextafter_run),
+    PORT_ROW("nextafter", PORT_BF16, "ref", 0, port_binary_check, nextafter_bf16_run),
+    PORT_ROW("nextafter", PORT_F16, "ref", 0, port_binary_check, nextafter_f16_run),
     TWO(logaddexp),
     TWO(logaddexp2),
     TWO(xlogy),

@@ -161,7 +161,7 @@ run_weight_norm(op_call *call)
 
 /* The same for halves, which are computed in F32, and for other dtypes by one op after the other. */
 static port_status
-run_three_wide(op_call *call, port_dtype dtype)
+run_three_narrow(op_call *call, port_dtype dtype)
 {
     const char *name = call->row->name;
     bool half = dtype == PORT_F16 || dtype == PORT_BF16, number = strcmp(name, "lerp.Scalar") == 0;
@@ -182,19 +182,46 @@ run_three_wide(op_call *call, port_dtype dtype)
                                   : "p = mul.Tensor(tensor1, tensor2); !value=1: p = mul.Scalar(p, value); y = add.Tensor(self, p) -> y", NULL, 0);
 }
 
+typedef struct three_call {
+    bool lerp, product, fused;
+    int64_t n;
+    double value;
+    const void *x, *a, *b; /* b: NULL for a lerp by the number value */
+    void *y;
+} three_call;
+
+#define THREE(name, real, fma_of, abs_of)                                                                            \
+    static void name(const three_call *t)                                                                            \
+    {                                                                                                                \
+        const real *x = t->x, *a = t->a, *b = t->b;                                                                  \
+        real *y = t->y, scale = (real)t->value;                                                                      \
+        for (int64_t i = 0; i < t->n; i++) {                                                                         \
+            if (t->lerp) {                                                                                           \
+                real w = b != NULL ? b[i] : scale, away = a[i] - x[i];                                               \
+                real part = abs_of(w) < (real)0.5 ? w : w - 1, base = abs_of(w) < (real)0.5 ? x[i] : a[i];           \
+                y[i] = t->fused ? fma_of(part, away, base) : part * away + base;                                     \
+            } else if (t->product) {                                                                                 \
+                y[i] = t->fused ? fma_of(scale * a[i], b[i], x[i]) : x[i] + scale * a[i] * b[i];                     \
+            } else {                                                                                                 \
+                y[i] = x[i] + scale * a[i] / b[i];                                                                   \
+            }                                                                                                        \
+        }                                                                                                            \
+    }
+THREE(three_f32, float, fmaf, fabsf)
+THREE(three_f64, double, fma, fabs)
+
 /* addcmul, addcdiv (self, a, b, value), lerp (self, end, weight): F32 and F64, brought to one row-major shape first. */
 static port_status
 run_three(op_call *call)
 {
     op_operand operands[3] = {{.tensor = arg_tensor(call, 0)}, {.tensor = arg_tensor(call, 1)}, {.tensor = arg_tensor(call, 2)}};
     op_plan plan;
-    bool lerp = strncmp(call->row->name, "lerp", 4) == 0, product = strcmp(call->row->name, "addcmul") == 0;
-    double value = lerp ? (operands[2].tensor == NULL ? arg_scalar(call, 2).d : 0.0) : arg_scalar(call, 3).d;
+    bool lerp = strncmp(call->row->name, "lerp", 4) == 0;
     int32_t num = operands[2].tensor == NULL ? 2 : 3;
     port_dtype dtype = result_type(operands, num);
     port_status status = plan_pointwise(call, operands, num, &plan);
-    if (status != PORT_OK || dtype != PORT_F32) {
-        return status != PORT_OK ? status : run_three_wide(call, dtype);
+    if (status != PORT_OK || (dtype != PORT_F32 && dtype != PORT_F64)) {
+        return status != PORT_OK ? status : run_three_narrow(call, dtype);
     }
     port_tensor *dense[3] = {NULL, NULL, NULL}, *out;
     for (int32_t k = 0; k < num; k++) {
@@ -209,22 +236,16 @@ run_three(op_call *call)
     if ((status = tensor_new(call, dtype, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
         return status;
     }
-    const float *x = (const float *)tensor_view(dense[0]).data, *a = (const float *)tensor_view(dense[1]).data,
-                *b = num == 3 ? (const float *)tensor_view(dense[2]).data : NULL;
-    float *y = (float *)tensor_view(out).data, scale = (float)value;
-    bool fused = call->options->profile.capability != PORT_CAP_DEFAULT;
-    for (int64_t i = 0, n = tensor_elems(out); i < n; i++) {
-        if (lerp) {
-            float w = b != NULL ? b[i] : scale;
-            bool near = fabsf(w) < 0.5f;
-            float part = near ? w : w - 1.0f, base = near ? x[i] : a[i];
-            y[i] = fused ? fmaf(part, a[i] - x[i], base) : part * (a[i] - x[i]) + base;
-        } else if (product) {
-            y[i] = fused ? fmaf(scale * a[i], b[i], x[i]) : x[i] + scale * a[i] * b[i];
-        } else {
-            y[i] = x[i] + scale * a[i] / b[i];
-        }
-    }
+    three_call three = {.lerp = lerp,
+                        .product = strcmp(call->row->name, "addcmul") == 0,
+                        .fused = call->options->profile.capability != PORT_CAP_DEFAULT,
+                        .n = tensor_elems(out),
+                        .value = !lerp ? arg_scalar(call, 3).d : (num == 2 ? arg_scalar(call, 2).d : 0.0),
+                        .x = tensor_view(dense[0]).data,
+                        .a = tensor_view(dense[1]).data,
+                        .b = num == 3 ? tensor_view(dense[2]).data : NULL,
+                        .y = tensor_view(out).data};
+    (dtype == PORT_F32 ? three_f32 : three_f64)(&three);
     return emit(call, out);
 }
 

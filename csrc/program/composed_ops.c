@@ -8,11 +8,33 @@
 #define AS_FLOAT "%self: self = _to_copy(self, dtype=F32); "
 #define REDUCED(NAME) "?reduction=1: " NAME " = mean(" NAME "); ?reduction=2: " NAME " = sum(" NAME ") -> " NAME
 #define LOSS(NAME, MORE, TEXT) FORMULA(NAME, "T self, T target, " MORE, TEXT REDUCED("l"))
-#define BETA_ALPHA ", *, S beta=1, S alpha=1"
-#define PLUS_SELF(PRODUCT)                                                                                             \
-    PRODUCT "!alpha=1: p = mul.Scalar(p, alpha); "                                                                     \
-            "?beta=0: y = alias(p); !beta=0: s = alias(self); !beta=0: !beta=1: s = mul.Scalar(s, beta); !beta=0: y "  \
-            "= add.Tensor(s, p) -> y"
+
+/* addr(self, vec1, vec2, beta, alpha): alpha and beta in the dtype, every step rounded to it, but in F32 and F64 the
+ * last product and sum as addcmul's; of BOOL a disjunction. */
+static port_status
+run_addr(op_call *call)
+{
+    bool all_bool = true, wide = false;
+    for (int32_t k = 0; k < 3; k++) {
+        port_dtype dtype = arg_tensor(call, k)->dtype;
+        all_bool = all_bool && dtype == PORT_BOOL;
+        wide = wide || dtype == PORT_F32 || dtype == PORT_F64;
+    }
+    if (all_bool) {
+        return run_formula(call,
+                           "a = unsqueeze(vec1, 1); k = scalar_tensor(alpha, dtype=BOOL); a = logical_and(a, k); "
+                           "y = logical_and(a, vec2); b = scalar_tensor(beta, dtype=BOOL); b = logical_and(self, b); "
+                           "!beta=0: y = logical_or(b, y) -> y",
+                           NULL, 0);
+    }
+    const port_named_arg fused = {"fused", {.kind = PORT_ARG_BOOL, .i = wide, .d = (double)wide}};
+    return run_formula(call,
+                       "a = unsqueeze(vec1, 1); k = scalar_tensor(alpha, dtype=vec1.dtype); a = mul.Tensor(a, k); "
+                       "b = scalar_tensor(beta, dtype=self.dtype); b = mul.Tensor(self, b); "
+                       "?beta=0: y = mul.Tensor(a, vec2); !beta=0: ?fused: y = addcmul(b, a, vec2); "
+                       "!beta=0: !fused: y = mul.Tensor(a, vec2); !beta=0: !fused: y = add.Tensor(b, y) -> y",
+                       &fused, 1);
+}
 
 const op_row op_composed_rows[] = {
     /* what elements are */
@@ -52,7 +74,7 @@ const op_row op_composed_rows[] = {
     FORMULA("_prelu_kernel", "T self, T weight",
             "c = gt.Scalar(self, 0); p = mul.Tensor(weight, self); y = where.self(c, self, p) -> y"),
     FORMULA_("logit", "T self, F? eps=None",
-             "^" AS_FLOAT "?eps: e = scalar_tensor(eps, dtype=self.dtype); ?eps: h = rsub.Scalar(e, 1.0); ?eps: self = "
+             AS_FLOAT "?eps: e = scalar_tensor(eps, dtype=self.dtype); ?eps: h = rsub.Scalar(e, 1.0); ?eps: self = "
                           "clamp.Tensor(self, e, h); "
              "d = rsub.Scalar(self, 1.0); q = div.Tensor(self, d); y = log(q) -> y"),
 
@@ -104,8 +126,7 @@ const op_row op_composed_rows[] = {
             "keepdim, dtype=dtype) -> y"),
 
     /* products */
-    FORMULA_("addr", "T self, T vec1, T vec2" BETA_ALPHA,
-             PLUS_SELF("^a = unsqueeze(vec1, 1); p = mul.Tensor(a, vec2); ")),
+    {"addr", "T self, T vec1, T vec2, *, S beta=1, S alpha=1", run_addr, NULL, MODE_SAME, OP_IN_PLACE},
     FORMULA(
         "linalg_cross", "T self, T other, *, I dim=-1",
         "a = roll(self, [-1], [dim]); b = roll(other, [-2], [dim]); p = mul.Tensor(a, b); a = roll(self, [-2], [dim]); "

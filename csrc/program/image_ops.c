@@ -188,33 +188,6 @@ run_resize(op_call *call)
 
 /* ------------------------------------------------------------------ norms over channels */
 
-/* _native_batch_norm_legit_no_training(input, weight, bias, running_mean, running_var, momentum, eps); the statistics that training would
- * save are empty. */
-static port_status
-run_batch_norm(op_call *call)
-{
-    const port_tensor *x = arg_tensor(call, 0), *in[5] = {x, arg_tensor(call, 1), arg_tensor(call, 2), arg_tensor(call, 3), arg_tensor(call, 4)};
-    const port_tensor *result;
-    port_norm_params params = {.eps = arg_double(call, 6, 1e-5)};
-    port_tensor *out, *none;
-    int64_t zero = 0, strides[PORT_MAX_NDIM];
-    if (x->ndim < 2 || !dtype_is_float(x->dtype)) {
-        return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...), got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
-    }
-    port_status status = PORT_OK;
-    for (int32_t k = 0; status == PORT_OK && k < 5; k++) {
-        status = in[k] != NULL ? tensor_cast(call, in[k], inner_dtype(x->dtype), &in[k]) : PORT_OK;
-    }
-    format_strides(x->ndim, x->shape, tensor_suggests_channels_last(x), strides);
-    if (status != PORT_OK || (status = tensor_new(call, inner_dtype(x->dtype), x->ndim, x->shape, strides, &out)) != PORT_OK ||
-        (status = launch_tensors(call, "batch_norm", out->dtype, in, 5, (const port_tensor *const[]){out}, 1, &params)) != PORT_OK ||
-        (status = tensor_cast(call, out, x->dtype, &result)) != PORT_OK || (status = emit(call, result)) != PORT_OK ||
-        (status = tensor_new(call, inner_dtype(x->dtype), 1, &zero, NULL, &none)) != PORT_OK || (status = emit(call, none)) != PORT_OK) {
-        return status;
-    }
-    return emit(call, none);
-}
-
 /* native_group_norm(input, weight, bias, N, C, HxW, group, eps): result, mean, rstd. */
 static port_status
 run_group_norm(op_call *call)
@@ -269,8 +242,6 @@ const op_row op_image_rows[] = {
     {"upsample_bicubic2d", "T self, A output_size, B align_corners, F? scales_h=None, F? scales_w=None", run_resize, "resize", 0, 0},
     {"upsample_trilinear3d", "T self, A output_size, B align_corners, F? scales_d=None, F? scales_h=None, F? scales_w=None", run_resize,
      "resize", 0, 0},
-    {"_native_batch_norm_legit_no_training", STATISTICS "T running_mean, T running_var, F momentum, F eps", run_batch_norm, "batch_norm",
-     0, 0},
     {"native_group_norm", STATISTICS "I N, I C, I HxW, I group, F eps", run_group_norm, "group_norm", 0, 0},
     {.name = NULL},
 };

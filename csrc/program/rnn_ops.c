@@ -1,4 +1,4 @@
-/* rnn_ops.c -- sequences: the LSTM layer that oneDNN runs as one op, packing of padded sequences, bags of embeddings.
+/* rnn_ops.c -- sequences: the LSTM layer that oneDNN runs as one op, packing of padded sequences.
  * mkldnn_rnn_layer sees through to the same products and gates as an LSTM that is not fused; oneDNN's exp and its
  * order of sums are its own, so results are near, not equal. */
 #include "exec.h"
@@ -191,135 +191,6 @@ run_pack(op_call *call)
     return status == PORT_OK ? emit(call, sizes) : status;
 }
 
-enum { BAG_SUM = 0, BAG_MEAN, BAG_MAX };
-
-typedef struct bag_inputs {
-    const float *weight, *scale;
-    const int64_t *index, *offset;
-    int64_t rows, width, num, bags, offsets, mode, padding;
-} bag_inputs;
-
-/* The elements of one bag, in order; F32. Gives how many there were. */
-static int64_t
-fill_bag(const bag_inputs *in, int64_t bag, float *to, int64_t *places)
-{
-    int64_t begin = in->offset[bag], end = bag + 1 < in->bags ? in->offset[bag + 1] : in->num, count = 0;
-    memset(to, 0, (size_t)in->width * sizeof *to);
-    for (int64_t k = begin; k < end; k++) {
-        const float *from = in->weight + in->index[k] * in->width;
-        if (in->index[k] == in->padding) {
-            continue;
-        }
-        for (int64_t d = 0; d < in->width; d++) {
-            float v = in->scale != NULL ? from[d] * in->scale[k] : from[d];
-            bool first = in->mode == BAG_MAX && (count == 0 || v > to[d]);
-            places[d] = in->mode == BAG_MAX && first ? in->index[k] : places[d];
-            to[d] = in->mode == BAG_MAX ? (first ? v : to[d]) : to[d] + v;
-        }
-        count++;
-    }
-    for (int64_t d = 0; in->mode == BAG_MEAN && count > 0 && d < in->width; d++) {
-        to[d] /= (float)count;
-    }
-    return count;
-}
-
-static port_status
-read_bags(op_call *call, bag_inputs *in)
-{
-    const port_tensor *weight = arg_tensor(call, 0), *index = arg_tensor(call, 1), *offset = arg_tensor(call, 2),
-                      *scale = arg_tensor(call, 6);
-    if (weight->ndim != 2 || index->ndim != 1 || offset->ndim != 1 || !dtype_is_integral(index->dtype) ||
-        !dtype_is_integral(offset->dtype) || !dtype_is_float(weight->dtype) || weight->dtype == PORT_F64 ||
-        (scale != NULL && tensor_elems(scale) != index->shape[0])) {
-        return fail_unsupported(call, "a weight of %s in %d dimensions, or indices of another shape",
-                                port_dtype_name(weight->dtype), weight->ndim);
-    }
-    port_status status;
-    if ((status = tensor_cast(call, weight, PORT_F32, &weight)) != PORT_OK ||
-        (status = tensor_contiguous(call, weight, &weight)) != PORT_OK ||
-        (status = tensor_cast(call, index, PORT_I64, &index)) != PORT_OK ||
-        (status = tensor_contiguous(call, index, &index)) != PORT_OK ||
-        (status = tensor_cast(call, offset, PORT_I64, &offset)) != PORT_OK ||
-        (status = tensor_contiguous(call, offset, &offset)) != PORT_OK ||
-        (scale != NULL && ((status = tensor_cast(call, scale, PORT_F32, &scale)) != PORT_OK ||
-                           (status = tensor_contiguous(call, scale, &scale)) != PORT_OK))) {
-        return status;
-    }
-    *in = (bag_inputs){(const float *)tensor_view(weight).data,
-                       scale != NULL ? (const float *)tensor_view(scale).data : NULL,
-                       (const int64_t *)tensor_view(index).data,
-                       (const int64_t *)tensor_view(offset).data,
-                       weight->shape[0],
-                       weight->shape[1],
-                       index->shape[0],
-                       offset->shape[0] - (arg_bool(call, 7) ? 1 : 0),
-                       offset->shape[0],
-                       arg_int(call, 4),
-                       arg_int(call, 8)};
-    for (int64_t k = 0; k < in->num; k++) {
-        if (in->index[k] < 0 || in->index[k] >= in->rows) {
-            return fail_op(call, PORT_E_VALUE, "index %lld is %lld, the weight has %lld rows", (long long)k,
-                           (long long)in->index[k], (long long)in->rows);
-        }
-    }
-    for (int64_t k = 0; k < offset->shape[0]; k++) {
-        if (in->offset[k] < (k > 0 ? in->offset[k - 1] : 0) || in->offset[k] > in->num) {
-            return fail_op(call, PORT_E_VALUE, "offset %lld is %lld", (long long)k, (long long)in->offset[k]);
-        }
-    }
-    return in->bags < 0 || in->mode < 0 || in->mode > BAG_MAX
-               ? fail_op(call, PORT_E_VALUE, "mode %lld", (long long)in->mode)
-               : PORT_OK;
-}
-
-/* _embedding_bag(weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset,
- * padding_idx): the bags; then which bag an index is in, the bags' sizes and the places of maxima, which only a
- * backward pass reads. */
-static port_status
-run_embedding_bag(op_call *call)
-{
-    bag_inputs in;
-    port_tensor *out, *where, *sizes, *places;
-    const port_tensor *result;
-    port_status status = read_bags(call, &in);
-    if (status != PORT_OK) {
-        return status;
-    }
-    bool max = in.mode == BAG_MAX, forward_only = strcmp(call->row->name, "_embedding_bag") != 0;
-    int64_t shape[2] = {in.bags, in.width};
-    if ((status = tensor_new(call, PORT_F32, 2, shape, NULL, &out)) != PORT_OK ||
-        (status = tensor_new(call, PORT_I64, 1, &in.num, NULL, &where)) != PORT_OK ||
-        (status = tensor_new(call, PORT_I64, 1, forward_only ? &in.offsets : &in.bags, NULL, &sizes)) != PORT_OK ||
-        (status = tensor_new(call, PORT_I64, 2, shape, NULL, &places)) != PORT_OK) {
-        return status;
-    }
-    int64_t *size = (int64_t *)tensor_view(sizes).data, *bag_of = (int64_t *)tensor_view(where).data;
-    memset(tensor_view(places).data, 0, (size_t)places->buffer->size_bytes);
-    memset(bag_of, 0, (size_t)where->buffer->size_bytes);
-    memset(size, 0, (size_t)sizes->buffer->size_bytes);
-    for (int64_t b = 0; b < in.bags; b++) {
-        size[b] = fill_bag(&in, b, (float *)tensor_view(out).data + b * in.width,
-                           (int64_t *)tensor_view(places).data + b * in.width);
-        for (int64_t k = in.offset[b]; k < (b + 1 < in.bags ? in.offset[b + 1] : in.num); k++) {
-            bag_of[k] = b;
-        }
-    }
-    if (in.mode == BAG_SUM) { /* no backward pass asks for the sizes, and without padding not for the bags either */
-        memset(size, 0, (size_t)sizes->buffer->size_bytes);
-        where->shape[0] = in.padding < 0 ? 0 : where->shape[0];
-    }
-    status = tensor_cast(call, out, arg_tensor(call, 0)->dtype, &result);
-    if (status != PORT_OK || (status = emit(call, result)) != PORT_OK || (status = emit(call, where)) != PORT_OK ||
-        (status = emit(call, sizes)) != PORT_OK) {
-        return status;
-    }
-    return emit(call, max ? places : sizes);
-}
-
-#define BAG "T weight, T indices, T offsets, B scale_grad_by_freq=False, I mode=0, B sparse=False, T? per_sample_weights=None, " \
-            "B include_last_offset=False, I padding_idx=-1"
-
 const op_row op_rnn_rows[] = {
     {"mkldnn_rnn_layer",
      "T input, T weight0, T weight1, T weight2, T weight3, T hx_, T cx_, B reverse, A batch_sizes, I mode, I "
@@ -327,7 +198,5 @@ const op_row op_rnn_rows[] = {
      "I num_layers, B has_biases, B bidirectional, B batch_first, B train",
      run_rnn_layer, "gemm", MODE_SAME, 0},
     {"_pack_padded_sequence", "T input, T lengths, B batch_first", run_pack, NULL, MODE_SAME, 0},
-    {"_embedding_bag", BAG, run_embedding_bag, NULL, MODE_SAME, 0},
-    {"_embedding_bag_forward_only", BAG, run_embedding_bag, NULL, MODE_SAME, 0},
     {.name = NULL},
 };

@@ -1,5 +1,4 @@
-/* train_ops.c -- what a forward pass in training mode adds: losses by class, batch norm with the statistics of the
- * batch. */
+/* train_ops.c -- what a forward pass in training mode adds: losses by class. */
 #include "compose.h"
 
 #include <math.h>
@@ -130,86 +129,10 @@ run_nll_loss(op_call *call)
     return emit_number(call, 0.0, dtype);
 }
 
-/* ------------------------------------------------------------------ batch norm */
-
-#define STATISTICS                                                                                                    \
-    "x = _to_copy(input, dtype=wide); m = mean.dim(x, dims); v = var.correction(x, dims, correction=0); "
-#define NORMED                                                                                                         \
-    "y, a, b = _native_batch_norm_legit_no_training(input, weight, bias, m, v, momentum, eps); e = add.Scalar(v, "     \
-    "eps); i = rsqrt(e); "
-#define KEPT "m = _to_copy(m, dtype=param); i = _to_copy(i, dtype=param); "
-#define RENEWED                                                                                                       \
-    "?running_mean: r = mul.Scalar(running_mean, kept); ?running_mean: n = mul.Scalar(m, momentum); ?running_mean: r = add.Tensor(r, n); "    \
-    "?running_mean: r = copy_(running_mean, r); ?running_var: u = var.correction(x, dims, correction=1); "                                    \
-    "?running_var: u = mul.Scalar(u, momentum); ?running_var: r = mul.Scalar(running_var, kept); "  \
-    "?running_var: r = add.Tensor(r, u); ?running_var: r = copy_(running_var, r); "
-
-/* What the statistics are kept in: x's dtype, but F32 for halves of which a parameter is F32. */
-static port_dtype
-statistics_dtype(const op_call *call, const port_tensor *x, int32_t num_parameters)
-{
-    bool wide = false;
-    for (int32_t k = 1; k <= num_parameters; k++) {
-        const port_tensor *t = arg_tensor(call, k);
-        wide = wide || (t != NULL && t->dtype == PORT_F32);
-    }
-    return wide && x->dtype != PORT_F64 ? PORT_F32 : x->dtype;
-}
-
-/* Batch norm over (N, C, ...): with the batch's statistics, which also renew the running ones, or with the running
- * ones. */
-static port_status
-run_batch_norm(op_call *call)
-{
-    const port_tensor *x = arg_tensor(call, 0);
-    bool no_stats = strstr(call->row->name, "no_stats") != NULL,
-         update = strstr(call->row->name, "with_update") != NULL;
-    int32_t training_idx = no_stats ? 3 : 5, momentum_idx = update ? 5 : training_idx + 1;
-    if (x->ndim < 2 || !dtype_is_float(x->dtype)) {
-        return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...), got %d dimensions of %s", x->ndim,
-                       port_dtype_name(x->dtype));
-    }
-    const port_named_arg param = {"param", {.kind = PORT_ARG_DTYPE, .i = statistics_dtype(call, x, no_stats ? 2 : 4)}};
-    if (!no_stats && !update && !arg_bool(call, training_idx)) {
-        return run_formula(call,
-                           "y, a, b = _native_batch_norm_legit_no_training(input, weight, bias, running_mean, "
-                           "running_var, momentum, eps); a = _to_copy(a, dtype=param); b = _to_copy(b, dtype=param) -> y, a, b",
-                           &param, 1);
-    }
-    port_arg dims[PORT_MAX_NDIM];
-    int32_t count = 0;
-    for (int32_t d = 0; d < x->ndim; d++) {
-        if (d != 1) {
-            dims[count++] = (port_arg){.kind = PORT_ARG_INT, .i = d, .d = d};
-        }
-    }
-    const port_named_arg extra[4] = {
-        param,
-        {"dims", {.kind = PORT_ARG_LIST, .items = dims, .num_items = count}},
-        {"kept", {.kind = PORT_ARG_FLOAT, .d = 1.0 - arg_double(call, momentum_idx, 0.1)}},
-        {"wide", {.kind = PORT_ARG_DTYPE, .i = x->dtype == PORT_F64 ? PORT_F64 : PORT_F32}},
-    };
-    if (no_stats) {
-        return run_formula(call, STATISTICS NORMED KEPT "-> y, m, i", extra, 4);
-    }
-    return run_formula(call,
-                       update ? STATISTICS NORMED RENEWED KEPT "n = new_empty(m, [0], dtype=U8) -> y, m, i, n"
-                              : STATISTICS NORMED RENEWED KEPT "-> y, m, i",
-                       extra, 4);
-}
-
 #define NLL "T self, T target, T? weight, I reduction, I ignore_index"
-#define AFFINE "T input, T? weight, T? bias, "
 
 const op_row op_train_rows[] = {
     {"nll_loss_forward", NLL, run_nll_loss, NULL, MODE_SAME, 0},
     {"nll_loss2d_forward", NLL, run_nll_loss, NULL, MODE_SAME, 0},
-    {"native_batch_norm", AFFINE "T? running_mean, T? running_var, B training, F momentum, F eps", run_batch_norm, NULL,
-     MODE_SAME, OP_CHANGES},
-    {"_native_batch_norm_legit", AFFINE "T running_mean, T running_var, B training, F momentum, F eps", run_batch_norm,
-     NULL, MODE_SAME, OP_CHANGES},
-    {"_native_batch_norm_legit.no_stats", AFFINE "B training, F momentum, F eps", run_batch_norm, NULL, MODE_SAME, 0},
-    {"_batch_norm_with_update", AFFINE "T running_mean, T running_var, F momentum, F eps", run_batch_norm, NULL,
-     MODE_SAME, OP_CHANGES},
     {.name = NULL},
 };

@@ -1,6 +1,7 @@
 /* unique_ops.c -- distinct elements or slices (unique, unique_dim, unique_consecutive) and counts (bincount, histc).
  * The size of a result follows from values. NaN equals nothing, not even itself. */
 #include "../core/sort.h"
+#include "floats.h"
 #include "numbers.h"
 
 #include <math.h>
@@ -264,13 +265,16 @@ run_histc(op_call *call)
     if (!(low < high) || isinf(low) || isinf(high)) {
         return fail_op(call, PORT_E_VALUE, "a range from %g to %g", low, high);
     }
+    low = float_rounded(x->dtype, low);
+    high = float_rounded(x->dtype, high);
     for (int64_t i = 0; i < n; i++) {
         if (v[i] >= low && v[i] <= high) {
-            bool narrow = x->dtype == PORT_F32;
-            double place = narrow ? (double)(((float)v[i] - (float)low) * (float)bins / ((float)high - (float)low))
-                                  : (v[i] - low) * (double)bins / (high - low);
-            to[place >= (double)bins ? bins - 1 : (place > 0.0 ? (int64_t)place : 0)] +=
-                1.0; /* NaN: of a range that is nothing in F32 */
+            double span = float_rounded(x->dtype, high - low), away = float_rounded(x->dtype, v[i] - low),
+                   scaled = float_rounded(x->dtype, away * float_rounded(x->dtype, (double)bins)),
+                   place = float_rounded(x->dtype, scaled / span);
+            /* NaN: of a range that is nothing in the dtype. The count is kept in the dtype too: halves stop at theirs. */
+            double *bin = &to[place >= (double)bins ? bins - 1 : (place > 0.0 ? (int64_t)place : 0)];
+            *bin = float_rounded(x->dtype, *bin + 1.0);
         }
     }
     status = tensor_cast(call, counts, x->dtype, &result);

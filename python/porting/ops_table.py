@@ -3,8 +3,7 @@
 EXACT    all bits of torch's result, on the same machine under the recorded profile
 LIBRARY  EXACT with the torch provider, whose functions do it; without it within `ulp` (or, for products, within 16 u s; for systems of
          equations within 64 times u times the condition of the matrix)
-BOUND    within `ulp` representable values of torch's result; differences of at most `atol` do not count. In "cells": what is read may be the
-         next cell of the input
+BOUND    within `ulp` representable values of torch's result; differences of at most `atol` do not count
 
 Not here: where the exact recipes end (docs/NUMERICS.md).
 """
@@ -98,7 +97,6 @@ LABELS["floor_divide"] = {"BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)}
 LABELS["trunc_divide"] = {"BF16": Label("BOUND", 1, 1.0), "F16": Label("BOUND", 1, 1.0)}
 LABELS["convolution"] = {"F32": PRODUCT, "F64": PRODUCT}
 LABELS["resize"] = {"F32": Label("BOUND", 32, 1e-05), "F64": Label("BOUND", 8, 1e-13)}
-LABELS["grid_sample"] = {"F32": Label("BOUND", 32, 1e-05)}
 LABELS["arange"] = {"F32": Label("BOUND", 4, 1e-05)}  # EXACT where floats hold every element's sum, as those of whole numbers do
 LABELS["group_norm"] = {"F64": Label("BOUND", 64, 1e-12)}
 LABELS["adaptive_avg_pool"] = {"F64": Label("BOUND", 4, 1e-15)}
@@ -115,13 +113,16 @@ HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf is
     _prelu_kernel trace cummax cummin kthvalue median nanmedian mode _unique2 unique_dim unique_consecutive bincount histc slice_scatter
     select_scatter diagonal_scatter as_strided_scatter pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle rot90 diag_embed block_diag take
     _shape_as_tensor adaptive_max_pool2d adaptive_max_pool3d max_unpool2d max_unpool3d _pack_padded_sequence _upsample_nearest_exact1d
-    _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm fmax fmin""".split()}
-HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu logit round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
+    _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm fmax fmin grid_sampler_2d grid_sampler_3d
+    _embedding_bag _embedding_bag_forward_only""".split()}
+HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
     binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp addr
-    linalg_cross _cdist_forward _euclidean_dist conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce grid_sampler_3d _upsample_bilinear2d_aa
-    _upsample_bicubic2d_aa native_batch_norm _native_batch_norm_legit _batch_norm_with_update mkldnn_rnn_layer _embedding_bag _embedding_bag_forward_only
-    _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle _fft_r2c _fft_c2c
+    linalg_cross _cdist_forward _euclidean_dist conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
+    _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle _fft_r2c _fft_c2c
     _fft_c2r acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy""".split()}
+# A logarithm or a root of the library is in them.
+HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in """logit native_batch_norm _native_batch_norm_legit _batch_norm_with_update
+    _native_batch_norm_legit_no_training""".split()}
 HANDLERS |= {"linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "_linalg_check_errors": EXACT}
 HANDLERS |= {name: Label("BOUND", 64, unit="u cond") for name in ("cholesky_solve", "cholesky_inverse")}
 
@@ -151,12 +152,11 @@ def label(op: str, dtype: str, variant: str | None = None) -> Label:
 
 
 # Handlers that are EXACT in float32 alone: torch fuses or orders its double loops otherwise.
-IN_DOUBLE = {op: Label("BOUND", 4, 1e-13) for op in "addcmul addcdiv lerp linspace trace grid_sampler_2d".split()}
+IN_DOUBLE = {op: Label("BOUND", 4, 1e-13) for op in "linspace trace logit native_batch_norm _native_batch_norm_legit _batch_norm_with_update".split()}
 
-# Halves that torch rounds within each element's sum; and by whose rounded coordinates it finds the cell to read from, which may be the next one.
+# Halves that torch rounds within each element's sum.
 IN_HALVES = {op: Label("BOUND", 8, 0.0625) for op in """_adaptive_avg_pool3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d
-    upsample_trilinear3d""".split()}
-IN_HALVES |= {op: Label("BOUND", 1, unit="cells") for op in ("grid_sampler_2d", "grid_sampler_3d")}
+    upsample_trilinear3d native_batch_norm _native_batch_norm_legit _batch_norm_with_update""".split()}
 
 # Halves for which an op's kernel has no row of its own are computed in F32 and rounded once; torch rounds some of them on the way.
 WIDENED = Label("BOUND", 2, 0.01)

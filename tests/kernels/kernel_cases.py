@@ -222,7 +222,7 @@ CASES["acosh"] = Case("aten.acosh.default", FLOATS, lambda x: [([x.abs() + 1.1],
 CASES |= {name: Case(f"aten.{name}.default", FLOATS, other, special=False) for name in ("hypot", "logaddexp", "logaddexp2")}
 CASES |= {
     "copysign": Case("aten.copysign.Tensor", FLOATS, other),
-    "nextafter": Case("aten.nextafter.default", ("F32", "F64"), other),
+    "nextafter": Case("aten.nextafter.default", FLOATS, other),
     "xlogy": Case("aten.xlogy.Tensor", FLOATS, lambda x: [([x, y.abs() + 0.1], {}) for (_, y), _ in other(x)], special=False),
     "fmax": Case("aten.fmax.default", FLOATS + INTS + ("BOOL",), other),
     "fmin": Case("aten.fmin.default", FLOATS + INTS + ("BOOL",), other),

@@ -180,11 +180,6 @@ def test_resize_by_corners_and_by_dimensions(layout):
     assert not torch.equal(mine, ATEN.upsample_bilinear2d.default(IMAGES[layout], [18, 22], False))
 
 
-def test_grid_sample():
-    for corners in (True, False):
-        check("aten.grid_sampler_2d.default", [torch.randn(2, 3, 6, 7), torch.rand(2, 9, 5, 2) * 2.6 - 1.3, 0, 0, corners], 1e-6)
-
-
 @pytest.mark.parametrize("layout", IMAGES)
 def test_norms_over_channels(layout):
     x = IMAGES[layout] * 3 + 1

@@ -12,7 +12,7 @@ from kernel_cases import CASES, array, layouts, values
 from porting import _core, ops_table, providers
 
 OTHER_TESTS = {"gemm", "bmm", "sdpa_flash"} | {  # test_frames.py
-    "convolution", "scatter", "topk", "ranked", "welford_mean", "max_pool", "avg_pool", "adaptive_avg_pool", "resize", "grid_sample", "batch_norm", "group_norm",
+    "convolution", "scatter", "topk", "ranked", "welford_mean", "max_pool", "avg_pool", "adaptive_avg_pool", "resize", "batch_norm", "group_norm",
     "weight_norm", "solve_triangular", "onednn_convolution", "onednn_deconvolution"} | {  # tests/program/test_linalg.py
     "gemv", "dot", "lu", "lu_solve", "cholesky", "qr", "qr_basis", "eigh", "svd"}
 PROVIDER = "torch" if providers.load_torch_provider() else "reference"

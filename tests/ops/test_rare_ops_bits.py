@@ -1,0 +1,130 @@
+"""Ops that few models use, every bit against torch, over their modes and dtypes: grids, bags, histograms, batch norms, halves."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from porting.providers import load_torch_provider
+from test_rounding_like_torch import BF16, F16, F32, F64, made, unequal
+
+load_torch_provider()
+FLOATS = pytest.mark.parametrize("dtype", (F32, F64, BF16, F16), ids=str)
+
+
+def same(op, *args, **named):
+    """The results of an op, ours and torch's, must be equal in every bit."""
+    overload = torch.ops.aten
+    for part in op.split("."):
+        overload = getattr(overload, part)
+    theirs = overload(*(a.clone(memory_format=torch.preserve_format) if isinstance(a, torch.Tensor) else a for a in args), **named)
+    theirs = [theirs] if isinstance(theirs, torch.Tensor) else theirs
+    ours = made(f"aten.{op}", *args, **named)
+    assert len(ours) == len(theirs)
+    for mine, wanted in zip(ours, theirs):
+        assert unequal(mine, wanted) == 0, (op, [list(a.shape) if isinstance(a, torch.Tensor) else a for a in args], named)
+
+
+@FLOATS
+@pytest.mark.parametrize("spatial", (2, 3))
+def test_grids_in_every_mode(spatial, dtype):
+    torch.manual_seed(0)
+    for shape in ((5, 7), (1, 1), (30, 41)):
+        x = torch.randn(2, 3, *([4] if spatial == 3 else []), *shape).to(dtype)
+        grid = (torch.rand(2, *([2] if spatial == 3 else []), 5, 9, spatial) * 3 - 1.5).to(dtype)
+        grid.view(-1)[:8] = torch.tensor([math.nan, math.inf, -math.inf, 1e30, -7.0, 1.0, -1.0, 0.0]).to(dtype)
+        for mode in range(3 if spatial == 2 else 2):
+            for padding in range(3):
+                for corners in (True, False):
+                    same(f"grid_sampler_{spatial}d.default", x, grid, mode, padding, corners)
+
+
+def test_a_grid_rounded_once_would_be_seen():
+    torch.manual_seed(0)
+    x, grid = torch.randn(1, 3, 9, 9).to(BF16), (torch.rand(1, 5, 9, 2) * 2 - 1).to(BF16)
+    once = torch.grid_sampler_2d(x.float(), grid.float(), 0, 0, False).to(BF16)
+    assert unequal(once, torch.grid_sampler_2d(x, grid, 0, 0, False)) > 20
+
+
+@FLOATS
+@pytest.mark.parametrize("op", ("_embedding_bag", "_embedding_bag_forward_only"))
+def test_bags(op, dtype):
+    torch.manual_seed(0)
+    weight, index, scale = torch.randn(5, 37).to(dtype), torch.tensor([0, 2, 1, 4, 2, 3]), torch.randn(6).to(dtype)
+    for mode in (0, 1, 2):
+        for last, offset in ((False, torch.tensor([0, 2, 2])), (True, torch.tensor([0, 2, 2, 6]))):
+            for padding in (-1, 2):
+                for scales in (None, scale) if mode == 0 else (None,):
+                    same(f"{op}.default", weight, index, offset, False, mode, False, scales, last, padding)
+    same(f"{op}.default", weight.t().contiguous().t(), index, torch.tensor([0, 2]), False, 1)
+
+
+def test_a_bag_of_bf16_rounded_to_even_would_be_seen():
+    torch.manual_seed(0)
+    weight, index = torch.randn(50, 64).to(BF16), torch.arange(50)
+    even = torch.stack([weight.float()[k : k + 2].sum(0) for k in range(0, 50, 2)]).to(BF16)
+    assert unequal(even, torch._embedding_bag(weight, index, torch.arange(0, 50, 2))[0]) > 20
+
+
+@FLOATS
+def test_histograms_count_in_the_dtype(dtype):
+    torch.manual_seed(0)
+    for bins in (1, 7, 100):
+        for low, high in ((0, 0), (-10, 10), (-1.3, 2.7), (5, 6)):
+            for n in (0, 5, 3000):
+                same("histc.default", (torch.randn(n) * 3).to(dtype), bins, low, high)
+
+
+@FLOATS
+def test_outer_products_logits_and_neighbours(dtype):
+    torch.manual_seed(0)
+    x, y = (torch.rand(5, 200) * 8 - 4).to(dtype), torch.randn(5, 200).to(dtype)
+    y[0, :9] = x[0, :9]
+    x[1, :7] = torch.tensor([0.0, -0.0, math.inf, math.nan, -math.inf, 1e-45, 65504.0]).to(dtype)
+    same("nextafter.default", x, y)
+    for eps in (None, 1e-3, 0.2) if dtype != F64 else ():
+        same("logit.default", torch.rand(5, 200).to(dtype), eps)
+    for op in ("addcmul", "addcdiv"):
+        same(f"{op}.default", x, y, x.flip(0), value=0.3)
+    for weight in (0.2, 0.7):
+        same("lerp.Scalar", x, y, weight)
+    same("lerp.Tensor", x, y, y.flip(0))
+    for beta, alpha in ((1, 1), (0.6, 0.2), (0, 0.3)):
+        if dtype in (BF16, F16):
+            same("addr.default", torch.randn(50, 70).to(dtype), torch.randn(50).to(dtype), torch.randn(70).to(dtype), beta=beta, alpha=alpha)
+
+
+def test_outer_products_of_bool():
+    torch.manual_seed(0)
+    some = lambda *shape: torch.rand(*shape) < 0.5  # noqa: E731
+    for beta, alpha in ((1, 1), (3, 2), (0, 1), (True, False), (0, 0)):
+        same("addr.default", some(5, 7), some(5), some(7), beta=beta, alpha=alpha)
+
+
+def laid_out(x):
+    yield x
+    yield x.transpose(0, -1).contiguous().transpose(0, -1)
+    if x.ndim == 4:
+        yield x.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("shape", ((4, 3, 5, 7), (2, 40, 8, 8), (33, 17), (2, 6, 33), (2, 4, 3, 3, 3)), ids=str)
+def test_batch_norms(shape, training):
+    torch.manual_seed(0)
+    weight, bias, mean, var = torch.rand(shape[1]), torch.randn(shape[1]), torch.randn(shape[1]), torch.rand(shape[1])
+    for x in laid_out(torch.randn(shape) * 2 + 1):
+        for eps in (1e-5, 0.5):
+            same("native_batch_norm.default", x, weight, bias, mean, var, training, 0.1, eps)
+            same("native_batch_norm.default", x, None, None, mean, var, training, 0.1, eps)
+            same("_native_batch_norm_legit.no_stats", x, None, bias, True, 0.1, eps)
+    for x in laid_out((torch.randn(shape) * 2 + 1).to(BF16)):
+        same("_native_batch_norm_legit.no_stats", x, weight.to(BF16), bias.to(BF16), True, 0.1, 1e-5)
+
+
+def test_statistics_that_were_not_rounded_would_be_seen():
+    torch.manual_seed(0)
+    x = (torch.randn(4, 3, 5, 7) * 2 + 1).to(BF16)
+    once = torch.nn.functional.batch_norm(x.float(), None, None, training=True).to(BF16)
+    assert unequal(once, torch.nn.functional.batch_norm(x, None, None, training=True)) > 20
