@@ -1,6 +1,7 @@
 /* indexing.c -- embedding, index, gather, index_select, isin: they move elements and never round.
  *
  * Every index is checked before anything is read (negative ones count from the end where torch lets them). */
+#include "../core/plane.h"
 #include "loops.h"
 
 /* ---------------------------------------------------------------- places */
@@ -19,12 +20,24 @@ offset_of(const port_view *view, int64_t flat)
     return offset * (int64_t)port_dtype_size(view->dtype);
 }
 
+/* Of I64 or I32. */
+static inline int64_t
+load_index(port_dtype dtype, const char *at)
+{
+    int64_t wide;
+    int32_t narrow;
+    if (dtype == PORT_I64) {
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    }
+    memcpy(&narrow, at, sizeof narrow);
+    return narrow;
+}
+
 static int64_t
 index_at(const port_view *indices, int64_t flat)
 {
-    int64_t value;
-    port_load_i64(indices->dtype, (const char *)indices->data + offset_of(indices, flat), 0, 1, &value);
-    return value;
+    return load_index(indices->dtype, (const char *)indices->data + offset_of(indices, flat));
 }
 
 static port_status
@@ -33,9 +46,11 @@ check_indices(const char *op, const port_view *indices, int64_t size, bool negat
     if (indices->dtype != PORT_I64 && indices->dtype != PORT_I32) {
         return port_fail(err, PORT_E_DTYPE, "%s: the indices are %s, expected I64 or I32", op, port_dtype_name(indices->dtype));
     }
-    int64_t n = port_view_elems(indices), least = negative_allowed ? -size : 0;
+    int64_t n = port_view_elems(indices), least = negative_allowed ? -size : 0, bytes = (int64_t)port_dtype_size(indices->dtype);
+    bool dense = port_view_is_contiguous(indices);
     for (int64_t i = 0; i < n; i++) {
-        int64_t value = index_at(indices, i);
+        const char *at = (const char *)indices->data + (dense ? i * bytes : offset_of(indices, i));
+        int64_t value = load_index(indices->dtype, at);
         if (value < least || value >= size) {
             return port_fail(err, PORT_E_VALUE, "%s: index %lld at place %lld is outside of %lld..%lld", op, (long long)value,
                              (long long)i, (long long)least, (long long)(size - 1));
@@ -279,34 +294,60 @@ gather_check(const port_kernel_call *call, port_error *err)
 }
 
 /* y[i] = x at the place of y[i] but along `dim`, where the index says: an element of its own each (gather), or one for all that
- * stand at the same place along dim (index_select). */
+ * stand at the same place along dim (index_select). Rows of y, by their number. */
 static void
-pick_along(const port_kernel_call *call, bool each, int64_t begin, int64_t end)
+pick_rows(const port_kernel_call *call, bool each, int64_t begin, int64_t end)
 {
     const port_view *x = call->in[0], *indices = call->in[1], *y = call->out[0];
-    int32_t dim = ((const port_dim_params *)call->params)->dim;
-    int64_t bytes = (int64_t)port_dtype_size(x->dtype);
-    for (int64_t i = begin; i < end; i++) {
-        int64_t rest = i, from = 0;
-        for (int32_t d = x->ndim - 1; d >= 0; d--) {
+    int32_t dim = ((const port_dim_params *)call->params)->dim, last = x->ndim - 1;
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype), index_bytes = (int64_t)port_dtype_size(indices->dtype);
+    int64_t cols = last < 0 ? 1 : y->shape[last], own = last < 0 ? 0 : indices->strides[each ? last : 0] * index_bytes;
+    int64_t x_step = last < 0 ? 0 : x->strides[last] * bytes, y_step = last < 0 ? 0 : y->strides[last] * bytes;
+    for (int64_t r = begin; r < end; r++) {
+        const char *from = x->data, *index = indices->data;
+        char *to = y->data;
+        for (int64_t d = last - 1, rest = r; d >= 0; rest /= y->shape[d--]) {
             int64_t place = rest % y->shape[d];
-            rest /= y->shape[d];
-            from += (d == dim ? index_at(indices, each ? i : place) : place) * x->strides[d] * bytes;
+            to += place * y->strides[d] * bytes;
+            from += d == dim ? 0 : place * x->strides[d] * bytes;
+            index += each ? place * indices->strides[d] * index_bytes : (d == dim ? place * indices->strides[0] * index_bytes : 0);
         }
-        memcpy((char *)y->data + offset_of(y, i), (const char *)x->data + from, (size_t)bytes);
+        int64_t stride = dim < x->ndim ? x->strides[dim] * bytes : 0;
+        if (!each && dim != last) { /* a whole row of one place */
+            port_copy_run(to, y_step, from + load_index(indices->dtype, index) * stride, x_step, cols, (size_t)bytes);
+            continue;
+        }
+        for (int64_t j = 0; j < cols; j++) {
+            int64_t along = dim == last ? 0 : j * x_step;
+            const char *element = from + along + load_index(indices->dtype, index + j * own) * stride;
+            if (bytes == 4) {
+                memcpy(to + j * y_step, element, 4);
+            } else {
+                memcpy(to + j * y_step, element, (size_t)bytes);
+            }
+        }
     }
+}
+
+/* Deals the rows of y. */
+static void
+pick_along(const port_kernel_call *call, port_range_fn range)
+{
+    const port_view *y = call->out[0];
+    int64_t cols = y->ndim > 0 ? y->shape[y->ndim - 1] : 1;
+    port_deal(cols > 0 ? port_view_elems(y) / cols : 0, SLOW_ELEMS * cols, call->profile->num_threads, range, call);
 }
 
 static void
 gather_range(const void *call, int64_t begin, int64_t end)
 {
-    pick_along(call, true, begin, end);
+    pick_rows(call, true, begin, end);
 }
 
 static void
 gather_run(const port_kernel_call *call)
 {
-    port_deal(port_view_elems(call->out[0]), SLOW_ELEMS, call->profile->num_threads, gather_range, call);
+    pick_along(call, gather_range);
 }
 
 static port_status
@@ -333,13 +374,13 @@ index_select_check(const port_kernel_call *call, port_error *err)
 static void
 index_select_range(const void *call, int64_t begin, int64_t end)
 {
-    pick_along(call, false, begin, end);
+    pick_rows(call, false, begin, end);
 }
 
 static void
 index_select_run(const port_kernel_call *call)
 {
-    port_deal(port_view_elems(call->out[0]), SLOW_ELEMS, call->profile->num_threads, index_select_range, call);
+    pick_along(call, index_select_range);
 }
 
 /* ---------------------------------------------------------------- isin */

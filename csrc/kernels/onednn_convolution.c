@@ -287,34 +287,46 @@ onednn_conv_scratch_bytes(const port_kernel_call *call)
     return (size_t)units.parts.count * units.room_bytes;
 }
 
-/* Where the output's position p and the kernel's element k meet in one channel of the input; -1: outside of it. */
-PORT_INLINE int64_t
-place_of(const conv_plan *plan, int64_t p, int64_t k)
+/* Where the position p of the output, without a kernel element, stands in each dimension of the input. */
+static void
+corner_of(const conv_plan *plan, int64_t p, int64_t corner[3])
 {
-    int64_t place = 0, below = 1;
     for (int32_t d = 2; d >= 0; d--) {
-        int64_t at = p % plan->out[d] * plan->stride[d] - plan->padding[d] + k % plan->kernel[d] * plan->dilation[d];
-        if (at < 0 || at >= plan->in[d]) {
-            return -1;
-        }
-        place += at * below;
-        below *= plan->in[d];
+        corner[d] = p % plan->out[d] * plan->stride[d] - plan->padding[d];
         p /= plan->out[d];
-        k /= plan->kernel[d];
     }
-    return place;
+}
+
+/* Where it meets the kernel's element that stands `reach` further in one channel of the input; -1: outside of it. */
+PORT_INLINE int64_t
+place_of(const conv_plan *plan, const int64_t corner[3], const int64_t reach[3])
+{
+    int64_t at[3];
+    bool inside = true;
+    for (int32_t d = 0; d < 3; d++) {
+        at[d] = corner[d] + reach[d];
+        inside &= at[d] >= 0 && at[d] < plan->in[d];
+    }
+    return inside ? (at[0] * plan->in[1] + at[1]) * plan->in[2] + at[2] : -1;
 }
 
 /* What the positions [begin, begin + count) of the output see of the input; 0 outside of it. */
 static void
 unfold(const conv_plan *plan, const float *x, int64_t begin, int64_t count, float *columns)
 {
-    int64_t size = plan->in[0] * plan->in[1] * plan->in[2];
+    int64_t size = plan->in[0] * plan->in[1] * plan->in[2], corners[STEP][3], places[STEP];
+    for (int64_t l = 0; l < count; l++) {
+        corner_of(plan, begin + l, corners[l]);
+    }
     for (int64_t k = 0; k < plan->taps; k++) {
+        int64_t reach[3] = {k / (plan->kernel[1] * plan->kernel[2]) * plan->dilation[0],
+                            k / plan->kernel[2] % plan->kernel[1] * plan->dilation[1], k % plan->kernel[2] * plan->dilation[2]};
         for (int64_t l = 0; l < STEP; l++) {
-            int64_t place = l < count ? place_of(plan, begin + l, k) : -1;
-            for (int64_t c = 0; c < plan->group_in; c++) {
-                columns[(c * plan->taps + k) * STEP + l] = place < 0 ? 0.0f : x[c * size + place];
+            places[l] = l < count ? place_of(plan, corners[l], reach) : -1;
+        }
+        for (int64_t c = 0; c < plan->group_in; c++) {
+            for (int64_t l = 0; l < STEP; l++) {
+                columns[(c * plan->taps + k) * STEP + l] = places[l] < 0 ? 0.0f : x[c * size + places[l]];
             }
         }
     }

@@ -1,6 +1,7 @@
 /* data_ops.c -- ops that move elements about, and those whose result's size follows from values: nonzero, repeat_interleave, roll,
  * flip, windows (im2col), paddings that reflect or replicate, and small things made of numbers (eye, linspace). */
 #include "compose.h"
+#include "numbers.h"
 
 #include <math.h>
 
@@ -115,51 +116,82 @@ run_masked_select(op_call *call)
 
 /* ------------------------------------------------------------------ places from places */
 
-/* A row-major result of `shape` whose element at a place comes from x at the place that `from` makes of it; all coordinates. False: 0. */
-typedef bool (*place_map)(const op_call *call, const port_tensor *x, const int64_t *place, int64_t *from);
+/* Where in dimension d of x the result's element at `place` of that dimension comes from. */
+typedef int64_t (*place_map)(const op_call *call, const port_tensor *x, int32_t d, int64_t place);
 
+typedef struct map_job {
+    const port_tensor *x, *out;
+    const int64_t *offsets[PORT_MAX_NDIM]; /* in x, in bytes, for each place of each dimension of out */
+} map_job;
+
+/* Rows of the result, by their number. */
+static void
+map_rows(const void *opaque, int64_t begin, int64_t end)
+{
+    const map_job *job = opaque;
+    const port_tensor *out = job->out;
+    int64_t size = (int64_t)port_dtype_size(out->dtype);
+    int32_t last = out->ndim - 1;
+    for (int64_t r = begin; r < end; r++) {
+        const char *from = tensor_view(job->x).data;
+        char *to = tensor_view(out).data;
+        for (int64_t d = last - 1, rest = r; d >= 0; rest /= out->shape[d--]) {
+            from += job->offsets[d][rest % out->shape[d]];
+            to += rest % out->shape[d] * out->strides[d] * size;
+        }
+        const int64_t *offsets = job->offsets[last];
+        for (int64_t j = 0; j < out->shape[last]; j++, to += out->strides[last] * size) {
+            if (size == 4) {
+                memcpy(to, from + offsets[j], 4);
+            } else {
+                memcpy(to, from + offsets[j], (size_t)size);
+            }
+        }
+    }
+}
+
+/* x has dimensions. */
 static port_status
 emit_mapped(op_call *call, const port_tensor *x, const int64_t *shape, const int64_t *strides, place_map map)
 {
     port_tensor *out;
+    int64_t *offsets, places = 0, size = (int64_t)port_dtype_size(x->dtype);
     port_status status = tensor_new(call, x->dtype, x->ndim, shape, strides, &out);
-    if (status != PORT_OK) {
+    if (status != PORT_OK || tensor_elems(out) == 0) {
+        return status == PORT_OK ? emit(call, out) : status;
+    }
+    for (int32_t d = 0; d < x->ndim; d++) {
+        places += shape[d];
+    }
+    if ((status = new_integers(call, places, &offsets)) != PORT_OK) {
         return status;
     }
-    int64_t size = (int64_t)port_dtype_size(x->dtype), n = tensor_elems(out), place[PORT_MAX_NDIM] = {0}, from[PORT_MAX_NDIM];
-    const char *read = tensor_view(x).data;
-    char *write = tensor_view(out).data;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t to_offset = 0, from_offset = 0;
-        bool inside = map(call, x, place, from);
-        for (int32_t d = 0; d < x->ndim; d++) {
-            to_offset += place[d] * out->strides[d];
-            from_offset += inside ? from[d] * x->strides[d] : 0;
+    map_job job = {.x = x, .out = out};
+    for (int32_t d = 0; d < x->ndim; d++) {
+        for (int64_t place = 0; place < shape[d]; place++) {
+            offsets[place] = map(call, x, d, place) * x->strides[d] * size;
         }
-        if (inside) {
-            memcpy(write + to_offset * size, read + from_offset * size, (size_t)size);
-        } else {
-            memset(write + to_offset * size, 0, (size_t)size);
-        }
-        for (int32_t d = x->ndim - 1; d >= 0 && ++place[d] == shape[d]; d--) {
-            place[d] = 0;
-        }
+        job.offsets[d] = offsets;
+        offsets += shape[d];
     }
+    int64_t cols = shape[x->ndim - 1];
+    port_deal(tensor_elems(out) / cols, cols, call->options->profile.num_threads, map_rows, &job);
     return emit(call, out);
 }
 
 /* roll(self, shifts, dims): dims given. */
-static bool
-rolled(const op_call *call, const port_tensor *x, const int64_t *place, int64_t *from)
+static int64_t
+rolled(const op_call *call, const port_tensor *x, int32_t d, int64_t place)
 {
-    memcpy(from, place, (size_t)x->ndim * sizeof *from);
+    int64_t size = x->shape[d];
     for (int64_t k = 0; k < arg_len(call, 2); k++) {
-        int64_t d = arg_int_at(call, 2, k), shift = arg_int_at(call, 1, k);
-        d += d < 0 ? x->ndim : 0;
-        int64_t size = x->shape[d], to = (from[d] - shift % size) % size;
-        from[d] = to < 0 ? to + size : to;
+        int64_t dim = arg_int_at(call, 2, k);
+        if (dim + (dim < 0 ? x->ndim : 0) == d) {
+            int64_t to = (place - arg_int_at(call, 1, k) % size) % size;
+            place = to < 0 ? to + size : to;
+        }
     }
-    return true;
+    return place;
 }
 
 static port_status
@@ -194,16 +226,16 @@ run_roll(op_call *call)
     return status == PORT_OK ? emit_mapped(call, x, x->shape, NULL, rolled) : status;
 }
 
-static bool
-flipped(const op_call *call, const port_tensor *x, const int64_t *place, int64_t *from)
+static int64_t
+flipped(const op_call *call, const port_tensor *x, int32_t d, int64_t place)
 {
-    memcpy(from, place, (size_t)x->ndim * sizeof *from);
     for (int64_t k = 0; k < arg_len(call, 1); k++) {
-        int64_t d = arg_int_at(call, 1, k);
-        d += d < 0 ? x->ndim : 0;
-        from[d] = x->shape[d] - 1 - place[d];
+        int64_t dim = arg_int_at(call, 1, k);
+        if (dim + (dim < 0 ? x->ndim : 0) == d) {
+            return x->shape[d] - 1 - place;
+        }
     }
-    return true;
+    return place;
 }
 
 static port_status
@@ -216,36 +248,26 @@ run_flip(op_call *call)
     return status == PORT_OK ? emit_mapped(call, x, x->shape, strides, flipped) : status;
 }
 
-/* Paddings of the last dimensions, innermost first: (left, right, top, bottom, ...). */
+/* Padding of a dimension of the last ones, innermost first: (left, right, top, bottom, ...). */
 static int64_t
-padded_from(const op_call *call, const port_tensor *x, const int64_t *place, int32_t d, bool reflects)
+pad_before(const op_call *call, const port_tensor *x, int32_t d)
 {
-    int64_t pad = arg_int_at(call, 1, 2 * (x->ndim - 1 - d)), last = x->shape[d] - 1, at = place[d] - pad;
-    if (reflects) {
-        at = at < 0 ? -at : at;
-        return at > last ? 2 * last - at : at;
-    }
+    return d < x->ndim - (int32_t)(arg_len(call, 1) / 2) ? 0 : arg_int_at(call, 1, 2 * (x->ndim - 1 - d));
+}
+
+static int64_t
+reflected(const op_call *call, const port_tensor *x, int32_t d, int64_t place)
+{
+    int64_t last = x->shape[d] - 1, at = place - pad_before(call, x, d);
+    at = at < 0 ? -at : at;
+    return at > last ? 2 * last - at : at;
+}
+
+static int64_t
+replicated(const op_call *call, const port_tensor *x, int32_t d, int64_t place)
+{
+    int64_t last = x->shape[d] - 1, at = place - pad_before(call, x, d);
     return at < 0 ? 0 : (at > last ? last : at);
-}
-
-static bool
-reflected(const op_call *call, const port_tensor *x, const int64_t *place, int64_t *from)
-{
-    int32_t padded = (int32_t)(arg_len(call, 1) / 2);
-    for (int32_t d = 0; d < x->ndim; d++) {
-        from[d] = d < x->ndim - padded ? place[d] : padded_from(call, x, place, d, true);
-    }
-    return true;
-}
-
-static bool
-replicated(const op_call *call, const port_tensor *x, const int64_t *place, int64_t *from)
-{
-    int32_t padded = (int32_t)(arg_len(call, 1) / 2);
-    for (int32_t d = 0; d < x->ndim; d++) {
-        from[d] = d < x->ndim - padded ? place[d] : padded_from(call, x, place, d, false);
-    }
-    return true;
 }
 
 static port_status
@@ -255,7 +277,7 @@ run_padding(op_call *call)
     bool reflects = call->row->name[2] == 'f';
     int32_t padded = (int32_t)(arg_len(call, 1) / 2);
     int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
-    if (padded > x->ndim || arg_len(call, 1) % 2 != 0) {
+    if (padded > x->ndim || x->ndim < 1 || arg_len(call, 1) % 2 != 0) {
         return fail_op(call, PORT_E_VALUE, "%lld paddings for %d dimensions", (long long)arg_len(call, 1), x->ndim);
     }
     memcpy(shape, x->shape, sizeof shape);
