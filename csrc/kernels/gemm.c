@@ -335,6 +335,16 @@ bmm_run(const port_kernel_call *call, way how)
     }
 }
 
+bool
+port_bmm_is_itemwise(const port_provider *provider, port_dtype dtype, const int64_t sizes[4], int32_t num_threads)
+{
+    if (!has_gemm(provider, dtype)) {
+        return true;
+    }
+    bool large = sizes[1] >= 16 && sizes[2] >= 16 && sizes[3] >= 16;
+    return dtype == PORT_F32 && large && (num_threads <= 1 || (provider->sgemm_batch != NULL && sizes[0] >= num_threads));
+}
+
 static void
 gemm_run_blas(const port_kernel_call *call)
 {

@@ -100,6 +100,9 @@ typedef struct port_isin_params {
 typedef struct port_gemm_params {
     double alpha, beta;
 } port_gemm_params;
+/* Whether each item of a stack of B products of (M, K) and (K, N) has the bits in it that it has by itself in one thread.
+ * sizes: B, M, K, N. Own loops always; a library's float32 products where none takes its small path and each has one thread. */
+bool port_bmm_is_itemwise(const port_provider *provider, port_dtype dtype, const int64_t sizes[4], int32_t num_threads);
 
 /* ---- attention.c, attention_f64.c: sdpa_flash
  * in (q (B, H, T, D), k (B, G, S, D), v (B, G, S, D), mask or NULL (broadcast to (B, H, T, S), F32 or BOOL)), out (y (B, H, T, D), lse (B, H, T) F32 or NULL)

@@ -51,7 +51,7 @@ typedef struct op_call {
     size_t num_out, capacity_out;
     bool kernel_ran, variant_ran;
     bool wide; /* its first output was recorded as F64: see default_dtype */
-    const port_tensor *target; /* where a pointwise op is to make its result, if that has the target's dtype and shape; or NULL */
+    const port_tensor *target; /* where an op may make its result (tensor_for_result); or NULL */
     port_view rounded[3]; /* operands of the kernel that is being launched, where the options round them */
     port_error *err;
 } op_call;
@@ -130,6 +130,9 @@ void preserve_strides(const port_tensor *like, int64_t *strides);         /* mem
 /* A new tensor of this call, row-major if strides is NULL. Memory is not initialised. */
 port_status tensor_new(op_call *call, port_dtype dtype, int32_t ndim, const int64_t *shape, const int64_t *strides,
                        port_tensor **out);
+/* The call's target if it is of this dtype, shape and layout, else a new one: for the tensor that will be the result as it is. */
+port_status tensor_for_result(op_call *call, port_dtype dtype, int32_t ndim, const int64_t *shape, const int64_t *strides,
+                              port_tensor **out);
 /* A second tensor of this call on the same memory, for a handler to change its shape. */
 port_status tensor_alias(op_call *call, const port_tensor *tensor, port_tensor **out);
 /* The same of another shape with as many elements; the tensor must be contiguous. */

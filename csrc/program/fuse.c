@@ -13,7 +13,7 @@
 
 #define FUSE_BLOCK 16384 /* elements: a multiple of two vectors of any dtype; three f32 operands take 192 KiB */
 #define FUSE_MAX_TENSORS 16
-#define FUSE_MAX_RANGES 64
+#define TREE_MAX_OPS 8
 
 /* ------------------------------------------------------------------ finding groups */
 
@@ -97,20 +97,6 @@ is_flat(const port_program *program, const op_info *op)
     return c.flat;
 }
 
-/* What the search knows of each value, and of each op. */
-typedef struct fuse_search {
-    const port_program *program;
-    const op_info *ops;
-    int64_t num_ops, num_values, op_idx;
-    int64_t *maker;   /* of a value: the op that made it, -1 */
-    int64_t *user;    /* the last op that uses it */
-    int64_t *users;   /* how many ops use it */
-    int64_t *changes; /* of an op: ops before it that change something in place */
-    int32_t *group;   /* of an op: its place in `groups`, -1 */
-    fuse_group *groups;
-    int32_t num_groups;
-} fuse_search;
-
 static void
 note_user(int64_t v, void *context)
 {
@@ -153,13 +139,16 @@ join_maker(int64_t v, void *context)
         return;
     }
     const op_info *op = &s->ops[maker];
+    if (s->group[maker] >= 0 && s->groups[s->group[maker]].attention) {
+        return;
+    }
     if (s->group[maker] < 0 || s->group[maker] == s->group[s->op_idx]) {
         bool product = op->row != NULL && op->num_outputs == 1 && is_of(op->row, op_matmul_rows);
         into->head = product && into->head < 0 ? maker : into->head;
         return;
     }
     fuse_group *from = &s->groups[s->group[maker]];
-    if (from->num_ops + into->num_ops > FUSE_MAX_OPS) {
+    if (from->num_ops + into->num_ops > TREE_MAX_OPS) {
         return;
     }
     for (int32_t k = 0; k < from->num_ops; k++) {
@@ -181,8 +170,9 @@ static void
 find_groups(fuse_search *s)
 {
     note_ops(s);
+    fuse_find_attention(s);
     for (s->op_idx = 0; s->op_idx < s->num_ops; s->op_idx++) {
-        if (!is_pointwise(&s->ops[s->op_idx]) || !is_flat(s->program, &s->ops[s->op_idx])) {
+        if (s->group[s->op_idx] >= 0 || !is_pointwise(&s->ops[s->op_idx]) || !is_flat(s->program, &s->ops[s->op_idx])) {
             continue;
         }
         s->group[s->op_idx] = s->num_groups;
@@ -322,11 +312,9 @@ dead_operand(const fuse_operands *o, port_dtype dtype)
 /* One range of the elements, which one thread works on: everything that it writes is its own. */
 typedef struct fuse_range {
     const fuse_operands *operands;
-    const port_run_options *options; /* with one thread */
     const port_tensor *out;
-    port_tensor **values;
-    port_error *err;
-    port_tensor tensors[FUSE_MAX_TENSORS], made[FUSE_MAX_OPS];
+    fuse_part part;
+    port_tensor tensors[FUSE_MAX_TENSORS], made[TREE_MAX_OPS];
     port_buffer buffers[FUSE_MAX_TENSORS + 1];
 } fuse_range;
 
@@ -341,26 +329,25 @@ slice_of(const port_tensor *t, int64_t begin, int64_t n, port_buffer *buffer)
     return (port_tensor){.buffer = buffer, .dtype = t->dtype, .ndim = t->ndim > 0, .shape = {n}, .strides = {1}};
 }
 
-static port_status
-run_member(fuse_range *r, int32_t k, port_tensor *target, int64_t n)
+port_status
+fuse_run_op(const fuse_call *f, const fuse_part *part, int64_t op_idx, const port_tensor *target, int64_t n, port_tensor *made)
 {
-    const fuse_call *f = r->operands->call;
-    const op_info *op = &f->program->ops[f->group->ops[k]];
-    op_call call = {.row = op->row, .name = op->name, .values = r->values, .num_values = f->program->num_values,
-                    .options = r->options, .target = target, .err = r->err, .wide = recorded_wide(f->program, op)};
+    const op_info *op = &f->program->ops[op_idx];
+    op_call call = {.row = op->row, .name = op->name, .values = part->values, .num_values = f->program->num_values,
+                    .options = part->options, .target = target, .err = part->err, .wide = recorded_wide(f->program, op)};
     port_status status = op_call_run(&call, op->args, op->num_args, op->named, op->num_named);
     port_dtype recorded = f->program->values[op->outputs[0]].dtype;
     if (status == PORT_OK && (call.num_out != 1 || call.out[0].dtype != recorded || tensor_elems(&call.out[0]) != n)) {
-        status = fail_op(&call, PORT_E_SHAPE, "it came out otherwise than it was recorded, in a chain of %d ops",
+        status = fail_op(&call, PORT_E_SHAPE, "it came out otherwise than it was recorded, among %d ops that run together",
                          f->group->num_ops);
     }
     if (status == PORT_OK && target != NULL && call.out[0].buffer != target->buffer) {
         port_view to = tensor_view(target), from = tensor_view(&call.out[0]);
         copy_view(&call, &to, &from);
     } else if (status == PORT_OK && target == NULL) {
-        r->made[k] = call.out[0];
-        r->made[k].buffer->refs++;
-        r->values[op->outputs[0]] = &r->made[k];
+        *made = call.out[0];
+        made->buffer->refs++;
+        part->values[op->outputs[0]] = made;
     }
     op_call_end(&call);
     return status;
@@ -374,11 +361,11 @@ run_block(fuse_range *r, int64_t begin, int64_t n)
     port_status status = PORT_OK;
     for (int32_t k = 0; k < o->count; k++) {
         r->tensors[k] = slice_of(o->call->values[o->values[k]], begin, n, &r->buffers[k]);
-        r->values[o->values[k]] = &r->tensors[k];
+        r->part.values[o->values[k]] = &r->tensors[k];
     }
     port_tensor target = slice_of(r->out, begin, n, &r->buffers[FUSE_MAX_TENSORS]);
     for (int32_t k = 0; k < group->num_ops && status == PORT_OK; k++) {
-        status = run_member(r, k, k + 1 == group->num_ops ? &target : NULL, n);
+        status = fuse_run_op(o->call, &r->part, group->ops[k], k + 1 == group->num_ops ? &target : NULL, n, &r->made[k]);
     }
     for (int32_t k = 0; k < group->num_ops; k++) {
         if (r->made[k].buffer != NULL) {
@@ -390,38 +377,67 @@ run_block(fuse_range *r, int64_t begin, int64_t n)
 }
 
 typedef struct fuse_job {
-    const fuse_operands *operands;
-    const port_run_options *options;
-    const port_tensor *out;
-    int64_t elems;
-    port_chunks chunks;
-    port_status status[FUSE_MAX_RANGES]; /* of each range */
-    port_error errors[FUSE_MAX_RANGES];
+    const fuse_call *call;
+    port_status (*run)(const void *context, int64_t k, const fuse_part *part);
+    const void *context;
+    port_run_options options;
+    port_status status[FUSE_MAX_PARTS]; /* of each part */
+    port_error errors[FUSE_MAX_PARTS];
 } fuse_job;
 
 static void
-run_part(void *context, int64_t part)
+run_part(void *context, int64_t k)
 {
     fuse_job *job = context;
-    fuse_range *r = port_calloc(1, sizeof *r);
-    port_tensor **values = port_calloc((size_t)job->operands->call->program->num_values, sizeof *values);
-    port_status status = PORT_OK;
-    if (r == NULL || values == NULL) {
-        status = port_fail(&job->errors[part], PORT_E_NOMEM, "no memory for a chain of ops");
-    } else {
-        *r = (fuse_range){.operands = job->operands, .options = job->options, .out = job->out, .values = values,
-                          .err = &job->errors[part]};
+    port_tensor **values = port_calloc((size_t)job->call->program->num_values, sizeof *values);
+    fuse_part part = {&job->options, values, &job->errors[k]};
+    job->status[k] = values != NULL ? job->run(job->context, k, &part) : port_fail(part.err, PORT_E_NOMEM, "no memory for a chain of ops");
+    port_free(values);
+}
+
+port_status
+fuse_run_parts(const fuse_call *f, int64_t count, port_status (*run)(const void *context, int64_t k, const fuse_part *part), const void *context)
+{
+    fuse_job job = {.call = f, .run = run, .context = context, .options = *f->options};
+    job.options.profile.num_threads = 1;
+    port_parallel(count, f->options->profile.num_threads, run_part, &job);
+    for (int64_t k = 0; k < count; k++) {
+        if (job.status[k] != PORT_OK) {
+            if (f->err != NULL) {
+                *f->err = job.errors[k];
+            }
+            return job.status[k];
+        }
     }
-    int64_t begin = part * job->chunks.size, end = begin + job->chunks.size;
+    return PORT_OK;
+}
+
+typedef struct tree_job {
+    const fuse_operands *operands;
+    const port_tensor *out;
+    int64_t elems;
+    port_chunks chunks;
+} tree_job;
+
+static port_status
+run_range(const void *context, int64_t k, const fuse_part *part)
+{
+    const tree_job *job = context;
+    fuse_range *r = port_calloc(1, sizeof *r);
+    if (r == NULL) {
+        return port_fail(part->err, PORT_E_NOMEM, "no memory for a chain of ops");
+    }
+    *r = (fuse_range){.operands = job->operands, .out = job->out, .part = *part};
+    int64_t begin = k * job->chunks.size, end = begin + job->chunks.size;
     end = end < job->elems ? end : job->elems;
+    port_status status = PORT_OK;
     while (status == PORT_OK && begin < end) {
         int64_t n = end - begin < 2 * FUSE_BLOCK ? end - begin : FUSE_BLOCK; /* never a last block of one element */
         status = run_block(r, begin, n);
         begin += n;
     }
-    job->status[part] = status;
-    port_free(values);
     port_free(r);
+    return status;
 }
 
 /* Ranges as each of the ops would cut them; a count of 0 if they differ. */
@@ -436,15 +452,15 @@ common_chunks(const fuse_call *f, int64_t n)
         if (row->kernel != NULL && strcmp(row->kernel, "gelu") == 0) {
             own = port_chunks_of(n, port_gelu_grain(n, num_threads), num_threads);
         }
-        if (own.count != chunks.count || own.size != chunks.size || chunks.count > FUSE_MAX_RANGES) {
+        if (own.count != chunks.count || own.size != chunks.size || chunks.count > FUSE_MAX_PARTS) {
             return (port_chunks){0, 0};
         }
     }
     return chunks;
 }
 
-port_status
-fuse_run(const fuse_call *f, port_tensor *result, bool *done)
+static port_status
+run_tree(const fuse_call *f, port_tensor *result, bool *done)
 {
     fuse_operands o = {.call = f, .fits = true};
     for (int32_t k = 0; k < f->group->num_ops; k++) {
@@ -452,9 +468,8 @@ fuse_run(const fuse_call *f, port_tensor *result, bool *done)
     }
     const op_info *last = &f->program->ops[f->group->ops[f->group->num_ops - 1]];
     port_dtype dtype = f->program->values[last->outputs[0]].dtype;
-    *done = false;
     int64_t n = o.fits && o.full != NULL && dtype < PORT_NUM_DTYPES ? tensor_elems(o.full) : 0;
-    fuse_job job = {.operands = &o, .elems = n, .chunks = common_chunks(f, n)};
+    tree_job job = {.operands = &o, .out = result, .elems = n, .chunks = common_chunks(f, n)};
     if (n <= FUSE_BLOCK || job.chunks.count == 0) {
         return PORT_OK;
     }
@@ -462,30 +477,28 @@ fuse_run(const fuse_call *f, port_tensor *result, bool *done)
     *result = *o.full;
     result->dtype = dtype;
     dense_strides(result->ndim, result->shape, result->strides);
+    port_status status = PORT_OK;
     if (dead != NULL) {
         *result = *dead;
         dead->buffer->refs++;
     } else {
-        port_status status = buffer_new((uint64_t)n * port_dtype_size(dtype), 0, false, &result->buffer, f->err);
-        if (status != PORT_OK) {
-            return status;
-        }
+        status = buffer_new((uint64_t)n * port_dtype_size(dtype), 0, false, &result->buffer, f->err);
         result->offset_bytes = 0;
     }
-    port_run_options options = *f->options;
-    options.profile.num_threads = 1;
-    job.options = &options;
-    job.out = result;
-    port_parallel(job.chunks.count, f->options->profile.num_threads, run_part, &job);
-    for (int64_t c = 0; c < job.chunks.count; c++) {
-        if (job.status[c] != PORT_OK) {
-            buffer_release(result->buffer);
-            if (f->err != NULL) {
-                *f->err = job.errors[c];
-            }
-            return job.status[c];
-        }
+    if (status != PORT_OK) {
+        return status;
     }
     *done = true;
-    return PORT_OK;
+    return fuse_run_parts(f, job.chunks.count, run_range, &job);
+}
+
+port_status
+fuse_run(const fuse_call *f, port_tensor *result, bool *done)
+{
+    *done = false;
+    port_status status = f->group->attention ? fuse_run_attention(f, result, done) : run_tree(f, result, done);
+    if (status != PORT_OK && *done) {
+        buffer_release(result->buffer);
+    }
+    return status;
 }

@@ -27,9 +27,10 @@ typedef struct op_info {
     port_arg returned; /* kind NONE: no Python value was returned */
 } op_info;
 
-/* Ops that run together where the last of them stands (fuse.c), ascending. */
+/* Ops that run together where the last of them stands (fuse.h), ascending. */
 #define FUSE_MAX_OPS (PORT_FUSION_MAX_OPS - 1)
 typedef struct fuse_group {
+    bool attention; /* its first and last op are products of stacks */
     int64_t head; /* a product before them in whose memory they may work; -1: none */
     int32_t num_ops;
     int64_t ops[FUSE_MAX_OPS];

@@ -88,7 +88,7 @@ product(op_call *call, const port_tensor *c, const port_tensor *a, const port_te
     if (dtype_is_integral(a->dtype)) {
         return integer_product(call, c, a, b, beta, alpha, ndim, shape, out);
     }
-    status = tensor_new(call, a->dtype, ndim, shape, NULL, out);
+    status = tensor_for_result(call, a->dtype, ndim, shape, NULL, out);
     if (status != PORT_OK) {
         return status;
     }

@@ -24,19 +24,6 @@ compute_dtype(op_call *call, const char *kernel, port_dtype dtype)
     return half && !kernel_exists(call, kernel, dtype) ? PORT_F32 : dtype;
 }
 
-/* The result's tensor: where the caller wants it, if it is the result as it will stay. */
-static port_status
-new_result(op_call *call, port_dtype dtype, port_dtype out_dtype, const op_plan *plan, port_tensor **made)
-{
-    const port_tensor *target = call->target;
-    if (target != NULL && dtype == out_dtype && target->dtype == dtype && target->ndim == plan->ndim &&
-        memcmp(target->shape, plan->shape, (size_t)plan->ndim * sizeof plan->shape[0]) == 0 &&
-        memcmp(target->strides, plan->strides, (size_t)plan->ndim * sizeof plan->strides[0]) == 0) {
-        return tensor_alias(call, target, made);
-    }
-    return tensor_new(call, dtype, plan->ndim, plan->shape, plan->strides, made);
-}
-
 /* Runs a kernel over operands that are brought to `dtype` and the plan's shape; the result is cast to out_dtype. */
 static port_status
 run_planned(op_call *call, const char *kernel, const op_operand *operands, int32_t num_operands, const op_plan *plan,
@@ -56,8 +43,11 @@ run_planned(op_call *call, const char *kernel, const op_operand *operands, int32
     }
     port_tensor *made;
     const port_tensor *result;
-    if (status != PORT_OK ||
-        (status = new_result(call, made_dtype, out_dtype, plan, &made)) != PORT_OK) {
+    if (status == PORT_OK) {
+        status = made_dtype == out_dtype ? tensor_for_result(call, made_dtype, plan->ndim, plan->shape, plan->strides, &made)
+                                         : tensor_new(call, made_dtype, plan->ndim, plan->shape, plan->strides, &made);
+    }
+    if (status != PORT_OK) {
         return status;
     }
     port_view out = tensor_view(made);

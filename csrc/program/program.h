@@ -20,8 +20,8 @@ const char *port_program_op_name(const port_program *program, int64_t op_idx);
 /* True if there is a handler for the op (whatever its dtypes). */
 bool port_program_op_known(const port_program *program, int64_t op_idx);
 
-/* Ops that a run executes together unless a value between them is asked for (fuse.c). */
-#define PORT_FUSION_MAX_OPS 9
+/* Ops that a run executes together unless a value between them is asked for (fuse.h). */
+#define PORT_FUSION_MAX_OPS 17
 int64_t port_program_num_fusions(const port_program *program);
 /* Puts the ops of fusion fusion_idx into `ops`, ascending, and returns how many there are; 0 if there is no such fusion. */
 int32_t port_program_fusion(const port_program *program, int64_t fusion_idx, int64_t ops[PORT_FUSION_MAX_OPS]);

@@ -319,7 +319,9 @@ run_softmax(op_call *call)
         return status;
     }
     port_softmax_params params = {d};
-    if ((status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &made)) != PORT_OK ||
+    status = half || scalar ? tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &made)
+                            : tensor_for_result(call, x->dtype, x->ndim, x->shape, NULL, &made);
+    if (status != PORT_OK ||
         (status = launch_tensors(call, call->row->kernel, x->dtype, &x, 1, (const port_tensor *const[]){made}, 1, &params)) !=
             PORT_OK ||
         (status = tensor_cast(call, made, dtype, &result)) != PORT_OK ||

@@ -336,7 +336,8 @@ place_of(const run_state *run, int64_t op_idx)
 static port_status
 run_group(run_state *run, const fuse_group *group, int64_t op_idx)
 {
-    fuse_call call = {run->program, group, run->options, run->values, run->last_use, op_idx, run->err};
+    fuse_call call = {.program = run->program, .group = group, .options = run->options, .values = run->values, .last_use = run->last_use,
+                      .op_idx = op_idx, .as_recorded = run->check_shapes, .err = run->err};
     const op_info *last = &run->program->ops[op_idx];
     port_tensor result;
     bool done;

@@ -210,6 +210,27 @@ tensor_new(op_call *call, port_dtype dtype, int32_t ndim, const int64_t *shape, 
     return PORT_OK;
 }
 
+static bool
+is_laid_out(const port_tensor *t, int32_t ndim, const int64_t *shape, const int64_t *strides)
+{
+    int64_t dense[PORT_MAX_NDIM];
+    if (t->ndim != ndim || memcmp(t->shape, shape, (size_t)ndim * sizeof *shape) != 0) {
+        return false;
+    }
+    dense_strides(ndim, shape, dense);
+    return memcmp(t->strides, strides != NULL ? strides : dense, (size_t)ndim * sizeof *dense) == 0;
+}
+
+port_status
+tensor_for_result(op_call *call, port_dtype dtype, int32_t ndim, const int64_t *shape, const int64_t *strides, port_tensor **out)
+{
+    const port_tensor *target = call->target;
+    if (target != NULL && target->dtype == dtype && is_laid_out(target, ndim, shape, strides)) {
+        return tensor_alias(call, target, out);
+    }
+    return tensor_new(call, dtype, ndim, shape, strides, out);
+}
+
 port_status
 tensor_alias(op_call *call, const port_tensor *tensor, port_tensor **out)
 {

@@ -18,6 +18,18 @@ static const char good[] =
     "[\"aten.arange.default\", [3], {\"dtype\": {\"dtype\": \"I64\"}, \"device\": {\"device\": \"cpu\"}}, [5]],"
     "[\"aten.embedding.default\", [{\"v\": 1}, {\"v\": 5}], {}, [6]]]}";
 
+/* Attention of 2 heads, which runs head by head: v3 = v1 v2; v4 = v3 * 0.5; v5 = softmax; v6 = v5 v1 */
+static const char attention[] =
+    "{\"values\": [[\"F32\", [2, 3], [3, 1], 0], [\"F32\", [2, 96, 8], [768, 8, 1], 0], [\"F32\", [2, 8, 96], [768, 96, 1], 0],"
+    "[\"F32\", [2, 96, 96], [9216, 96, 1], 0], [\"F32\", [2, 96, 96], [9216, 96, 1], 0], [\"F32\", [2, 96, 96], [9216, 96, 1], 0],"
+    "[\"F32\", [2, 96, 8], [768, 8, 1], 0]],"
+    "\"ops\": [[\"aten.full.default\", [{\"list\": [2, 96, 8]}, 0.5], {}, [1]],"
+    "[\"aten.full.default\", [{\"list\": [2, 8, 96]}, 0.25], {}, [2]],"
+    "[\"aten.bmm.default\", [{\"v\": 1}, {\"v\": 2}], {}, [3]],"
+    "[\"aten.mul.Tensor\", [{\"v\": 3}, 0.5], {}, [4]],"
+    "[\"aten._softmax.default\", [{\"v\": 4}, -1, false], {}, [5]],"
+    "[\"aten.bmm.default\", [{\"v\": 5}, {\"v\": 1}], {}, [6]]]}";
+
 static _Alignas(64) float memory[6] = {1, 2, 3, 4, 5, 6};
 
 static port_run_options
@@ -209,14 +221,29 @@ test_requests(void)
     port_program_free(program);
 }
 
+static void
+test_attention(void)
+{
+    port_program *program = NULL;
+    port_error err = {.message = ""};
+    int64_t ops[PORT_FUSION_MAX_OPS];
+    CHECK(port_program_parse(attention, sizeof attention - 1, &program, &err) == PORT_OK);
+    if (program == NULL) {
+        return;
+    }
+    CHECK(port_program_num_fusions(program) == 1 && port_program_fusion(program, 0, ops) == 4 && ops[0] == 2 && ops[3] == 5);
+    CHECK(run_all(program, &err) == PORT_OK);
+    port_program_free(program);
+}
+
 /* Every allocation of a parse and a run fails once; nothing leaks (the sanitizers see to that), nothing else is reported. */
 static void
-test_no_memory(void)
+test_no_memory(const char *text, size_t size)
 {
     for (size_t n = 1; n < 4000; n++) {
         port_error err = {.message = ""};
         port_alloc_fail_after(n);
-        port_status status = parse_and_run(good, sizeof good - 1, &err);
+        port_status status = parse_and_run(text, size, &err);
         port_alloc_fail_after(0);
         CHECK(status == PORT_OK || status == PORT_E_NOMEM);
         if (status == PORT_OK) {
@@ -262,7 +289,9 @@ main(void)
     test_truncations();
     test_malformed();
     test_requests();
-    test_no_memory();
+    test_attention();
+    test_no_memory(good, sizeof good - 1);
+    test_no_memory(attention, sizeof attention - 1);
     test_mutations();
     return CHECK_REPORT();
 }

@@ -1,4 +1,4 @@
-"""Random programs of pointwise ops, views and changes in place: whatever is asked for on the way, the last value has the same bits; and
+"""Random programs of pointwise ops, views and changes in place, and of attention: whatever is asked for on the way, the last value has the same bits; and
 the same programs with something in them broken end in arrays or in one sentence. Run as a process of its own by test_fuzz_ops.py:
 
     python tests/fuzz/fuzz_programs.py SECONDS SEED TRACE
@@ -6,6 +6,7 @@ the same programs with something in them broken end in arrays or in one sentence
 import copy
 import faulthandler
 import json
+import math
 import os
 import random
 import sys
@@ -56,6 +57,47 @@ def make_program(rng):
         values.append(made)
         ops.append([name, args, {}, [len(values) - 1]])
     return {"values": values, "ops": ops}, 3
+
+
+def make_attention(rng):
+    """The same, of two products of stacks and what may or may not stand between them."""
+    N, T, S, D = rng.choice([(2, 96, 100, 16), (4, 128, 64, 20), (2, 17, 520, 33), (6, 20, 30, 3)])
+    masks = [[T, S], [S], [N, T, S], [1, 1, S], [N, 1, 1], [2, N // 2, T, S], [1, N // 2, 1, S], [T, 1]]
+
+    def value(*shape):
+        values.append(["F32", list(shape), [math.prod(shape[d + 1:]) for d in range(len(shape))], 0])
+        return len(values) - 1
+
+    values, ops = [], []
+    q, k, v, mask = value(N, T, D), value(N, D, S), value(N, S, D), value(*rng.choice(masks[:4] if rng.random() < 0.5 else masks))
+    now = value(N, T, S)
+    ops.append(["aten.bmm.default", [{"v": q}, {"v": k}], {}, [now]])
+    for _ in range(rng.randint(1, 6)):
+        shape, turn = values[now][1], rng.random()
+        other = [2, N // 2, T, S] if len(shape) == 3 else [N, T, S]
+        fits = len(values[mask][1]) <= len(shape) and all(a in (1, b) for a, b in zip(values[mask][1][::-1], shape[::-1]))
+        if turn < 0.25:
+            made = value(*other)
+            ops.append([f"aten.{rng.choice(['view', '_unsafe_view', 'reshape'])}.default", [{"v": now}, {"list": other}], {}, [made]])
+        elif turn < 0.5 and fits:
+            made = now if rng.random() < 0.3 else value(*shape)
+            ops.append([f"aten.add{'_' if made == now else ''}.Tensor", [{"v": now}, {"v": mask}], {}, [made]])
+        elif turn < 0.8:
+            made = value(*shape)
+            ops.append(["aten._softmax.default", [{"v": now}, rng.choice([-1, -1, len(shape) - 1, -2]), False], {}, [made]])
+        elif turn < 0.9:
+            made = value(*shape)
+            ops.append(["aten.mul.Tensor", [{"v": now}, rng.choice([0.5, {"v": now}, {"v": ops[0][3][0]} if len(shape) == 3 else 2.0])], {}, [made]])
+        else:
+            made = value(*shape)
+            ops.append([f"aten.{rng.choice(['silu', 'clone', 'neg'])}.default", [{"v": now}], {}, [made]])
+        now = made
+    if len(values[now][1]) == 4:
+        made = value(N, T, S)
+        ops.append(["aten.view.default", [{"v": now}, {"list": [N, T, S]}], {}, [made]])
+        now = made
+    ops.append(["aten.bmm.default", [{"v": now}, {"v": v}], {}, [value(N, T, D)]])
+    return {"values": values, "ops": ops}, 4
 
 
 def broken(rng, program):
@@ -156,7 +198,7 @@ def main(seconds, seed, trace):
     while k < 5 or time.monotonic() < end:
         os.pwrite(file, f"seed {seed}, program {k}".ljust(120).encode(), 0)
         rng = random.Random(f"{seed}/{k}")
-        program, num_fed = make_program(rng)
+        program, num_fed = rng.choice([make_program, make_program, make_attention])(rng)
         fuzz_good(rng, program, num_fed)
         ran += sum(fuzz_broken(rng, program, num_fed) for _ in range(20))
         k += 1

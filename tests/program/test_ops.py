@@ -64,6 +64,8 @@ def for_call_op(a: Any) -> Any:
         return {"device": str(a)}
     if isinstance(a, torch.memory_format):
         return {"memory_format": FORMATS[a]}
+    if isinstance(a, torch.layout):
+        return {"layout": str(a).removeprefix("torch.")}
     return [for_call_op(x) for x in a] if isinstance(a, list) else a
 
 
