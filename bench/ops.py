@@ -1,12 +1,12 @@
 """C against torch eager: single ops, the MLP block, whole programs of SmolLM2, with the same number of threads.
 
-    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python bench/ops.py [op ...] [--part ops mlp smollm2] [--rows 512] [--cols 1536] [--repeats 8] [--rounds 9]
+    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python bench/ops.py [op ...] [--part ops mlp smollm2 fusion] [--rows 512] [--cols 1536] [--repeats 8] [--rounds 9]
                                                                   [--clock processor|wall]
 
 Both sides are called in turn (torch, ours, ours, torch; then the other way round), each call on the next of several sets of operands, which together take more
 memory than a core's cache keeps. A reading is torch's time divided by ours, of each side the lower quartile of a round: what else the machine does only adds to a
 time. The rounds go over all rows, on fresh operands each: so a burst of other work falls on one reading of some rows. Printed are milliseconds of both, the median of
-a row's readings (above 1: ours is faster) and their quartiles.
+a row's readings (above 1: ours is faster) and their quartiles. In part fusion ours op by op stands in the place of torch.
 Programs must give the bits of the model's forward before they are timed. A row whose upper quartile is below its aim is named at the end as slower, and the exit
 code is then 1; one whose median alone is below is named apart. Ours allocates its result per call, as torch does. Processor time is of all threads together,
 and others on the machine hardly show in it; what several threads save shows on the wall's clock alone.
@@ -151,7 +151,7 @@ class Row:
         return f"{self.name:34} {theirs:9.3f} {ours:9.3f} {median:6.2f}   {low:.2f} to {high:.2f}"
 
 
-def read_part(title: str, rows: list[Row], choice: argparse.Namespace) -> list[Row]:
+def read_part(title: str, rows: list[Row], choice: argparse.Namespace, sides: tuple[str, str]) -> list[Row]:
     """Reads all rows in rounds and prints them."""
     gc.disable()
     for _ in range(choice.rounds):
@@ -160,7 +160,7 @@ def read_part(title: str, rows: list[Row], choice: argparse.Namespace) -> list[R
                 row.read(choice.repeats, CLOCKS[choice.clock])
             gc.collect()
     gc.enable()
-    print(f"\n{title:34} {'torch ms':>9} {'ours ms':>9} {'ratio':>6}   quartiles")
+    print(f"\n{title:34} {sides[0]:>9} {sides[1]:>9} {'ratio':>6}   quartiles")
     for row in rows:
         print(row)
     return rows
@@ -171,25 +171,25 @@ def op_part(choice: argparse.Namespace, options: dict) -> list[Row]:
     for name, (aten, make) in operands(choice.rows, choice.cols).items():
         if not choice.ops or name in choice.ops or name.split()[0] in choice.ops:
             rows.append(Row(name, lambda aten=aten, make=make: sides_of(aten, [make() for _ in range(ROTATED)], options)))
-    return read_part(f"op, {choice.rows} x {choice.cols}", rows, choice)
+    return read_part(f"op, {choice.rows} x {choice.cols}", rows, choice, ("torch ms", "ours ms"))
 
 
-def program_part(title: str, cases, aims: dict[str, float], choice: argparse.Namespace) -> tuple[list[Row], list[str]]:
-    """The rows, and what was not timed because its bits are others."""
+def program_part(title: str, cases, aims: dict[str, float], choice: argparse.Namespace, fusion: bool = False) -> tuple[list[Row], list[str]]:
+    """The rows, and what was not timed because its bits are others. With `fusion` of ours op by op and fused, instead of torch and ours."""
     rows, wrong = [], []
     for name, case in cases:
         unequal = case.check()
         if unequal:
             wrong.append(f"{name}: {unequal} elements differ from torch, not timed")
         else:
-            rows.append(Row(name, lambda case=case: (case.torch, case.ours), aims.get(name, 1.0)))
-    return read_part(title, rows, choice), wrong
+            rows.append(Row(name, lambda case=case: (case.op_by_op if fusion else case.torch, case.ours), aims.get(name, 1.0)))
+    return read_part(title, rows, choice, ("single ms", "fused ms") if fusion else ("torch ms", "ours ms")), wrong
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ops", nargs="*")
-    parser.add_argument("--part", nargs="+", choices=("ops", "mlp", "smollm2"), default=("ops", "mlp"))
+    parser.add_argument("--part", nargs="+", choices=("ops", "mlp", "smollm2", "fusion"), default=("ops", "mlp"))
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--cols", type=int, default=1536)
     parser.add_argument("--repeats", type=int, default=8)
@@ -215,6 +215,9 @@ def main() -> int:
         rows, wrong = rows + made, wrong + differing
     if "smollm2" in choice.part and not choice.ops:
         made, differing = program_part("SmolLM2-135M, whole forward", programs.smollm2_cases(options), {}, choice)
+        rows, wrong = rows + made, wrong + differing
+    if "fusion" in choice.part and not choice.ops:
+        made, differing = program_part("C op by op, and with fusions", programs.fusion_cases(options), {}, choice, fusion=True)
         rows, wrong = rows + made, wrong + differing
     slower = [row for row in rows if row.quartiles()[2] < row.aim]
     undecided = [row for row in rows if row.quartiles()[1] < row.aim <= row.quartiles()[2]]

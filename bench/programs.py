@@ -1,4 +1,4 @@
-"""Whole programs against the model that they were recorded from: the parts `mlp` and `smollm2` of bench/ops.py.
+"""Whole programs against the model that they were recorded from: the parts `mlp`, `smollm2` and `fusion` of bench/ops.py.
 
 Each case is a model, its inputs, and the root's program recorded from them; one side is the model's forward in torch eager, the other the program run
 in C on the same tensors. The outputs must be equal bit for bit before anything is timed.
@@ -25,6 +25,27 @@ class MLP(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(torch.nn.functional.gelu(self.up(x)))
+
+
+class EagerAttention(torch.nn.Module):
+    """Attention as eager models of Transformers write it out: keys and values repeated for the heads of a group, scale, mask, softmax."""
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        weights = torch.matmul(q, k.transpose(2, 3)) * q.shape[-1] ** -0.5 + mask
+        weights = torch.nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(q.dtype)
+        return torch.matmul(weights, v).transpose(1, 2).contiguous()
+
+
+class Hidden(torch.nn.Module):
+    """A model of which only the last hidden state comes out."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs) -> torch.Tensor:
+        return self.model(**inputs).last_hidden_state
 
 
 class Logits(torch.nn.Module):
@@ -81,20 +102,25 @@ class Case:
         call = self.fresh(self.calls[k % len(self.calls)])
         return lambda: self.model(**call)
 
-    def ours(self, k: int):
+    def ours(self, k: int, **more):
         call = self.calls[k % len(self.calls)]
         feeds = dict(self.feeds)
         for path, keyword in self.turning.items():
             feeds[self.interval.inputs[path]] = call[keyword].numpy()
-        return lambda: self.core.run(self.interval.begin, self.interval.end, feeds, self.fetches, symbols=self.symbols, **self.options)
+        return lambda: self.core.run(self.interval.begin, self.interval.end, feeds, self.fetches, symbols=self.symbols, **self.options, **more)
+
+    def op_by_op(self, k: int):
+        """The same without fusions."""
+        return self.ours(k, only=range(self.interval.begin, self.interval.end))
 
     def check(self) -> int:
-        """Number of elements that differ between the two sides over all sets of inputs."""
+        """Number of elements of ours, fused and op by op, that differ from torch's over all sets of inputs."""
         differ = 0
         with torch.no_grad():
             for k in range(len(self.calls)):
-                expected, (made,) = self.torch(k)().numpy(), self.ours(k)()
-                differ += int((expected.view(np.int32) != made.view(np.int32)).sum())
+                expected = self.torch(k)().numpy()
+                for (made,) in (self.ours(k)(), self.op_by_op(k)()):
+                    differ += int((expected.view(np.int32) != made.view(np.int32)).sum())
         return differ
 
 
@@ -127,3 +153,20 @@ def smollm2_cases(options):
             return {**call, "past_key_values": cache}
 
         yield f"decode after {PROMPT_TOKENS}, {attention}", Case(wrapped, [{"input_ids": tokens[:, -1:], "use_cache": True}], options, fresh)
+
+
+def fusion_cases(options):
+    """What fusions are for: attention written out at (batch, heads, groups of them, tokens, head size), blocks, and whole forwards with eager attention."""
+    for B, H, G, T, D in ((8, 12, 12, 128, 32), (4, 12, 12, 197, 64), (1, 9, 3, 256, 64), (1, 9, 3, 512, 64), (1, 9, 3, 1024, 64), (2, 4, 4, 2048, 64)):
+        mask = torch.full((B, 1, T, T), torch.finfo(torch.float32).min).triu(1)
+        calls = [{name: torch.randn(B, T, n, D).transpose(1, 2) for name, n in (("q", H), ("k", G), ("v", G))} | {"mask": mask}]
+        yield f"attention {B}x{H}, {T} tokens, {D}", Case(EagerAttention(), calls, options)
+    for name, case in mlp_cases(options, sizes=(64, 1024)):
+        yield f"MLP, {name}", case
+    model = demo.minilm_pipeline().model.eval()
+    model.set_attn_implementation("eager")
+    ids = torch.randint(1000, 20000, (8, 128))
+    yield "MiniLM, 8 x 128 tokens, eager", Case(Hidden(model), [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}], options)
+    model = demo.smollm2_pipeline().model.eval()
+    model.set_attn_implementation("eager")
+    yield "SmolLM2, prefill of 512, eager", Case(Logits(model), [{"input_ids": torch.randint(0, 49152, (1, 512)), "use_cache": False}], options)
