@@ -60,7 +60,7 @@ typedef struct port_reduce_params {
     bool about_mean;   /* var, std of F32 and F64 with one output: two passes, as the reference; else Welford's update always */
 } port_reduce_params;
 
-/* ---- softmax.c: softmax, log_softmax: in (x), out (y), same shape; floating */
+/* ---- softmax.c: softmax, log_softmax: in (x), out (y), same shape; floating. Along the last dimension softmax may have x and y in one place. */
 typedef struct port_softmax_params {
     int32_t dim;
 } port_softmax_params;
