@@ -35,6 +35,17 @@ typedef struct port_lapack {
                   const int *ldu, void *vt, const int *ldvt, void *work, const int *lwork, int *iwork, int *info);
 } port_lapack;
 
+/* MKL's Fourier transforms: a plan is created, given values, committed, used and released. They return 0, or what failed. */
+typedef struct port_dfti {
+    long (*create_1d)(void **plan, int domain, long size);
+    long (*create_md)(void **plan, int domain, long num_dims, const long *sizes);
+    long (*set_value)(void *plan, int name, ...);
+    long (*commit)(void *plan);
+    long (*forward)(void *plan, const void *x, void *y);
+    long (*backward)(void *plan, const void *x, void *y);
+    long (*release)(void **plan);
+} port_dfti;
+
 /* Functions of a library that kernels may call. A NULL member is not there; `reference` has none of them.
  * sgemm/dgemm are the Fortran ABI (column-major, all arguments by address, 32-bit integers).
  * strsm solves op(a) x = alpha b or x op(a) = alpha b in place of b, a triangular. */
@@ -59,6 +70,7 @@ typedef struct port_provider {
     float (*sdot)(const int *n, const float *x, const int *incx, const float *y, const int *incy);
     double (*ddot)(const int *n, const double *x, const int *incx, const double *y, const int *incy);
     port_lapack lapack_f32, lapack_f64;
+    port_dfti dfti; /* F32 */
     /* Threads that the functions may use when the calling thread calls them; returns the former value, 0: as the process. */
     int (*set_num_threads_local)(int num_threads);
 } port_provider;

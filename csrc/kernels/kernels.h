@@ -161,8 +161,13 @@ typedef struct port_resize_params {
 } port_resize_params;
 
 /* ---- channel_norm.c: x, y (N, C, ...), weight and bias (C) or NULL, F32 and F64
- * batch_norm: in (x, weight, bias, mean (C), var (C)), out (y)   params: port_norm_params, eps only
+ * batch_norm: in (x, weight, bias, mean (C), var (C)), out (y)
  * group_norm: in (x, weight, bias), out (y, mean (N, groups), rstd (N, groups)) */
+typedef struct port_batch_norm_params {
+    double eps;
+    bool inverted; /* in the place of var stands 1 / sqrt(var + eps) */
+    bool apart;    /* as of tensors that are neither row-major nor channels-last: y = (x - mean) / sqrt(var + eps) * weight + bias, nothing fused */
+} port_batch_norm_params;
 typedef struct port_group_params {
     int64_t groups;
     double eps;
@@ -210,6 +215,19 @@ typedef struct port_triangular_params {
 typedef struct port_lapack_params {
     bool transposed, upper, vectors, full;
 } port_lapack_params;
+
+/* ---- fft.c: a function, not rows: it is the library's or nobody's */
+typedef struct port_fft_params {
+    int32_t num_dims;
+    int64_t sizes[PORT_MAX_NDIM]; /* of the whole signal in each dimension */
+    bool forward;
+    double scale;
+} port_fft_params;
+bool port_fft_has_library(const port_provider *provider);
+/* x (B, ...) to y (B, ...), strided, F32 or C64; where one is real the other holds n / 2 + 1 or n numbers in the last dimension, of which
+ * the first n / 2 + 1 are read or written. SHAPE if they do not fit, NOMEM if the library refuses. */
+port_status port_fft_run(const port_provider *provider, int32_t num_threads, const port_fft_params *params, const port_view *x, const port_view *y,
+                         port_error *err);
 
 /* ---- special.c
  * in (x), out (y), floating: acosh asinh atanh erfc erfinv lgamma digamma i0 sinc

@@ -55,6 +55,9 @@ static const struct {
     LAPACK(gemv), LAPACK(getrf), LAPACK(getrs), LAPACK(potrf), LAPACK(geqrf), LAPACK(orgqr), LAPACK(syevd), LAPACK(gesdd),
 #undef LAPACK
     MEMBER(vms_log2), MEMBER(vms_log10), MEMBER(vms_tan), MEMBER(vms_atan), MEMBER(vms_acos), MEMBER(vms_asin),
+#define DFTI(name) {"dfti_" #name, offsetof(port_provider, dfti.name)}
+    DFTI(create_1d), DFTI(create_md), DFTI(set_value), DFTI(commit), DFTI(forward), DFTI(backward), DFTI(release),
+#undef DFTI
 #undef MEMBER
 };
 
@@ -85,5 +88,5 @@ port_provider_torch_set(const char *name, void *address, port_error *err)
     }
     return port_fail(err, PORT_E_NAME, "the torch provider has no function %s; it has sgemm, dgemm, sgemm_batch, dgemm_batch, strsm, sdot, ddot, "
                      "s and d forms of gemv, getrf, getrs, potrf, geqrf, orgqr, syevd, gesdd; "
-                     "set_num_threads_local and vms_exp, log, tanh, erf, sin, cos, sqrt, log2, log10, tan, atan, acos, asin", name);
+                     "dfti_create_1d, create_md, set_value, commit, forward, backward, release; set_num_threads_local and vms_exp, log, tanh, erf, sin, cos, sqrt, log2, log10, tan, atan, acos, asin", name);
 }

@@ -83,7 +83,7 @@ struct op_row {
 extern const op_row op_view_rows[], op_pointwise_rows[], op_create_rows[], op_move_rows[], op_reduce_rows[], op_matmul_rows[],
     op_index_rows[], op_norm_rows[], op_conv_rows[], op_scatter_rows[], op_sort_rows[], op_image_rows[], op_activation_rows[], op_data_rows[],
     op_special_rows[], op_composed_rows[], op_scan_rows[], op_unique_rows[],
-    op_sample_rows[], op_grid_rows[], op_bag_rows[], op_batch_rows[], op_rnn_rows[], op_window_rows[], op_train_rows[], op_rearrange_rows[], op_complex_rows[], op_fused_rows[], op_linalg_rows[];
+    op_sample_rows[], op_grid_rows[], op_bag_rows[], op_batch_rows[], op_rnn_rows[], op_window_rows[], op_train_rows[], op_rearrange_rows[], op_complex_rows[], op_fused_rows[], op_linalg_rows[], op_fft_rows[];
 
 /* ---- registry.c */
 /* The row of "aten.<op>.<overload>", or NULL. *in_place: it is the in-place form, or one that writes into out= arguments. */
@@ -156,11 +156,16 @@ port_status fail_op(op_call *call, port_status status, const char *format, ...) 
 /* Puts rounded copies, tensors of this call, in the place of a product's factors. Does nothing for other kernels. */
 port_status round_operands(op_call *call, const char *kernel, const port_view **in);
 
+/* ---- views.c */
+/* torch's rule for viewing strided memory in another shape; false if that needs a copy. */
+bool view_strides(const port_tensor *old, int32_t ndim, const int64_t *shape, int64_t *strides);
+
 /* ---- formats.c */
 bool tensor_suggests_channels_last(const port_tensor *tensor); /* of 4 or 5 dimensions; torch's suggest_memory_format */
 void format_strides(int32_t ndim, const int64_t *shape, bool channels_last, int64_t *strides);
 /* Strides of a copy of `like` in a port_memory_format; SHAPE if channels last wants other dimensions. */
 port_status strides_of_format(op_call *call, const port_tensor *like, int64_t format, int64_t *strides);
+bool tensor_is_in_format(const port_tensor *tensor, bool channels_last); /* torch's is_contiguous: strides of dimensions of size 1 do not count */
 /* The tensor itself if it is dense in that format, else a copy. */
 port_status tensor_in_format(op_call *call, const port_tensor *tensor, bool channels_last, const port_tensor **out);
 
@@ -212,6 +217,8 @@ port_status run_complex_binary(op_call *call); /* add, sub, mul, div of C64 with
 
 /* ---- complex_ops.c */
 port_status run_complex_unary(op_call *call);
+/* x as F32 with a last dimension of 2. */
+port_status tensor_as_pairs(op_call *call, const port_tensor *x, port_tensor **out);
 /* From or to C64, not both. */
 port_status tensor_cast_complex(op_call *call, const port_tensor *tensor, port_dtype dtype, const port_tensor **out);
 

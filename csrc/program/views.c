@@ -14,8 +14,8 @@ run_alias(op_call *call)
     return emit(call, arg_tensor(call, 0));
 }
 
-/* torch's rule for viewing strided memory in another shape: runs of dimensions that lie densely are cut anew. */
-static bool
+/* Runs of dimensions that lie densely are cut anew. */
+bool
 view_strides(const port_tensor *old, int32_t ndim, const int64_t *shape, int64_t *strides)
 {
     int64_t elems = tensor_elems(old);

@@ -118,11 +118,11 @@ HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf is
 HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
     binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp addr
     linalg_cross _cdist_forward _euclidean_dist conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
-    _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle _fft_r2c _fft_c2c
-    _fft_c2r acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy""".split()}
+    _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy""".split()}
 # A logarithm or a root of the library is in them.
 HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in """logit native_batch_norm _native_batch_norm_legit _batch_norm_with_update
     _native_batch_norm_legit_no_training""".split()}
+HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in ("_fft_r2c", "_fft_c2c", "_fft_c2r")}
 HANDLERS |= {"linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "_linalg_check_errors": EXACT}
 HANDLERS |= {name: Label("BOUND", 64, unit="u cond") for name in ("cholesky_solve", "cholesky_inverse")}
 

@@ -27,11 +27,17 @@ _VECTOR_MATH = {
     "vms_tan": ("vmsTan", math.tan), "vms_atan": ("vmsAtan", math.atan), "vms_acos": ("vmsAcos", math.acos),
     "vms_asin": ("vmsAsin", math.asin),
 }
+_TRANSFORMS = {
+    "dfti_create_1d": "DftiCreateDescriptor_s_1d", "dfti_create_md": "DftiCreateDescriptor_s_md", "dfti_set_value": "DftiSetValue",
+    "dfti_commit": "DftiCommitDescriptor", "dfti_forward": "DftiComputeForward", "dfti_backward": "DftiComputeBackward",
+    "dfti_release": "DftiFreeDescriptor",
+}
 _LAPACK = ("gemv", "getrf", "getrs", "potrf", "geqrf", "orgqr", "syevd", "gesdd")
 _SYMBOLS = {
     "sgemm": "sgemm_", "dgemm": "dgemm_", "sgemm_batch": "sgemm_batch_", "dgemm_batch": "dgemm_batch_", "strsm": "strsm_",
     "sdot": "sdot_", "ddot": "ddot_", **{real + name: f"{real}{name}_" for name in _LAPACK for real in "sd"},
     "set_num_threads_local": "MKL_Set_Num_Threads_Local", **{name: symbol for name, (symbol, _) in _VECTOR_MATH.items()},
+    **_TRANSFORMS,
 }
 _loaded = None  # the TorchProvider of this process; its library must stay loaded, since C keeps the addresses
 
@@ -112,7 +118,7 @@ def load_torch_provider(path=None):
         function = getattr(library, symbol, None)
         if function is None:
             missing[name] = f"the library has no function {symbol}"
-        elif not _gives_known_answer(name, function):
+        elif not _gives_known_answer(name, function, library):
             missing[name] = f"{symbol} gave a wrong answer to a known question"
         else:
             addresses[name] = ctypes.cast(function, ctypes.c_void_p).value
@@ -186,7 +192,9 @@ def show_config():
 # ---------------------------------------------------------------- known answers
 
 
-def _gives_known_answer(name, function):
+def _gives_known_answer(name, function, library):
+    if name in _TRANSFORMS:
+        return _transforms_are_right(library)
     if name in _VECTOR_MATH:
         return _vector_math_is_right(function, _VECTOR_MATH[name][1])
     if name == "set_num_threads_local":
@@ -336,6 +344,24 @@ def _ulp_f32(value):
     """Distance from |value| (as f32) to the next larger f32."""
     bits = struct.unpack("<I", struct.pack("<f", abs(value)))[0]
     return struct.unpack("<f", struct.pack("<I", bits + 1))[0] - struct.unpack("<f", struct.pack("<I", bits))[0]
+
+
+def _transforms_are_right(library):
+    """All functions of Fourier transforms together, which need each other: two signals of 4 points, 2 by 2, there and back."""
+    create_1d, create_md, set_value, commit, forward, backward, release = (getattr(library, name, None) for name in _TRANSFORMS.values())
+    if None in (create_1d, create_md, set_value, commit, forward, backward, release):
+        return False
+    long, pairs = ctypes.c_long, ctypes.c_float * 9
+    signal, answers = (1, 0, 2, 0, 3, 0, 5, 0), {1: (11, 0, -2, 3, -3, 0, -2, -3), 2: (11, 0, -3, 0, -5, 0, 1, 0)}
+    for num_dims, answer in answers.items():
+        plan, spectrum, back = ctypes.c_void_p(), pairs(*[-7.0] * 9), pairs(*[-7.0] * 9)
+        domain = ctypes.c_int(32)
+        made = create_1d(ctypes.byref(plan), domain, long(4)) if num_dims == 1 else create_md(ctypes.byref(plan), domain, long(2), (long * 2)(2, 2))
+        failed = made or set_value(plan, ctypes.c_int(11), ctypes.c_int(44)) or commit(plan)
+        failed = failed or forward(plan, pairs(*signal), spectrum) or backward(plan, spectrum, back)
+        if failed or release(ctypes.byref(plan)) or list(spectrum) != [*answer, -7.0] or list(back) != [*(4 * value for value in signal), -7.0]:
+            return False
+    return True
 
 
 def _thread_setting_is_right(function):

@@ -10,6 +10,7 @@ from porting import _core, providers
 ALL = {"sgemm", "dgemm", "sgemm_batch", "dgemm_batch", "set_num_threads_local", "vms_exp", "vms_log", "vms_tanh", "vms_erf",
        "vms_sin", "vms_cos", "vms_sqrt", "vms_log2", "vms_log10", "vms_tan", "vms_atan", "vms_acos", "vms_asin", "strsm", "sdot", "ddot"}
 ALL |= {real + name for real in "sd" for name in ("gemv", "getrf", "getrs", "potrf", "geqrf", "orgqr", "syevd", "gesdd")}
+ALL |= {f"dfti_{name}" for name in ("create_1d", "create_md", "set_value", "commit", "forward", "backward", "release")}
 
 
 def run(script):
@@ -109,6 +110,40 @@ def test_vector_math_that_is_wrong_is_left_out(tmp_path):
     printed = run(f"from porting import providers\nfound = providers.load_torch_provider({str(path)!r})\n"
                   "print(found.functions, found.missing['vms_exp'])")
     assert "vmsExp" in printed and "wrong" in printed and "('sgemm',)" in printed
+
+
+@pytest.mark.parametrize("scale, usable", [(1, True), (2, False)])
+def test_transforms_that_are_wrong_are_left_out(tmp_path, scale, usable):
+    source = f"""
+        typedef struct {{ long n, m; }} plan;
+        static plan kept;
+        long DftiCreateDescriptor_s_1d(void **p, int domain, long n) {{ kept = (plan){{1, n}}; *p = &kept; return domain != 32; }}
+        long DftiCreateDescriptor_s_md(void **p, int domain, long d, const long *n) {{ kept = (plan){{n[0], n[1]}}; *p = &kept; return domain != 32; }}
+        long DftiSetValue(void *p, int name, ...) {{ return p != &kept || name != 11; }}
+        long DftiCommitDescriptor(void *p) {{ return p != &kept; }}
+        long DftiFreeDescriptor(void **p) {{ return *p != &kept; }}
+        static long run(const float *x, float *y, int sign)
+        {{
+            static const int cosines[] = {{1, 0, -1, 0}};
+            for (long i = 0; i < kept.n; i++) for (long j = 0; j < kept.m; j++) {{
+                float re = 0, im = 0;
+                for (long k = 0; k < kept.n; k++) for (long l = 0; l < kept.m; l++) {{
+                    long turn = (i * k * (4 / kept.n) + j * l * (4 / kept.m)) % 4;
+                    float c = cosines[turn], s = sign * cosines[(turn + 3) % 4], u = x[2 * (k * kept.m + l)], v = x[2 * (k * kept.m + l) + 1];
+                    re += {scale} * (c * u - s * v);
+                    im += {scale} * (c * v + s * u);
+                }}
+                y[2 * (i * kept.m + j)] = re;
+                y[2 * (i * kept.m + j) + 1] = im;
+            }}
+            return 0;
+        }}
+        long DftiComputeForward(void *p, const float *x, float *y) {{ return p != &kept || run(x, y, -1); }}
+        long DftiComputeBackward(void *p, const float *x, float *y) {{ return p != &kept || run(x, y, 1); }}"""
+    path = library(tmp_path, "transforms", sgemm_source(0) + source)
+    printed = run(f"from porting import providers\nfound = providers.load_torch_provider({str(path)!r})\n"
+                  "print('dfti_forward' in found.functions, found.missing.get('dfti_forward'))")
+    assert printed[0] == str(usable) and ("wrong" in printed) != usable
 
 
 @pytest.mark.parametrize("path, reason", [("/nowhere/libtorch_cpu.so", "cannot be loaded"), (_core.__file__, "no function sgemm_")])
