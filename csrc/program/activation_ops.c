@@ -1,6 +1,7 @@
 /* activation_ops.c -- ops made of a few kernels: glu, _safe_softmax, log_sigmoid, weight norm, addcmul, addcdiv, lerp, complex numbers.
  *
  * A complex tensor (C64) is pairs of F32; only what rotary embeddings and spectra need is here: polar, the views, products. */
+#include "../kernels/loops.h"
 #include "compose.h"
 
 #include <math.h>
@@ -283,39 +284,7 @@ run_polar(op_call *call)
     return emit(call, out);
 }
 
-/* One element of an operand of a complex op: C64, or F32 as a real number. */
-static void
-complex_at(const port_view *view, int64_t at, float *re, float *im)
-{
-    const float *data = view->data;
-    *re = view->dtype == PORT_C64 ? data[2 * at] : data[at];
-    *im = view->dtype == PORT_C64 ? data[2 * at + 1] : 0.0f;
-}
-
-/* The reference multiplies complex numbers in vectors without fma, and the rest of a run one by one with. */
-static void
-complex_product(bool fused, float x, float y, float u, float v, float *to)
-{
-    to[0] = fused ? fmaf(x, u, -(y * v)) : x * u - y * v;
-    to[1] = fused ? fmaf(x, v, y * u) : x * v + y * u;
-}
-
-/* Elements of the innermost run that vectors take, and the run's length. */
-static int64_t
-vector_part(const op_call *call, const op_plan *plan, const port_view *a, const port_view *b, int64_t *run)
-{
-    bool dense = port_view_is_contiguous(a) && port_view_is_contiguous(b);
-    int32_t last = plan->ndim - 1;
-    int64_t lanes = call->options->profile.capability == PORT_CAP_AVX512 ? 8 : 4;
-    *run = 1;
-    for (int32_t d = dense ? 0 : last; d >= 0 && d < plan->ndim; d++) {
-        *run *= plan->shape[d];
-    }
-    bool rows = last >= 0 && a->dtype == b->dtype && a->strides[last] == 1 && b->strides[last] == 1 && plan->strides[last] == 1;
-    return rows ? *run - *run % (2 * lanes) : 0;
-}
-
-/* An operand as C64 or F32; a number as a tensor without dimensions. */
+/* An operand as C64; a number as a tensor without dimensions. */
 static port_status
 complex_operand(op_call *call, int32_t idx, op_operand *operand)
 {
@@ -325,10 +294,30 @@ complex_operand(op_call *call, int32_t idx, op_operand *operand)
         return fail_unsupported(call, "C64 and F64 make C128");
     }
     if (status == PORT_OK && t->dtype != PORT_C64) {
-        status = tensor_cast(call, t, PORT_F32, &t);
+        status = tensor_cast_complex(call, t, PORT_C64, &t);
     }
     *operand = (op_operand){.tensor = t};
     return status;
+}
+
+typedef struct complex_loop {
+    enum { COMPLEX_SUM, COMPLEX_PRODUCT, COMPLEX_QUOTIENT } kind;
+    float factor;  /* of the second term of a sum */
+    bool compiled; /* for the CPU's vectors: with fma where the compiler found pairs */
+} complex_loop;
+
+/* Elements [from, to) of a run of n products whose imaginary parts of both factors meet in one fused operation. The reference's own vectors
+ * don't fuse; its compiler fuses what they leave, two elements at a time, and not the last of an odd number. A factor that is one
+ * number for the run moves the pairs: one element comes before them, and they come in fours. */
+static void
+fused_part(const int64_t *strides, int64_t n, int64_t *from, int64_t *to)
+{
+    const int64_t size = 2 * (int64_t)sizeof(float);
+    bool dense = strides[0] == size && (strides[1] == size || strides[1] == 0) && (strides[2] == size || strides[2] == 0);
+    bool repeated = dense && strides[1] != strides[2];
+    int64_t rest = dense ? n % 8 : n, first = n - rest;
+    *from = repeated ? first + 1 : first;
+    *to = repeated ? first + (rest > 4 ? 5 : 0) : first + rest - rest % 2;
 }
 
 static void
@@ -337,6 +326,40 @@ complex_quotient(float x, float y, float u, float v, float *to)
     double size = (double)u * (double)u + (double)v * (double)v;
     to[0] = (float)(((double)x * (double)u + (double)y * (double)v) / size);
     to[1] = (float)(((double)y * (double)u - (double)x * (double)v) / size);
+}
+
+static void
+complex_element(const complex_loop *loop, const float *a, const float *b, bool fused, float *to)
+{
+    float x = a[0], y = a[1], u = b[0], v = b[1];
+    if (loop->kind == COMPLEX_PRODUCT) {
+        to[0] = fused ? fmaf(x, u, -(y * v)) : x * u - y * v;
+        to[1] = fused ? fmaf(x, v, y * u) : x * v + y * u;
+    } else if (loop->kind == COMPLEX_QUOTIENT) {
+        complex_quotient(x, y, u, v, to);
+    } else {
+        to[0] = x + loop->factor * u;
+        to[1] = y + loop->factor * v;
+    }
+}
+
+static void
+complex_rows(void *context, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const complex_loop *loop = context;
+    int64_t from = 0, to = 0;
+    if (loop->compiled) {
+        fused_part(strides, size0, &from, &to);
+    }
+    for (int64_t row = 0; row < size1; row++) {
+        for (int64_t i = 0; i < size0; i++) {
+            char *at[3];
+            for (int32_t k = 0; k < 3; k++) {
+                at[k] = data[k] + row * strides[3 + k] + i * strides[k];
+            }
+            complex_element(loop, (const float *)(void *)at[1], (const float *)(void *)at[2], i >= from && i < to, (float *)(void *)at[0]);
+        }
+    }
 }
 
 port_status
@@ -351,7 +374,9 @@ run_complex_binary(op_call *call)
     if (!product && !quotient && !sum) {
         return fail_unsupported(call, "a complex operand");
     }
-    float alpha = call->num_args > 2 ? (float)arg_scalar(call, 2).d : 1.0f, sign = strcmp(kernel, "sub") == 0 ? -alpha : alpha;
+    float alpha = call->num_args > 2 ? (float)arg_scalar(call, 2).d : 1.0f;
+    complex_loop loop = {product ? COMPLEX_PRODUCT : (quotient ? COMPLEX_QUOTIENT : COMPLEX_SUM), strcmp(kernel, "sub") == 0 ? -alpha : alpha,
+                         call->options->profile.capability != PORT_CAP_DEFAULT};
     port_status status = complex_operand(call, first, &both[0]);
     if (status != PORT_OK || (status = complex_operand(call, 1 - first, &both[1])) != PORT_OK ||
         (status = plan_pointwise(call, both, 2, &plan)) != PORT_OK ||
@@ -359,30 +384,9 @@ run_complex_binary(op_call *call)
         return status;
     }
     port_view a = view_broadcast(both[0].tensor, plan.ndim, plan.shape), b = view_broadcast(both[1].tensor, plan.ndim, plan.shape);
-    float *to = (float *)tensor_view(out).data;
-    int64_t place[PORT_MAX_NDIM] = {0}, run, bulk = vector_part(call, &plan, &a, &b, &run);
-    bool fused = call->options->profile.capability != PORT_CAP_DEFAULT;
-    for (int64_t i = 0, n = tensor_elems(out); i < n; i++) {
-        int64_t at = 0, at_a = 0, at_b = 0;
-        for (int32_t d = 0; d < plan.ndim; d++) {
-            at += place[d] * plan.strides[d];
-            at_a += place[d] * a.strides[d];
-            at_b += place[d] * b.strides[d];
-        }
-        float x, y, u, v;
-        complex_at(&a, at_a, &x, &y);
-        complex_at(&b, at_b, &u, &v);
-        to[2 * at] = x + sign * u;
-        to[2 * at + 1] = y + sign * v;
-        if (product) {
-            complex_product(fused && i % run >= bulk, x, y, u, v, to + 2 * at);
-        } else if (quotient) {
-            complex_quotient(x, y, u, v, to + 2 * at);
-        }
-        for (int32_t d = plan.ndim - 1; d >= 0 && ++place[d] == plan.shape[d]; d--) {
-            place[d] = 0;
-        }
-    }
+    port_view to = tensor_view(out);
+    port_iter iter = port_iter_elementwise(3, (const port_view *const[]){&to, &a, &b});
+    port_iter_for_each(&iter, call->options->profile.num_threads, complex_rows, &loop);
     return emit(call, out);
 }
 
