@@ -4,7 +4,9 @@
  *
  * A chain runs over kernel elements first and channels innermost. How chains begin and meet is what differs (found by trying, over
  * channels, kernel sizes, groups, strides and memory formats; docs/NUMERICS.md):
- *     channels-last, and 1x1 kernels with padding, or with groups of channels that are not multiples of 16
+ *     channels-last                                 one chain from 0 for each block of channels that keeps its weights in the second cache
+ *                                                   (last_block; mostly all of them), added in order, then the bias
+ *     1x1 kernels with padding, or with groups of channels that are not multiples of 16
  *                                                   one chain from 0 over everything, then the bias
  *     one channel in each group (not in three dimensions), 1x1 without groups
  *                                                   one chain from the bias (1x1: where strides divide the input exactly); of many
@@ -27,6 +29,8 @@
 #define PRODUCT_TERMS 384 /* terms of a block of its products */
 #define CODE_BYTES (256 * 1024) /* what its code for one convolution may take */
 #define FIRST_CACHE_BYTES (32 * 1024)
+#define SECOND_CACHE_BYTES (768 * 1024) /* what it takes of it: three quarters */
+#define SIDE_BY_SIDE 6 /* outputs of a row that it computes together where channels lie innermost */
 #define MAX_HITS 7 /* lines of one tile that may fall on one set of that cache */
 
 typedef struct conv_plan {
@@ -35,6 +39,7 @@ typedef struct conv_plan {
     int64_t taps, positions; /* products of kernel and out */
     int64_t block; /* channels of one chain */
     bool from_bias; /* the first chain begins with the bias */
+    bool bias_last; /* y begins as 0 and gets the bias at the end */
     bool unfolded;  /* computed as a product */
     int64_t lanes;  /* channels of a group that its code keeps side by side; 0: none fit */
 } conv_plan;
@@ -199,6 +204,32 @@ is_refused(const conv_plan *plan, int64_t images, bool depthwise)
            parts * plan->kernel[2] * in_block * blocks * unroll * 15 > CODE_BYTES;
 }
 
+/* Channels whose weights for `outputs` channels out stay in the second cache together with the rows that they meet. */
+static int64_t
+cached_channels(const conv_plan *plan, int64_t outputs)
+{
+    int64_t seen = (least_of(plan->out[2], SIDE_BY_SIDE) - 1) * plan->stride[2] + (plan->kernel[2] - 1) * plan->dilation[2] + 1;
+    int64_t floats = plan->taps * outputs + plan->kernel[0] * plan->kernel[1] * least_of(seen, plan->in[2]);
+    int64_t blocks = SECOND_CACHE_BYTES / (floats * (int64_t)sizeof(float) * LANES);
+    return LANES * (blocks < 1 ? 1 : least_of(blocks, 5 * LANES));
+}
+
+/* Channels of one chain of a channels-last convolution. It computes 64 channels out at a time where they leave no rest and are not many, else 32;
+ * of more than one column 32, if all channels in can then be one chain. */
+static int64_t
+last_block(const conv_plan *plan)
+{
+    int64_t in = plan->group_in, out = (plan->group_out + LANES - 1) / LANES * LANES;
+    bool wide = out % 64 == 0 && out < 192;
+    if (plan->taps == 1 || out == LANES) {
+        return in;
+    }
+    if (plan->out[2] > 1 && (cached_channels(plan, 32) >= in || (!wide && plan->out[2] < 8))) {
+        return in;
+    }
+    return least_of(in, cached_channels(plan, wide ? 64 : 32));
+}
+
 static conv_plan
 plan_of(const port_kernel_call *call)
 {
@@ -226,7 +257,8 @@ plan_of(const port_kernel_call *call)
     plan.lanes = lanes_of(&plan, p->groups);
     bool point = plan.taps == 1, depthwise = p->groups > 1 && plan.group_in == 1 && plan.group_out == 1 && x->ndim < 5;
     plan.from_bias = !params->nhwc && (depthwise || (point && whole && !padded && p->groups == 1));
-    plan.block = params->nhwc ? plan.group_in : (plan.lanes > 0 ? plan.lanes : LANES);
+    plan.bias_last = params->nhwc;
+    plan.block = params->nhwc ? last_block(&plan) : (plan.lanes > 0 ? plan.lanes : LANES);
     if (plan.from_bias && !depthwise) {
         plan.block = point_block(x->shape[0], plan.C, plan.O, plan.out[0] * plan.out[1], plan.out[2], call->profile->num_threads);
     }
@@ -402,7 +434,7 @@ static void
 one_product(const conv_plan *plan, chain_fn chain, const float *w, float bias, const float *columns, float *y)
 {
     conv_plan part = {.taps = 0};
-    if (plan->positions == 1) {
+    if (plan->positions == 1 && plan->group_out > 1) {
         y[0] = vector_product(plan, w, columns) + bias;
         return;
     }
@@ -428,7 +460,7 @@ one_output(const conv_plan *plan, chain_fn chain, const float *w, float bias, co
         return;
     }
     for (int64_t l = 0; l < STEP; l++) {
-        y[l] = bias;
+        y[l] = plan->bias_last ? 0.0f : bias;
     }
     for (int64_t c = 0; c < plan->group_in; c += plan->block) {
         int64_t last = c + plan->block < plan->group_in ? c + plan->block : plan->group_in;
@@ -438,6 +470,9 @@ one_output(const conv_plan *plan, chain_fn chain, const float *w, float bias, co
         for (int64_t l = 0; l < STEP && !goes_on; l++) {
             y[l] += sums[l];
         }
+    }
+    for (int64_t l = 0; l < STEP && plan->bias_last; l++) {
+        y[l] += bias;
     }
 }
 

@@ -93,11 +93,12 @@ goes_to_onednn(const op_call *call, const port_tensor *x, const port_tensor *w, 
     return worth && large && tensor_elems(x) > 0;
 }
 
-/* Whether an image is one pixel, of which row-major and channels-last are the same memory; without groups oneDNN takes row-major code. */
+/* Whether an image is one pixel, of which row-major and channels-last are the same memory, and its strides do not say channels-last;
+ * without groups oneDNN takes row-major code. */
 static bool
-is_one_pixel(const port_tensor *x)
+is_plain_pixel(const port_tensor *x)
 {
-    return tensor_elems(x) == x->shape[0] * x->shape[1];
+    return tensor_elems(x) == x->shape[0] * x->shape[1] && x->strides[x->ndim - 1] != x->shape[1];
 }
 
 static port_status
@@ -106,7 +107,7 @@ run_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *
     const port_tensor *dense[3] = {NULL, NULL, NULL}, *result;
     port_tensor *emitted;
     int32_t ndim = in[0]->ndim;
-    port_onednn_conv_params params = {.conv = *p, .nhwc = p->channels_last && (p->groups > 1 || !is_one_pixel(in[0]))};
+    port_onednn_conv_params params = {.conv = *p, .nhwc = p->channels_last && (p->groups > 1 || !is_plain_pixel(in[0]))};
     port_tensor *out;
     port_status status = PORT_OK;
     for (int32_t k = 0; status == PORT_OK && k < 3; k++) {

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from bits import equal_bits, in_c, in_torch
 from porting import _core, providers
 
-BITS = {torch.float32: torch.int32, torch.float64: torch.int64, torch.int32: torch.int32}
 SIZES = [(1, 1), (3, 3), (16, 16), (40, 40), (7, 4), (33, 65), (2, 5, 5), (3, 2, 9, 6)]
 
 
@@ -19,23 +17,6 @@ def layouts(shape: tuple[int, ...], dtype: torch.dtype) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(sum(shape))
     make = lambda *s: torch.randn(s, generator=generator, dtype=dtype)  # noqa: E731
     return [make(*shape), make(*shape).mT.contiguous().mT, make(*shape[:-1], 2 * shape[-1])[..., ::2]]
-
-
-def in_torch(name: str, args: list[Any], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    result = reduce(getattr, name.split("."), torch.ops)(*args, **kwargs)
-    return [result] if isinstance(result, torch.Tensor) else list(result)
-
-
-def in_c(name: str, args: list[Any], kwargs: dict[str, Any], provider: str) -> list[torch.Tensor]:
-    arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
-    capability = torch.backends.cpu.get_cpu_capability().lower()
-    result = _core.call_op(name, arrays, kwargs, provider=provider, num_threads=torch.get_num_threads(),
-                           capability=capability if capability in ("avx2", "avx512") else "default")  # fmt: skip
-    return [torch.from_numpy(np.asarray(r)) for r in (result if isinstance(result, tuple) else (result,))]
-
-
-def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.contiguous().view(BITS[a.dtype]), b.contiguous().view(BITS[b.dtype]))
 
 
 def symmetric(x: torch.Tensor) -> torch.Tensor:
