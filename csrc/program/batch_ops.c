@@ -108,12 +108,17 @@ typedef struct running {
     double momentum, eps;
 } running;
 
+/* Of F32 every product is rounded, but that of the momentum and a variance. */
 static void
-renew(const port_tensor *t, int64_t c, double momentum, double v)
+renew(const port_tensor *t, int64_t c, double momentum, double v, bool variance)
 {
     char *data = tensor_view(t).data;
-    double before = float_load(t->dtype, data, c * t->strides[0]);
-    float_store(t->dtype, data, c * t->strides[0], momentum * v + (1.0 - momentum) * before);
+    double before = float_load(t->dtype, data, c * t->strides[0]), after = momentum * v + (1.0 - momentum) * before;
+    if (t->dtype == PORT_F32) {
+        float share = (float)momentum, kept = (1.0f - share) * (float)before;
+        after = variance ? (double)share * v + (double)kept : (double)(share * (float)v + kept);
+    }
+    float_store(t->dtype, data, c * t->strides[0], after);
 }
 
 /* mean, i and i * weight of every channel. */
@@ -134,10 +139,10 @@ channel_statistics(const channel_sum *s, const running *r, const port_tensor *we
         float_store(s->param, inverses, c, inverse);
         float_store(wide, factors, c, inverse * factor);
         if (r->mean != NULL) {
-            renew(r->mean, c, r->momentum, mean);
+            renew(r->mean, c, r->momentum, mean, false);
         }
         if (r->var != NULL) {
-            renew(r->var, c, r->momentum, unbiased);
+            renew(r->var, c, r->momentum, unbiased, true);
         }
     }
 }
