@@ -6,48 +6,64 @@
 #include <math.h>
 
 static int64_t
-index_at(const port_view *index, const char *at)
+index_at(port_dtype dtype, const char *at)
 {
     int64_t value;
-    port_load_i64(index->dtype, at, 0, 1, &value);
+    port_load_i64(dtype, at, 0, 1, &value);
     return value;
 }
 
-/* Calls visit for each place of the index, with addresses of index, src and the line of y that the place is on. */
-typedef bool (*scatter_visit)(const port_kernel_call *call, const char *index, const char *src, char *line);
+/* One row of places along the index's last dimension: addresses of the first index and source, of the line of y that it is on, and
+ * how far apart the next ones are. */
+typedef struct place_row {
+    const char *index, *src;
+    char *line;
+    int64_t count, index_step, src_step, line_step;
+} place_row;
 
-static bool
-for_each_place(const port_kernel_call *call, scatter_visit visit)
+static int64_t
+num_rows(const port_view *index)
+{
+    int64_t count = index->shape[index->ndim - 1];
+    return count > 0 ? port_view_elems(index) / count : 0;
+}
+
+static place_row
+row_of(const port_kernel_call *call, int64_t r)
 {
     const port_scatter_params *p = call->params;
     const port_view *index = call->in[0], *src = call->in[1], *y = call->out[0];
-    int64_t n = port_view_elems(index), place[PORT_MAX_NDIM] = {0};
     int64_t index_bytes = (int64_t)port_dtype_size(index->dtype), bytes = (int64_t)port_dtype_size(y->dtype);
-    for (int64_t i = 0; i < n; i++) {
-        const char *index_at_place = index->data, *src_at_place = src->data;
-        char *line = y->data;
-        for (int32_t d = 0; d < index->ndim; d++) {
-            index_at_place += place[d] * index->strides[d] * index_bytes;
-            src_at_place += place[d] * src->strides[d] * bytes;
-            line += d == p->dim ? 0 : place[d] * y->strides[d] * bytes;
-        }
-        if (!visit(call, index_at_place, src_at_place, line)) {
-            return false;
-        }
-        for (int32_t d = index->ndim - 1; d >= 0 && ++place[d] == index->shape[d]; d--) {
-            place[d] = 0;
-        }
+    int32_t last = index->ndim - 1;
+    place_row row = {.index = index->data, .src = src->data, .line = y->data, .count = index->shape[last]};
+    row.index_step = index->strides[last] * index_bytes;
+    row.src_step = src->strides[last] * bytes;
+    row.line_step = last == p->dim ? 0 : y->strides[last] * bytes;
+    for (int32_t d = last - 1; d >= 0; d--) {
+        int64_t place = r % index->shape[d];
+        row.index += place * index->strides[d] * index_bytes;
+        row.src += place * src->strides[d] * bytes;
+        row.line += d == p->dim ? 0 : place * y->strides[d] * bytes;
+        r /= index->shape[d];
     }
-    return true;
+    return row;
 }
 
 static bool
-in_range(const port_kernel_call *call, const char *index, const char *src, char *line)
+in_range(const port_kernel_call *call)
 {
-    (void)src, (void)line;
-    const port_scatter_params *p = call->params;
-    int64_t at = index_at(call->in[0], index), size = call->out[0]->shape[p->dim];
-    return at >= 0 && at < size;
+    const port_view *index = call->in[0];
+    int64_t size = call->out[0]->shape[((const port_scatter_params *)call->params)->dim], rows = num_rows(index);
+    for (int64_t r = 0; r < rows; r++) {
+        place_row row = row_of(call, r);
+        for (int64_t i = 0; i < row.count; i++) {
+            int64_t at = index_at(index->dtype, row.index + i * row.index_step);
+            if (at < 0 || at >= size) {
+                return false;
+            }
+        }
+    }
+    return true;
 }
 
 static port_status
@@ -68,7 +84,7 @@ scatter_check(const port_kernel_call *call, port_error *err)
         return port_fail(err, PORT_E_DTYPE, "scatter: %s written into %s by an index of %s", port_dtype_name(src->dtype),
                          port_dtype_name(y->dtype), port_dtype_name(index->dtype));
     }
-    return for_each_place(call, in_range)
+    return in_range(call)
                ? PORT_OK
                : port_fail(err, PORT_E_VALUE, "scatter: an index is outside of 0 to %lld", (long long)y->shape[p->dim] - 1);
 }
@@ -109,29 +125,47 @@ combine_i64(port_scatter_kind kind, int64_t y, int64_t x)
         port_store_##suffix(dtype, &old, 1, y, 0);                                                                   \
     } while (0)
 
-static bool
-scatter_place(const port_kernel_call *call, const char *index, const char *src, char *line)
+static void
+scatter_row(const port_kernel_call *call, const place_row *row)
 {
     const port_scatter_params *p = call->params;
     const port_view *view = call->out[0];
     port_dtype dtype = view->dtype;
-    char *y = line + index_at(call->in[0], index) * view->strides[p->dim] * (int64_t)port_dtype_size(dtype);
-    if (p->kind == PORT_SCATTER_SET) {
-        memcpy(y, src, port_dtype_size(dtype));
-        return true;
+    int64_t stride = view->strides[p->dim] * (int64_t)port_dtype_size(dtype);
+    for (int64_t i = 0; i < row->count; i++) {
+        const char *src = row->src + i * row->src_step;
+        char *y = row->line + i * row->line_step + index_at(call->in[0]->dtype, row->index + i * row->index_step) * stride;
+        if (p->kind == PORT_SCATTER_SET) {
+            memcpy(y, src, port_dtype_size(dtype));
+            continue;
+        }
+        switch (port_compute_of(dtype)) {
+        case PORT_COMPUTE_F32: COMBINE_AT(f32, float); break;
+        case PORT_COMPUTE_F64: COMBINE_AT(f64, double); break;
+        case PORT_COMPUTE_I64: COMBINE_AT(i64, int64_t); break;
+        }
     }
-    switch (port_compute_of(dtype)) {
-    case PORT_COMPUTE_F32: COMBINE_AT(f32, float); break;
-    case PORT_COMPUTE_F64: COMBINE_AT(f64, double); break;
-    case PORT_COMPUTE_I64: COMBINE_AT(i64, int64_t); break;
-    }
-    return true;
 }
 
 static void
+scatter_rows(const void *opaque, int64_t begin, int64_t end)
+{
+    for (int64_t r = begin; r < end; r++) {
+        place_row row = row_of(opaque, r);
+        scatter_row(opaque, &row);
+    }
+}
+
+enum { SLOW_ELEMS = 4 }; /* copied elements that take as long as one that is written where an index says */
+
+/* Rows along the dimension of the index write to lines of their own; others may meet, and go in order. */
+static void
 scatter_run(const port_kernel_call *call)
 {
-    for_each_place(call, scatter_place);
+    const port_view *index = call->in[0];
+    int32_t last = index->ndim - 1;
+    bool apart = last == ((const port_scatter_params *)call->params)->dim;
+    port_deal(num_rows(index), SLOW_ELEMS * index->shape[last], apart ? call->profile->num_threads : 1, scatter_rows, call);
 }
 
 #define ROW(T) {"scatter", T, "ref", 0, scatter_check, NULL, scatter_run}
