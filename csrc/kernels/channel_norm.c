@@ -7,6 +7,7 @@
  * Source: at::native batch_norm_kernel, group_norm_kernel (BSD-3-Clause; restated). */
 #include "loops.h"
 #include "norm.h"
+#include "vecmath.h"
 
 #include <math.h>
 
@@ -27,30 +28,81 @@ element(const port_view *view, int64_t c, double if_none)
     return view->dtype == PORT_F32 ? (double)((const float *)view->data)[at] : ((const double *)view->data)[at];
 }
 
-/* y = (x - shift) * a + b over one channel of one item, whatever the strides. */
+/* y = (x - shift) * a + b over n elements, strides in elements. */
+PORT_INLINE void
+scale_f32(bool fused, int64_t n, const float *x, int64_t x_step, float *y, int64_t y_step, float shift, float a, float b)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float away = x[i * x_step] - shift;
+        y[i * y_step] = fused ? fmaf(away, a, b) : away * a + b;
+    }
+}
+
+PORT_INLINE void
+scale_any(bool fused, int64_t n, const float *x, int64_t x_step, float *y, int64_t y_step, float shift, float a, float b)
+{
+    if (x_step == 1 && y_step == 1) {
+        scale_f32(fused, n, x, 1, y, 1, shift, a, b);
+    } else {
+        scale_f32(fused, n, x, x_step, y, y_step, shift, a, b);
+    }
+}
+
+static void
+scale_ref(bool fused, int64_t n, const float *x, int64_t x_step, float *y, int64_t y_step, float shift, float a, float b)
+{
+    scale_any(fused, n, x, x_step, y, y_step, shift, a, b);
+}
+
+#if PORT_HAVE_AVX2
+PORT_TARGET_AVX2 static void
+scale_avx2(bool fused, int64_t n, const float *x, int64_t x_step, float *y, int64_t y_step, float shift, float a, float b)
+{
+    if (fused) {
+        scale_any(true, n, x, x_step, y, y_step, shift, a, b);
+    } else {
+        scale_any(false, n, x, x_step, y, y_step, shift, a, b);
+    }
+}
+#define PICK(name) (port_cpu_level_found() > 0 ? name##_avx2 : name##_ref)
+#else
+#define PICK(name) name##_ref
+#endif
+
+static void
+scale_f64(bool fused, int64_t n, const double *x, int64_t x_step, double *y, int64_t y_step, double shift, double a, double b)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double away = x[i * x_step] - shift;
+        y[i * y_step] = fused ? fma(away, a, b) : away * a + b;
+    }
+}
+
+/* The same over one channel of one item, whatever the strides: as many of its last dimensions at once as have one stride. */
 static void
 scale_channel(const port_kernel_call *call, int64_t n, int64_t c, double shift, double a, double b)
 {
     const port_view *x = call->in[0], *y = call->out[0];
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
-    int64_t place[PORT_MAX_NDIM] = {0}, count = 1;
-    for (int32_t d = 2; d < x->ndim; d++) {
-        count *= x->shape[d];
+    int32_t last = x->ndim - 1, inner = last;
+    int64_t count = last >= 2 ? x->shape[last] : 1, rows = 1;
+    int64_t x_step = last >= 2 ? x->strides[last] : 1, y_step = last >= 2 ? y->strides[last] : 1;
+    while (inner > 2 && x->strides[inner - 1] == count * x_step && y->strides[inner - 1] == count * y_step) {
+        count *= x->shape[--inner];
     }
-    for (int64_t i = 0; i < count; i++) {
+    for (int32_t d = 2; d < inner; d++) {
+        rows *= x->shape[d];
+    }
+    for (int64_t r = 0; r < rows; r++) {
         int64_t from = n * x->strides[0] + c * x->strides[1], to = n * y->strides[0] + c * y->strides[1];
-        for (int32_t d = 2; d < x->ndim; d++) {
-            from += place[d] * x->strides[d];
-            to += place[d] * y->strides[d];
+        for (int64_t d = inner - 1, rest = r; d >= 2; rest /= x->shape[d--]) {
+            from += rest % x->shape[d] * x->strides[d];
+            to += rest % x->shape[d] * y->strides[d];
         }
         if (x->dtype == PORT_F32) {
-            ((float *)y->data)[to] = mul_add(fused, ((const float *)x->data)[from] - (float)shift, (float)a, (float)b);
+            PICK(scale)(fused, count, (const float *)x->data + from, x_step, (float *)y->data + to, y_step, (float)shift, (float)a, (float)b);
         } else {
-            double away = ((const double *)x->data)[from] - shift;
-            ((double *)y->data)[to] = fused ? fma(away, a, b) : away * a + b;
-        }
-        for (int32_t d = x->ndim - 1; d >= 2 && ++place[d] == x->shape[d]; d--) {
-            place[d] = 0;
+            scale_f64(fused, count, (const double *)x->data + from, x_step, (double *)y->data + to, y_step, shift, a, b);
         }
     }
 }
