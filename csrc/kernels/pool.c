@@ -362,36 +362,41 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
     return t;
 }
 
-/* Interpolates dimension d and those behind it. */
-static double
-resize_from(const port_kernel_call *call, const frames *f, const taps *t, int32_t d, int64_t offset)
-{
-    if (d == 3) {
-        return load(call->in[0], offset);
+/* How the reference computes. */
+typedef struct arithmetic {
+    bool narrow, fused;
+} arithmetic;
+
+/* Interpolates dimension d, from what `inner` makes of those behind it. */
+#define RESIZE_DIM(name, d, inner)                                                                                         \
+    static inline double name(const port_view *x, arithmetic how, const frames *f, const taps *const t[3], int64_t offset) \
+    {                                                                                                                      \
+        double sum = 0.0;                                                                                                  \
+        if (t[d]->num == 1) {                                                                                              \
+            return inner(x, how, f, t, offset + t[d]->at[0] * f->in_step[d]);                                              \
+        }                                                                                                                  \
+        for (int32_t step = 0; step < t[d]->num; step++) {                                                                 \
+            int32_t k = how.narrow && t[d]->num == 2 ? 1 - step : step; /* of two the second is rounded by itself */       \
+            double value = inner(x, how, f, t, offset + t[d]->at[k] * f->in_step[d]), weight = t[d]->weight[k];            \
+            if (!how.narrow) {                                                                                             \
+                sum = k == 0 ? value * weight : sum + value * weight;                                                      \
+            } else if (step == 0) {                                                                                        \
+                sum = (double)((float)value * (float)weight);                                                              \
+            } else {                                                                                                       \
+                sum = (double)mul_add(how.fused, (float)value, (float)weight, (float)sum);                                 \
+            }                                                                                                              \
+        }                                                                                                                  \
+        return sum;                                                                                                        \
     }
-    bool narrow = call->in[0]->dtype == PORT_F32, fused = call->profile->capability != PORT_CAP_DEFAULT;
-    double sum = 0.0;
-    if (t[d].num == 1) {
-        return resize_from(call, f, t, d + 1, offset + t[d].at[0] * f->in_step[d]);
-    }
-    for (int32_t step = 0; step < t[d].num; step++) {
-        int32_t k = narrow && t[d].num == 2 ? 1 - step : step; /* of two products the second is rounded by itself */
-        double inner = resize_from(call, f, t, d + 1, offset + t[d].at[k] * f->in_step[d]);
-        if (!narrow) {
-            sum = k == 0 ? inner * t[d].weight[k] : sum + inner * t[d].weight[k];
-        } else if (step == 0) {
-            sum = (double)((float)inner * (float)t[d].weight[k]);
-        } else {
-            sum = (double)mul_add(fused, (float)inner, (float)t[d].weight[k], (float)sum);
-        }
-    }
-    return sum;
-}
+#define LOAD_AT(x, how, f, t, offset) load(x, offset)
+RESIZE_DIM(resize_columns, 2, LOAD_AT)
+RESIZE_DIM(resize_rows, 1, resize_columns)
+RESIZE_DIM(resize_planes, 0, resize_rows)
 
 /* The four corners of two dimensions as one sum: in vectors of channels from the last row on, in the rest from the first (which product
  * of the first two is rounded is their compiler's choice). */
 static double
-resize_corners(const port_kernel_call *call, const frames *f, const taps *t, int64_t from)
+resize_corners(const port_kernel_call *call, const frames *f, const taps *const t[3], int64_t from)
 {
     const port_view *x = call->in[0];
     bool narrow = x->dtype == PORT_F32, fused = call->profile->capability != PORT_CAP_DEFAULT;
@@ -401,31 +406,34 @@ resize_corners(const port_kernel_call *call, const frames *f, const taps *t, int
     double sum = 0.0;
     for (int32_t k = 0; k < 4; k++) {
         int32_t row = order[k] / 2, column = order[k] % 2;
-        double value = load(x, from + t[1].at[row] * f->in_step[1] + t[2].at[column] * f->in_step[2]);
+        double value = load(x, from + t[1]->at[row] * f->in_step[1] + t[2]->at[column] * f->in_step[2]);
         if (narrow) {
-            float weight = (float)t[1].weight[row] * (float)t[2].weight[column];
+            float weight = (float)t[1]->weight[row] * (float)t[2]->weight[column];
             sum = (double)(k == 0 ? (float)value * weight : mul_add(fused, (float)value, weight, (float)sum));
         } else {
-            double weight = t[1].weight[row] * t[2].weight[column];
+            double weight = t[1]->weight[row] * t[2]->weight[column];
             sum = k == 0 ? value * weight : (fused ? fma(value, weight, sum) : value * weight + sum);
         }
     }
     return sum;
 }
 
+/* The scratch holds the taps of each place of each dimension, one dimension after the other. */
 static void
 resize_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
 {
     const port_resize_params *p = call->params;
-    taps t[3];
-    for (int32_t d = 0; d < 3; d++) {
-        int32_t own = d - (3 - f->spatial);
-        t[d] = (taps){.num = 1, .weight = {1.0}};
-        if (own >= 0) {
-            t[d] = taps_of(call, place[d], f->in[d], f->out[d], p->factor[own]);
-        }
-    }
-    store(call->out[0], to, p->corners ? resize_corners(call, f, t, from) : resize_from(call, f, t, 0, from));
+    const taps *table = call->scratch;
+    const taps *const t[3] = {table + place[0], table + f->out[0] + place[1], table + f->out[0] + f->out[1] + place[2]};
+    arithmetic how = {call->in[0]->dtype == PORT_F32, call->profile->capability != PORT_CAP_DEFAULT};
+    store(call->out[0], to, p->corners ? resize_corners(call, f, t, from) : resize_planes(call->in[0], how, f, t, from));
+}
+
+static size_t
+resize_scratch_bytes(const port_kernel_call *call)
+{
+    frames f = frames_of(call->in[0], call->out[0]);
+    return (size_t)(f.out[0] + f.out[1] + f.out[2]) * sizeof(taps);
 }
 
 static port_status
@@ -441,6 +449,15 @@ resize_check(const port_kernel_call *call, port_error *err)
 static void
 resize_run(const port_kernel_call *call)
 {
+    const port_resize_params *p = call->params;
+    frames f = frames_of(call->in[0], call->out[0]);
+    taps *table = call->scratch;
+    for (int32_t d = 0; d < 3; d++) {
+        int32_t own = d - (3 - f.spatial);
+        for (int64_t i = 0; i < f.out[d]; i++) {
+            *table++ = own < 0 ? (taps){.num = 1, .weight = {1.0}} : taps_of(call, i, f.in[d], f.out[d], p->factor[own]);
+        }
+    }
     for_each_output(call, resize_visit);
 }
 
@@ -450,6 +467,7 @@ const port_kernel_row port_pool_rows[] = {
     TWO_ROWS("max_pool", pool_check, max_pool_run),
     TWO_ROWS("avg_pool", pool_check, avg_pool_run),
     TWO_ROWS("adaptive_avg_pool", adaptive_check, adaptive_run),
-    TWO_ROWS("resize", resize_check, resize_run),
+    {"resize", PORT_F32, "ref", 0, resize_check, resize_scratch_bytes, resize_run},
+    {"resize", PORT_F64, "ref", 0, resize_check, resize_scratch_bytes, resize_run},
     {.op = NULL},
 };
