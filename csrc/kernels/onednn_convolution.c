@@ -24,6 +24,7 @@
 #include <math.h>
 
 #define STEP 64 /* output positions that are computed together */
+#define OUTS 4 /* channels out that are computed together */
 #define LANES 16 /* channels that oneDNN keeps side by side */
 #define WAY_LINES 1024 /* 64-byte lines in the 64 KiB that oneDNN takes a way of the second cache for */
 #define PRODUCT_TERMS 384 /* terms of a block of its products */
@@ -294,7 +295,7 @@ enum { OUT_BLOCK = 64, MAX_PARTS = 16 };
 /* What is computed together: STEP positions of one group of one image, for up to OUT_BLOCK channels out. */
 typedef struct conv_units {
     int64_t steps, out_blocks, count;
-    port_chunks parts; /* each of which has room for the columns of one: (channel, kernel element, position) */
+    port_chunks parts; /* each of which has room for the places and the columns of one: (channel, kernel element, position) */
     size_t room_bytes;
 } conv_units;
 
@@ -307,7 +308,7 @@ units_of(const port_kernel_call *call, const conv_plan *plan)
     int64_t terms = plan->group_in * plan->taps, outs = least_of(plan->group_out, OUT_BLOCK);
     units.count = call->in[0]->shape[0] * params->conv.groups * units.steps * units.out_blocks;
     units.parts = port_chunks_by_elems(units.count, terms * (STEP + STEP / 8 * outs), num_threads);
-    units.room_bytes = (size_t)terms * STEP * sizeof(float);
+    units.room_bytes = (size_t)(plan->taps * STEP) * sizeof(int64_t) + (size_t)(terms * STEP) * sizeof(float);
     return units;
 }
 
@@ -342,11 +343,11 @@ place_of(const conv_plan *plan, const int64_t corner[3], const int64_t reach[3])
     return inside ? (at[0] * plan->in[1] + at[1]) * plan->in[2] + at[2] : -1;
 }
 
-/* What the positions [begin, begin + count) of the output see of the input; 0 outside of it. */
+/* Where the positions [begin, begin + count) of the output meet each kernel element in one channel of the input: (kernel element, STEP). */
 static void
-unfold(const conv_plan *plan, const float *x, int64_t begin, int64_t count, float *columns)
+find_places(const conv_plan *plan, int64_t begin, int64_t count, int64_t *places)
 {
-    int64_t size = plan->in[0] * plan->in[1] * plan->in[2], corners[STEP][3], places[STEP];
+    int64_t corners[STEP][3];
     for (int64_t l = 0; l < count; l++) {
         corner_of(plan, begin + l, corners[l]);
     }
@@ -354,47 +355,79 @@ unfold(const conv_plan *plan, const float *x, int64_t begin, int64_t count, floa
         int64_t reach[3] = {k / (plan->kernel[1] * plan->kernel[2]) * plan->dilation[0],
                             k / plan->kernel[2] % plan->kernel[1] * plan->dilation[1], k % plan->kernel[2] * plan->dilation[2]};
         for (int64_t l = 0; l < STEP; l++) {
-            places[l] = l < count ? place_of(plan, corners[l], reach) : -1;
-        }
-        for (int64_t c = 0; c < plan->group_in; c++) {
-            for (int64_t l = 0; l < STEP; l++) {
-                columns[(c * plan->taps + k) * STEP + l] = places[l] < 0 ? 0.0f : x[c * size + places[l]];
-            }
+            places[k * STEP + l] = l < count ? place_of(plan, corners[l], reach) : -1;
         }
     }
 }
 
-/* acc += the chain over kernel elements and the channels [first, last). */
-PORT_INLINE void
-run_chain(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *restrict acc)
+/* What is at those places of a group's channels; 0 outside of the input. */
+static void
+unfold(const conv_plan *plan, const float *x, const int64_t *places, float *columns)
 {
-    int64_t taps = plan->taps;
-    for (int64_t k = 0; k < taps; k++) {
-        for (int64_t c = first; c < last; c++) {
-            float weight = w[c * taps + k];
-            const float *restrict column = columns + (c * taps + k) * STEP;
-            for (int64_t l = 0; l < STEP; l++) {
-                acc[l] = fmaf(weight, column[l], acc[l]);
-            }
+    int64_t size = plan->in[0] * plan->in[1] * plan->in[2];
+    for (int64_t c = 0; c < plan->group_in; c++, x += size) {
+        for (int64_t i = 0; i < plan->taps * STEP; i++) {
+            *columns++ = places[i] < 0 ? 0.0f : x[places[i]];
         }
     }
 }
+
+/* acc[o] += the chain over kernel elements and the channels [first, last) with w[o], for OUTS channels out. */
+typedef void (*chain_fn)(const conv_plan *plan, const float *const *w, const float *columns, int64_t first, int64_t last,
+                         float acc[OUTS][STEP]);
 
 static void
-chain_ref(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *acc)
+chain_ref(const conv_plan *plan, const float *const *w, const float *columns, int64_t first, int64_t last, float acc[OUTS][STEP])
 {
-    run_chain(plan, w, columns, first, last, acc);
+    int64_t taps = plan->taps;
+    for (int64_t o = 0; o < OUTS; o++) {
+        for (int64_t k = 0; k < taps; k++) {
+            for (int64_t c = first; c < last; c++) {
+                for (int64_t l = 0; l < STEP; l++) {
+                    acc[o][l] = fmaf(w[o][c * taps + k], columns[(c * taps + k) * STEP + l], acc[o][l]);
+                }
+            }
+        }
+    }
 }
 
 #if PORT_HAVE_AVX2
-PORT_TARGET_AVX2 static void
-chain_avx2(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *acc)
-{
-    run_chain(plan, w, columns, first, last, acc);
-}
+/* `vectors` of the STEP positions at a time, so that their sums stay in registers. */
+#define CHAIN(level, attributes, vector, lanes, vectors, load, store, spread, fused)                                        \
+    attributes static void chain_##level(const conv_plan *plan, const float *const *w, const float *columns, int64_t first, \
+                                         int64_t last, float acc[OUTS][STEP])                                               \
+    {                                                                                                                       \
+        int64_t taps = plan->taps;                                                                                          \
+        for (int64_t l = 0; l < STEP; l += (vectors) * (lanes)) {                                                           \
+            vector sums[OUTS][vectors];                                                                                     \
+            _Pragma("GCC unroll 4") for (int o = 0; o < OUTS; o++)                                                          \
+            {                                                                                                               \
+                _Pragma("GCC unroll 4") for (int v = 0; v < (vectors); v++) { sums[o][v] = load(acc[o] + l + v * (lanes)); } \
+            }                                                                                                               \
+            for (int64_t k = 0; k < taps; k++) {                                                                            \
+                for (int64_t c = first; c < last; c++) {                                                                    \
+                    const float *column = columns + (c * taps + k) * STEP + l;                                              \
+                    vector seen[vectors];                                                                                   \
+                    _Pragma("GCC unroll 4") for (int v = 0; v < (vectors); v++) { seen[v] = load(column + v * (lanes)); }   \
+                    _Pragma("GCC unroll 4") for (int o = 0; o < OUTS; o++)                                                  \
+                    {                                                                                                       \
+                        vector weight = spread(w[o][c * taps + k]);                                                         \
+                        _Pragma("GCC unroll 4") for (int v = 0; v < (vectors); v++)                                         \
+                        {                                                                                                   \
+                            sums[o][v] = fused(weight, seen[v], sums[o][v]);                                                \
+                        }                                                                                                   \
+                    }                                                                                                       \
+                }                                                                                                           \
+            }                                                                                                               \
+            _Pragma("GCC unroll 4") for (int o = 0; o < OUTS; o++)                                                          \
+            {                                                                                                               \
+                _Pragma("GCC unroll 4") for (int v = 0; v < (vectors); v++) { store(acc[o] + l + v * (lanes), sums[o][v]); } \
+            }                                                                                                               \
+        }                                                                                                                   \
+    }
+CHAIN(avx2, PORT_TARGET_AVX2, __m256, 8, 2, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps)
+CHAIN(avx512, PORT_TARGET_AVX512, __m512, 16, 4, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps)
 #endif
-
-typedef void (*chain_fn)(const conv_plan *plan, const float *w, const float *columns, int64_t first, int64_t last, float *acc);
 
 /* Terms of the next block of a product, of which `rest` are left. */
 static int64_t
@@ -429,50 +462,57 @@ vector_product(const conv_plan *plan, const float *w, const float *columns)
     return y;
 }
 
-/* One output of an unfolded convolution: all terms lie side by side, as if they were kernel elements of one channel. */
+/* Channels out of an unfolded convolution: all terms lie side by side, as if they were kernel elements of one channel. */
 static void
-one_product(const conv_plan *plan, chain_fn chain, const float *w, float bias, const float *columns, float *y)
+products(const conv_plan *plan, chain_fn chain, const float *const *w, const float *bias, const float *columns, float y[OUTS][STEP])
 {
     conv_plan part = {.taps = 0};
-    if (plan->positions == 1 && plan->group_out > 1) {
-        y[0] = vector_product(plan, w, columns) + bias;
-        return;
-    }
     int64_t terms = plan->group_in * plan->taps;
-    for (int64_t first = 0; first < terms; first += part.taps) {
-        float sums[STEP] = {0.0f};
+    bool vector = plan->positions == 1 && plan->group_out > 1;
+    memset(y, 0, OUTS * sizeof *y);
+    for (int64_t o = 0; o < OUTS && vector; o++) {
+        y[o][0] = vector_product(plan, w[o], columns);
+    }
+    for (int64_t first = 0; first < terms && !vector; first += part.taps) {
+        float sums[OUTS][STEP] = {{0.0f}};
+        const float *from[OUTS];
+        for (int64_t o = 0; o < OUTS; o++) {
+            from[o] = w[o] + first;
+        }
         part.taps = product_terms(terms - first);
-        chain(&part, w + first, columns + first * STEP, 0, 1, sums);
-        for (int64_t l = 0; l < STEP; l++) {
-            y[l] = first == 0 ? sums[l] : y[l] + sums[l];
+        chain(&part, from, columns + first * STEP, 0, 1, sums);
+        for (int64_t i = 0; i < OUTS * STEP; i++) {
+            int64_t o = i / STEP, l = i % STEP;
+            y[o][l] = first == 0 ? sums[o][l] : y[o][l] + sums[o][l];
         }
     }
-    for (int64_t l = 0; l < STEP; l++) {
-        y[l] += bias;
+    for (int64_t i = 0; i < OUTS * STEP; i++) {
+        y[i / STEP][i % STEP] += bias[i / STEP];
     }
 }
 
+/* OUTS channels out at STEP positions. */
 static void
-one_output(const conv_plan *plan, chain_fn chain, const float *w, float bias, const float *columns, float *y)
+outputs(const conv_plan *plan, chain_fn chain, const float *const *w, const float *bias, const float *columns, float y[OUTS][STEP])
 {
     if (plan->unfolded) {
-        one_product(plan, chain, w, bias, columns, y);
+        products(plan, chain, w, bias, columns, y);
         return;
     }
-    for (int64_t l = 0; l < STEP; l++) {
-        y[l] = plan->bias_last ? 0.0f : bias;
+    for (int64_t i = 0; i < OUTS * STEP; i++) {
+        y[i / STEP][i % STEP] = plan->bias_last ? 0.0f : bias[i / STEP];
     }
     for (int64_t c = 0; c < plan->group_in; c += plan->block) {
-        int64_t last = c + plan->block < plan->group_in ? c + plan->block : plan->group_in;
-        float sums[STEP] = {0.0f};
+        int64_t last = least_of(c + plan->block, plan->group_in);
+        float sums[OUTS][STEP] = {{0.0f}};
         bool goes_on = c == 0 && plan->from_bias;
         chain(plan, w, columns, c, last, goes_on ? y : sums);
-        for (int64_t l = 0; l < STEP && !goes_on; l++) {
-            y[l] += sums[l];
+        for (int64_t i = 0; i < OUTS * STEP && !goes_on; i++) {
+            y[i / STEP][i % STEP] += sums[i / STEP][i % STEP];
         }
     }
-    for (int64_t l = 0; l < STEP && plan->bias_last; l++) {
-        y[l] += bias;
+    for (int64_t i = 0; i < OUTS * STEP && plan->bias_last; i++) {
+        y[i / STEP][i % STEP] += bias[i / STEP];
     }
 }
 
@@ -483,6 +523,29 @@ typedef struct conv_job {
     chain_fn chain;
 } conv_job;
 
+/* The channels [first, last) out of image n at `count` positions from `at` on; of a rest below OUTS the first is computed several times. */
+static void
+channels_out(const conv_job *job, const float *columns, int64_t n, int64_t first, int64_t last, int64_t at, int64_t count)
+{
+    const port_kernel_call *call = job->call;
+    const conv_plan *plan = &job->plan;
+    const float *weight = call->in[1]->data, *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
+    float *y = (float *)call->out[0]->data + n * plan->O * plan->positions + at, made[OUTS][STEP];
+    for (int64_t o = first; o < last; o += OUTS) {
+        const float *w[OUTS];
+        float start[OUTS];
+        for (int64_t k = 0; k < OUTS; k++) {
+            int64_t own = o + k < last ? o + k : o;
+            w[k] = weight + own * plan->group_in * plan->taps;
+            start[k] = bias == NULL ? 0.0f : bias[own];
+        }
+        outputs(plan, job->chain, w, start, columns, made);
+        for (int64_t k = 0; k < OUTS && o + k < last; k++) {
+            memcpy(y + (o + k) * plan->positions, made[k], (size_t)count * sizeof *y);
+        }
+    }
+}
+
 static void
 conv_part(void *opaque, int64_t part)
 {
@@ -490,22 +553,25 @@ conv_part(void *opaque, int64_t part)
     const port_kernel_call *call = job->call;
     const conv_plan *plan = &job->plan;
     const conv_units *units = &job->units;
-    const float *x = call->in[0]->data, *w = call->in[1]->data, *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
-    float *y = call->out[0]->data, *columns = (float *)(void *)((char *)call->scratch + (size_t)part * units->room_bytes), result[STEP];
-    int64_t groups = ((const port_onednn_conv_params *)call->params)->conv.groups, terms = plan->group_in * plan->taps, unfolded = -1;
+    int64_t groups = ((const port_onednn_conv_params *)call->params)->conv.groups, size = plan->in[0] * plan->in[1] * plan->in[2];
+    char *room = (char *)call->scratch + (size_t)part * units->room_bytes;
+    int64_t *places = (int64_t *)(void *)room, found = -1, unfolded = -1;
+    float *columns = (float *)(void *)(room + (size_t)(plan->taps * STEP) * sizeof *places);
     int64_t begin = part * units->parts.size, end = least_of(begin + units->parts.size, units->count);
-    for (int64_t unit = begin; unit < end; unit++) {
-        int64_t place = unit / units->out_blocks, at = place % units->steps * STEP;
-        int64_t g = place / units->steps % groups, n = place / units->steps / groups;
-        int64_t count = least_of(plan->positions - at, STEP), first = unit % units->out_blocks * OUT_BLOCK;
-        if (place != unfolded) {
-            unfold(plan, x + (n * plan->C + g * plan->group_in) * plan->in[0] * plan->in[1] * plan->in[2], at, count, columns);
-            unfolded = place;
+    for (int64_t unit = begin; unit < end; unit++) { /* channels out innermost, then groups, images, positions */
+        int64_t group = unit / units->out_blocks, image = group / groups, g = group % groups;
+        int64_t step = image / call->in[0]->shape[0], n = image % call->in[0]->shape[0];
+        int64_t at = step * STEP, count = least_of(plan->positions - at, STEP), first = unit % units->out_blocks * OUT_BLOCK;
+        if (step != found) {
+            find_places(plan, at, count, places);
+            found = step;
         }
-        for (int64_t o = g * plan->group_out + first; o < g * plan->group_out + least_of(first + OUT_BLOCK, plan->group_out); o++) {
-            one_output(plan, job->chain, w + o * terms, bias == NULL ? 0.0f : bias[o], columns, result);
-            memcpy(y + (n * plan->O + o) * plan->positions + at, result, (size_t)count * sizeof *y);
+        if (group != unfolded) {
+            unfold(plan, (const float *)call->in[0]->data + (n * plan->C + g * plan->group_in) * size, places, columns);
+            unfolded = group;
         }
+        int64_t last = least_of(first + OUT_BLOCK, plan->group_out);
+        channels_out(job, columns, n, g * plan->group_out + first, g * plan->group_out + last, at, count);
     }
 }
 
@@ -529,10 +595,17 @@ onednn_conv_run_avx2(const port_kernel_call *call)
 {
     onednn_conv_run(call, chain_avx2);
 }
+
+static void
+onednn_conv_run_avx512(const port_kernel_call *call)
+{
+    onednn_conv_run(call, chain_avx512);
+}
 #endif
 
 const port_kernel_row port_onednn_convolution_rows[] = {
 #if PORT_HAVE_AVX2
+    {"onednn_convolution", PORT_F32, "avx512", 2, onednn_conv_check, onednn_conv_scratch_bytes, onednn_conv_run_avx512},
     {"onednn_convolution", PORT_F32, "avx2", 1, onednn_conv_check, onednn_conv_scratch_bytes, onednn_conv_run_avx2},
 #endif
     {"onednn_convolution", PORT_F32, "ref", 0, onednn_conv_check, onednn_conv_scratch_bytes, onednn_conv_run_ref},

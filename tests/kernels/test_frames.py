@@ -84,6 +84,21 @@ def test_convolution_of_onednn(case, batch):
             assert torch.equal(mine, expected) if exact else (mine - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("case", [case for case in ONEDNN_CONVOLUTIONS if max(case[2]) > 1])
+def test_variants_of_onednns_convolutions_have_the_same_bits(case):
+    C, O, kernel, stride, padding, dilation, groups, sizes = case
+    n = len(sizes)
+    torch.manual_seed(1)
+    arguments = [torch.randn(2, C, *sizes), torch.randn(O, C // groups, *kernel), torch.randn(O), [stride] * n, [padding] * n, [dilation] * n, False, [0] * n, groups]
+    level = _core.show_config()["cpu_level"]
+    variants = ["ref", "avx2", "avx512"][: level + 1]
+    assert {v for op, _, v, needs in _core.kernel_rows() if op == "onednn_convolution" and needs <= level} == set(variants)
+    expected, *others = (ours("aten.convolution.default", arguments, {}, mkldnn=True, variant=v) for v in variants)
+    assert all((expected == other).all() for other in others)
+    if C // groups > 16:  # more than one chain: another order shows
+        assert (expected != ours("aten.convolution.default", arguments, {}, mkldnn=False)).any()
+
+
 @pytest.mark.parametrize("threads", (1, 9, 40))
 def test_channels_of_a_chain_depend_on_the_threads(threads):
     """1x1 kernels of many channels: other blocks where there are more than eight threads for each image."""
