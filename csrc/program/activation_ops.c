@@ -56,8 +56,12 @@ run_safe_softmax(op_call *call)
     port_tensor *greatest, *out;
     port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
     port_dtype dtype = arg_dtype(call, 2, x->dtype);
-    if (status != PORT_OK || x->ndim == 0 || !dtype_is_float(dtype) || x->shape[d] == 0) {
+    if (status != PORT_OK || x->ndim == 0 || !dtype_is_float(dtype)) {
         return status != PORT_OK ? status : fail_unsupported(call, "%s of %d dimensions", port_dtype_name(dtype), x->ndim);
+    }
+    if (tensor_elems(x) == 0) {
+        status = tensor_new(call, dtype, x->ndim, x->shape, NULL, &out);
+        return status == PORT_OK ? emit(call, out) : status;
     }
     if ((status = tensor_cast(call, x, dtype, &x)) != PORT_OK ||
         (status = tensor_cast(call, x, dtype == PORT_F64 ? PORT_F64 : PORT_F32, &x)) != PORT_OK) {

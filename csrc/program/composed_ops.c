@@ -4,8 +4,8 @@
 #include "compose.h"
 
 #define FORMULA(NAME, SIGNATURE, TEXT) {NAME, SIGNATURE, run_composed, TEXT, MODE_SAME, 0}
-#define FORMULA_(NAME, SIGNATURE, TEXT) {NAME, SIGNATURE, run_composed, TEXT, MODE_SAME, OP_IN_PLACE}
 #define AS_FLOAT "%self: self = _to_copy(self, dtype=F32); "
+#define FORMULA_(NAME, SIGNATURE, TEXT) {NAME, SIGNATURE, run_composed, TEXT, MODE_SAME, OP_IN_PLACE}
 #define REDUCED(NAME) "?reduction=1: " NAME " = mean(" NAME "); ?reduction=2: " NAME " = sum(" NAME ") -> " NAME
 #define LOSS(NAME, MORE, TEXT) FORMULA(NAME, "T self, T target, " MORE, TEXT REDUCED("l"))
 
@@ -36,6 +36,81 @@ run_addr(op_call *call)
                        &fused, 1);
 }
 
+/* equal(self, other): tensors of different shapes are not. */
+static port_status
+run_equal(op_call *call)
+{
+    const port_tensor *a = arg_tensor(call, 0), *b = arg_tensor(call, 1);
+    bool fit = a->ndim == b->ndim && memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
+    return run_formula(call, fit ? "e = eq.Tensor(self, other); y = _is_all_true(e) -> y"
+                                 : "y = scalar_tensor(false, dtype=BOOL) -> y", NULL, 0);
+}
+
+/* logsumexp(self, dim, keepdim); of nothing the logarithm of 0. */
+static port_status
+run_logsumexp(op_call *call)
+{
+    if (tensor_elems(arg_tensor(call, 0)) == 0) {
+        return run_formula(call, AS_FLOAT "e = exp(self); s = sum.dim_IntList(e, dim, keepdim); y = log(s) -> y", NULL, 0);
+    }
+    return run_formula(call,
+                       AS_FLOAT "m = amax(self, dim, true); a = abs(m); i = eq.Scalar(a, inf); m = masked_fill.Scalar(m, i, 0); "
+                                "d = sub.Tensor(self, m); e = exp(d); s = sum.dim_IntList(e, dim, keepdim); l = log(s); "
+                                "!keepdim: ?dim: m = squeeze.dims(m, dim); !keepdim: !dim: m = squeeze(m); "
+                                "y = add.Tensor(l, m) -> y",
+                       NULL, 0);
+}
+
+/* _euclidean_dist(x1 (.., P, M), x2 (.., R, M)) of one batch: the root of |x1|^2 - 2 x1 x2 + |x2|^2 as one product. */
+static port_status
+run_euclidean(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *y = arg_tensor(call, 1);
+    int32_t ndim = x->ndim;
+    if (ndim < 2 || y->ndim != ndim || x->shape[ndim - 1] != y->shape[ndim - 1] || ndim > 8 ||
+        memcmp(x->shape, y->shape, (size_t)(ndim - 2) * sizeof x->shape[0]) != 0) {
+        return fail_op(call, PORT_E_SHAPE, "expected points (.., P, M) and (.., R, M) of one batch");
+    }
+    int64_t batch = 1, P = x->shape[ndim - 2], R = y->shape[ndim - 2], width = x->shape[ndim - 1] + 2;
+    port_arg stack[2][3], out[8];
+    for (int32_t d = 0; d < ndim; d++) {
+        int64_t size = d + 1 == ndim ? R : x->shape[d];
+        out[d] = (port_arg){.kind = PORT_ARG_INT, .i = size, .d = (double)size};
+        batch *= d < ndim - 2 ? size : 1;
+    }
+    const int64_t sizes[2][3] = {{batch, P, width}, {batch, R, width}};
+    for (int32_t k = 0; k < 6; k++) {
+        stack[k / 3][k % 3] = (port_arg){.kind = PORT_ARG_INT, .i = sizes[k / 3][k % 3], .d = (double)sizes[k / 3][k % 3]};
+    }
+    const port_named_arg extra[] = {{"first", {.kind = PORT_ARG_LIST, .items = stack[0], .num_items = 3}},
+                                    {"second", {.kind = PORT_ARG_LIST, .items = stack[1], .num_items = 3}},
+                                    {"shape", {.kind = PORT_ARG_LIST, .items = out, .num_items = ndim}}};
+#define NORMS                                                                                                          \
+    "n = mul.Tensor(x1, x1); n = sum.dim_IntList(n, [-1], true); p = ones_like(n); a = mul.Scalar(x1, -2); "           \
+    "a = cat([a, n, p], -1); n = mul.Tensor(x2, x2); n = sum.dim_IntList(n, [-1], true); q = ones_like(n); "           \
+    "b = cat([x2, q, n], -1); "
+    return run_formula(call,
+                       ndim == 2 ? NORMS "b = t(b); y = mm(a, b); y = clamp_min(y, 0); y = sqrt(y) -> y"
+                                 : NORMS "a = reshape(a, first); b = reshape(b, second); b = transpose.int(b, 1, 2); "
+                                         "y = bmm(a, b); y = reshape(y, shape); y = clamp_min(y, 0); y = sqrt(y) -> y",
+                       extra, 3);
+}
+
+/* _cdist_forward(x1, x2, p, compute_mode): order 2 by a product if that is asked for, or there are more than 25 points. */
+static port_status
+run_cdist(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *y = arg_tensor(call, 1);
+    int64_t mode = arg_given(call, 3) ? arg_int(call, 3) : 0;
+    bool same_batch = x->ndim >= 2 && x->ndim == y->ndim && memcmp(x->shape, y->shape, (size_t)(x->ndim - 2) * sizeof x->shape[0]) == 0;
+    bool many = same_batch && (x->shape[x->ndim - 2] > 25 || y->shape[x->ndim - 2] > 25);
+    if (same_batch && arg_double(call, 2, 2.0) == 2.0 && (mode == 1 || (mode == 0 && many))) {
+        return run_formula(call, "y = _euclidean_dist(x1, x2) -> y", NULL, 0);
+    }
+    return run_formula(call, "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); "
+                             "y = linalg_vector_norm(d, p, [-1]) -> y", NULL, 0);
+}
+
 const op_row op_composed_rows[] = {
     /* what elements are */
     FORMULA("isnan", "T self", "y = ne.Tensor(self, self) -> y"),
@@ -46,7 +121,7 @@ const op_row op_composed_rows[] = {
     FORMULA("count_nonzero", "T self, I? dim=None",
             "n = ne.Scalar(self, 0); !dim: y = sum(n); ?dim: y = sum.dim_IntList(n, [dim]) -> y"),
     FORMULA("count_nonzero.dim_IntList", "T self, A dim", "n = ne.Scalar(self, 0); y = sum.dim_IntList(n, dim) -> y"),
-    FORMULA("equal", "T self, T other", "e = eq.Tensor(self, other); y = _is_all_true(e) -> y"),
+    {"equal", "T self, T other", run_equal, NULL, MODE_SAME, 0},
     FORMULA(
         "allclose", "T self, T other, F rtol=1e-05, F atol=1e-08, B equal_nan=False",
         "d = sub.Tensor(self, other); d = abs(d); b = abs(other); b = mul.Scalar(b, rtol); b = add.Scalar(b, atol); c "
@@ -104,12 +179,7 @@ const op_row op_composed_rows[] = {
          "l = sub.Tensor(l, s); ?weight: l = mul.Tensor(l, weight); "),
 
     /* reductions */
-    FORMULA("logsumexp", "T self, A dim, B keepdim=False",
-            AS_FLOAT "m = amax(self, dim, true); a = abs(m); i = eq.Scalar(a, inf); m = masked_fill.Scalar(m, i, 0); d "
-                     "= sub.Tensor(self, m); "
-                     "e = exp(d); s = sum.dim_IntList(e, dim, keepdim); l = log(s); !keepdim: ?dim: m = "
-                     "squeeze.dims(m, dim); !keepdim: !dim: m = squeeze(m); "
-                     "y = add.Tensor(l, m) -> y"),
+    {"logsumexp", "T self, A dim, B keepdim=False", run_logsumexp, NULL, MODE_SAME, 0},
     FORMULA(
         "nansum", "T self, A? dim=None, B keepdim=False, *, D? dtype=None",
         "n = isnan(self); z = masked_fill.Scalar(self, n, 0); y = sum.dim_IntList(z, dim, keepdim, dtype=dtype) -> y"),
@@ -131,12 +201,8 @@ const op_row op_composed_rows[] = {
         "linalg_cross", "T self, T other, *, I dim=-1",
         "a = roll(self, [-1], [dim]); b = roll(other, [-2], [dim]); p = mul.Tensor(a, b); a = roll(self, [-2], [dim]); "
         "b = roll(other, [-1], [dim]); q = mul.Tensor(a, b); y = sub.Tensor(p, q) -> y"),
-    FORMULA(
-        "_cdist_forward", "T x1, T x2, F p, I? compute_mode",
-        "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); y = linalg_vector_norm(d, p, [-1]) -> y"),
-    FORMULA(
-        "_euclidean_dist", "T x1, T x2",
-        "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); y = linalg_vector_norm(d, 2, [-1]) -> y"),
+    {"_cdist_forward", "T x1, T x2, F p, I? compute_mode", run_cdist, NULL, MODE_SAME, 0},
+    {"_euclidean_dist", "T x1, T x2", run_euclidean, NULL, MODE_SAME, 0},
     FORMULA("conv_tbc", "T self, T weight, T bias, I pad=0",
             "x = permute(self, [1, 2, 0]); w = permute(weight, [2, 1, 0]); y = convolution(x, w, bias, [1], [pad], "
             "[1], false, [0], 1); "

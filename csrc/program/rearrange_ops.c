@@ -41,6 +41,9 @@ run_pixel_shuffle(op_call *call)
         (back ? x->shape[lead + 1] % r != 0 || x->shape[lead + 2] % r != 0 : x->shape[lead] % (r * r) != 0)) {
         return fail_op(call, PORT_E_SHAPE, "sizes that a factor of %lld does not divide", (long long)r);
     }
+    if (back && tensor_elems(x) == 0) {
+        return run_formula(call, "y = clone(self) -> y", NULL, 0); /* of its own shape: so the reference has it */
+    }
     int64_t C = x->shape[lead], H = x->shape[lead + 1], W = x->shape[lead + 2];
     static const int64_t nothing[3] = {0};
     const int64_t *s = tensor_elems(x) > 0 ? x->strides + lead : nothing; /* those of an empty tensor may be anything */

@@ -207,7 +207,7 @@ run_bincount(op_call *call)
         }
         size = bins[i] >= size ? bins[i] + 1 : size;
     }
-    port_dtype dtype = weights == NULL ? PORT_I64 : (weights->dtype == PORT_F32 ? PORT_F32 : PORT_F64);
+    port_dtype dtype = weights == NULL || n == 0 ? PORT_I64 : (weights->dtype == PORT_F32 ? PORT_F32 : PORT_F64);
     if (weights != NULL &&
         (tensor_elems(weights) != n || (status = tensor_cast(call, weights, dtype, &weights)) != PORT_OK ||
          (status = tensor_contiguous(call, weights, &weights)) != PORT_OK)) {

@@ -429,8 +429,13 @@ run_split(op_call *call)
     }
     int64_t size = arg_int(call, 1), total = x->shape[d];
     if (call->row->flags != 0) { /* chunk */
-        if (size < 1 || total == 0) {
+        if (size < 1 || size > INT32_MAX) {
             return fail_unsupported(call, "%lld chunks of a dimension of size %lld", (long long)size, (long long)total);
+        }
+        for (int64_t k = 0; total == 0 && k < size; k++) { /* as many as were asked for, and all empty */
+            if ((status = emit_part(call, d, 0, 0, 1)) != PORT_OK || k + 1 == size) {
+                return status;
+            }
         }
         size = total / size + (total % size != 0);
     }

@@ -27,7 +27,7 @@ FORMATS = {torch.contiguous_format: "contiguous", torch.preserve_format: "preser
 ROUNDING = {torch.float64: 1e-13, torch.float32: 4e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 # Ops that compute and whose every rounding IEEE or torch's documentation fixes: not one bit may differ, but a NaN's.
 EXACT = set("""add sub rsub mul div neg abs square sign relu clamp clamp_min clamp_max hardtanh maximum minimum max min amax amin
-    floor ceil round arange reciprocal _to_copy hardswish hardsigmoid trunc leaky_relu fmod floor_divide aminmax scatter scatter_add
+    floor ceil round arange reciprocal _to_copy copy hardswish hardsigmoid trunc leaky_relu fmod floor_divide aminmax scatter scatter_add
     scatter_reduce index_add max_pool2d_with_indices max_pool3d_with_indices""".split())
 # Ops that compute and round on the way. All others only move elements: not one bit may differ, not even of a NaN.
 ROUNDED = set("""_log_softmax _scaled_dot_product_flash_attention_for_cpu _softmax addmm baddbmm bmm cos cumsum erf exp gelu layer_norm linear
@@ -126,7 +126,7 @@ def check(name: str, mine: np.ndarray, theirs: torch.Tensor) -> None:
     got = tensor(mine)
     assert got.dtype == theirs.dtype and got.shape == theirs.shape, (name, got.dtype, got.shape, theirs.dtype, theirs.shape)
     if theirs.dtype.is_complex:
-        torch.testing.assert_close(got, theirs, rtol=4e-6, atol=4e-6)
+        torch.testing.assert_close(got, theirs, rtol=4e-6, atol=4e-6, equal_nan=True)
         return
     op = name.split(".")[1].rstrip("_")
     if op in ROUNDED and theirs.dtype.is_floating_point:
