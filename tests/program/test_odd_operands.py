@@ -118,7 +118,7 @@ def compare(name: str, args: list, kwargs: dict[str, Any]) -> str | None:
 def test_ops_with_other_operands(form: str) -> None:
     passed_over, wrong, reached = PASSED_OVER[form].split(), [], 0
     for name in sorted(CASES):
-        if name.split(".")[1] in passed_over:
+        if name.split(".")[1].rstrip("_") in passed_over:
             continue
         for args, kwargs in cases_of(name):
             if not args:
