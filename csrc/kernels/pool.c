@@ -112,74 +112,132 @@ for_each_output(const port_kernel_call *call, frame_visit visit)
 
 /* ---------------------------------------------------------------- pooling */
 
+/* Which places [begin, end) of one dimension of the frame a window covers, and how many it would with the padding. */
+typedef struct span {
+    int64_t begin, end, whole;
+} span;
+
+static span
+pool_span(const port_pool_params *p, const frames *f, int32_t d, int64_t place)
+{
+    int64_t pad = param_of(p->padding, f, d, 0), spread = param_of(p->dilation, f, d, 1), kernel = param_of(p->kernel, f, d, 1);
+    span s = {.begin = place * param_of(p->stride, f, d, 1) - pad};
+    s.end = s.begin + (kernel - 1) * spread + 1;
+    s.end = s.end < f->in[d] + pad ? s.end : f->in[d] + pad;
+    s.whole = s.end - s.begin;
+    s.end = s.end < f->in[d] ? s.end : f->in[d];
+    s.begin += s.begin < 0 ? (spread - 1 - s.begin) / spread * spread : 0;
+    return s;
+}
+
+static span
+adaptive_span(const port_pool_params *unused, const frames *f, int32_t d, int64_t place)
+{
+    (void)unused;
+    span s = {place * f->in[d] / f->out[d], ((place + 1) * f->in[d] + f->out[d] - 1) / f->out[d], 0};
+    s.whole = s.end - s.begin;
+    return s;
+}
+
+/* The scratch holds the span of each place of each dimension, one dimension after the other. */
+static size_t
+spans_scratch_bytes(const port_kernel_call *call)
+{
+    frames f = frames_of(call->in[0], call->out[0]);
+    return (size_t)(f.out[0] + f.out[1] + f.out[2]) * sizeof(span);
+}
+
+static void
+for_each_window(const port_kernel_call *call, span (*span_of)(const port_pool_params *p, const frames *f, int32_t d, int64_t place),
+                frame_visit visit)
+{
+    frames f = frames_of(call->in[0], call->out[0]);
+    span *table = call->scratch;
+    for (int32_t d = 0; d < 3; d++) {
+        for (int64_t i = 0; i < f.out[d]; i++) {
+            *table++ = span_of(call->params, &f, d, i);
+        }
+    }
+    for_each_output(call, visit);
+}
+
+/* What an output sees: its spans, how far apart the places of one are, and how far in x. */
 typedef struct window {
-    int64_t begin[3], end[3], step[3];
+    span s[3];
+    int64_t step[3], in_step[3];
 } window;
 
-static window
-pool_window(const port_pool_params *p, const frames *f, const int64_t *place, int64_t *size)
+static inline window
+window_of(const port_kernel_call *call, const frames *f, const int64_t *place)
 {
-    window w;
-    uint64_t whole = 1; /* wraps, as the reference's does */
+    const span *table = call->scratch;
+    window w = {.s = {table[place[0]], table[f->out[0] + place[1]], table[f->out[0] + f->out[1] + place[2]]}};
     for (int32_t d = 0; d < 3; d++) {
-        int64_t pad = param_of(p->padding, f, d, 0), spread = param_of(p->dilation, f, d, 1), kernel = param_of(p->kernel, f, d, 1);
-        w.step[d] = spread;
-        w.begin[d] = place[d] * param_of(p->stride, f, d, 1) - pad;
-        w.end[d] = w.begin[d] + (kernel - 1) * spread + 1;
-        w.end[d] = w.end[d] < f->in[d] + pad ? w.end[d] : f->in[d] + pad;
-        whole *= (uint64_t)(w.end[d] - w.begin[d]);
-        w.end[d] = w.end[d] < f->in[d] ? w.end[d] : f->in[d];
-        w.begin[d] += w.begin[d] < 0 ? (spread - 1 - w.begin[d]) / spread * spread : 0;
+        w.step[d] = 1;
+        w.in_step[d] = f->in_step[d];
     }
-    *size = (int64_t)whole;
     return w;
 }
+
+/* The first greatest of a window, its place in a row-major frame of rows of in[1] x in[2]; and the sum in order. */
+#define WINDOW(real)                                                                                                     \
+    static real max_of_##real(const real *x, const window *w, const int64_t in[3], int64_t *place)                       \
+    {                                                                                                                    \
+        real best = -(real)INFINITY;                                                                                     \
+        *place = (w->s[0].begin * in[1] + w->s[1].begin) * in[2] + w->s[2].begin;                                        \
+        for (int64_t a = w->s[0].begin; a < w->s[0].end; a += w->step[0]) {                                              \
+            for (int64_t b = w->s[1].begin; b < w->s[1].end; b += w->step[1]) {                                          \
+                const real *row = x + a * w->in_step[0] + b * w->in_step[1];                                             \
+                for (int64_t c = w->s[2].begin; c < w->s[2].end; c += w->step[2]) {                                      \
+                    real v = row[c * w->in_step[2]];                                                                     \
+                    if (v > best || v != v) {                                                                            \
+                        best = v;                                                                                        \
+                        *place = (a * in[1] + b) * in[2] + c;                                                            \
+                    }                                                                                                    \
+                }                                                                                                        \
+            }                                                                                                            \
+        }                                                                                                                \
+        return best;                                                                                                     \
+    }                                                                                                                    \
+    static real sum_of_##real(const real *x, const window *w)                                                            \
+    {                                                                                                                    \
+        real sum = 0;                                                                                                    \
+        for (int64_t a = w->s[0].begin; a < w->s[0].end; a++) {                                                          \
+            for (int64_t b = w->s[1].begin; b < w->s[1].end; b++) {                                                      \
+                const real *row = x + a * w->in_step[0] + b * w->in_step[1];                                             \
+                for (int64_t c = w->s[2].begin; c < w->s[2].end; c++) {                                                  \
+                    sum += row[c * w->in_step[2]];                                                                       \
+                }                                                                                                        \
+            }                                                                                                            \
+        }                                                                                                                \
+        return sum;                                                                                                      \
+    }
+WINDOW(float)
+WINDOW(double)
 
 static void
 max_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
 {
-    const port_view *x = call->in[0], *places = call->num_out > 1 ? call->out[1] : NULL;
-    int64_t size, at[3];
-    window w = pool_window(call->params, f, place, &size);
-    double best = -(double)INFINITY;
-    int64_t best_at = (w.begin[0] * f->in[1] + w.begin[1]) * f->in[2] + w.begin[2];
-    for (at[0] = w.begin[0]; at[0] < w.end[0]; at[0] += w.step[0]) {
-        for (at[1] = w.begin[1]; at[1] < w.end[1]; at[1] += w.step[1]) {
-            for (at[2] = w.begin[2]; at[2] < w.end[2]; at[2] += w.step[2]) {
-                double v = load(x, from + at[0] * f->in_step[0] + at[1] * f->in_step[1] + at[2] * f->in_step[2]);
-                if (v > best || v != v) {
-                    best = v;
-                    best_at = (at[0] * f->in[1] + at[1]) * f->in[2] + at[2];
-                }
-            }
-        }
+    const port_view *x = call->in[0], *y = call->out[0], *places = call->num_out > 1 ? call->out[1] : NULL;
+    window w = window_of(call, f, place);
+    int64_t best_at;
+    for (int32_t d = 0; d < 3; d++) {
+        w.step[d] = param_of(((const port_pool_params *)call->params)->dilation, f, d, 1);
     }
-    store(call->out[0], to, best);
+    if (x->dtype == PORT_F32) {
+        ((float *)y->data)[to] = max_of_float((const float *)x->data + from, &w, f->in, &best_at);
+    } else {
+        ((double *)y->data)[to] = max_of_double((const double *)x->data + from, &w, f->in, &best_at);
+    }
     if (places != NULL) {
         ((int64_t *)places->data)[to] = best_at;
     }
 }
 
-/* Sum over the window in order, in the dtype. */
 static double
-window_sum(const port_view *x, const frames *f, const window *w, int64_t from)
+window_sum(const port_view *x, const window *w, int64_t from)
 {
-    double wide = 0.0;
-    float sum = 0.0f;
-    int64_t at[3];
-    for (at[0] = w->begin[0]; at[0] < w->end[0]; at[0]++) {
-        for (at[1] = w->begin[1]; at[1] < w->end[1]; at[1]++) {
-            for (at[2] = w->begin[2]; at[2] < w->end[2]; at[2]++) {
-                int64_t place = from + at[0] * f->in_step[0] + at[1] * f->in_step[1] + at[2] * f->in_step[2];
-                if (x->dtype == PORT_F32) {
-                    sum += ((const float *)x->data)[place];
-                } else {
-                    wide += ((const double *)x->data)[place];
-                }
-            }
-        }
-    }
-    return x->dtype == PORT_F32 ? (double)sum : wide;
+    return x->dtype == PORT_F32 ? (double)sum_of_float((const float *)x->data + from, w) : sum_of_double((const double *)x->data + from, w);
 }
 
 static double
@@ -192,32 +250,29 @@ static void
 avg_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
 {
     const port_pool_params *p = call->params;
-    int64_t size, inside = 1;
-    window w = pool_window(p, f, place, &size);
+    window w = window_of(call, f, place);
+    int64_t inside = 1;
+    uint64_t size = 1; /* wraps, as the reference's does */
     for (int32_t d = 0; d < 3; d++) {
-        inside *= w.end[d] > w.begin[d] ? w.end[d] - w.begin[d] : 0;
+        inside *= w.s[d].end > w.s[d].begin ? w.s[d].end - w.s[d].begin : 0;
+        size *= (uint64_t)w.s[d].whole;
     }
-    int64_t divisor = p->divisor != 0 ? p->divisor : (p->count_include_pad ? size : inside);
-    double sum = window_sum(call->in[0], f, &w, from);
-    store(call->out[0], to, inside == 0 ? 0.0 : divide(call->in[0], sum, (double)divisor));
+    int64_t divisor = p->divisor != 0 ? p->divisor : (p->count_include_pad ? (int64_t)size : inside);
+    store(call->out[0], to, inside == 0 ? 0.0 : divide(call->in[0], window_sum(call->in[0], &w, from), (double)divisor));
 }
 
 static void
 adaptive_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
 {
-    window w;
-    for (int32_t d = 0; d < 3; d++) {
-        w.begin[d] = place[d] * f->in[d] / f->out[d];
-        w.end[d] = ((place[d] + 1) * f->in[d] + f->out[d] - 1) / f->out[d];
-    }
-    double sum = window_sum(call->in[0], f, &w, from);
+    window w = window_of(call, f, place);
+    double sum = window_sum(call->in[0], &w, from);
     /* The reference divides by each side of the window in turn; for channels-last by its size, in whole vectors of channels. */
     int64_t lanes = port_profile_lanes(call->profile, call->in[0]->dtype), channel = to % (f->C > 0 ? f->C : 1);
     bool channels_last = f->C > 1 && call->out[0]->strides[1] == 1 && channel < f->C - f->C % lanes;
     double size = 1.0;
     for (int32_t d = 0; d < 3; d++) {
-        size *= (double)(w.end[d] - w.begin[d]);
-        sum = channels_last ? sum : divide(call->in[0], sum, (double)(w.end[d] - w.begin[d]));
+        size *= (double)w.s[d].whole;
+        sum = channels_last ? sum : divide(call->in[0], sum, (double)w.s[d].whole);
     }
     store(call->out[0], to, channels_last ? divide(call->in[0], sum, size) : sum);
 }
@@ -248,19 +303,19 @@ adaptive_check(const port_kernel_call *call, port_error *err)
 static void
 max_pool_run(const port_kernel_call *call)
 {
-    for_each_output(call, max_pool_visit);
+    for_each_window(call, pool_span, max_pool_visit);
 }
 
 static void
 avg_pool_run(const port_kernel_call *call)
 {
-    for_each_output(call, avg_pool_visit);
+    for_each_window(call, pool_span, avg_pool_visit);
 }
 
 static void
 adaptive_run(const port_kernel_call *call)
 {
-    for_each_output(call, adaptive_visit);
+    for_each_window(call, adaptive_span, adaptive_visit);
 }
 
 /* ---------------------------------------------------------------- resize */
@@ -461,13 +516,12 @@ resize_run(const port_kernel_call *call)
     for_each_output(call, resize_visit);
 }
 
-#define TWO_ROWS(op, check, run) {op, PORT_F32, "ref", 0, check, NULL, run}, {op, PORT_F64, "ref", 0, check, NULL, run}
+#define TWO_ROWS(op, check, scratch, run) {op, PORT_F32, "ref", 0, check, scratch, run}, {op, PORT_F64, "ref", 0, check, scratch, run}
 
 const port_kernel_row port_pool_rows[] = {
-    TWO_ROWS("max_pool", pool_check, max_pool_run),
-    TWO_ROWS("avg_pool", pool_check, avg_pool_run),
-    TWO_ROWS("adaptive_avg_pool", adaptive_check, adaptive_run),
-    {"resize", PORT_F32, "ref", 0, resize_check, resize_scratch_bytes, resize_run},
-    {"resize", PORT_F64, "ref", 0, resize_check, resize_scratch_bytes, resize_run},
+    TWO_ROWS("max_pool", pool_check, spans_scratch_bytes, max_pool_run),
+    TWO_ROWS("avg_pool", pool_check, spans_scratch_bytes, avg_pool_run),
+    TWO_ROWS("adaptive_avg_pool", adaptive_check, spans_scratch_bytes, adaptive_run),
+    TWO_ROWS("resize", resize_check, resize_scratch_bytes, resize_run),
     {.op = NULL},
 };
