@@ -15,6 +15,7 @@ typedef struct reduce_op {
     void (*f64)(fold_state *state, int64_t n, const double *x);
     void (*i64)(fold_state *state, int64_t n, const int64_t *x);
     void (*finish)(const fold_state *state, const port_kernel_call *call, char *out);
+    void (*f64_four)(fold_state states[4], int64_t n, double x[4][PORT_BLOCK]); /* of four outputs at once, the same; NULL: one by one */
 } reduce_op;
 
 /* ---------------------------------------------------------------- walking */
@@ -74,6 +75,23 @@ fold_run_of_elements(const reduce_op *op, fold_state *state, port_dtype dtype, c
     }
 }
 
+/* The same of four outputs, `in` their first elements: where a step waits for the one before it, four of them run side by side. */
+static void
+fold_four(const reduce_op *op, fold_state states[4], port_dtype dtype, const char *const in[4], int64_t stride, int64_t n)
+{
+    double block[4][PORT_BLOCK];
+    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
+        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+        for (int k = 0; k < 4; k++) {
+            port_load_f64(dtype, in[k] + i * stride, stride, m, block[k]);
+        }
+        op->f64_four(states, m, block);
+        for (int k = 0; k < 4; k++) {
+            states[k].count += m;
+        }
+    }
+}
+
 /* One call: outputs by their number among the dimensions that are kept, each from the dimensions that are reduced. */
 typedef struct reduce_job {
     const port_kernel_call *call;
@@ -104,15 +122,30 @@ reduce_range(const void *opaque, int64_t begin, int64_t end)
     const port_view *x = job->call->in[0];
     int64_t inner = reduced->ndim > 0 ? reduced->shape[reduced->ndim - 1] : 1;
     int64_t inner_stride = reduced->ndim > 0 ? reduced->in_strides[reduced->ndim - 1] : 0;
-    for (int64_t j = begin; j < end; j++) {
-        fold_state state = {.best_idx = 0};
-        int64_t in, out, ignored, offset;
-        walk_offsets(&job->kept, j, &in, &out);
+    int64_t out[4], ignored, offset;
+    for (int64_t j = begin; j < end;) {
+        int count = job->op->f64_four != NULL && end - j >= 4 ? 4 : 1;
+        fold_state states[4] = {{.best_idx = 0}};
+        const char *first[4], *from[4];
+        for (int k = 0; k < count; k++) {
+            walk_offsets(&job->kept, j + k, &offset, &out[k]);
+            first[k] = (const char *)x->data + offset;
+        }
         for (int64_t i = 0; i < reduced->elems; i += inner) {
             walk_offsets(reduced, i, &offset, &ignored);
-            fold_run_of_elements(job->op, &state, x->dtype, (const char *)x->data + in + offset, inner_stride, inner);
+            for (int k = 0; k < count; k++) {
+                from[k] = first[k] + offset;
+            }
+            if (count == 4) {
+                fold_four(job->op, states, x->dtype, from, inner_stride, inner);
+            } else {
+                fold_run_of_elements(job->op, states, x->dtype, from[0], inner_stride, inner);
+            }
         }
-        job->op->finish(&state, job->call, (char *)job->call->out[0]->data + out);
+        for (int k = 0; k < count; k++) {
+            job->op->finish(&states[k], job->call, (char *)job->call->out[0]->data + out[k]);
+        }
+        j += count;
     }
 }
 
@@ -239,6 +272,29 @@ var_f64(fold_state *state, int64_t n, const double *x)
         double delta = x[i] - state->mean;
         state->mean += delta / (double)(state->count + i + 1);
         state->m2 += delta * (x[i] - state->mean);
+    }
+}
+
+static void
+var_f64_four(fold_state states[4], int64_t n, double x[4][PORT_BLOCK])
+{
+    double mean[4], m2[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        mean[k] = states[k].mean, m2[k] = states[k].m2;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        double count = (double)(states[0].count + i + 1);
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) {
+            double delta = x[k][i] - mean[k];
+            mean[k] += delta / count;
+            m2[k] += delta * (x[k][i] - mean[k]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        states[k].mean = mean[k], states[k].m2 = m2[k];
     }
 }
 
@@ -484,6 +540,7 @@ cumsum_lines_f32(const char *const x[4], int64_t x_stride, char *const y[4], int
 {
     double total[4] = {0.0};
     for (int64_t i = 0; i < n; i++) {
+#pragma GCC unroll 4
         for (int k = 0; k < 4; k++) {
             float value;
             memcpy(&value, x[k] + i * x_stride, sizeof(value));
@@ -637,10 +694,11 @@ cumsum_check(const port_kernel_call *call, port_error *err)
 
 /* ---------------------------------------------------------------- rows */
 
-#define RUN(name, f64, i64, finish)                                                                                  \
+#define RUN(name, f64, i64, finish) RUN_BY_FOUR(name, f64, i64, finish, NULL)
+#define RUN_BY_FOUR(name, f64, i64, finish, f64_four)                                                                \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const reduce_op op = {f64, i64, finish};                                                              \
+        static const reduce_op op = {f64, i64, finish, f64_four};                                                    \
         reduce_run(call, &op);                                                                                       \
     }
 RUN(prod, prod_f64, prod_i64, prod_finish)
@@ -648,7 +706,7 @@ RUN(prod_narrow, prod_f32, prod_i64, prod_finish)
 #define RUN_BEST(name, f64, i64, finish, largest)                                                                    \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const reduce_op op = {f64, i64, finish};                                                              \
+        static const reduce_op op = {f64, i64, finish, NULL};                                                        \
         best_run(call, &op, largest);                                                                                \
     }
 RUN_BEST(amax, max_f64, max_i64, store_value, true)
@@ -658,18 +716,18 @@ RUN_BEST(argmin, min_f64, min_i64, store_best_idx, false)
 #define RUN_VAR(name, finish)                                                                                        \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const reduce_op op = {var_f64, NULL, finish};                                                         \
+        static const reduce_op op = {var_f64, NULL, finish, var_f64_four};                                           \
         var_run_any(call, &op);                                                                                      \
     }
 RUN(any, any_f64, any_i64, any_finish)
 RUN(all, any_f64, any_i64, all_finish)
 RUN_VAR(var, var_finish)
 RUN_VAR(std, std_finish)
-RUN(welford_mean, var_f64, NULL, welford_mean_finish)
+RUN_BY_FOUR(welford_mean, var_f64, NULL, welford_mean_finish, var_f64_four)
 RUN(sum_strict, sum_f64, NULL, store_value)
 RUN(mean_strict, sum_f64, NULL, mean_finish)
-RUN(var_strict, var_f64, NULL, var_finish)
-RUN(std_strict, var_f64, NULL, std_finish)
+RUN_BY_FOUR(var_strict, var_f64, NULL, var_finish, var_f64_four)
+RUN_BY_FOUR(std_strict, var_f64, NULL, std_finish, var_f64_four)
 
 #define EVERY_DTYPE(name, check)                                                                                     \
     PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run), PORT_INT_ROWS(#name, "ref", 0, check, name##_run),          \
