@@ -47,8 +47,9 @@ binary_row_f32(const binary_context *context, bool is_vector, binary_row row, in
     for (int64_t i = 0; i < n; i += step) {
         int64_t m = n - i < step ? n - i : step;
         binary_row at = row_advance(row, i);
-        const float *a = operand_f32(from, at.a, at.a_stride, m, in_a), *b = operand_f32(from, at.b, at.b_stride, m, in_b);
-        context->op->f32(context, is_vector, m, a, at.a_stride != 0, b, at.b_stride != 0,
+        const float *a = operand_f32(from, at.a, at.a_stride, m, in_a), *b = context->number;
+        b = b == NULL ? operand_f32(from, at.b, at.b_stride, m, in_b) : b;
+        context->op->f32(context, is_vector, m, a, at.a_stride != 0, b, at.b_stride != 0 && context->number == NULL,
                          y_direct ? (float *)(void *)at.y : out);
         if (!y_direct) {
             port_store_f32(to, out, m, at.y, at.y_stride);
@@ -144,7 +145,7 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     int64_t step = 2 * (context->alpha != 1.0 ? 32 / in_bytes : port_profile_lanes(context->call->profile, context->call->in[0]->dtype));
     int64_t bulk = vector ? size0 - size0 % step : 0;
     port_dtype dtype = context->call->in[0]->dtype;
-    bool in_halves = context->op->half != NULL && context->alpha == 1.0 && dtype == context->call->out[0]->dtype;
+    bool in_halves = context->alpha == 1.0 && dtype == context->call->out[0]->dtype;
     if (!vector && lies_across(context->call, strides, size0, size1)) {
         binary_turned(context, data, strides, size0, size1);
         return;
@@ -160,7 +161,12 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
             binary_row_wide(context, row_advance(row, first), size0 - first);
             continue;
         }
-        bool done = bulk > 0 && in_halves && context->op->half(dtype, context->level, bulk, row.a, a_dense, row.b, b_dense, row.y);
+        bool done = false;
+        if (bulk > 0 && in_halves && context->number != NULL && context->op->half_by_number != NULL) {
+            done = context->op->half_by_number(dtype, context->level, bulk, row.a, row.y, *context->number, 0.0f);
+        } else if (bulk > 0 && in_halves && context->number == NULL && context->op->half != NULL) {
+            done = context->op->half(dtype, context->level, bulk, row.a, a_dense, row.b, b_dense, row.y);
+        }
         if (bulk > 0 && !done) {
             binary_row_f32(context, true, row, bulk);
         }
@@ -173,11 +179,15 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
 void
 port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level)
 {
-    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1, level, false};
+    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1, level, NULL, false};
     const port_binary_params *params = call->params;
     if (params != NULL && params->alpha.kind != PORT_SCALAR_NONE) {
         context.alpha = params->alpha.d;
         context.alpha_int = params->alpha.i;
+    }
+    float number = params != NULL ? (float)params->number.d : 0.0f;
+    if (params != NULL && params->number.kind != PORT_SCALAR_NONE) {
+        context.number = &number;
     }
     const port_view *operands[3] = {call->out[0], call->in[0], call->in[1]};
     port_iter iter = port_iter_elementwise(3, operands);
@@ -308,10 +318,12 @@ PORT_BINARY_EACH(int64_t, i64, add, (uint64_t)u + (uint64_t)context->alpha_int *
 PORT_BINARY_EACH(int64_t, i64, sub, (uint64_t)u - (uint64_t)context->alpha_int * (uint64_t)v)
 OP_F32(mul, u *v)
 PORT_HALF_MAP2(mul, mul_of(u, v))
+PORT_HALF_MAP(mul_number, mul_of(v, p))
 PORT_BINARY_EACH(double, f64, mul, u *v)
 PORT_BINARY_EACH(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
 OP_F32(div, u / v)
 PORT_HALF_MAP2(div, div_of(u, v))
+PORT_HALF_MAP(div_number, div_of(v, p))
 PORT_BINARY_EACH(double, f64, div, u / v)
 OP_F32(maximum, port_select((u != u) | (v != v), u + v, port_select(u > v, u, v)))
 PORT_HALF_MAP2(maximum, maximum_of(u, v))
@@ -573,23 +585,23 @@ where_run(const port_kernel_call *call)
 
 /* ---------------------------------------------------------------- rows */
 
-#define RUN_ALL(name) RUN_FLOATS(name, name##_i64, NULL)
-#define RUN_FLOATS(name, i64, half)                                                                                 \
+#define RUN_ALL(name) RUN_FLOATS(name, name##_i64, NULL, NULL)
+#define RUN_FLOATS(name, i64, half, by_number)                                                                                 \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        static const binary_op op = {name##_f32, name##_f64, i64, half};                                             \
+        static const binary_op op = {name##_f32, name##_f64, i64, half, by_number};                                  \
         port_binary_run(call, &op, level);                                                                           \
     }                                                                                                                \
     PORT_RUN_LEVELS(name, name##_any)
 #define FLOATS(name) PORT_LEVEL_ROWS(name, port_binary_check)
 
-RUN_FLOATS(add, add_i64, sum_halves)
-RUN_FLOATS(sub, sub_i64, difference_halves)
-RUN_FLOATS(mul, mul_i64, mul_halves)
-RUN_FLOATS(div, NULL, div_halves)
+RUN_FLOATS(add, add_i64, sum_halves, NULL)
+RUN_FLOATS(sub, sub_i64, difference_halves, NULL)
+RUN_FLOATS(mul, mul_i64, mul_halves, mul_number_halves)
+RUN_FLOATS(div, NULL, div_halves, div_number_halves)
 RUN_ALL(pow)
-RUN_FLOATS(maximum, maximum_i64, maximum_halves)
-RUN_FLOATS(minimum, minimum_i64, minimum_halves)
+RUN_FLOATS(maximum, maximum_i64, maximum_halves, NULL)
+RUN_FLOATS(minimum, minimum_i64, minimum_halves, NULL)
 PORT_BINARY_RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
 PORT_BINARY_RUN(fmod, fmod_f32, fmod_f64, fmod_i64)
 PORT_BINARY_RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)

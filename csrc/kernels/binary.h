@@ -12,6 +12,7 @@ typedef struct binary_context {
     double alpha;
     int64_t alpha_int;
     int32_t level;  /* of the row: which builds of the maps may run; same bits, faster */
+    const float *number; /* what stands for b, or NULL */
     bool b_hoisted; /* b is one number for the row (of doubles: and this is the row's rest): the compiler of the reference hoists alpha * b */
 } binary_context;
 
@@ -24,6 +25,8 @@ typedef struct binary_op {
     /* n dense elements of bf16 or f16 in one go, with alpha 1: the bits of f32 rounded once. False: there is no such way, nothing is done
      * (halves.h). NULL: f32 alone. */
     bool (*half)(port_dtype dtype, int32_t level, int64_t n, const char *a, int64_t a_step, const char *b, int64_t b_step, char *y);
+    /* The same where b is the number p. */
+    bool (*half_by_number)(port_dtype dtype, int32_t level, int64_t n, const char *a, char *y, float p, float q);
 } binary_op;
 
 void port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level);
@@ -43,7 +46,7 @@ port_status port_binary_check(const port_kernel_call *call, port_error *err);
 #define PORT_BINARY_RUN(name, f32, f64, i64)                                                                         \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const binary_op op = {f32, f64, i64, NULL};                                                           \
+        static const binary_op op = {f32, f64, i64, NULL, NULL};                                                     \
         port_binary_run(call, &op, 0);                                                                               \
     }
 

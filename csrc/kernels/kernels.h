@@ -37,7 +37,8 @@ typedef struct port_clamp_params {
  * eq ne lt le gt ge: out is BOOL
  * where: in (condition BOOL, a, b), out (y); the row is by the dtype of y */
 typedef struct port_binary_params {
-    port_scalar alpha; /* add, sub only */
+    port_scalar alpha;  /* add, sub only */
+    port_scalar number; /* mul and div of BF16 and F16: stands for b, as an f32 that is not rounded to the half; b is not read. Kind NONE: there is none */
 } port_binary_params;
 
 /* ---- cast.c

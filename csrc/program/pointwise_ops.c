@@ -103,6 +103,29 @@ keeps_number(const op_call *call, const op_operand *operands, int32_t num_operan
     return (b == NULL || tensor_elems(b) == 1) && !swapped;
 }
 
+/* keeps_number where a kernel takes the number beside the halves: all but what is to be cut or floored, which is rounded otherwise. */
+static bool
+kernel_keeps_number(const op_call *call, const op_operand *operands, port_dtype dtype)
+{
+    const char *kernel = call->row->kernel;
+    return operands[0].tensor != NULL && operands[0].tensor->dtype == dtype && (strcmp(kernel, "mul") == 0 || strcmp(kernel, "div") == 0);
+}
+
+static port_status
+run_by_number(op_call *call, const op_operand *operands, const op_plan *plan, port_dtype dtype)
+{
+    const port_tensor *b = operands[1].tensor;
+    port_status status = b != NULL ? tensor_cast(call, b, PORT_F32, &b) : scalar_to_tensor(call, operands[1].scalar, PORT_F32, &b);
+    if (status != PORT_OK) {
+        return status;
+    }
+    float number;
+    memcpy(&number, tensor_view(b).data, sizeof number);
+    port_binary_params params = {.alpha = {PORT_SCALAR_INT, 1, 1.0}, .number = {PORT_SCALAR_FLOAT, 0, (double)number}};
+    const op_operand both[2] = {operands[0], operands[0]}; /* the second is not read */
+    return run_planned(call, call->row->kernel, both, 2, plan, dtype, dtype, false, &params);
+}
+
 static port_status
 run_simple(op_call *call, const op_operand *operands, int32_t num_operands, const void *params)
 {
@@ -113,7 +136,11 @@ run_simple(op_call *call, const op_operand *operands, int32_t num_operands, cons
         status = plan_pointwise(call, operands, num_operands, &plan);
     }
     bool compares = call->row->mode == MODE_COMPARE;
-    port_dtype inner = keeps_number(call, operands, num_operands, dtype) ? PORT_F32 : dtype;
+    bool keeps = status == PORT_OK && keeps_number(call, operands, num_operands, dtype);
+    if (keeps && kernel_keeps_number(call, operands, dtype)) {
+        return run_by_number(call, operands, &plan, dtype);
+    }
+    port_dtype inner = keeps ? PORT_F32 : dtype;
     return status == PORT_OK ? run_planned(call, call->row->kernel, operands, num_operands, &plan, inner,
                                            compares ? PORT_BOOL : dtype, compares, params)
                              : status;
@@ -148,7 +175,7 @@ port_status
 run_binary(op_call *call)
 {
     op_operand operands[2] = {operand_of(call, 0), operand_of(call, 1)};
-    port_binary_params params = {{PORT_SCALAR_INT, 1, 1.0}};
+    port_binary_params params = {.alpha = {PORT_SCALAR_INT, 1, 1.0}};
     if ((operands[0].tensor != NULL && operands[0].tensor->dtype == PORT_C64) ||
         (operands[1].tensor != NULL && operands[1].tensor->dtype == PORT_C64)) {
         return run_complex_binary(call);
@@ -230,7 +257,7 @@ run_div_mode(op_call *call)
         row.mode = MODE_SAME;
         row.kernel = down ? "floor_divide" : "trunc_divide";
     }
-    port_binary_params params = {{PORT_SCALAR_INT, 1, 1.0}};
+    port_binary_params params = {.alpha = {PORT_SCALAR_INT, 1, 1.0}};
     call->row = &row;
     port_status status = run_simple(call, operands, 2, &params);
     call->row = outer;
