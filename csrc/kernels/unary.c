@@ -115,13 +115,16 @@ port_unary_check(const port_kernel_call *call, port_error *err)
 
 /* F32_OP, F64_OP, I64_OP(name, expression in v): y[i] = expression. */
 #define F32_OP(name, expression)                                                                                     \
+    F32_ALONE(name, expression)                                                                                      \
+    HALF_MAP(name, name##_of)
+/* The same, not for halves by themselves. */
+#define F32_ALONE(name, expression)                                                                                  \
     PORT_INLINE float name##_of(float v)                                                                             \
     {                                                                                                                \
         return (expression);                                                                                         \
     }                                                                                                                \
-    F32_MAP(name, name##_of)                                                                                         \
-    HALF_MAP(name, name##_of)
-/* The same for a function that is there already, and not for halves by themselves. */
+    F32_MAP(name, name##_of)
+/* The same for a function that is there already. */
 #define F32_MAP(name, function)                                                                                      \
     PORT_DEFINE_MAP(name##_map, function)                                                                            \
     static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \
@@ -148,10 +151,40 @@ floor_of_f32(float v)
     return nearest - port_select(nearest > v, 1.0f, 0.0f);
 }
 
-F32_OP(neg, -v)
+/* Signs of halves are bits: (x & keep) ^ flip of four elements at a time. */
+#define SIGN_BITS(suffix, attributes)                                                                                \
+    attributes static void sign_bits_##suffix(int64_t n, const char *x, uint64_t keep, uint64_t flip, char *y)       \
+    {                                                                                                                \
+        for (int64_t at = 0; at < 2 * n; at += 64) {                                                                 \
+            uint64_t bits[8];                                                                                        \
+            memcpy(bits, x + at, sizeof(bits));                                                                      \
+            for (int k = 0; k < 8; k++) {                                                                            \
+                bits[k] = (bits[k] & keep) ^ flip;                                                                   \
+            }                                                                                                        \
+            memcpy(y + at, bits, sizeof(bits));                                                                      \
+        }                                                                                                            \
+    }
+SIGN_BITS(ref, )
+#if PORT_HAVE_AVX2
+SIGN_BITS(avx2, PORT_TARGET_AVX2)
+SIGN_BITS(avx512, PORT_TARGET_AVX512)
+#endif
+#define SIGN_HALF(name, keep, flip)                                                                                  \
+    static bool name##_half(const unary_context *context, int64_t n, const char *x, char *y)                         \
+    {                                                                                                                \
+        port_dtype dtype = context->call->in[0]->dtype;                                                              \
+        if ((dtype != PORT_BF16 && dtype != PORT_F16) || n % 32 != 0) {                                              \
+            return false;                                                                                            \
+        }                                                                                                            \
+        PORT_PICK_MAP(sign_bits, context->level)(n, x, keep, flip, y);                                               \
+        return true;                                                                                                 \
+    }
+F32_ALONE(neg, -v)
+SIGN_HALF(neg, UINT64_MAX, 0x8000800080008000u)
 F64_OP(neg, -v)
 I64_OP(neg, (int64_t)(0 - (uint64_t)v))
-F32_OP(abs, fabsf(v))
+F32_ALONE(abs, fabsf(v))
+SIGN_HALF(abs, 0x7fff7fff7fff7fffu, 0)
 F64_OP(abs, fabs(v))
 I64_OP(abs, v < 0 ? (int64_t)(0 - (uint64_t)v) : v)
 F32_OP(relu, port_select(v < 0.0f, 0.0f, v))
@@ -176,14 +209,7 @@ I64_OP(sign, (v > 0) - (v < 0))
 F32_OP(square, v *v)
 F64_OP(square, v *v)
 I64_OP(square, (int64_t)((uint64_t)v * (uint64_t)v))
-
-PORT_INLINE float
-logical_not_of(float v)
-{
-    return port_select(v == 0.0f, 1.0f, 0.0f);
-}
-
-F32_MAP(logical_not, logical_not_of)
+F32_ALONE(logical_not, port_select(v == 0.0f, 1.0f, 0.0f))
 F64_OP(logical_not, v == 0.0 ? 1.0 : 0.0)
 I64_OP(logical_not, v == 0)
 
