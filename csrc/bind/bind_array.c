@@ -47,7 +47,12 @@ static int
 dtype_of(core_state *state, PyArray_Descr *descr)
 {
     for (int i = 0; i < PORT_NUM_DTYPES; i++) {
-        if (numpy_types[i].type_num >= 0 && PyArray_EquivTypenums(descr->type_num, numpy_types[i].type_num)) {
+        if (numpy_types[i].type_num == descr->type_num) {
+            return i;
+        }
+    }
+    for (int i = 0; i < PORT_NUM_DTYPES; i++) { /* another name of one of them; slow to ask */
+        if (numpy_types[i].type_num >= 0 && descr->type_num < NPY_USERDEF && PyArray_EquivTypenums(descr->type_num, numpy_types[i].type_num)) {
             return i;
         }
     }
