@@ -156,7 +156,7 @@ def smollm2_cases(options):
 
 
 def fusion_cases(options):
-    """What fusions are for: attention written out at (batch, heads, groups of them, tokens, head size), blocks, and whole forwards with eager attention."""
+    """What fusions are for: attention written out at (batch, heads, groups of them, tokens, head size), MLPs, and a whole forward with eager attention."""
     for B, H, G, T, D in ((8, 12, 12, 128, 32), (4, 12, 12, 197, 64), (1, 9, 3, 256, 64), (1, 9, 3, 512, 64), (1, 9, 3, 1024, 64), (2, 4, 4, 2048, 64)):
         mask = torch.full((B, 1, T, T), torch.finfo(torch.float32).min).triu(1)
         calls = [{name: torch.randn(B, T, n, D).transpose(1, 2) for name, n in (("q", H), ("k", G), ("v", G))} | {"mask": mask}]
@@ -167,6 +167,3 @@ def fusion_cases(options):
     model.set_attn_implementation("eager")
     ids = torch.randint(1000, 20000, (8, 128))
     yield "MiniLM, 8 x 128 tokens, eager", Case(Hidden(model), [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}], options)
-    model = demo.smollm2_pipeline().model.eval()
-    model.set_attn_implementation("eager")
-    yield "SmolLM2, prefill of 512, eager", Case(Logits(model), [{"input_ids": torch.randint(0, 49152, (1, 512)), "use_cache": False}], options)
