@@ -13,10 +13,10 @@
  * Masks and other operands are broadcast as ever. */
 #include "fuse.h"
 
-#define LOOK_AHEAD 64        /* ops from one of the chain to the next */
-#define ROWS_ELEMS 32768     /* of the rows that run together */
-#define LEAST_ELEMS 8192   /* of the scores of a head */
-#define MAX_OPERANDS 4       /* of one op */
+#define LOOK_AHEAD 64    /* ops from one of the chain to the next */
+#define ROWS_ELEMS 32768 /* of the rows that run together */
+#define LEAST_ELEMS 8192 /* of the scores of a head: with less the ops are cheaper than running them often */
+#define MAX_OPERANDS 4   /* of one op */
 
 /* ------------------------------------------------------------------ finding groups */
 
@@ -119,39 +119,52 @@ is_stack(const port_program *program, const port_run_options *options, int64_t v
     return true;
 }
 
-/* Whether a view's arguments ask for this shape. */
+typedef struct view_shape {
+    int32_t ndim;
+    int64_t sizes[PORT_MAX_NDIM];
+} view_shape;
+
+/* Whether a view's arguments ask for this shape, and it can be had from that one. */
 static bool
-views_as(const op_info *op, const port_run_options *options, int32_t ndim, const int64_t *shape)
+views_as(const op_info *op, const port_run_options *options, const view_shape *from, const view_shape *to)
 {
     const op_call sizes = {.options = options};
-    if (op->num_args < 2) { /* alias, detach, clone */
-        return op->num_args == 1;
+    if (op->num_args == 1) { /* alias, detach, clone */
+        return from->ndim == to->ndim && memcmp(from->sizes, to->sizes, (size_t)to->ndim * sizeof to->sizes[0]) == 0;
     }
     const port_arg *list = &op->args[1];
-    bool same = op->num_args == 2 && list->kind == PORT_ARG_LIST && list->num_items == ndim;
-    for (int32_t d = 0; same && d < ndim; d++) {
+    bool expands = strcmp(op->row->name, "expand") == 0;
+    int32_t added = to->ndim - from->ndim;
+    bool fits = op->num_args == 2 && op->num_named == 0 && list->kind == PORT_ARG_LIST && list->num_items == to->ndim && (!expands || added >= 0);
+    int32_t open = 0; /* sizes of -1: one of a view's, any that an expansion keeps */
+    for (int32_t d = 0; fits && d < to->ndim; d++) {
         bool sized = list->items[d].kind == PORT_ARG_INT || list->items[d].kind == PORT_ARG_SYM;
-        int64_t n = sized ? eval_int(&sizes, &list->items[d]) : 0;
-        same = n == shape[d] || (sized && n == -1);
+        int64_t asked = sized ? eval_int(&sizes, &list->items[d]) : 0;
+        open += asked == -1;
+        fits = (asked == to->sizes[d] || (asked == -1 && (expands ? d >= added : open == 1))) &&
+               (!expands || to->sizes[d] == (d < added ? 1 : from->sizes[d - added]));
     }
-    return same;
+    return fits;
 }
 
 /* Whether all values of a group but the last are stacks of one size, large enough. */
 static bool
 is_attention(const port_program *program, const fuse_group *group, const port_run_options *options, stack_size *size)
 {
-    int64_t shape[PORT_MAX_NDIM];
+    view_shape from, to;
     stack_size own;
-    if (!is_stack(program, options, program->ops[group->ops[0]].outputs[0], size, shape) || size->N < 2 || size->T * size->S < LEAST_ELEMS) {
+    if (!is_stack(program, options, program->ops[group->ops[0]].outputs[0], size, from.sizes) || size->N < 2 || size->T * size->S < LEAST_ELEMS) {
         return false;
     }
+    from.ndim = program->values[program->ops[group->ops[0]].outputs[0]].ndim;
     for (int32_t k = 1; k + 1 < group->num_ops; k++) {
         const op_info *op = &program->ops[group->ops[k]];
-        if (!is_stack(program, options, op->outputs[0], &own, shape) || own.N != size->N || own.T != size->T || own.S != size->S ||
-            (kind_of(op) == STEP_VIEW && !views_as(op, options, program->values[op->outputs[0]].ndim, shape))) {
+        to.ndim = program->values[op->outputs[0]].ndim;
+        if (!is_stack(program, options, op->outputs[0], &own, to.sizes) || own.N != size->N || own.T != size->T || own.S != size->S ||
+            (kind_of(op) == STEP_VIEW && !views_as(op, options, &from, &to))) {
             return false;
         }
+        from = to;
     }
     return true;
 }
@@ -297,9 +310,9 @@ matrix_of(head *h, const port_tensor *t)
     return rows_of_operand(h, t);
 }
 
-/* The rows as value v, which has other leading dimensions. */
+/* Gives the rows the leading dimensions of value v. */
 static void
-name_rows(head *h, port_tensor *rows, int64_t v)
+shape_rows(const head *h, port_tensor *rows, int64_t v)
 {
     const value_info *info = &h->a->call->program->values[v];
     rows->ndim = info->ndim;
@@ -307,7 +320,6 @@ name_rows(head *h, port_tensor *rows, int64_t v)
         rows->shape[d] = d < info->ndim - 2 ? 1 : (d == info->ndim - 2 ? h->num_rows : h->a->size.S);
     }
     dense_strides(rows->ndim, rows->shape, rows->strides);
-    h->part->values[v] = rows;
 }
 
 /* Runs one op on the rows `from`, which become those of its result: in the memory of the scores if the dtype fits, else in other. */
@@ -339,8 +351,8 @@ run_row_op(head *h, int64_t op_idx, port_tensor *from)
         rest /= h->shape[d];
     }
     op_for_each_input(op, see_operand, h);
-    name_rows(h, &made, to);
     h->part->values[h->value] = from;
+    shape_rows(h, &made, to);
     status = fuse_run_op(f, h->part, op_idx, &made, elems, NULL);
     buffer_release(from->buffer);
     *from = made;
@@ -362,7 +374,7 @@ run_rows(head *h, int64_t row, int64_t num_rows)
     now.buffer->refs++;
     for (int32_t k = 1; k + 1 < f->group->num_ops && status == PORT_OK; k++) {
         const op_info *op = &f->program->ops[f->group->ops[k]];
-        name_rows(h, &now, h->value);
+        shape_rows(h, &now, h->value);
         status = kind_of(op) == STEP_ROWS ? run_row_op(h, f->group->ops[k], &now) : PORT_OK;
         h->value = op->outputs[0];
     }
@@ -490,9 +502,14 @@ fuse_run_attention(const fuse_call *f, port_tensor *result, bool *done)
         !port_bmm_is_itemwise(f->options->provider, dtype, (const int64_t[]){N, T, S, E}, threads)) {
         return PORT_OK;
     }
+    int64_t elems;
+    uint64_t bytes;
     *result = (port_tensor){.dtype = dtype, .ndim = 3, .shape = {N, T, E}};
+    if (!port_shape_bytes(dtype, 3, result->shape, &elems, &bytes)) {
+        return PORT_OK;
+    }
     dense_strides(3, result->shape, result->strides);
-    port_status status = buffer_new((uint64_t)(N * T * E) * port_dtype_size(dtype), 0, false, &result->buffer, f->err);
+    port_status status = buffer_new(bytes, 0, false, &result->buffer, f->err);
     if (status != PORT_OK) {
         return status;
     }

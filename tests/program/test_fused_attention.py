@@ -147,6 +147,24 @@ def test_a_group_does_run_as_one(name, threads):
         program.run(0, program.num_ops, feeds, [last], only=range(program.num_ops), **options)
 
 
+def test_items_of_a_stack_have_their_own_bits():
+    """What the fusion rests on: from 16 on, and with a thread for each item, a product in a stack is the product by itself."""
+    rng = np.random.default_rng(11)
+
+    def product(a, b, threads):
+        return _core.call_op("aten.bmm.default", [a, b], provider="torch", capability=CAPABILITY, num_threads=threads)
+
+    for _ in range(25):
+        B, (M, K, N) = rng.integers(3, 9), rng.integers(16, 140, 3)
+        a, b = rng.standard_normal((B, M, K), np.float32), rng.standard_normal((B, N, K), np.float32).transpose(0, 2, 1)
+        b = b if rng.random() < 0.5 else np.ascontiguousarray(b)
+        items = [product(a[i : i + 1], b[i : i + 1], 1) for i in range(B)]
+        for threads in (1, 2, 3):
+            whole = product(a, b, threads)
+            assert all(whole[i : i + 1].tobytes() == item.tobytes() for i, item in enumerate(items)), (B, M, K, N, threads)
+        assert whole[:1].tobytes() != items[1].tobytes()
+
+
 def used_twice(q, k, v, mask):
     scores = torch.matmul(q, k.transpose(2, 3)) + mask
     return torch.matmul(functional.softmax(scores, dim=-1), v) + scores.amax()
