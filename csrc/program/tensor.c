@@ -370,19 +370,43 @@ copy_range(const void *opaque, int64_t begin, int64_t end)
     copy_part(&to, &from);
 }
 
+static void
+swap_dims(port_view *view, int32_t a, int32_t b)
+{
+    int64_t size = view->shape[a], stride = view->strides[a];
+    view->shape[a] = view->shape[b];
+    view->strides[a] = view->strides[b];
+    view->shape[b] = size;
+    view->strides[b] = stride;
+}
+
+/* The dimensions of both in the order of `to` in memory. */
+static void
+order_dims(port_view *to, port_view *from)
+{
+    for (int32_t d = 1; d < to->ndim; d++) {
+        for (int32_t k = d; k > 0 && to->strides[k - 1] < to->strides[k]; k--) {
+            swap_dims(to, k - 1, k);
+            swap_dims(from, k - 1, k);
+        }
+    }
+}
+
 void
 copy_view(const op_call *call, const port_view *to, const port_view *from)
 {
+    port_view ordered_to = *to, ordered_from = *from;
     int32_t num_threads = call != NULL ? call->options->profile.num_threads : 1;
     int64_t elems = port_view_elems(to);
-    copy_job job = {.to = to, .from = from};
-    while (job.dim < to->ndim - 1 && to->shape[job.dim] == 1) {
+    copy_job job = {.to = &ordered_to, .from = &ordered_from};
+    order_dims(&ordered_to, &ordered_from);
+    while (job.dim < to->ndim - 1 && ordered_to.shape[job.dim] == 1) {
         job.dim++;
     }
     if (elems > 0 && to->ndim > 0 && num_threads > 1) {
-        port_deal(to->shape[job.dim], elems / to->shape[job.dim], num_threads, copy_range, &job);
+        port_deal(ordered_to.shape[job.dim], elems / ordered_to.shape[job.dim], num_threads, copy_range, &job);
     } else if (elems > 0) {
-        copy_part(to, from);
+        copy_part(&ordered_to, &ordered_from);
     }
 }
 
