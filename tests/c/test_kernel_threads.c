@@ -156,7 +156,6 @@ static const kernel_case cases[] = {
     {"group_norm", NULL, {"f 3 8 40 50", "f 8", "f 8"}, {"f 3 8 40 50", "f 3 2", "f 3 2"}, &(const port_group_params){2, 1e-5, false}},
     {"group_norm", NULL, {"f 3 8 40 50", "f 8", "f 8"}, {"f 3 8 40 50", "f 3 2", "f 3 2"}, &(const port_group_params){2, 1e-5, true}},
     {"max_pool", NULL, {"f 3 8 40 50"}, {"f 3 8 20 25", "i 3 8 20 25"}, &window},
-    {"grid_sample", NULL, {"f 2 8 40 50", "f 2 60 60 2"}, {"f 2 8 60 60"}, &(const port_grid_params){false}},
     {"topk", NULL, {"f 24 501"}, {"f 24 9", "i 24 9"}, &(const port_topk_params){true, PORT_TOPK_ORDERED}},
     {"ranked", NULL, {"f 24 501"}, {"f 24 1", "i 24 1"}, &(const port_ranked_params){.kind = PORT_RANK_MODE}},
     {"embedding", NULL, {"f 24 501", "i 200"}, {"f 200 501"}, NULL},
