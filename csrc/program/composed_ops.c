@@ -61,6 +61,29 @@ run_logsumexp(op_call *call)
                        NULL, 0);
 }
 
+/* renorm(self, p, dim, maxnorm): slices of dimension dim whose norm is greater are brought down to it. */
+static port_status
+run_renorm(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    port_arg dims[PORT_MAX_NDIM];
+    int32_t kept, count = 0;
+    port_status status = wrap_dim(call, arg_int(call, 2), x->ndim, &kept);
+    for (int32_t d = 0; d < x->ndim; d++) {
+        dims[count] = (port_arg){.kind = PORT_ARG_INT, .i = d, .d = d};
+        count += d != kept;
+    }
+    const port_named_arg extra = {"dims", {.kind = PORT_ARG_LIST, .items = dims, .num_items = count}};
+    if (status != PORT_OK || x->ndim < 2) {
+        return status != PORT_OK ? status : fail_op(call, PORT_E_SHAPE, "expected at least 2 dimensions, got %d", x->ndim);
+    }
+    return run_formula(call,
+                       "^n = linalg_vector_norm(self, p, dims, true); g = gt.Scalar(n, maxnorm); d = add.Scalar(n, 1e-7); "
+                       "d = reciprocal(d); d = mul.Scalar(d, maxnorm); o = ones_like(n); f = where.self(g, d, o); "
+                       "y = mul.Tensor(self, f) -> y",
+                       &extra, 1);
+}
+
 /* _euclidean_dist(x1 (.., P, M), x2 (.., R, M)) of one batch: the root of |x1|^2 - 2 x1 x2 + |x2|^2 as one product. */
 static port_status
 run_euclidean(op_call *call)
@@ -153,6 +176,13 @@ const op_row op_composed_rows[] = {
                           "clamp.Tensor(self, e, h); "
              "d = rsub.Scalar(self, 1.0); q = div.Tensor(self, d); y = log(q) -> y"),
 
+    FORMULA("special_entr", "T self",
+            AS_FLOAT "l = log(self); y = mul.Tensor(self, l); y = neg(y); z = eq.Scalar(self, 0); o = scalar_tensor(0, dtype=y.dtype); "
+                     "y = where.self(z, o, y); z = lt.Scalar(self, 0); o = scalar_tensor(-inf, dtype=y.dtype); y = where.self(z, o, y) -> y"),
+    FORMULA("special_xlog1py", "T self, T other",
+            AS_FLOAT "%other: other = _to_copy(other, dtype=F32); l = log1p(other); y = mul.Tensor(self, l); n = isnan(other); "
+                     "n = logical_not(n); z = eq.Scalar(self, 0); z = logical_and(z, n); o = scalar_tensor(0, dtype=y.dtype); y = where.self(z, o, y) -> y"),
+
     /* losses */
     LOSS("mse_loss", "I reduction=1", "d = sub.Tensor(self, target); l = mul.Tensor(d, d); "),
     LOSS("smooth_l1_loss", "I reduction=1, F beta=1.0",
@@ -194,6 +224,14 @@ const op_row op_composed_rows[] = {
     FORMULA("norm.ScalarOpt_dim_dtype", "T self, S? p, A dim, B keepdim=False, *, D dtype",
             "?p: y = linalg_vector_norm(self, p, dim, keepdim, dtype=dtype); !p: y = linalg_vector_norm(self, 2, dim, "
             "keepdim, dtype=dtype) -> y"),
+
+    {"renorm", "T self, S p, I dim, S maxnorm", run_renorm, NULL, MODE_SAME, OP_IN_PLACE},
+    {"embedding_renorm_", "T self, T indices, F max_norm, F norm_type", run_composed,
+     "n = linalg_vector_norm(self, norm_type, [1], true); d = _to_copy(n, dtype=F64); g = gt.Scalar(d, max_norm); "
+     "d = add.Scalar(d, 1e-7); m = full_like(d, max_norm); m = div.Tensor(m, d); m = _to_copy(m, dtype=self.dtype); "
+     "o = zeros_like(n); i = reshape(indices, [-1]); o = index_fill.int_Scalar(o, 0, i, 1); o = gt.Scalar(o, 0); "
+     "g = logical_and(g, o); s = mul.Tensor(self, m); y = where.self(g, s, self) -> y",
+     MODE_SAME, OP_WRITES},
 
     /* products */
     {"addr", "T self, T vec1, T vec2, *, S beta=1, S alpha=1", run_addr, NULL, MODE_SAME, OP_IN_PLACE},

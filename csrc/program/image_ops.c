@@ -8,16 +8,32 @@ inner_dtype(port_dtype dtype)
     return dtype == PORT_F64 ? PORT_F64 : PORT_F32;
 }
 
-/* x in the dtype of computation with a batch dimension if it lacks one (`spatial` dimensions of space). */
+/* Integers as F64, where ops that choose elements are exact. Refuses those that F64 does not hold. */
 static port_status
-as_batch(op_call *call, int32_t spatial, port_tensor **x, bool *unbatched)
+integers_as_f64(op_call *call, const port_tensor *t, const port_tensor **wide)
+{
+    const port_tensor *back;
+    port_status status = tensor_cast(call, t, PORT_F64, wide);
+    if (status != PORT_OK || t->dtype != PORT_I64 || (status = tensor_cast(call, *wide, PORT_I64, &back)) != PORT_OK ||
+        (status = tensor_contiguous(call, back, &back)) != PORT_OK || (status = tensor_contiguous(call, t, &t)) != PORT_OK) {
+        return status;
+    }
+    bool held = memcmp(tensor_view(back).data, tensor_view(t).data, (size_t)tensor_elems(t) * sizeof(int64_t)) == 0;
+    return held ? PORT_OK : fail_unsupported(call, "integers beyond 2^53");
+}
+
+/* x in the dtype of computation with a batch dimension if it lacks one (`spatial` dimensions of space). chooses: the op
+ * computes no new values, so that integers will do. */
+static port_status
+as_batch(op_call *call, int32_t spatial, bool chooses, port_tensor **x, bool *unbatched)
 {
     const port_tensor *t = arg_tensor(call, 0);
-    if (!dtype_is_float(t->dtype) || (t->ndim != spatial + 1 && t->ndim != spatial + 2)) {
+    bool whole = chooses && dtype_is_integral(t->dtype);
+    if ((!dtype_is_float(t->dtype) && !whole) || (t->ndim != spatial + 1 && t->ndim != spatial + 2)) {
         return fail_unsupported(call, "an input of %d dimensions of %s", t->ndim, port_dtype_name(t->dtype));
     }
     *unbatched = t->ndim == spatial + 1;
-    port_status status = tensor_cast(call, t, inner_dtype(t->dtype), &t);
+    port_status status = whole ? integers_as_f64(call, t, &t) : tensor_cast(call, t, inner_dtype(t->dtype), &t);
     if (status == PORT_OK && (status = tensor_alias(call, t, x)) == PORT_OK && *unbatched) {
         for (int32_t d = t->ndim; d > 0; d--) {
             (*x)->shape[d] = t->shape[d - 1];
@@ -97,7 +113,7 @@ run_pool(op_call *call)
     if (status != PORT_OK || (status = read_each(call, 2, spatial, params.kernel, params.stride)) != PORT_OK ||
         (status = read_each(call, 3, spatial, zeros, params.padding)) != PORT_OK ||
         (max && (status = read_each(call, 4, spatial, ones, params.dilation)) != PORT_OK) ||
-        (status = as_batch(call, spatial, &x, &unbatched)) != PORT_OK) {
+        (status = as_batch(call, spatial, max, &x, &unbatched)) != PORT_OK) {
         return status;
     }
     bool ceil_mode = arg_bool(call, max ? 5 : 4);
@@ -128,7 +144,7 @@ run_adaptive_pool(op_call *call)
     bool unbatched;
     port_pool_params params = {.divisor = 0};
     port_tensor *x, *out;
-    port_status status = as_batch(call, spatial, &x, &unbatched);
+    port_status status = as_batch(call, spatial, false, &x, &unbatched);
     if (status == PORT_OK && arg_len(call, 1) != spatial) {
         return fail_op(call, PORT_E_VALUE, "%lld sizes for %d dimensions", (long long)arg_len(call, 1), spatial);
     }
@@ -161,7 +177,7 @@ run_resize(op_call *call)
     int32_t spatial = strstr(name, "3d") != NULL ? 3 : (strstr(name, "2d") != NULL ? 2 : 1), first = nearest ? 2 : 3;
     params.align_corners = !nearest && arg_bool(call, 2);
     port_tensor *x, *out;
-    port_status status = as_batch(call, spatial, &x, &unbatched);
+    port_status status = as_batch(call, spatial, nearest, &x, &unbatched);
     if (status != PORT_OK) {
         return status;
     }

@@ -431,6 +431,29 @@ run_dot(op_call *call)
     return emit(call, out);
 }
 
+/* linalg_pinv(self, atol, rtol): V (1 / S, 0 for those up to max(rtol S[0], atol)) U^T. */
+static port_status
+run_pinv(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    if (x->ndim < 2 || x->ndim > 3 || arg_bool(call, 3) || (x->dtype != PORT_F32 && x->dtype != PORT_F64) ) {
+        return fail_unsupported(call, "%d dimensions of %s, or hermitian", x->ndim, port_dtype_name(x->dtype));
+    }
+    if (tensor_elems(x) == 0) {
+        return run_formula(call, "y = transpose.int(self, -2, -1); y = zeros_like(y) -> y", NULL, 0);
+    }
+    int64_t rows = x->shape[x->ndim - 2], cols = x->shape[x->ndim - 1];
+    double unit = x->dtype == PORT_F32 ? 0x1p-23 : 0x1p-52, least = arg_given(call, 1) ? 0.0 : unit * (double)(rows > cols ? rows : cols);
+    const port_named_arg extra = {"least", {.kind = PORT_ARG_FLOAT, .d = least}};
+#define PSEUDO                                                                                                         \
+    "u, s, v = _linalg_svd(self, false, true); m = narrow(s, -1, 0, 1); m = _to_copy(m, dtype=F64); "                  \
+    "?rtol: r = unsqueeze(rtol, -1); ?rtol: m = mul.Tensor(m, r); !rtol: m = mul.Scalar(m, least); "                   \
+    "?atol: t = unsqueeze(atol, -1); ?atol: m = maximum(m, t); g = gt.Tensor(s, m); s = reciprocal(s); "               \
+    "z = zeros_like(s); s = where.self(g, s, z); s = unsqueeze(s, -2); v = transpose.int(v, -2, -1); "                 \
+    "v = mul.Tensor(v, s); u = transpose.int(u, -2, -1); "
+    return run_formula(call, x->ndim == 2 ? PSEUDO "y = mm(v, u) -> y" : PSEUDO "y = bmm(v, u) -> y", &extra, 1);
+}
+
 #define IDENTITY(LIKE) "z = zeros_like(" LIKE "); g = diagonal(z, 0, -2, -1); g = fill_.Scalar(g, 1); "
 #define FORMULA(NAME, SIGNATURE, TEXT) {NAME, SIGNATURE, run_composed, TEXT, MODE_SAME, 0}
 
@@ -454,6 +477,7 @@ const op_row op_linalg_rows[] = {
     {"linalg_qr", "T A, s mode=reduced", run_qr, "qr", 0, 0},
     {"_linalg_eigh", "T A, s UPLO=L, B compute_v=True", run_eigh, "eigh", 0, 0},
     {"_linalg_svd", "T A, B full_matrices=False, B compute_uv=True, *, s? driver=None", run_svd, "svd", 0, 0},
+    {"linalg_pinv.atol_rtol_tensor", "T self, *, T? atol=None, T? rtol=None, B hermitian=False", run_pinv, "svd", 0, 0},
     {"_linalg_check_errors", "T info, s api_name, *, B is_matrix", run_check_errors, NULL, 0, 0},
     {.name = NULL},
 };

@@ -183,7 +183,7 @@ run_argmax(op_call *call)
 static port_status
 run_max_dim(op_call *call)
 {
-    const port_tensor *x = arg_tensor(call, 0);
+    const port_tensor *x = arg_tensor(call, 0), *bytes;
     bool max = strcmp(call->row->kernel, "amax") == 0;
     uint32_t dims;
     port_status status = read_dims(call, 1, x->ndim, &dims);
@@ -193,7 +193,10 @@ run_max_dim(op_call *call)
     if (status == PORT_OK) {
         status = reduce(call, call->row->kernel, x, dims, arg_bool(call, 2), 0.0, x->dtype);
     }
-    return status == PORT_OK ? reduce(call, max ? "argmax" : "argmin", x, dims, arg_bool(call, 2), 0.0, PORT_I64) : status;
+    if (status == PORT_OK) {
+        status = tensor_cast(call, x, x->dtype == PORT_BOOL ? PORT_U8 : x->dtype, &bytes);
+    }
+    return status == PORT_OK ? reduce(call, max ? "argmax" : "argmin", bytes, dims, arg_bool(call, 2), 0.0, PORT_I64) : status;
 }
 
 /* var and var_mean, in the three forms of torch: (unbiased), (dim, unbiased, keepdim), (dim, correction, keepdim). */

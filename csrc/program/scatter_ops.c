@@ -69,10 +69,13 @@ neutral_element(const char *reduce, port_dtype dtype, port_arg *arg)
     *arg = (port_arg){.kind = PORT_ARG_INT, .i = strcmp(reduce, "prod") == 0, .d = strcmp(reduce, "prod") == 0};
     if (most || least) {
         *arg = (port_arg){.kind = PORT_ARG_FLOAT, .d = most ? (double)INFINITY : -(double)INFINITY};
-        if (dtype == PORT_I64) {
-            *arg = (port_arg){.kind = PORT_ARG_INT, .i = most ? INT64_MAX : INT64_MIN};
+        if (!dtype_is_float(dtype)) {
+            bool is_signed = dtype != PORT_BOOL && dtype != PORT_U8;
+            uint64_t top = dtype == PORT_BOOL ? 1 : UINT64_MAX >> (64 - 8 * port_dtype_size(dtype) + (is_signed ? 1 : 0));
+            int64_t value = most ? (int64_t)top : (is_signed ? -(int64_t)top - 1 : 0);
+            *arg = (port_arg){.kind = PORT_ARG_INT, .i = value, .d = (double)value};
         }
-        return dtype_is_float(dtype) || dtype == PORT_I64;
+        return dtype_is_float(dtype) || dtype_is_integral(dtype) || dtype == PORT_BOOL;
     }
     return true;
 }

@@ -275,6 +275,11 @@ CASES["aten.index_reduce.default"] += [one(torch.tensor(2.5), 0, torch.tensor([0
 CASES["aten.unfold.default"] += [one(torch.tensor(2.5), 0, n, 1) for n in (0, 1)]
 CASES["aten.polar.default"] += [one(rand(3, 1, low=0.1), rand(4)), one(rand(5, low=0.1), rand())]
 
+add("special_entr", unary(low=-0.5) + [one(_odd), one(rand(3, 4, dtype=I64))])
+add("special_xlog1py", [one(rand(3, 4, dtype=d), rand(4, low=-0.5).to(d)) for d in FLOATS] + [one(_odd, _odd), one(torch.zeros(3), torch.tensor([0.0, NAN, INF]))])
+in_place("renorm", [one(rand(3, 4, 5, dtype=d), p, k, 1.5) for d in FLOATS for p, k in ((2, 0), (1, 1), (2, -1))])
+add("embedding_renorm_", [one(rand(7, 5, dtype=d), index(6, 2, 3), 1.5, p) for d in (F32, F64) for p in (2.0, 1.0)])
+
 # ---------------------------------------------------------------- linear algebra
 _square = [rand(4, 4) + 3 * torch.eye(4), (rand(5, 5, dtype=F64) + 3 * torch.eye(5)).t(), rand(2, 3, 4, 4) + 3 * torch.eye(4), torch.zeros(0, 0), rand(1, 1) + 2]
 _definite = [x @ x.mT + torch.eye(x.shape[-1], dtype=x.dtype) for x in _square]
@@ -295,6 +300,7 @@ add("cholesky_inverse", [one(torch.linalg.cholesky(x, upper=u), u) for x in _def
 add("linalg_qr", [one(x, mode) for x in _oblong for mode in ("reduced", "complete", "r")])
 add("_linalg_eigh", [one(x, t, v) for x in _definite for t in ("L", "U") for v in (True, False)])
 add("_linalg_svd", [one(x, f, v) for x in _oblong for f in (True, False) for v in (True, False)])
+add("linalg_pinv.atol_rtol_tensor", [one(x) for x in (_square[0], *_oblong[:4])] + [one(rand(4, 3), atol=torch.tensor(0.5), rtol=torch.tensor(0.1))])
 add("_linalg_check_errors", [one(torch.zeros(3, dtype=I32), "linalg.inv", is_matrix=False), one(torch.tensor(0, dtype=I32), "linalg.inv", is_matrix=True)])
 CASES["aten.addmv.default"] += [one(c, index(9, 3, 5), index(9, 5), beta=b, alpha=a) for c in (index(9, 3), index(9)) for b, a in ((0.2, 0.6), (2, 3.7), (0, 1))]
 CASES["aten.addbmm.default"] += [one(index(9, 3, 4), index(9, 2, 3, 5), index(9, 2, 5, 4), beta=b, alpha=a) for b, a in ((0.6, 0.2), (2, 3))]
