@@ -334,18 +334,17 @@ mul_add(bool fused, float a, float b, float c)
     return fused ? fmaf(a, b, c) : a * b + c;
 }
 
-/* Keys' cubic with a = -0.75: inside of one step, and in the second. */
+/* Keys' cubic with a = -0.75: inside of one step, and in the second. The compiler fuses all but the last step. */
 static float
 cubic_near(bool fused, float x)
 {
-    return mul_add(fused, mul_add(fused, 1.25f, x, -2.25f) * x, x, 1.0f);
+    return mul_add(fused, 1.25f, x, -2.25f) * x * x + 1.0f;
 }
 
 static float
 cubic_far(bool fused, float x)
 {
-    float inner = mul_add(fused, -0.75f, x, 3.75f);
-    return mul_add(fused, mul_add(fused, inner, x, -6.0f), x, 3.0f);
+    return mul_add(fused, mul_add(fused, -0.75f, x, 3.75f), x, -6.0f) * x + 3.0f;
 }
 
 static int64_t
@@ -431,7 +430,7 @@ typedef struct arithmetic {
             return inner(x, how, f, t, offset + t[d]->at[0] * f->in_step[d]);                                              \
         }                                                                                                                  \
         for (int32_t step = 0; step < t[d]->num; step++) {                                                                 \
-            int32_t k = how.narrow && t[d]->num == 2 ? 1 - step : step; /* of two the second is rounded by itself */       \
+            int32_t k = how.narrow && step < 2 ? 1 - step : step; /* of the first two the second is rounded by itself */   \
             double value = inner(x, how, f, t, offset + t[d]->at[k] * f->in_step[d]), weight = t[d]->weight[k];            \
             if (!how.narrow) {                                                                                             \
                 sum = k == 0 ? value * weight : sum + value * weight;                                                      \
