@@ -1,21 +1,45 @@
-/* sample_ops.c -- resizing with anti-aliasing. Sums run in double: these results are near torch's, not equal.
+/* sample_ops.c -- resizing with anti-aliasing: a triangle or Keys' cubic (a = -0.5) as wide as an output pixel, its weights divided by their sum;
+ * one dimension after the other, each output one sum from the first pixel on.
  * Source: at::native UpSampleKernel.cpp (BSD-3-Clause; restated). */
-#include "exec.h"
+#include "numbers.h"
 
 #include <math.h>
 
+/* What a pass does: numbers are kept as double, and of F32 rounded at every step. */
+typedef struct aa_pass {
+    bool cubic, narrow, fused, first_only; /* first_only: every output is the first */
+    double scale;
+    int64_t outer, in, out, inner; /* rows (outer, in, inner) become (outer, out, inner) */
+} aa_pass;
+
 static double
-filter(bool cubic, double x)
+rounded(const aa_pass *p, double v)
 {
-    x = fabs(x);
-    if (!cubic) {
-        return x < 1.0 ? 1.0 - x : 0.0;
+    return p->narrow ? (double)(float)v : v;
+}
+
+/* a * b + c, fused where the compiler of the reference may. */
+static double
+mul_add(const aa_pass *p, double a, double b, double c)
+{
+    if (p->narrow) {
+        return (double)(p->fused ? fmaf((float)a, (float)b, (float)c) : (float)a * (float)b + (float)c);
     }
+    return p->fused ? fma(a, b, c) : a * b + c;
+}
+
+static double
+filter(const aa_pass *p, double x)
+{
     const double a = -0.5;
-    if (x < 1.0) {
-        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+    x = fabs(x);
+    if (!p->cubic) {
+        return x < 1.0 ? rounded(p, 1.0 - x) : 0.0;
     }
-    return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * a : 0.0;
+    if (x < 1.0) {
+        return mul_add(p, rounded(p, mul_add(p, a + 2.0, x, -(a + 3.0)) * x), x, 1.0);
+    }
+    return x < 2.0 ? mul_add(p, mul_add(p, mul_add(p, a, x, -5.0 * a), x, 8.0 * a), x, -4.0 * a) : 0.0;
 }
 
 /* The whole part of v between 0 and n. */
@@ -25,36 +49,52 @@ clamped(double v, int64_t n)
     return v > 0.0 ? (v < (double)n ? (int64_t)v : n) : 0;
 }
 
-/* Resizes the rows (n, in) of f64 into (n, out), both row-major. */
-static void
-resize_rows(bool cubic, bool narrow, double scale, int64_t n, int64_t in, int64_t out, const double *x, double *y)
+/* The weights of output o; returns how many there are, from input *begin on. */
+static int64_t
+weights_of(const aa_pass *p, int64_t o, int64_t *begin, double *weights)
 {
-    scale = narrow ? (double)(float)scale : scale;
-    double support = (cubic ? 2.0 : 1.0) * (scale >= 1.0 ? scale : 1.0), inverse = scale >= 1.0 ? 1.0 / scale : 1.0;
-    for (int64_t o = 0; o < out; o++) {
-        double center = narrow ? (double)((float)scale * ((float)o + 0.5f)) : scale * ((double)o + 0.5), total = 0.0;
-        int64_t begin = clamped(center - support + 0.5, in), end = clamped(center + support + 0.5, in);
-        for (int64_t k = begin; k < end; k++) {
-            total += filter(cubic, ((double)k - center + 0.5) * inverse);
-        }
-        for (int64_t r = 0; r < n; r++) {
-            double sum = 0.0;
-            for (int64_t k = begin; k < end; k++) {
-                sum += x[r * in + k] *
-                       (filter(cubic, ((double)k - center + 0.5) * inverse) / (total != 0.0 ? total : 1.0));
-            }
-            y[r * out + o] = narrow ? (double)(float)sum : sum;
-        }
+    bool smaller = p->scale >= 1.0;
+    double support = (p->cubic ? 2.0 : 1.0) * (smaller ? p->scale : 1.0), total = 0.0;
+    double inverse = smaller ? rounded(p, 1.0 / p->scale) : 1.0, center = rounded(p, p->scale * ((double)o + 0.5));
+    int64_t most = 2 * (int64_t)ceil(support) + 1;
+    *begin = clamped(rounded(p, center - support) + 0.5, p->in);
+    int64_t count = clamped(rounded(p, center + support) + 0.5, p->in) - *begin;
+    count = count < most ? count : most;
+    for (int64_t k = 0; k < count; k++) {
+        weights[k] = filter(p, rounded(p, (rounded(p, (double)(*begin + k) - center) + 0.5) * inverse));
+        total = rounded(p, total + weights[k]);
     }
+    for (int64_t k = 0; k < count && total != 0.0; k++) {
+        weights[k] = rounded(p, weights[k] / total);
+    }
+    return count;
 }
 
-/* x (n, h, w) to (n, w, h), row-major. */
-static void
-transpose_rows(int64_t n, int64_t h, int64_t w, const double *x, double *y)
+/* The sum of count products. The compiler multiplies four at a time after the first, and fuses what is left of them. */
+static double
+weighed(const aa_pass *p, const double *x, const double *weights, int64_t count)
 {
-    for (int64_t i = 0; i < n * h * w; i++) {
-        int64_t plane = i / (h * w), r = i / w % h, c = i % w;
-        y[plane * h * w + c * h + r] = x[i];
+    double sum = count > 0 ? rounded(p, x[0] * weights[0]) : 0.0;
+    int64_t k = 1, whole = count - (count - 1) % 4;
+    for (; k < whole; k++) {
+        sum = rounded(p, sum + rounded(p, x[k * p->inner] * weights[k]));
+    }
+    for (; k < count; k++) {
+        sum = mul_add(p, x[k * p->inner], weights[k], sum);
+    }
+    return sum;
+}
+
+/* weights: room for `in` of them. */
+static void
+run_pass(const aa_pass *p, double *weights, const double *x, double *y)
+{
+    for (int64_t o = 0; o < p->out; o++) {
+        int64_t begin, count = weights_of(p, p->first_only ? 0 : o, &begin, weights);
+        for (int64_t r = 0; r < p->outer * p->inner; r++) {
+            int64_t row = r / p->inner, column = r % p->inner;
+            y[(row * p->out + o) * p->inner + column] = weighed(p, x + (row * p->in + begin) * p->inner + column, weights, count);
+        }
     }
 }
 
@@ -74,8 +114,8 @@ static port_status
 run_resize_aa(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *wide, *result;
-    bool cubic = strstr(call->row->name, "bicubic") != NULL, narrow = x->dtype != PORT_F64;
-    port_tensor *wide_out, *turned, *room, *out;
+    port_tensor *middle, *out;
+    double *weights;
     if (x->ndim != 4 || arg_len(call, 1) != 2 || !dtype_is_float(x->dtype)) {
         return fail_op(call, PORT_E_SHAPE, "expected (N, C, H, W) of floats and 2 sizes");
     }
@@ -88,18 +128,23 @@ run_resize_aa(op_call *call)
     }
     port_status status = tensor_cast(call, x, PORT_F64, &wide);
     if (status != PORT_OK || (status = tensor_contiguous(call, wide, &wide)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F64, 3, (const int64_t[]){n, H, w}, NULL, &wide_out)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F64, 3, (const int64_t[]){n, w, H}, NULL, &turned)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F64, 3, (const int64_t[]){n, w, h}, NULL, &room)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F64, 4, shape, NULL, &out)) != PORT_OK) {
+        (status = tensor_new(call, PORT_F64, 3, (const int64_t[]){n, H, w}, NULL, &middle)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F64, 4, shape, NULL, &out)) != PORT_OK ||
+        (status = new_doubles(call, H > W ? H : W, &weights)) != PORT_OK) {
         return status;
     }
-    resize_rows(cubic, narrow, aa_scale(call, 4, W, w), n * H, W, w, (const double *)tensor_view(wide).data,
-                (double *)tensor_view(wide_out).data);
-    transpose_rows(n, H, w, (const double *)tensor_view(wide_out).data, (double *)tensor_view(turned).data);
-    resize_rows(cubic, narrow, aa_scale(call, 3, H, h), n * w, H, h, (const double *)tensor_view(turned).data,
-                (double *)tensor_view(room).data);
-    transpose_rows(n, w, h, (const double *)tensor_view(room).data, (double *)tensor_view(out).data);
+    aa_pass rows = {.cubic = strstr(call->row->name, "bicubic") != NULL, .narrow = x->dtype != PORT_F64,
+                    .fused = call->options->profile.capability != PORT_CAP_DEFAULT, .outer = n * H, .in = W, .out = w, .inner = 1};
+    aa_pass columns = rows;
+    columns.outer = n;
+    columns.in = H;
+    columns.out = h;
+    columns.inner = w;
+    columns.first_only = w == 1 && !tensor_suggests_channels_last(x); /* torch 2.13 takes the rows of a single column for its pixels */
+    rows.scale = rounded(&rows, aa_scale(call, 4, W, w));
+    columns.scale = rounded(&columns, aa_scale(call, 3, H, h));
+    run_pass(&rows, weights, (const double *)tensor_view(wide).data, (double *)tensor_view(middle).data);
+    run_pass(&columns, weights, (const double *)tensor_view(middle).data, (double *)tensor_view(out).data);
     if ((status = tensor_cast(call, out, x->dtype, &result)) != PORT_OK) {
         return status;
     }

@@ -51,6 +51,16 @@ def batch_norms() -> Iterator[Call]:
             yield "aten.native_batch_norm.default", [x, *affine, randn(C), torch.rand(C) + 0.5, False, 0.1, 1e-5]
 
 
+def resizes() -> Iterator[Call]:
+    """Up and down, one dimension at a time and both, a single row or column, channels-last."""
+    for size, to in (((14, 33), (40, 7)), ((33, 4), (5, 24)), ((1, 16), (24, 100)), ((16, 1), (100, 1)), ((7, 7), (16, 5))):
+        for x in (randn(2, 3, *size), randn(1, 17, *size).contiguous(memory_format=torch.channels_last)):
+            for name in ("upsample_bicubic2d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa"):
+                yield f"aten.{name}.default", [x, list(to), False, None, None]
+                yield f"aten.{name}.default", [x, list(to), True, None, None]
+                yield f"aten.{name}.default", [x, list(to), False, to[0] / size[0] + 0.01, to[1] / size[1]]
+
+
 def convolutions() -> Iterator[Call]:
     """Of one pixel whose strides say channels-last or not, and with one output position for one channel in each group."""
     pixel, weight = randn(2, 512, 1, 1), randn(64, 512, 3, 3)
@@ -65,7 +75,7 @@ def convolutions() -> Iterator[Call]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("calls", [transforms, complex_products, batch_norms, convolutions])
+@pytest.mark.parametrize("calls", [transforms, complex_products, batch_norms, resizes, convolutions])
 def test_the_bits_are_torchs(calls: Any, threads: int) -> None:
     provider, _ = providers.use_provider("torch")
     before = torch.get_num_threads()
