@@ -77,6 +77,21 @@ def test_ops_that_run_together_are_marked(tmp_path):
     assert not any(step.fusion for step in alone.steps) and "fused" not in alone.to_text()
 
 
+class WrittenOut(torch.nn.Module):
+    def forward(self, q, k, v):
+        return torch.matmul(torch.softmax(torch.matmul(q, k.transpose(2, 3)) * 0.25, dim=-1), v)
+
+
+def test_attention_that_runs_together_is_marked(tmp_path):
+    model = WrittenOut()
+    with torch.no_grad(), porting.ActivationCollector(model, tmp_path / "c"):
+        model(*torch.randn(3, 1, 2, 100, 16))
+    graph = porting.graph(tmp_path / "c")
+    marked = [step.op.partition(".")[0] for step in graph.steps if step.fusion == 1]
+    assert marked[0] == marked[-1] == "bmm" and {"mul", "_softmax"} < set(marked)
+    assert graph.to_text().count("[fused 1]") == len(marked)
+
+
 def test_names_cannot_steer_a_terminal(folder):
     graph = porting.graph(folder)
     object.__setattr__(graph, "class_name", "\x1b[2J<b>")
