@@ -131,6 +131,15 @@ def test_the_same_bits(name, threads):
     assert {bits(x) for x in feeds.values()} == {bits(tape.held[v]) for v in feeds}, "feeds are left alone"
 
 
+@pytest.mark.parametrize("options", [{"capability": "default"}, {"capability": "avx2", "num_threads": 2}, {"variant": "ref"}, {"variant": "chain", "num_threads": 2},
+                                     {"provider": "reference"}, {"operands": "bf16"}])  # fmt: skip
+@pytest.mark.parametrize("name", ["grouped", "grouped, halves"])
+def test_other_kernels_and_profiles(name, options):
+    function, inputs, _ = CASES[name]
+    tape, feeds, _ = taped(function, inputs())
+    same_bits(tape, feeds, {"provider": "torch", **options})
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", ["grouped", "grouped, halves", "divided, where"])
 def test_a_group_does_run_as_one(name, threads):
