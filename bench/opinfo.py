@@ -90,7 +90,8 @@ def keeps(label: ops_table.Label, got: torch.Tensor, want: torch.Tensor) -> bool
     return bool(allowed.all())
 
 
-def verdict(name: str, mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> tuple[str, str]:
+def verdict(name: str, dtype: str, mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> tuple[str, str]:
+    """dtype: of the first floating operand, by which labels go; "": of each result."""
     if len(mine) != len(theirs):
         return "wrong", f"{len(mine)} results, torch has {len(theirs)}"
     worst = "exact", ""
@@ -107,7 +108,7 @@ def verdict(name: str, mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> 
             same = got == want
         if same.all():
             continue
-        label = ops_table.promise(name, NAMES[want.dtype])
+        label = ops_table.promise(name, dtype or NAMES[want.dtype])
         kept = keeps(label, got, want)
         if not kept:
             try:
@@ -164,12 +165,13 @@ class Sweep(TorchDispatchMode):
         if name not in self.known:
             self.note(key, "unknown", "", before)
             return
+        floating = next((NAMES[a.dtype] for a in tree_leaves(before) if isinstance(a, torch.Tensor) and a.dtype.is_floating_point), "")
         try:
             made = _core.call_op(name, given, named, **PROFILE)
             made = [decode(m) for m in (made if isinstance(made, tuple) else [made])]
             if isinstance(result, tuple) and any(r is None for r in result):  # a result that torch leaves out
                 made = [m for m, r in zip(made, result) if r is not None]
-            outcome, why = verdict(name, made, theirs)
+            outcome, why = verdict(name, floating, made, theirs)
         except Exception as error:
             outcome, why = "refused", str(error)
         self.note(key, outcome, why, before)

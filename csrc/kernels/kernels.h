@@ -188,6 +188,7 @@ typedef struct port_activation_params {
 typedef struct port_vector_norm_params {
     double order; /* any: 0 counts, -infinity is the least size */
     uint32_t dims;
+    bool computed; /* of one element too: the reference takes its size otherwise */
 } port_vector_norm_params;
 typedef struct port_weight_norm_params {
     bool rows; /* of each row, else of each column */

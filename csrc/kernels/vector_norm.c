@@ -48,20 +48,21 @@ vector_norm_check(const port_kernel_call *call, port_error *err)
 NORM(float, fabsf, sqrtf)
 NORM(double, fabs, sqrt)
 
-/* The orders that take powers, in float, in as many parts; of one element its size. */
+/* The orders that take powers, in float, in as many parts; of one element its size, unless it is to be `computed`. */
 static float
-power_norm(double order, const float *x, int64_t n, int32_t num_threads)
+power_norm(double order, bool computed, const float *x, int64_t n, int32_t num_threads)
 {
     float total = 0.0f;
+    bool plain = n == 1 && !computed;
     port_chunks chunks = port_chunks_of(n, PORT_GRAIN_SIZE, num_threads);
-    for (int64_t begin = 0; n > 1 && begin < n; begin += chunks.size) {
+    for (int64_t begin = 0; !plain && begin < n; begin += chunks.size) {
         float sum = 0.0f;
         for (int64_t i = begin; i < n && i < begin + chunks.size; i++) {
             sum += powf(fabsf(x[i]), (float)order);
         }
         total += sum;
     }
-    return n == 1 ? fabsf(x[0]) : powf(total, 1.0f / (float)order);
+    return plain ? fabsf(x[0]) : powf(total, 1.0f / (float)order);
 }
 
 /* The other orders, one element after the other in double. */
@@ -146,7 +147,7 @@ norm_of(const norm_job *job, const void *x, int64_t n)
     int32_t threads = job->outputs == 1 ? call->profile->num_threads : 1; /* several outputs are dealt to the threads */
     if (is_rare(p->order)) {
         bool powers = narrow && p->order != 0.0 && !isinf(p->order);
-        return powers ? (double)power_norm(p->order, x, n, threads) : rare_norm(p->order, narrow, x, n);
+        return powers ? (double)power_norm(p->order, p->computed, x, n, threads) : rare_norm(p->order, narrow, x, n);
     }
     if (!narrow) {
         return norm_double(p->order, x, n, threads);

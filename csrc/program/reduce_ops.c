@@ -238,6 +238,7 @@ run_vector_norm(op_call *call)
         return fail_unsupported(call, "order %g of %s", params.order, port_dtype_name(dtype));
     }
     port_status status = read_dims(call, 2, x->ndim, &params.dims);
+    params.computed = scalar && arg_len(call, 2) > 0; /* a number whose dimension is named */
     if (status != PORT_OK || (status = tensor_cast(call, x, dtype, &x)) != PORT_OK ||
         (status = tensor_cast(call, x, inner, &x)) != PORT_OK || (status = at_least_1d(call, &x)) != PORT_OK) {
         return status;

@@ -74,7 +74,7 @@ LABELS: dict[str, dict[str, Label]] = {
     "var": {"F64": Label("BOUND", 64)},
     "gemm": dict(PRODUCTS),
     "bmm": dict(PRODUCTS),
-    "sdpa_flash": dict(PRODUCTS),
+    "sdpa_flash": PRODUCTS | {"F64": SUM},
 }
 # Functions whose vector forms or halves torch computes otherwise than libm and vecmath.h do.
 for _name in ("hardswish", "hardsigmoid", "mish", "log1p", "expm1", "softplus", "elu"):
@@ -117,14 +117,14 @@ HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf is
     _embedding_bag _embedding_bag_forward_only""".split()}
 HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
     binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp addr
-    linalg_cross _cdist_forward _euclidean_dist conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
+    linalg_cross _cdist_forward conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy
     special_entr special_xlog1py renorm embedding_renorm""".split()}
 # A logarithm or a root of the library is in them.
 HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in """logit native_batch_norm _native_batch_norm_legit _batch_norm_with_update
     _native_batch_norm_legit_no_training""".split()}
 HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in ("_fft_r2c", "_fft_c2c", "_fft_c2r")}
-HANDLERS |= {"linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "linalg_pinv": SYSTEM, "_linalg_check_errors": EXACT}
+HANDLERS |= {"_euclidean_dist": PRODUCT, "linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "linalg_pinv": SYSTEM, "_linalg_check_errors": EXACT}
 HANDLERS |= {name: Label("BOUND", 64, unit="u cond") for name in ("cholesky_solve", "cholesky_inverse")}
 
 # Variants that compute something else on purpose; they are never chosen by themselves. Distances over [1, 4) on AMD Zen 4 (bench/rsqrt.py); the
@@ -153,7 +153,7 @@ def label(op: str, dtype: str, variant: str | None = None) -> Label:
 
 
 # Handlers that are EXACT in float32 alone: torch fuses or orders its double loops otherwise.
-IN_DOUBLE = {op: Label("BOUND", 4, 1e-13) for op in "trace logit native_batch_norm _native_batch_norm_legit _batch_norm_with_update".split()}
+IN_DOUBLE = {op: Label("BOUND", 4, 1e-13) for op in "trace logit _euclidean_dist native_batch_norm _native_batch_norm_legit _batch_norm_with_update".split()}
 
 # Halves that torch rounds within each element's sum.
 IN_HALVES = {op: Label("BOUND", 8, 0.0625) for op in """_adaptive_avg_pool3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from porting import _core
 from porting.providers import load_torch_provider
 from test_rounding_like_torch import BF16, F16, F32, F64, made, unequal
 
@@ -128,3 +129,64 @@ def test_statistics_that_were_not_rounded_would_be_seen():
     x = (torch.randn(4, 3, 5, 7) * 2 + 1).to(BF16)
     once = torch.nn.functional.batch_norm(x.float(), None, None, training=True).to(BF16)
     assert unequal(once, torch.nn.functional.batch_norm(x, None, None, training=True)) > 20
+
+
+def test_norms_of_a_number():
+    torch.manual_seed(0)
+    for _ in range(30):
+        for dims in ([0], [-1], None):
+            same("linalg_vector_norm.default", 3 * torch.randn(()), 3, dims)
+
+
+def test_a_power_and_its_root_are_not_the_size():
+    torch.manual_seed(0)
+    x = 3 * torch.randn(200)
+    assert sum(torch.linalg.vector_norm(v, 3, 0) != v.abs() for v in x) > 5
+
+
+def test_distances_of_points():
+    torch.manual_seed(0)
+    for points, width in ((5, 2), (30, 7), (4, 300)):
+        for batch in ((), (3,), (2, 3)):
+            x, y = torch.randn(*batch, points, width), torch.randn(*batch, 40, width)
+            same("_euclidean_dist.default", x, y)
+            if points * width < 300:
+                same("_cdist_forward.default", x, y, 2.0, None)
+
+
+def test_lines_of_every_dtype():
+    for dtype in (F32, F64, BF16, F16):
+        for start, end in ((0, 10), (-2.0, 3.0), (0.1, 1.0), (5, 0)):
+            for steps in (0, 1, 2, 5, 33, 100):
+                same("linspace.default", start, end, steps, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", (torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool), ids=str)
+def test_extremes_of_integers(dtype):
+    torch.manual_seed(0)
+    draw = lambda *shape: (torch.rand(*shape) * (2 if dtype == torch.bool else 100)).to(dtype)  # noqa: E731
+    x, index = draw(10, 5), torch.randint(0, 10, (5, 5))
+    for op in ("max", "min"):
+        same(f"{op}.dim", x, 0)
+    for reduce in ("amax", "amin"):
+        for include in (True, False):
+            same("scatter_reduce.two", x, 0, index, draw(5, 5), reduce, include_self=include)
+    if dtype != torch.bool:
+        same("max_pool2d_with_indices.default", draw(2, 3, 9, 8), [3, 3], [2, 2], [1, 1])
+    if dtype == torch.uint8:
+        same("upsample_nearest2d.default", draw(2, 3, 9, 8), [5, 17])
+        same("_upsample_nearest_exact2d.default", draw(2, 3, 9, 8), [5, 17])
+
+
+def test_integers_that_double_does_not_hold_are_refused():
+    with pytest.raises(_core.PortingError, match="2\\^53"):
+        made("aten.max_pool2d_with_indices.default", torch.tensor([[[2**53 + 1, 3], [4, 5]]]), [2, 2])
+
+
+def test_pseudo_inverses():
+    torch.manual_seed(0)
+    for shape in ((4, 4), (7, 3), (3, 7), (2, 5, 5)):
+        for dtype in (F32, F64):
+            same("linalg_pinv.atol_rtol_tensor", torch.randn(shape).to(dtype))
+    x = torch.randn(5, 4)
+    assert unequal(made("aten.linalg_pinv.atol_rtol_tensor", x, rtol=torch.tensor(0.5, dtype=F64))[0], torch.linalg.pinv(x)) > 0
