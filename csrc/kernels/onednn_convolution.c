@@ -31,6 +31,7 @@
 #define CODE_BYTES (256 * 1024) /* what its code for one convolution may take */
 #define FIRST_CACHE_BYTES (32 * 1024)
 #define SECOND_CACHE_BYTES (768 * 1024) /* what it takes of it: three quarters */
+#define MAX_BLOCKS 80 /* of LANES channels in one chain of a channels-last convolution */
 #define SIDE_BY_SIDE 6 /* outputs of a row that it computes together where channels lie innermost */
 #define MAX_HITS 7 /* lines of one tile that may fall on one set of that cache */
 
@@ -212,7 +213,7 @@ cached_channels(const conv_plan *plan, int64_t outputs)
     int64_t seen = (least_of(plan->out[2], SIDE_BY_SIDE) - 1) * plan->stride[2] + (plan->kernel[2] - 1) * plan->dilation[2] + 1;
     int64_t floats = plan->taps * outputs + plan->kernel[0] * plan->kernel[1] * least_of(seen, plan->in[2]);
     int64_t blocks = SECOND_CACHE_BYTES / (floats * (int64_t)sizeof(float) * LANES);
-    return LANES * (blocks < 1 ? 1 : least_of(blocks, 5 * LANES));
+    return LANES * (blocks < 1 ? 1 : least_of(blocks, MAX_BLOCKS));
 }
 
 /* Channels of one chain of a channels-last convolution. It computes 64 channels out at a time where they leave no rest and are not many, else 32;
@@ -223,7 +224,7 @@ last_block(const conv_plan *plan)
     int64_t in = plan->group_in, out = (plan->group_out + LANES - 1) / LANES * LANES;
     bool wide = out % 64 == 0 && out < 192;
     if (plan->taps == 1 || out == LANES) {
-        return in;
+        return least_of(in, MAX_BLOCKS * LANES);
     }
     if (plan->out[2] > 1 && (cached_channels(plan, 32) >= in || (!wide && plan->out[2] < 8))) {
         return in;

@@ -70,6 +70,8 @@ def convolutions() -> Iterator[Call]:
     for C, O, size in ((512, 64, 4), (384, 64, 1), (672, 128, 2)):  # weights of one and of several parts of the cache
         x = torch.empty_strided((2, C, size, size), (C * size * size, 1, C * size, C)).copy_(randn(2, C, size, size))
         yield "aten.convolution.default", [x, randn(O, C, 3, 3), randn(O), [1, 1], [1, 1], [1, 1], False, [0, 0], 1]
+    x = randn(2, 1536, 1, 11).contiguous(memory_format=torch.channels_last)  # more channels than one chain takes
+    yield "aten.convolution.default", [x, randn(48, 1536, 1, 1), randn(48), [1, 1], [0, 0], [1, 1], False, [0, 0], 1]
     yield "aten.convolution.default", [randn(2, 256, 2, 2), randn(256, 1, 5, 5), None, [2, 2], [2, 2], [1, 1], False, [0, 0], 256]
     yield "aten.convolution.default", [randn(2, 32, 3, 3), randn(32, 1, 7, 7), randn(32), [4, 4], [3, 3], [1, 1], False, [0, 0], 32]
 
