@@ -28,7 +28,7 @@ _LEAF = re.compile(r"(\d+)\.(.+)\.(in|out)\.(\d+)$")
 #: Results that are not stored, and are those of the op run again: what only looks at memory, and memory that nobody has set.
 _RERUN = frozenset(
     "empty empty_like empty_strided empty_permuted new_empty new_empty_strided unfold movedim swapaxes swapdims view_as view_as_real view_as_complex"
-    " real imag squeeze_copy view_as_real _reshape_alias adjoint mT mH H lift values indices".split())
+    " real imag squeeze_copy view_as_real _reshape_alias _conj adjoint mT mH H lift values indices".split())
 
 #: Finds the array under a full name of the reference; None: the captured one.
 Lookup = Callable[[str], np.ndarray | None]

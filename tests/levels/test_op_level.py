@@ -251,3 +251,26 @@ def test_the_command_line(generated):
     assert checked.returncode == 0 and "ops checked" in checked.stdout, checked.stdout + checked.stderr
     same = porting_("compare", generated, generated, "--level", "op")
     assert same.returncode == 0 and "ops compared" in same.stdout
+
+
+class Conjugated(torch.nn.Module):
+    """A conjugate, which torch only marks, is read by the ops after it."""
+
+    def __init__(self, wrong=False):
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, x):
+        z = torch.view_as_complex(x)
+        return torch.view_as_real(z * (z if self.wrong else z.conj()).clone())
+
+
+def test_conjugates_are_made_again(tmp_path):
+    x = torch.randn(5, 3, 2)
+    _, capture = ActivationCollector(Conjugated(), tmp_path / "a", level="op")(x)
+    _, other = ActivationCollector(Conjugated(wrong=True), tmp_path / "b", level="op")(x)
+    with capture, other:
+        report = check(capture, level="op", provider="torch")
+        assert report.passed and report.num_checked == report.num_calls == report.num_exact, report.to_text()
+        assert {row.status for row in report.rows} == {"compared"}
+        assert not compare(capture, other).passed
