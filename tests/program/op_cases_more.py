@@ -275,6 +275,10 @@ CASES["aten.index_reduce.default"] += [one(torch.tensor(2.5), 0, torch.tensor([0
 CASES["aten.unfold.default"] += [one(torch.tensor(2.5), 0, n, 1) for n in (0, 1)]
 CASES["aten.polar.default"] += [one(rand(3, 1, low=0.1), rand(4)), one(rand(5, low=0.1), rand())]
 
+for name in ("alias", "detach", "view", "view.dtype", "transpose.int", "t", "permute", "unsqueeze", "squeeze", "squeeze.dim", "squeeze.dims", "expand",
+             "slice.Tensor", "narrow", "select.int", "unbind.int", "split.Tensor", "split_with_sizes", "as_strided", "diagonal", "unfold"):
+    _op, _, _overload = name.partition(".")
+    add(f"{_op}_copy.{_overload or 'default'}", CASES[f"aten.{_op}.{_overload or 'default'}"][:12])
 add("special_entr", unary(low=-0.5) + [one(_odd), one(rand(3, 4, dtype=I64))])
 add("special_xlog1py", [one(rand(3, 4, dtype=d), rand(4, low=-0.5).to(d)) for d in FLOATS] + [one(_odd, _odd), one(torch.zeros(3), torch.tensor([0.0, NAN, INF]))])
 in_place("renorm", [one(rand(3, 4, 5, dtype=d), p, k, 1.5) for d in FLOATS for p, k in ((2, 0), (1, 1), (2, -1))])

@@ -69,17 +69,17 @@ def changed(a: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 # What is not compared: there torch takes memory as if it were dense, ends the process, asks for parameters of a channel that is none, or
 # is near and not equal where a sum overflows.
-AS_IF_DENSE = """_embedding_bag _embedding_bag_forward_only _scaled_dot_product_flash_attention_for_cpu as_strided as_strided_scatter
+AS_IF_DENSE = """_embedding_bag _embedding_bag_forward_only _scaled_dot_product_flash_attention_for_cpu as_strided as_strided_copy as_strided_scatter
     _weight_norm_interface mkldnn_rnn_layer"""
 NO_CHANNELS = "_native_batch_norm_legit _native_batch_norm_legit_no_training native_batch_norm _batch_norm_with_update _transformer_encoder_layer_fwd"
 PASSED_OVER = {
     "strided": AS_IF_DENSE,
     "turned": AS_IF_DENSE,
     "odd": "_fft_r2c _fft_c2c _fft_c2r cholesky_inverse unique_dim upsample_bicubic2d _grouped_mm",
-    "without first": f"_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided cholesky {NO_CHANNELS}",
-    "without last": f"""_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided cholesky _scaled_dot_product_flash_attention_for_cpu
+    "without first": f"_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided as_strided_copy cholesky {NO_CHANNELS}",
+    "without last": f"""_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided as_strided_copy cholesky _scaled_dot_product_flash_attention_for_cpu
         _trilinear unfold_backward {NO_CHANNELS}""",
-    "first empty": """_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided as_strided_scatter cholesky _grouped_mm bincount index_add
+    "first empty": """_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided as_strided_copy as_strided_scatter cholesky _grouped_mm bincount index_add
         _scaled_dot_product_flash_attention_for_cpu _trilinear""",
 }
 FORMS = {"strided": strided, "turned": turned, "odd": odd, "without first": without_first, "without last": without_last, "first empty": without_first}
