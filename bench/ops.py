@@ -1,7 +1,7 @@
 """C against torch eager: single ops, the MLP block, whole programs of SmolLM2, with the same number of threads.
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python bench/ops.py [op ...] [--part ops mlp smollm2 fusion] [--rows 512] [--cols 1536] [--repeats 8] [--rounds 9]
-                                                                  [--clock processor|wall|caller]
+                                                                  [--clock processor|wall]
 
 Both sides are called in turn (torch, ours, ours, torch; then the other way round), each call on the next of several sets of operands, which together take more
 memory than a core's cache keeps. A reading is torch's time divided by ours, of each side the lower quartile of a round: what else the machine does only adds to a
@@ -9,8 +9,7 @@ time. The rounds go over all rows, on fresh operands each: so a burst of other w
 a row's readings (above 1: ours is faster) and their quartiles. In part fusion ours op by op stands in the place of torch.
 Programs must give the bits of the model's forward before they are timed. A row whose upper quartile is below its aim is named at the end as slower, and the exit
 code is then 1; one whose median alone is below is named apart. Ours allocates its result per call, as torch does. Processor time is of all threads together,
-and others on the machine hardly show in it; what several threads save shows on the wall's clock, and, whatever else runs, in the processor time
-of the calling thread alone.
+and others on the machine hardly show in it; what several threads save shows on the wall's clock alone.
 """
 import argparse
 import gc
@@ -114,7 +113,7 @@ def sides_of(aten: str, sets: list[tuple[list, dict]], options: dict) -> tuple:
     return theirs_at, lambda k: lambda: _core.call_op(aten, *ours[k % len(sets)], **options)
 
 
-CLOCKS = {"processor": time.process_time, "wall": time.perf_counter, "caller": time.thread_time}
+CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
 
 
 def seconds_of(run, clock) -> float:
