@@ -2,6 +2,7 @@
  *
  * A complex tensor (C64) is pairs of F32; only what rotary embeddings and spectra need is here: polar, the views, products. */
 #include "../kernels/loops.h"
+#include "../kernels/vecmath.h"
 #include "compose.h"
 
 #include <math.h>
@@ -285,6 +286,58 @@ run_polar(op_call *call)
         to[2 * i] = r[i] * cosf(phi[i]);
         to[2 * i + 1] = r[i] * sinf(phi[i]);
     }
+    return emit(call, out);
+}
+
+/* ------------------------------------------------------------------ logit */
+
+typedef struct logit_loop {
+    bool bounded;
+    float low, high;
+    int64_t step; /* elements that vectors take at a time; 0: there are none */
+} logit_loop;
+
+static void
+logit_rows(void *context, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const logit_loop *loop = context;
+    bool dense = loop->step > 0 && strides[0] == (int64_t)sizeof(float) && strides[1] == (int64_t)sizeof(float);
+    int64_t bulk = dense ? size0 - size0 % loop->step : 0;
+    for (int64_t row = 0; row < size1; row++) {
+        for (int64_t i = 0; i < size0; i++) {
+            float v = *(const float *)(void *)(data[1] + row * strides[3] + i * strides[1]);
+            if (loop->bounded) {
+                v = v < loop->low ? loop->low : (v > loop->high ? loop->high : v);
+            }
+            v = v / (1.0f - v);
+            *(float *)(void *)(data[0] + row * strides[2] + i * strides[0]) = i < bulk ? port_log_u10(v) : logf(v);
+        }
+    }
+}
+
+/* logit(self, eps). The library's logarithm is for dense tensors; of others torch takes SLEEF's in vectors and libm's for the rest. */
+port_status
+run_logit(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    const port_profile *profile = &call->options->profile;
+    int64_t strides[PORT_MAX_NDIM];
+    port_tensor *out;
+    if (x->dtype != PORT_F32 || tensor_is_dense(x) || call->options->variant != NULL) {
+        return run_composed(call);
+    }
+    logit_loop loop = {.bounded = arg_given(call, 1), .low = (float)arg_double(call, 1, 0.0)};
+    loop.high = 1.0f - loop.low;
+    loop.step = profile->capability == PORT_CAP_DEFAULT ? 0 : 2 * port_profile_lanes(profile, PORT_F32);
+    preserve_strides(x, strides);
+    port_status status = tensor_new(call, PORT_F32, x->ndim, x->shape, strides, &out);
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_view from = tensor_view(x), to = tensor_view(out);
+    port_iter iter = port_iter_elementwise(2, (const port_view *const[]){&to, &from});
+    port_iter_for_each(&iter, profile->num_threads, logit_rows, &loop);
+    call->kernel_ran = true;
     return emit(call, out);
 }
 

@@ -9,4 +9,7 @@ port_status run_composed(op_call *call);
 /* Runs a formula for a handler that chose it. extra: further names (numbers, lists; no tensors). */
 port_status run_formula(op_call *call, const char *formula, const port_named_arg *extra, int32_t num_extra);
 
+/* activation_ops.c: a formula but for tensors that are not dense. */
+port_status run_logit(op_call *call);
+
 #endif /* PORT_COMPOSE_H */

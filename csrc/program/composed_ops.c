@@ -171,10 +171,11 @@ const op_row op_composed_rows[] = {
              "c = le.Scalar(self, threshold); y = masked_fill.Scalar(self, c, value) -> y"),
     FORMULA("_prelu_kernel", "T self, T weight",
             "c = gt.Scalar(self, 0); p = mul.Tensor(weight, self); y = where.self(c, self, p) -> y"),
-    FORMULA_("logit", "T self, F? eps=None",
+    {"logit", "T self, F? eps=None", run_logit,
              AS_FLOAT "?eps: e = scalar_tensor(eps, dtype=self.dtype); ?eps: h = rsub.Scalar(e, 1.0); ?eps: self = "
                           "clamp.Tensor(self, e, h); "
-             "d = rsub.Scalar(self, 1.0); q = div.Tensor(self, d); y = log(q) -> y"),
+             "d = rsub.Scalar(self, 1.0); q = div.Tensor(self, d); y = log(q) -> y",
+     MODE_SAME, OP_IN_PLACE},
 
     FORMULA("special_entr", "T self",
             AS_FLOAT "l = log(self); y = mul.Tensor(self, l); y = neg(y); z = eq.Scalar(self, 0); o = scalar_tensor(0, dtype=y.dtype); "

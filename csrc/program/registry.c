@@ -123,7 +123,7 @@ port_op_signature(const char *name, const char **signature, const char **kernel)
         return false;
     }
     *signature = row->signature;
-    *kernel = row->run == run_composed ? NULL : row->kernel;
+    *kernel = row->run == run_composed || row->run == run_logit ? NULL : row->kernel;
     return true;
 }
 

@@ -61,6 +61,14 @@ def resizes() -> Iterator[Call]:
                 yield f"aten.{name}.default", [x, list(to), False, to[0] / size[0] + 0.01, to[1] / size[1]]
 
 
+def logits() -> Iterator[Call]:
+    """Dense, with gaps between elements, with gaps between rows, repeated."""
+    x = torch.rand(40, 100, generator=_generator)
+    for v in (x, x.t(), x[:, ::2], x[:, :37], x[:, :1].expand(40, 100)):
+        yield "aten.logit.default", [v]
+        yield "aten.logit.default", [v, 0.01]
+
+
 def convolutions() -> Iterator[Call]:
     """Of one pixel whose strides say channels-last or not, and with one output position for one channel in each group."""
     pixel, weight = randn(2, 512, 1, 1), randn(64, 512, 3, 3)
@@ -77,7 +85,7 @@ def convolutions() -> Iterator[Call]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("calls", [transforms, complex_products, batch_norms, resizes, convolutions])
+@pytest.mark.parametrize("calls", [transforms, complex_products, batch_norms, resizes, logits, convolutions])
 def test_the_bits_are_torchs(calls: Any, threads: int) -> None:
     provider, _ = providers.use_provider("torch")
     before = torch.get_num_threads()
