@@ -431,27 +431,52 @@ run_dot(op_call *call)
     return emit(call, out);
 }
 
-/* linalg_pinv(self, atol, rtol): V (1 / S, 0 for those up to max(rtol S[0], atol)) U^T. */
+/* linalg_pinv(self, atol, rtol, hermitian): V (1 / S, 0 for those up to max(rtol S[0], atol)) U^T; of a symmetric matrix
+ * with its eigenvalues for S and one basis for both. */
 static port_status
 run_pinv(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0);
-    if (x->ndim < 2 || x->ndim > 3 || arg_bool(call, 3) || (x->dtype != PORT_F32 && x->dtype != PORT_F64) ) {
-        return fail_unsupported(call, "%d dimensions of %s, or hermitian", x->ndim, port_dtype_name(x->dtype));
+    if (x->ndim < 2 || x->ndim > 8 || (x->dtype != PORT_F32 && x->dtype != PORT_F64)) {
+        return fail_unsupported(call, "%d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
     }
     if (tensor_elems(x) == 0) {
         return run_formula(call, "y = transpose.int(self, -2, -1); y = zeros_like(y) -> y", NULL, 0);
     }
     int64_t rows = x->shape[x->ndim - 2], cols = x->shape[x->ndim - 1];
     double unit = x->dtype == PORT_F32 ? 0x1p-23 : 0x1p-52, least = arg_given(call, 1) ? 0.0 : unit * (double)(rows > cols ? rows : cols);
-    const port_named_arg extra = {"least", {.kind = PORT_ARG_FLOAT, .d = least}};
+    port_arg shape[8];
+    for (int32_t d = 0; d < x->ndim; d++) {
+        int64_t size = d < x->ndim - 2 ? x->shape[d] : (d == x->ndim - 1 ? rows : cols);
+        shape[d] = (port_arg){.kind = PORT_ARG_INT, .i = size, .d = (double)size};
+    }
+    const int64_t inner = rows < cols ? rows : cols, sizes[6] = {-1, cols, inner, -1, inner, rows};
+    port_arg stacks[6];
+    for (int32_t k = 0; k < 6; k++) {
+        stacks[k] = (port_arg){.kind = PORT_ARG_INT, .i = sizes[k], .d = (double)sizes[k]};
+    }
+    const port_named_arg extra[] = {{"least", {.kind = PORT_ARG_FLOAT, .d = least}},
+                                    {"left", {.kind = PORT_ARG_LIST, .items = stacks, .num_items = 3}},
+                                    {"right", {.kind = PORT_ARG_LIST, .items = stacks + 3, .num_items = 3}},
+                                    {"shape", {.kind = PORT_ARG_LIST, .items = shape, .num_items = x->ndim}},
+                                    {"stack", {.kind = PORT_ARG_BOOL, .i = x->ndim > 3, .d = x->ndim > 3}}};
 #define PSEUDO                                                                                                         \
-    "u, s, v = _linalg_svd(self, false, true); m = narrow(s, -1, 0, 1); m = _to_copy(m, dtype=F64); "                  \
-    "?rtol: r = unsqueeze(rtol, -1); ?rtol: m = mul.Tensor(m, r); !rtol: m = mul.Scalar(m, least); "                   \
-    "?atol: t = unsqueeze(atol, -1); ?atol: m = maximum(m, t); g = gt.Tensor(s, m); s = reciprocal(s); "               \
-    "z = zeros_like(s); s = where.self(g, s, z); s = unsqueeze(s, -2); v = transpose.int(v, -2, -1); "                 \
+    "u, s, v = _linalg_svd(self, false, true); m = narrow(s, -1, 0, 1); a = alias(s); v = transpose.int(v, -2, -1); "
+#define SYMMETRIC                                                                                                      \
+    "s, u = _linalg_eigh(self); v = alias(u); a = abs(s); m = amax(a, [-1], true); "
+#define INVERTED                                                                                                       \
+    "m = _to_copy(m, dtype=F64); ?rtol: r = unsqueeze(rtol, -1); ?rtol: m = mul.Tensor(m, r); "                        \
+    "!rtol: m = mul.Scalar(m, least); ?atol: t = unsqueeze(atol, -1); ?atol: m = maximum(m, t); "                      \
+    "g = gt.Tensor(a, m); s = reciprocal(s); z = zeros_like(s); s = where.self(g, s, z); s = unsqueeze(s, -2); "       \
     "v = mul.Tensor(v, s); u = transpose.int(u, -2, -1); "
-    return run_formula(call, x->ndim == 2 ? PSEUDO "y = mm(v, u) -> y" : PSEUDO "y = bmm(v, u) -> y", &extra, 1);
+#define PRODUCT                                                                                                        \
+    "?stack: v = reshape(v, left); ?stack: u = reshape(u, right); y = bmm(v, u); "                                     \
+    "?stack: y = reshape(y, shape) -> y"
+    const int32_t num_extra = (int32_t)(sizeof extra / sizeof *extra);
+    if (arg_bool(call, 3)) {
+        return run_formula(call, x->ndim == 2 ? SYMMETRIC INVERTED "y = mm(v, u) -> y" : SYMMETRIC INVERTED PRODUCT, extra, num_extra);
+    }
+    return run_formula(call, x->ndim == 2 ? PSEUDO INVERTED "y = mm(v, u) -> y" : PSEUDO INVERTED PRODUCT, extra, num_extra);
 }
 
 #define IDENTITY(LIKE) "z = zeros_like(" LIKE "); g = diagonal(z, 0, -2, -1); g = fill_.Scalar(g, 1); "

@@ -185,8 +185,11 @@ def test_integers_that_double_does_not_hold_are_refused():
 
 def test_pseudo_inverses():
     torch.manual_seed(0)
-    for shape in ((4, 4), (7, 3), (3, 7), (2, 5, 5)):
+    for shape in ((4, 4), (7, 3), (3, 7), (2, 5, 5), (2, 3, 4, 6)):
         for dtype in (F32, F64):
             same("linalg_pinv.atol_rtol_tensor", torch.randn(shape).to(dtype))
+    for shape in ((4, 4), (2, 5, 5)):
+        x = torch.randn(shape)
+        same("linalg_pinv.atol_rtol_tensor", x + x.mT, hermitian=True)
     x = torch.randn(5, 4)
     assert unequal(made("aten.linalg_pinv.atol_rtol_tensor", x, rtol=torch.tensor(0.5, dtype=F64))[0], torch.linalg.pinv(x)) > 0

@@ -304,7 +304,7 @@ add("cholesky_inverse", [one(torch.linalg.cholesky(x, upper=u), u) for x in _def
 add("linalg_qr", [one(x, mode) for x in _oblong for mode in ("reduced", "complete", "r")])
 add("_linalg_eigh", [one(x, t, v) for x in _definite for t in ("L", "U") for v in (True, False)])
 add("_linalg_svd", [one(x, f, v) for x in _oblong for f in (True, False) for v in (True, False)])
-add("linalg_pinv.atol_rtol_tensor", [one(x) for x in (_square[0], *_oblong[:4])] + [one(rand(4, 3), atol=torch.tensor(0.5), rtol=torch.tensor(0.1))])
+add("linalg_pinv.atol_rtol_tensor", [one(x) for x in (_square[0], *_oblong[:4])] + [one(rand(4, 3), atol=torch.tensor(0.5), rtol=torch.tensor(0.1)), one(rand(2, 3, 4, 6)), one(_definite[0], hermitian=True)])
 add("_linalg_check_errors", [one(torch.zeros(3, dtype=I32), "linalg.inv", is_matrix=False), one(torch.tensor(0, dtype=I32), "linalg.inv", is_matrix=True)])
 CASES["aten.addmv.default"] += [one(c, index(9, 3, 5), index(9, 5), beta=b, alpha=a) for c in (index(9, 3), index(9)) for b, a in ((0.2, 0.6), (2, 3.7), (0, 1))]
 CASES["aten.addbmm.default"] += [one(index(9, 3, 4), index(9, 2, 3, 5), index(9, 2, 5, 4), beta=b, alpha=a) for b, a in ((0.6, 0.2), (2, 3))]
