@@ -301,7 +301,7 @@ static void
 logit_rows(void *context, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
 {
     const logit_loop *loop = context;
-    bool dense = loop->step > 0 && strides[0] == (int64_t)sizeof(float) && strides[1] == (int64_t)sizeof(float);
+    bool dense = loop->step > 0 && strides[0] == (int64_t)sizeof(float) && (strides[1] == (int64_t)sizeof(float) || strides[1] == 0);
     int64_t bulk = dense ? size0 - size0 % loop->step : 0;
     for (int64_t row = 0; row < size1; row++) {
         for (int64_t i = 0; i < size0; i++) {
