@@ -26,7 +26,7 @@ import weakref
 from bisect import bisect_left
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ from .recorder import Recorder, pattern_of, skip_compilation
 from .selection import Selection
 from .tensors import DTYPE_NUMBERS, PLAIN_TENSORS, DroppedError, dense, dispatch_keys, is_direct, is_leaf
 from .weights import Weights
+
+if TYPE_CHECKING:
+    from .size_tracing import SizeTracer
 
 MAX_FORMS = 4096  # forms of values remembered per module and phase: a scalar that changes every step makes new ones
 MAX_SNAPSHOTS = 64  # caches remembered
@@ -108,12 +111,18 @@ class _Values:
         self.leaves, self.cached, self.lost = leaves, cached, lost
 
 
+def _tracer(*how: Any) -> SizeTracer:
+    from .size_tracing import SizeTracer  # it loads torch's symbolic sizes
+
+    return SizeTracer(*how)
+
+
 class Run:
     """One capture while it is written: the hooks, the writer, the recorder and what they remember."""
 
     def __init__(
         self, slots: list[Slot], selection: Selection, writer: _core.Writer, program: str | bool, stop: bool,
-        level: str = "module",
+        level: str = "module", sizes: bool = False,
     ) -> None:
         self.slots = slots
         self.selection = selection
@@ -125,6 +134,7 @@ class Run:
         self._only_summaries = level == "stats"
         keeper = OpKeeper(self._put_op, self._store_ops) if level == "op" else None
         self.recorder = Recorder(self._store_constant, self.weights.name_of, keeper, self._log_program) if program else None
+        self.tracer = _tracer(self._store_constant, self.weights.name_of) if sizes else None
         self._recorded_step = 0
         self._selected = {slot.name for slot in slots if slot.selected}
         self._op_texts: dict[tuple[str, ...], str] = {}
@@ -255,6 +265,8 @@ class Run:
             self._store(frame, 0, values, form)
         if self.recorder is not None:
             self._record_entry(frame, values.leaves, form, begins_step)
+            if self.tracer is not None and frame.records:
+                self.tracer.before(slot, args, kwargs)
 
     def _record_entry(self, frame: _Frame, leaves: Any, form: Form, begins_step: bool) -> None:
         recorder, slot = self.recorder, frame.slot
@@ -299,7 +311,9 @@ class Run:
         finally:
             if frame.records:
                 self._recording_thread = 0
-                self.recorder.end()
+                program = self.recorder.end()
+                if self.tracer is not None:
+                    self.tracer.after(frame.call, program)
                 self._recorder_lock.release()
         if slot.selected:
             self._store(frame, 1, values, form)

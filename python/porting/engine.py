@@ -4,8 +4,8 @@
     step = engine(input_ids=ids, position_ids=positions, past_key_values=cache)
     step["logits"], step.part("past_key_values")
 
-What it does not do: trace. It runs what was recorded. The program of a decode step stands for every length of the cache once two steps
-were captured; two calls with inputs of two sizes (a batch of 1 and one of 3, prompts of 5 and 9 tokens) give a program for all sizes on
+What it does not do: trace. It runs what was recorded. A call captured with `sizes=True` stands for all sizes that meet the conditions under which it was
+traced (docs/PROGRAM.md). Without that the program of a decode step stands for every length of the cache once two steps were captured; two calls with inputs of two sizes (a batch of 1 and one of 3, prompts of 5 and 9 tokens) give a program for all sizes on
 the line through both. Other sizes are refused. Branches that Python took when it was recorded are taken again; a number that the model read out of a
 tensor is compared with the recorded one.
 """
@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._core import PortingError, UnsupportedError
+from .any_size import AnySize
 from .capture import open as open_capture
 from .lengths import DifferentProgramsError, between
 from .profiles import AS_CAPTURED, Settings, settings
-from .program import NoProgramError, Program, execute, source_name, with_strides
+from .program import NoProgramError, Program, execute, feed, feeds_of
 from .providers import use_provider
 from .roots import RootCall, root_calls
+from .sizes import load as load_traced
 
 if TYPE_CHECKING:
     from .capture import Capture
@@ -69,10 +71,11 @@ class Engine:
         for call in root_calls(self.capture):
             if call.program.root == self.root and call.own is not None:
                 by_program.setdefault(call.program, []).append(call)
-        self._recorded = [_Recorded(calls) for calls in by_program.values()]
+        self._recorded = [_Recorded(calls, self._ways) for calls in by_program.values()]
         if not self._recorded:
             reasons = sorted({program.reason for program in self.capture.programs if program.reason})
             raise NoProgramError(f"{self.capture.path} has no program of a whole call of {self.root or 'the root'}: {'; '.join(reasons) or 'none was recorded'}")
+        self._traced: list[AnySize] | None = None
         self._between: list[_Recorded] | None = None
         self._apart: list[str] = []
 
@@ -91,19 +94,22 @@ class Engine:
         """
         given = dict(_flatten(arguments))
         misfits = []
-        for recorded in self._candidates():
-            symbols, why = recorded.fit(given)
-            if symbols is not None:
-                return recorded.run(given, symbols, self._ways)
-            misfits.append(f"{recorded}: {why}")
+        for candidate in self._candidates():
+            sizes, why = candidate.fit(given)
+            if sizes is not None:
+                return Step(candidate.run(given, sizes))
+            misfits.append(f"{candidate}: {why}")
         misfits += self._apart
-        if len(self._recorded) == 1 and not self._recorded[0].first.symbols:
-            misfits.append("Which numbers follow the sizes is learnt from two calls: capture one of another size, too")
+        if len(self._recorded) == 1 and not self._recorded[0].first.symbols and not self._traced:
+            misfits.append("Which numbers follow the sizes one call does not say: capture it with sizes=True, or one of another size, too")
         raise NoProgramError(f"{self.root or 'the root'}: no recorded program takes these arguments. {'. '.join(misfits)}")
 
-    def _candidates(self) -> Iterator[_Recorded]:
-        """What was recorded, then what two recordings of different sizes have in common; that is found out when it is first needed."""
+    def _candidates(self) -> Iterator[_Recorded | AnySize]:
+        """What was recorded, then what was traced, then what two recordings of different sizes have in common; that is found out when it is first needed."""
         yield from self._recorded
+        if self._traced is None:
+            self._traced = list(self._find_traced())
+        yield from self._traced
         if self._between is None:
             self._between = []
             some = [recorded.first for recorded in self._recorded if not recorded.first.symbols][:_MAX_RECORDINGS]
@@ -113,6 +119,14 @@ class Engine:
                 except DifferentProgramsError as error:
                     self._apart.append(f"Calls {first.number} and {second.number} give no program for other sizes: {error}")
         yield from self._between
+
+    def _find_traced(self) -> Iterator[AnySize]:
+        for traced in load_traced(self.capture.path):
+            call = next((recorded.first for recorded in self._recorded if traced.root == self.root and recorded.first.number == traced.call), None)
+            if call is not None and traced.reason is None:
+                yield AnySize(traced, call, self._ways)
+            elif call is not None:
+                self._apart.append(f"Call {traced.call} was traced and gives no program for other sizes: {traced.reason}")
 
 
 def _flatten(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
@@ -135,7 +149,8 @@ class _Leaf:
 class _Recorded:
     """One program and the sizes of inputs that it stands for, as its captured calls show them."""
 
-    def __init__(self, calls: list[RootCall]) -> None:
+    def __init__(self, calls: list[RootCall], ways: Settings) -> None:
+        self.ways = ways
         first = next((call for call in calls if call.recorded), calls[0])
         other = next((call for call in calls if call.symbols != first.symbols), None)
         self.first, self.numbers = first, [call.number for call in calls]
@@ -144,17 +159,10 @@ class _Recorded:
         missing = self.program.core.missing(self.interval.begin, self.interval.end)
         if missing:
             raise UnsupportedError(f"{self.program.root or 'the root'}: no kernel for {', '.join(sorted(set(missing)))}")
-        names = own.input_names
-        self.named = named = {leaf: ".".join([names.get(leaf.partition(".")[0], leaf.partition(".")[0]), *leaf.split(".")[1:]]) for leaf in own.inputs}
+        self.named = named = first.input_names
         self.inputs = {named[leaf]: self._leaf(first, other, "in", leaf) for leaf in own.inputs}
         self.outputs = {leaf: self._leaf(first, other, "out", leaf) for leaf in own.outputs if leaf in self.interval.outputs}
-        fed = {leaf.value for leaf in self.inputs.values()}
-        self.feeds = {}
-        for value in self.program.external(self.interval):
-            if value not in fed:
-                name = source_name(first.capture, own, self.program, self.interval, value)
-                array = first.capture.parameters[name[len("param:"):]] if name.startswith("param:") else first.capture[name]
-                self.feeds[value] = with_strides(array, first.capture, name)
+        self.feeds = feeds_of(first.capture, own, self.program, self.interval, without={leaf.value for leaf in self.inputs.values()})
         self.used = set(self.program.external(self.interval)) | {leaf.value for leaf in self.outputs.values()}
 
     def _leaf(self, first: RootCall, other: RootCall | None, phase: str, leaf: str) -> _Leaf:
@@ -201,15 +209,13 @@ class _Recorded:
     def _grows(self) -> bool:
         return any(isinstance(size, tuple) for leaf in self.inputs.values() for size in leaf.sizes)
 
-    def run(self, given: Mapping[str, np.ndarray], symbols: list[int], ways: Settings) -> Step:
+    def run(self, given: Mapping[str, np.ndarray], symbols: list[int]) -> Step:
         feeds = dict(self.feeds)
         for name, leaf in self.inputs.items():
             if leaf.value in self.used:
-                known = feeds.setdefault(leaf.value, given[name])
-                if known is not given[name] and not np.array_equal(known, given[name]):
-                    raise NoProgramError(f"{name} was the same tensor as another argument when it was recorded, and is not here")
+                feed(feeds, leaf.value, name, given[name])
         try:
-            arrays = execute(self.program, self.interval.begin, self.interval.end, feeds, [leaf.value for leaf in self.outputs.values()], ways, symbols=symbols)
+            arrays = execute(self.program, self.interval.begin, self.interval.end, feeds, [leaf.value for leaf in self.outputs.values()], self.ways, symbols=symbols)
         except (PortingError, ValueError) as error:
             raise NoProgramError(f"the program of call {self.numbers[0]} of {self.program.root or 'the root'} cannot run on these arguments: {error}") from error
         for (name, leaf), array in zip(self.outputs.items(), arrays):
@@ -223,10 +229,10 @@ class _Recorded:
 def _common(first: RootCall, second: RootCall, ways: Settings) -> _Recorded:
     """The program of both calls; DifferentProgramsError also if it does not give at the second's sizes what the second's own gives."""
     calls = between(first, second)
-    both = _Recorded(list(calls))
+    both = _Recorded(list(calls), ways)
     given = {both.named[leaf]: array for leaf, array in second.own[1].inputs.items()}
     try:
-        own, common = _Recorded([second]).run(given, [], ways), both.run(given, calls[1].symbols, ways)
+        own, common = _Recorded([second], ways).run(given, []), both.run(given, calls[1].symbols)
     except NoProgramError as error:
         raise DifferentProgramsError(str(error)) from error
     if any(own[leaf].tobytes() != common[leaf].tobytes() for leaf in own):

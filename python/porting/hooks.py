@@ -27,6 +27,7 @@ import torch
 
 from . import _core
 from . import capture as captures
+from . import sizes as size_file
 from .collecting import Run, StopRun
 from .environment import fingerprint
 from .live import copied
@@ -61,6 +62,8 @@ class ActivationCollector:
     weights : store parameters and buffers: True, False, or "auto": if they are less than 2 GB (with level="stats": hashes only). With False they are not hashed.
     budget_bytes : memory for tensors on their way to disk
     modules : a module, or a mapping of names to modules, if they are not to be found in `model`
+    sizes : find out which numbers in the recorded programs follow the inputs' sizes, so that `porting.Engine` runs other sizes: each call that is recorded runs
+        once more on copies of the model and its inputs that have sizes and no data (about 4 ms for each op)
     noise : after the capture run the model again under other settings and store how far it is from itself (`porting.measure_noise`); the call form only
 
     Raises
@@ -95,6 +98,7 @@ class ActivationCollector:
         weights: str | bool = "auto",
         budget_bytes: int = BUDGET_BYTES,
         modules: torch.nn.Module | Mapping[str, torch.nn.Module] | None = None,
+        sizes: bool = False,
         noise: bool = False,
     ) -> None:
         _one_of("level", level, LEVELS)
@@ -102,6 +106,8 @@ class ActivationCollector:
         _one_of("weights", weights, ("auto", True, False))
         if level == "op" and program is False:
             raise ValueError('level="op" keeps the tensors of recorded ops: it needs program="once" or "all", got False')
+        if sizes and program is False:
+            raise ValueError('sizes=True traces recorded programs: it needs program="once" or "all", got False')
         if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int) or budget_bytes <= 0:
             raise ValueError(f"budget_bytes is a number of bytes above 0, got {budget_bytes!r}")
         if noise and not callable(model):
@@ -117,7 +123,7 @@ class ActivationCollector:
         self._options = {
             "max_layers": max_layers, "stop_after_first_step": self._stop, "include": describe(include), "exclude": describe(exclude),
             "blacklist_regexes": describe(blacklist_regexes), "level": level, "program": program, "weights": weights,
-            "budget_bytes": budget_bytes,
+            "budget_bytes": budget_bytes, "sizes": bool(sizes),
         }  # fmt: skip
         self._run: Run | None = None
         self._manifest: dict[str, Any] = {}
@@ -178,7 +184,7 @@ class ActivationCollector:
         path = self._make_path()
         self._opened, self._given, self._directory = None, None, path
         writer = _core.Writer(path, self._budget_bytes)
-        run = Run(slots, self._selection, writer, self._program, self._stop, self._options["level"])
+        run = Run(slots, self._selection, writer, self._program, self._stop, self._options["level"], self._options["sizes"])
         try:
             self._begin(run)
         except BaseException:
@@ -297,6 +303,8 @@ class ActivationCollector:
             _write_file(os.path.join(run.writer.path, "program.json"), json.dumps(programs, separators=(",", ":")))
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(run.writer.path, "program.jsonl"))
+        if run.failure is None and run.tracer is not None:
+            _write_file(os.path.join(run.writer.path, size_file.FILE), json.dumps({**size_file.FORMAT, "programs": run.tracer.entries}, separators=(",", ":")))
         if run.failure is None:
             answers = for_manifest()  # here, so that no run starts later for it
             if answers is not None:

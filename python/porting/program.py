@@ -368,9 +368,17 @@ def _dtype_of(program: Program, value: int) -> np.dtype:
 
 
 def feeds_of(capture: Capture, call: Call, program: Program, interval: Interval,
-             inputs: Mapping[str, np.ndarray] | None = None) -> dict[int, np.ndarray]:  # fmt: skip
-    """Value number to array, for all that the interval's ops use and do not make. `inputs` as `run_call` has it."""
-    return {value: _source(capture, call, program, interval, value, inputs) for value in program.external(interval)}
+             inputs: Mapping[str, np.ndarray] | None = None, without: Iterable[int] = ()) -> dict[int, np.ndarray]:  # fmt: skip
+    """Value number to array, for all that the interval's ops use and do not make, `without` some. `inputs` as `run_call` has it."""
+    others = set(without)
+    return {value: _source(capture, call, program, interval, value, inputs) for value in program.external(interval) if value not in others}
+
+
+def feed(feeds: dict[int, np.ndarray], value: int, name: str, array: np.ndarray) -> None:
+    """Adds an input to the feeds of a run. NoProgramError: it is the same value as another one, and has other content."""
+    known = feeds.setdefault(value, array)
+    if known is not array and not np.array_equal(known, array):
+        raise NoProgramError(f"{name} was the same tensor as another argument when it was recorded, and is not here")
 
 
 def _source(capture: Capture, call: Call, program: Program, interval: Interval, value: int,

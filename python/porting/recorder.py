@@ -24,7 +24,7 @@ from .merging import DATA_DEPENDENT
 from .patterns import Pattern, as_pattern, dtype_name, pattern_of
 from .sharing import Shared
 
-__all__ = ["FORMAT", "Pattern", "Recorder", "pattern_of", "skip_compilation"]
+__all__ = ["FORMAT", "RANDOM", "Op", "Pattern", "Recorder", "pattern_of", "skip_compilation"]
 
 FORMAT = {"format": "porting.program", "version": 1}
 
@@ -46,7 +46,7 @@ _UNDECLARED_VIEWS = frozenset(("aten._unsafe_view.default",))
 
 
 #: Ops that draw numbers. What they drew in the recorded call stands in the program as a constant.
-_RANDOM = frozenset("""rand rand_like randn randn_like randint randint_like randperm normal bernoulli multinomial uniform_ normal_ bernoulli_ random_
+RANDOM = frozenset("""rand rand_like randn randn_like randint randint_like randperm normal bernoulli multinomial uniform_ normal_ bernoulli_ random_
     exponential_ cauchy_ geometric_ log_normal_ poisson binomial _standard_gamma _sample_dirichlet native_dropout uniform exponential random""".split())
 #: Ops that change a tensor's shape or strides in place: recorded as the view, which is a value of its own from there on.
 _RESHAPING = {f"aten.{op}_.{overload}": f"aten.{op}.{'int' if op == 'transpose' else overload}" for op, overload in (
@@ -54,7 +54,7 @@ _RESHAPING = {f"aten.{op}_.{overload}": f"aten.{op}.{'int' if op == 'transpose' 
     ("as_strided", "default"), ("detach", "default"))}  # fmt: skip
 
 
-class _Op:
+class Op:
     """One overload: how it is named and which of its arguments it changes or aliases."""
 
     __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent", "random", "stored", "reshapes")
@@ -88,7 +88,7 @@ class _Op:
             elif self.view_of is None and any(r.alias_info is not None for r in schema.returns):
                 self.view_of = i
         self.writes = tuple(writes)
-        self.random = schema.name.removeprefix("aten::") in _RANDOM
+        self.random = schema.name.removeprefix("aten::") in RANDOM
         self.skip = self.skip or (self.random and not writes)  # its result is then a constant of the program
         if self.name in _UNDECLARED_VIEWS:
             self.view_of = 0
@@ -188,7 +188,7 @@ class Recorder(TorchDispatchMode):
         self._keeper = keeper
         self._store_constant = store_constant
         self._parameter_name = parameter_name
-        self._known_ops: dict[Any, _Op] = {}
+        self._known_ops: dict[Any, Op] = {}
         self._encodings: dict[Any, Any] = {}
         self._recording: _Recording | None = None
         self._active = False
@@ -220,17 +220,21 @@ class Recorder(TorchDispatchMode):
         self._switch_on()
         return True
 
-    def end(self) -> None:
-        """End of a root call: its program is kept."""
+    def end(self) -> dict[str, Any] | None:
+        """End of a root call: its program is kept, and returned as it was recorded; None where the call was part of another."""
         recording = self._recording
         if recording is None:
-            return
+            return None
         if recording.depth:
             recording.depth -= 1
-            return
+            return None
         self._stop(recording)
-        pattern = recording.pattern
         program = _finish(recording)
+        self._keep(recording, program)
+        return program
+
+    def _keep(self, recording: _Recording, program: dict[str, Any]) -> None:
+        pattern = recording.pattern
         if pattern is None:
             self._add_program(program)
             return
@@ -366,7 +370,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         op = self._known_ops.get(func)
         if op is None:
-            op = self._known_ops[func] = _Op(func)
+            op = self._known_ops[func] = Op(func)
         if op.composite:
             # Only inference mode lets a composite op come here. Its own C++ kernel is run with this mode still on.
             with _Again(self):
@@ -416,7 +420,7 @@ class Recorder(TorchDispatchMode):
         if self._keeper is not None:
             self._keeper.after(recording, len(recording.ops) - 1, "aten.copy_.default", True, iter([(0, int(changed), result)]))
 
-    def _add_op(self, recording: _Recording, op: _Op, encoded: tuple, named: tuple, result: Any) -> None:
+    def _add_op(self, recording: _Recording, op: Op, encoded: tuple, named: tuple, result: Any) -> None:
         number = len(recording.ops)
         if op.data_dependent:
             recording.data_dependent = True
@@ -504,7 +508,7 @@ class Recorder(TorchDispatchMode):
                 name = self._current_parameter_name(tensor)
                 if name is not None:
                     recording.parameters[value] = name
-                    lead = (tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()) % 64
+                    lead = (self._address(tensor) - tensor.storage_offset() * tensor.element_size()) % 64
                     if lead % _VECTOR_BYTES:
                         recording.values[value] += (lead,)
         else:  # without strides there are no kernels: the ops are reported by name
@@ -515,6 +519,9 @@ class Recorder(TorchDispatchMode):
         recording.ids[id(tensor)] = value
         recording.base.append(value if base is None else base)
         return value
+
+    def _address(self, parameter: torch.Tensor) -> int:
+        return parameter.data_ptr()
 
     def _current_parameter_name(self, tensor: torch.Tensor) -> str | None:
         """The parameter's name, unless it has been changed in place since it was first used (its stored value is another)."""
@@ -561,7 +568,7 @@ class Recorder(TorchDispatchMode):
                 name = recording.stored[value, count] = self._store_constant(tensor)
         return name
 
-    def _note_changes(self, recording: _Recording, op: _Op, args: Any, kwargs: dict[str, Any]) -> None:
+    def _note_changes(self, recording: _Recording, op: Op, args: Any, kwargs: dict[str, Any]) -> None:
         """Before an op that changes arguments: parameters are stored as they still are, and intervals that would see the
         change through a second view that they were fed separately are marked."""
         for place in op.writes:

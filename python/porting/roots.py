@@ -14,7 +14,7 @@ from .program import Interval, Program, steps_of_root
 if TYPE_CHECKING:
     from .capture import Call, Capture
 
-__all__ = ["RootCall", "root_calls"]
+__all__ = ["RootCall", "by_parameter", "root_calls"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,13 @@ class RootCall:
         return next(((i, c) for i, c in self.calls if i.name == self.program.root and c.number == self.number), None)
 
     @cached_property
+    def input_names(self) -> dict[str, str]:
+        """Leaf path of an input to the same with the name of forward's parameter, of the root's own call."""
+        assert self.own is not None
+        call = self.own[1]
+        return {leaf: by_parameter(call, leaf) for leaf in call.inputs}
+
+    @cached_property
     def _owners(self) -> list[int]:
         owners = [-1] * len(self.program.ops)
         for place, (interval, _) in enumerate(self.calls):  # inner ones come after outer ones
@@ -56,6 +63,12 @@ class RootCall:
         """The innermost captured module call that executed an op."""
         place = self._owners[op]
         return self.calls[place] if place >= 0 else None
+
+
+def by_parameter(call: Call, leaf: str) -> str:
+    """The leaf path with the parameter's name in the place of its number."""
+    place, dot, rest = leaf.partition(".")
+    return f"{call.input_names.get(place, place)}{dot}{rest}"
 
 
 def root_calls(capture: Capture) -> list[RootCall]:

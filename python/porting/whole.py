@@ -19,7 +19,7 @@ from .port import as_array
 from .profiles import AS_CAPTURED, Settings, settings
 from .program import NoProgramError, Program, execute, feeds_of
 from .providers import use_provider
-from .roots import RootCall, root_calls
+from .roots import RootCall, by_parameter, root_calls
 
 if TYPE_CHECKING:
     from .capture import Call, Capture
@@ -102,19 +102,13 @@ def _feeds(root: RootCall, inputs: Mapping[str, np.ndarray] | None = None) -> di
     interval, call = root.own
     given = {}
     if inputs is not None and not isinstance(inputs, Mapping):
-        raise PortingError(f"run: inputs is a mapping of {', '.join(_by_parameter(call, leaf) for leaf in interval.inputs)} to arrays, got {type(inputs).__name__}")
+        raise PortingError(f"run: inputs is a mapping of {', '.join(by_parameter(call, leaf) for leaf in interval.inputs)} to arrays, got {type(inputs).__name__}")
     for key, array in (inputs or {}).items():
-        leaf = next((leaf for leaf in interval.inputs if leaf == key or _by_parameter(call, leaf) == key), None)
+        leaf = next((leaf for leaf in interval.inputs if leaf == key or by_parameter(call, leaf) == key), None)
         if leaf is None:
-            raise LayerNotFoundError(f"{root.program.root or 'the root'} has no input {key}; it has {', '.join(_by_parameter(call, l) for l in interval.inputs)}")
+            raise LayerNotFoundError(f"{root.program.root or 'the root'} has no input {key}; it has {', '.join(by_parameter(call, l) for l in interval.inputs)}")
         given[leaf] = as_array(array, f"input {key}")
     return feeds_of(root.capture, call, root.program, interval, given or None)
-
-
-def _by_parameter(call: Call, leaf: str) -> str:
-    """The leaf path with the parameter's name in the place of its number."""
-    place, dot, rest = leaf.partition(".")
-    return f"{call.input_names.get(place, place)}{dot}{rest}"
 
 
 def _run(root: RootCall, feeds: Mapping[int, np.ndarray], values: Sequence[int], at: Sequence[int], ways: Settings, **options: Any) -> Any:

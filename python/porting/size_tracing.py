@@ -1,0 +1,291 @@
+"""Which numbers of a recorded program follow the sizes of its inputs: the call once more, on tensors that have sizes and no data.
+
+The sizes are torch's symbolic ones. The model's own Python runs on them, so that every number that it makes of a size is an expression, and
+every question that it, or torch below it, asks of one (is there more than one token? are these equal?) is noted with its answer: these are
+the conditions under which the program stands. What cannot be expressed is fixed at the recorded size, which is a condition, too.
+At the recorded sizes the program has to be the recorded one, op by op.
+
+The call runs on copies of the model and its arguments that hold no data. What it asks of data is answered as in the recorded call; the program
+keeps that answer, and running it compares. Nothing here raises into the model: a call that cannot be traced gives a reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from . import structure
+from .recorder import RANDOM, Op, Recorder
+from .size_texts import Texts
+from .sizes import Traced
+from .tensors import is_leaf
+
+if TYPE_CHECKING:
+    from .modules import Slot
+
+__all__ = ["SizeTracer"]
+
+_ANSWERED = frozenset(("aten._local_scalar_dense.default", "aten.equal.default"))
+_LIFTS = frozenset(("aten.lift_fresh.default", "aten.lift_fresh_copy.default"))
+_SYMBOLIC = frozenset((torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+class _NotTraceableError(Exception):
+    pass
+
+
+class SizeTracer:
+    """Traces root calls: `before` with the arguments of one, `after` when it has returned and was recorded.
+
+    Parameters
+    ----------
+    store_constant, parameter_name : as the recorder has them
+    """
+
+    def __init__(self, store_constant: Callable[[torch.Tensor], str], parameter_name: Callable[[torch.Tensor], str | None]) -> None:
+        self._store_constant = store_constant
+        self._parameter_name = parameter_name
+        self._ready: list[_Twin] = []
+        self._reason: str | None = None
+        self.entries: list[dict[str, Any]] = []  # of sizes.json
+
+    def before(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A call of `slot` begins that is recorded: copies are made now, before it changes its arguments or itself."""
+        self._ready, self._reason = [], None
+        try:
+            with _disable_current_modes():
+                for wide in (False, True):
+                    twin = _Twin(slot, args, kwargs, self._parameter_name, wide)
+                    if not wide or twin.is_wide:
+                        self._ready.append(twin)
+        except Exception as error:  # whatever the classes of a model do when they are copied
+            self._reason = f"the model or its arguments cannot be copied: {_sentence(error)}"
+
+    def after(self, call: int, recorded: dict[str, Any] | None) -> None:
+        """That call returned; `recorded` is its program, None if it has none."""
+        twins, self._ready = self._ready, []
+        if recorded is None or "reason" in recorded:
+            return
+        reason = self._reason
+        for twin in twins:
+            try:
+                with _disable_current_modes(), _as_real():
+                    self.entries.append(twin.trace(call, recorded, self._store_constant))
+            except Exception as error:  # the model's own, on tensors without data; torch's, for an op that has no shape rule
+                reason = reason or _sentence(error)
+        if not any(entry["call"] == call and entry["root"] == recorded["root"] for entry in self.entries):
+            self.entries.append({"root": recorded["root"], "call": call, "reason": reason})
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    name = "" if isinstance(error, _NotTraceableError) else f"{type(error).__name__}: "
+    return f"{name}{text[:240]}{'...' if len(text) > 240 else ''}"
+
+
+@contextlib.contextmanager
+def _as_real() -> Iterator[None]:
+    """transformers' models take another path for tensors without data than for real ones. They are asked for the real one."""
+    names = sys.modules.get("transformers.utils.import_utils")
+    with mock.patch.object(names, "is_fake_tensor", lambda tensor: False) if hasattr(names, "is_fake_tensor") else contextlib.nullcontext():
+        yield
+
+
+class _Twin:
+    """A model and the arguments of a call, without data.
+
+    wide : inputs whose first dimension is 1 (a batch of one) get a symbol for it, as if it were 2: torch's rules for a size of 1 are others. Else sizes of
+        0 and 1 stay as they are.
+    """
+
+    def __init__(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any], parameter_name: Callable[[torch.Tensor], str | None], wide: bool) -> None:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+        self.sizes = ShapeEnv(duck_shape=False, specialize_zero_one=False, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        self.mode = FakeTensorMode(shape_env=self.sizes, allow_non_fake_inputs=True)
+        self.mode.cache_enabled = False  # what it asked when an answer was found is not asked again
+        self.slot, self.wide, self.is_wide = slot, wide, False
+        self.names: dict[int, tuple[str, torch.Tensor]] = {}  # by id of a tensor without data: the parameter's path, and itself
+        memo: dict[int, Any] = {}
+        for tensor in (*slot.module.parameters(), *slot.module.buffers()):
+            memo[id(tensor)] = twin = self._without_data(tensor)
+            name = parameter_name(tensor)
+            if name is not None:
+                self.names[id(twin)] = name, tensor
+        self.hints: dict[str, list[int]] = {}
+        for path, leaf in _leaves(slot, args, kwargs):
+            if not isinstance(leaf, torch.Tensor):
+                raise _NotTraceableError(f"its input {path} is no tensor of torch")
+            self.hints[path] = self._hints(leaf)
+            memo[id(leaf)] = self._input(path, leaf)
+        self.args, self.kwargs, self.module = copy.deepcopy((args, kwargs, slot.module), memo)
+        self._alive = memo
+
+    def _without_data(self, tensor: torch.Tensor) -> torch.Tensor:
+        twin = self.mode.from_tensor(tensor, static_shapes=True)
+        if isinstance(tensor, torch.nn.Parameter) and not isinstance(twin, torch.nn.Parameter):
+            twin = torch.nn.Parameter(twin, requires_grad=tensor.requires_grad)
+        return twin
+
+    def _hints(self, leaf: torch.Tensor) -> list[int]:
+        """The sizes that the twin of an input has while it is traced."""
+        hints = list(leaf.shape)
+        if self.wide and leaf.ndim and hints[0] == 1 and leaf.is_contiguous():
+            hints[0], self.is_wide = 2, True
+        return hints
+
+    def _input(self, path: str, leaf: torch.Tensor) -> torch.Tensor:
+        from torch._dynamo.source import ConstantSource
+        from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+        hints = self.hints[path]
+        model = leaf.detach() if hints == list(leaf.shape) else torch.empty(hints, dtype=leaf.dtype, device=leaf.device)
+        follows = [DimDynamic.DYNAMIC if size > 1 else DimDynamic.STATIC for size in hints]
+        twin = self.mode.from_tensor(model, source=ConstantSource(f"input_{len(self.hints)}"),
+                                     symbolic_context=StatelessSymbolicContext(dynamic_sizes=follows))  # fmt: skip
+        return twin.requires_grad_(leaf.requires_grad) if leaf.requires_grad else twin
+
+    def trace(self, call: int, recorded: dict[str, Any], store_constant: Callable[[torch.Tensor], str]) -> dict[str, Any]:
+        """The entry of sizes.json. Raises _NotTraceableError, or what the model does."""
+        name = self.slot.name
+        answers = [(op[0], op[4]) for op in recorded["ops"] if len(op) > 4]
+        recorder = _SizeRecorder(self.names, answers, store_constant)
+        leaves = _leaves(self.slot, self.args, self.kwargs)
+        with self.mode:
+            recorder.begin(name, call)
+            try:
+                recorder.enter(name, call, leaves)
+                output = self.module(*self.args, **self.kwargs)
+                walker = structure.Walker(is_leaf)
+                walker.walk(output)
+                recorder.exit(name, call, [(path, leaf) for path, leaf in zip(structure.tree_of(tuple(walker.tokens), "0")[0], walker.leaves) if isinstance(leaf, torch.Tensor)])
+            finally:
+                recorder.end()
+        program = recorder.programs()[0]
+        if "reason" in program:
+            raise _NotTraceableError(program["reason"])
+        entry = Texts(self.sizes, {path: leaf.shape for path, leaf in leaves}).entry(program)
+        entry["same"] = not self.wide
+        if not self.wide:
+            traced = Traced(entry)
+            sizes = traced.bind(self.hints)
+            traced.check(sizes)
+            _refuse_other(traced.at(sizes), recorded)
+        return entry
+
+
+def _leaves(slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """(leaf path, leaf) of a call's arguments, as the collector names them."""
+    _, arguments = slot.parameters.bind(args, kwargs)
+    walker = structure.Walker(is_leaf)
+    walker.tokens += (structure.DICT, slot.parameters.places(len(arguments)))
+    for value in arguments:
+        walker.walk(value)
+    return list(zip(structure.tree_of(tuple(walker.tokens), "0")[0], walker.leaves))
+
+
+class _Answer:
+    """Stands for an op that asks for data: it has what the recorded call got."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._value
+
+
+class _SizeRecorder(Recorder):
+    """Records ops on tensors without data. Sizes among their arguments stay torch's symbols.
+
+    names : id of a parameter without data to its path and the parameter itself. answers : (op, what it returned in the recorded call) of those that ask for data.
+    """
+
+    def __init__(self, names: dict[int, tuple[str, torch.Tensor]], answers: list[tuple[str, Any]], store_constant: Callable[[torch.Tensor], str]) -> None:
+        super().__init__(lambda tensor: store_constant(self._with_data(tensor)), lambda tensor: names[id(tensor)][0] if id(tensor) in names else None)
+        self._names = names
+        self._answers = answers
+        self._constants: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by id: a tensor without data, the one that it was made of
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        if name.startswith("prim."):  # what a tensor is, not what is done with it
+            return func(*args)
+        if name in _LIFTS:
+            result = func(*args)
+            self._constants[id(result)] = result, args[0]
+            return result
+        if name.split(".")[1:2] and name.split(".")[1] in RANDOM:
+            raise _NotTraceableError(f"{name} draws random numbers")
+        if name in _ANSWERED:
+            answer = self._answer(name)
+            self._known_ops[answer] = self._known_ops.setdefault(func, Op(func))
+            func = answer
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def _answer(self, name: str) -> _Answer:
+        asked, value = self._answers.pop(0) if self._answers else ("nothing", None)
+        if asked != name or not isinstance(value, (bool, int, float)):
+            raise _NotTraceableError(f"{name} asks for data where the recorded call asked for {asked}")
+        return _Answer(value)
+
+    def _encode(self, recording: Any, a: Any) -> Any:
+        return a if type(a) in _SYMBOLIC else super()._encode(recording, a)
+
+    def _address(self, parameter: torch.Tensor) -> int:
+        return self._names[id(parameter)][1].data_ptr()
+
+    def _with_data(self, tensor: torch.Tensor) -> torch.Tensor:
+        from torch._subclasses.fake_tensor import FakeTensor
+
+        while id(tensor) in self._constants:
+            tensor = self._constants[id(tensor)][1]
+        if isinstance(tensor, FakeTensor):
+            changed = self._names.get(id(tensor))
+            raise _NotTraceableError(f"it changes {changed[0]} in place" if changed else "a tensor of it comes from no op, input or parameter")
+        return tensor
+
+
+# ---------------------------------------------------------------- is it the recorded program
+
+
+def _refuse_other(found: dict[str, Any], recorded: dict[str, Any]) -> None:
+    """_NotTraceableError, with the first difference, if a program is not the recorded one. Values may have other numbers."""
+    numbers: dict[int, int] = {}  # of the recorded values in the program found
+    for place, (a, b) in enumerate(zip(found["ops"], recorded["ops"])):
+        if a[0] != b[0]:
+            raise _NotTraceableError(f"op {place} is {a[0]} on tensors without data and {b[0]} in the recorded call")
+        if len(a) != len(b) or not _same_tree(a[1:3] + a[4:], b[1:3] + b[4:], numbers) or not _same_values(a[3], b[3], numbers):
+            raise _NotTraceableError(f"the arguments of op {place} {a[0]} are not those of the recorded call")
+    if len(found["ops"]) != len(recorded["ops"]):
+        raise _NotTraceableError(f"it has {len(found['ops'])} ops on tensors without data and {len(recorded['ops'])} in the recorded call")
+    for kind in ("parameters", "constants"):
+        theirs = {str(numbers[int(value)]): name for value, name in recorded[kind].items() if int(value) in numbers}
+        if any(found[kind].get(value) != name for value, name in theirs.items()):
+            raise _NotTraceableError(f"other {kind} on tensors without data than in the recorded call")
+    root = next(module for module in recorded["modules"] if module["name"] == recorded["root"] and module["call"] == recorded["calls"][0])
+    for leaf, value in root["outputs"].items():
+        if numbers.get(value, value) != found["modules"][0]["outputs"].get(leaf):
+            raise _NotTraceableError(f"output {leaf} is another tensor on tensors without data than in the recorded call")
+    for value, other in numbers.items():
+        if found["values"][other][:2] != recorded["values"][value][:2]:
+            raise _NotTraceableError(f"a tensor of it is {found['values'][other][:2]} without data and {recorded['values'][value][:2]} in the recorded call")
+
+
+def _same_tree(a: Any, b: Any, numbers: dict[int, int]) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return numbers.setdefault(b["v"], a["v"]) == a["v"] if a.keys() == {"v"} else all(_same_tree(item, b[key], numbers) for key, item in a.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(_same_tree(x, y, numbers) for x, y in zip(a, b))
+    return repr(a) == repr(b)  # 0.0 and -0.0 differ, and 1 and True
+
+
+def _same_values(a: list[int | None], b: list[int | None], numbers: dict[int, int]) -> bool:
+    return len(a) == len(b) and all(x is y if x is None or y is None else numbers.setdefault(y, x) == x for x, y in zip(a, b))
