@@ -60,7 +60,7 @@ def problems_of(report):
     return dict(reasons.most_common(40))
 
 
-def one(builder, name, mkldnn, folder):
+def one(builder, name, options, folder):
     """The row of one model."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
@@ -69,7 +69,7 @@ def one(builder, name, mkldnn, folder):
         path = os.path.join(folder, "capture")
         begin = time.perf_counter()
         torch.manual_seed(0)
-        with contextlib.nullcontext() if mkldnn else torch.backends.mkldnn.flags(enabled=False), torch.no_grad():
+        with reference_flags(options), torch.no_grad():
             _, capture = ActivationCollector(model, path, program="all")(**inputs)
         middle = time.perf_counter()
         with capture:
@@ -95,10 +95,15 @@ def one(builder, name, mkldnn, folder):
             }
 
 
-def child(builder, name, mkldnn, folder, connection):
+def reference_flags(options):
+    """The setting of oneDNN that the reference runs under."""
+    return contextlib.nullcontext() if options.mkldnn == "on" else torch.backends.mkldnn.flags(enabled=False)
+
+
+def child(work, builder, name, options, folder, connection):
     try:
         load_torch_provider()  # not in the parent: what has started threads cannot be forked
-        row = one(builder, name, mkldnn, folder)
+        row = work(builder, name, options, folder)
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         row = {"name": name, "error": f"{type(error).__name__}: {str(error)[:400]} ({os.path.basename(where.filename)}:{where.lineno})"}
@@ -107,13 +112,13 @@ def child(builder, name, mkldnn, folder, connection):
 
 
 class Running:
-    """One model in a process of its own."""
+    """One model in a process of its own; `work` makes its row."""
 
-    def __init__(self, context, builder, name, options):
+    def __init__(self, context, work, builder, name, options):
         self.name, self.deadline = name, time.monotonic() + options.limit
         self.folder = tempfile.TemporaryDirectory(prefix="porting-coverage-")
         self.receive, send = context.Pipe(duplex=False)
-        self.process = context.Process(target=child, args=(builder, name, options.mkldnn == "on", self.folder.name, send))
+        self.process = context.Process(target=child, args=(work, builder, name, options, self.folder.name, send))
         self.process.start()
         send.close()
 
@@ -136,12 +141,12 @@ class Running:
         return row
 
 
-def run_all(builder, names, options):
+def run_all(work, print_row, builder, names, options):
     context = multiprocessing.get_context("fork")  # torch is imported once; this process computes nothing
     waiting, running, rows = list(names), [], []
     while waiting or running:
         while waiting and len(running) < options.jobs:
-            running.append(Running(context, builder, waiting.pop(0), options))
+            running.append(Running(context, work, builder, waiting.pop(0), options))
         for item in list(running):
             row = item.poll()
             if row is not None:
@@ -186,8 +191,9 @@ def print_totals(rows):
             print(f"  {row['name']} ({count}): {reason[:200]}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parsed_options(about):
+    """The options of a script that runs models of a builder."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--builder", required=True, help="Python file with names() and build(name)")
     parser.add_argument("--names", nargs="*", help="models to run; default: all")
     parser.add_argument("--slice", help="A:B:C of the names, to run a part")
@@ -195,13 +201,20 @@ def main():
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one model")
     parser.add_argument("--json", help="write the rows there, anew after each model")
-    options = parser.parse_args()
-    builder = load_builder(options.builder)
+    return parser.parse_args()
+
+
+def chosen_names(builder, options):
     names = options.names or builder.names()
-    if options.slice:
-        names = names[slice(*(int(part) if part else None for part in options.slice.split(":")))]
+    return names[slice(*(int(part) if part else None for part in options.slice.split(":")))] if options.slice else names
+
+
+def main():
+    options = parsed_options(__doc__.split("\n")[0])
+    builder = load_builder(options.builder)
+    names = chosen_names(builder, options)
     print(f"{'model':28s} {' '.join(f'{key:>6s}' for key in NUMBERS)}  capture check s  ops missing")
-    rows = run_all(builder, names, options)
+    rows = run_all(one, print_row, builder, names, options)
     print_totals(rows)
 
 

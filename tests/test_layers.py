@@ -14,20 +14,21 @@ C_LAYERS = ["core", "formats", "store", "compare", "kernels", "program", "bind"]
 # Each module may import those of its own line and of the lines above it. A package stands for all its modules.
 PYTHON_LAYERS = [
     {"_core", "_version"},
-    {"merging", "naming", "ops_table", "structure", "tree", "summaries"},
+    {"merging", "naming", "ops_table", "sizes", "structure", "tree", "summaries"},
     {"providers", "tolerance", "likeness", "overrides", "picture", "places", "selection", "tensors", "environment", "noise", "profiles", "widening", "probe"},
-    {"patterns", "modules", "forms", "keeping", "live", "sharing"},
+    {"patterns", "modules", "forms", "keeping", "live", "sharing", "size_texts"},
     {"recorder"},
+    {"size_tracing"},
     {"program", "roots", "capture", "export", "weights"},
     {"collecting"},
     {"hooks", "noising"},
     {"report"},
-    {"compare", "port", "diagnose", "engine", "lengths", "interop", "golden", "ops", "graph", "judging", "ledger", "op_judging", "op_level", "pair", "describe", "whole", "summary_judging"},
+    {"any_size", "compare", "port", "diagnose", "engine", "lengths", "interop", "golden", "ops", "graph", "judging", "ledger", "op_judging", "op_level", "pair", "describe", "whole", "summary_judging"},
     {"check", "graft", "testing", "trial"},
     {"parity", "fixture"},
     {"runner", "demo", "noise_script", "cli", "pytest_plugin", "__main__"},
 ]
-TORCH_AT_IMPORT = {"graft", "live", "noising", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors", "sharing"}  # may be loaded only by who asks for them
+TORCH_AT_IMPORT = {"graft", "live", "noising", "hooks", "keeping", "patterns", "collecting", "weights", "recorder", "modules", "tensors", "sharing", "size_texts", "size_tracing"}  # may be loaded only by who asks for them
 TORCH_IN_FUNCTIONS = TORCH_AT_IMPORT | {"capture", "export", "environment", "runner", "demo", "testing", "port", "parity", "probe", "describe"}  # to_torch(), running models
 
 

@@ -29,7 +29,7 @@ class AnySize:
 
     def __init__(self, traced: Traced, call: RootCall, ways: Settings) -> None:
         self.traced, self.call, self.ways = traced, call, ways
-        self.named = call.input_names
+        self.named = traced.names = call.input_names
         self._programs: dict[tuple[int, ...], Program] = {}
         self._doubt: str | None = None if traced.same else "not checked yet"
 
@@ -49,7 +49,7 @@ class AnySize:
             if given[name].dtype != recorded[leaf].dtype:
                 return None, f"{name} is {given[name].dtype.name}, expected {recorded[leaf].dtype.name}"
         try:
-            sizes = self.traced.bind({leaf: given[name].shape for leaf, name in self.named.items()}, self.named)
+            sizes = self.traced.bind({leaf: given[name].shape for leaf, name in self.named.items()})
             self.traced.check(sizes)
             self._check()
         except MisfitError as error:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from .merging import DATA_DEPENDENT, merge
-from .program import Program, values_in
+from .merging import depends_on_data, merge
+from .program import Program, base_name, values_in
 
 if TYPE_CHECKING:
     from .program import Interval
@@ -34,7 +34,8 @@ def between(first: RootCall, second: RootCall) -> tuple[RootCall, RootCall]:
     entries = [_entry(root, size) for root, size in zip((first, second), sizes)]
     _same_tensors(first, second, entries[0], entries[1], "constants")
     _same_tensors(first, second, entries[0]["modules"][0], entries[1]["modules"][0], "captured")
-    depends = next((op[0] for op in entries[0]["ops"] if _depends_on_data(op, entries[0]["values"])), None)
+    # One that returned a number (a fifth entry) is compared when it runs.
+    depends = next((op[0] for op in entries[0]["ops"] if len(op) == 4 and depends_on_data(base_name(op[0]), (entries[0]["values"][v][0] for v in values_in(op[1][1:])))), None)
     if depends is not None:
         raise DifferentProgramsError(f"sizes in it depend on the data ({depends})")
     ops = merge(*entries)
@@ -43,12 +44,6 @@ def between(first: RootCall, second: RootCall) -> tuple[RootCall, RootCall]:
     program = Program({**entries[0], "ops": ops, "calls": [first.number, second.number],
                        "call_symbols": {str(first.number): [sizes[0]], str(second.number): [sizes[1]]}})  # fmt: skip
     return _of_program(first, program), _of_program(second, program)
-
-
-def _depends_on_data(op: list, values: list) -> bool:
-    """Whether an op's result is as large as the data say. One that returned a number (a fifth entry) is compared when it runs."""
-    name = op[0].split(".")[1]
-    return len(op) == 4 and (name in DATA_DEPENDENT or (name == "index" and any(values[v][0] in ("BOOL", "U8") for v in values_in(op[1][1:]))))
 
 
 def _own(root: RootCall) -> tuple[Interval, Any]:

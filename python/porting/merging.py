@@ -6,15 +6,21 @@ Programs here are dicts in the form of docs/PROGRAM.md. No torch.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-__all__ = ["DATA_DEPENDENT", "merge"]
+__all__ = ["DATA_DEPENDENT", "depends_on_data", "merge"]
 
 #: Ops whose result decides what the model does next; a program with one of them stands only for calls that were recorded.
 DATA_DEPENDENT = frozenset(
     ("nonzero", "unique", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "bincount", "argwhere", "equal",
      "repeat_interleave")
 )  # fmt: skip
+
+
+def depends_on_data(name: str, dtypes: Iterable[str]) -> bool:
+    """Whether an op's result is as large as the data say. `name`: "index"; `dtypes`: of the tensors that it takes after its first."""
+    return name in DATA_DEPENDENT or (name == "index" and any(dtype in ("BOOL", "U8") for dtype in dtypes))
 
 
 class Lengths(NamedTuple):

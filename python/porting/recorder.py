@@ -20,7 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from .keeping import UNINITIALISED, OpKeeper
-from .merging import DATA_DEPENDENT
+from .merging import DATA_DEPENDENT, depends_on_data
 from .patterns import Pattern, as_pattern, dtype_name, pattern_of
 from .sharing import Shared
 
@@ -57,7 +57,7 @@ _RESHAPING = {f"aten.{op}_.{overload}": f"aten.{op}.{'int' if op == 'transpose' 
 class Op:
     """One overload: how it is named and which of its arguments it changes or aliases."""
 
-    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent", "random", "stored", "reshapes")
+    __slots__ = ("name", "skip", "composite", "writes", "view_of", "data_dependent", "indexes", "random", "stored", "reshapes")
 
     def __init__(self, func: Any) -> None:
         self.name = str(func)
@@ -66,6 +66,7 @@ class Op:
         self.writes: tuple[int | str, ...] = ()
         self.view_of: int | None = None
         self.data_dependent = False
+        self.indexes = False
         self.random = False
         self.stored = True  # where tensors of ops are kept: its results are
         self.reshapes = self.name in _RESHAPING
@@ -75,6 +76,7 @@ class Op:
             return
         self.skip = schema.name.startswith("profiler::")
         self.data_dependent = schema.name.removeprefix("aten::") in DATA_DEPENDENT
+        self.indexes = schema.name == "aten::index"  # by a mask, perhaps
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         full = func.name()
         self.composite = has(full, "CompositeImplicitAutograd") and not has(full, "CPU") and not has(full, "CUDA")
@@ -422,7 +424,7 @@ class Recorder(TorchDispatchMode):
 
     def _add_op(self, recording: _Recording, op: Op, encoded: tuple, named: tuple, result: Any) -> None:
         number = len(recording.ops)
-        if op.data_dependent:
+        if op.data_dependent or op.indexes and depends_on_data("index", _dtypes_in(recording, encoded[1:])):
             recording.data_dependent = True
         if op.random:
             self._add_drawn(recording, encoded[0], result)
@@ -636,6 +638,11 @@ def _flatten_result(result: Any) -> Iterable[Any]:
             yield from _flatten_result(item)
     else:
         yield result
+
+
+def _dtypes_in(recording: _Recording, arguments: Any) -> Iterable[str]:
+    """The dtypes of the values among encoded arguments."""
+    return (dtype_name(recording.values[a][0]) for a in _flatten_result(arguments) if type(a) is _Value)
 
 
 def _encode_other(a: Any) -> Any:

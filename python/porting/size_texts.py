@@ -6,7 +6,6 @@ two numbers, not sums and products. It traces nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,13 +70,13 @@ class Texts:
         self._sizes = sizes
         self._names: dict[sympy.Symbol, str] = {}
         self._fixed: dict[sympy.Symbol, sympy.Integer] = {}
-        self._meaning: dict[str, str] = {}
+        self._meaning: dict[str, list[Any]] = {}
         for path, shape in shapes.items():
             for place, size in enumerate(shape):
                 symbol = self._expression(size) if isinstance(size, torch.SymInt) else None
                 if isinstance(symbol, sympy.Symbol) and symbol not in self._names:
                     name = f"n{len(self._names)}"
-                    self._names[symbol], self._meaning[name] = name, f"{path}[{place}]"
+                    self._names[symbol], self._meaning[name] = name, [path, place]
 
     def _expression(self, size: Any) -> Any:
         return self._sizes.replace(size.node.expr).xreplace(self._fixed)
@@ -114,13 +113,13 @@ class Texts:
             expression = self._sizes.replace(guard.expr).xreplace(self._fixed)
             if expression.free_symbols:
                 try:
-                    found.setdefault(text_of(expression, self._names), _place(guard))
+                    found.setdefault(text_of(expression, self._names), guard.sloc.maybe_user_loc or "")
                 except UnknownFormError:
                     self._fix(expression)
         return [[text, where] for text, where in found.items()]
 
     def _fix(self, expression: Any) -> None:
-        """Its symbols keep the sizes that they were traced at."""
+        """Its symbols keep the sizes that they were traced at. (One that is the size of no input says where an input lies in memory. The program has that.)"""
         for symbol in expression.free_symbols:
             self._fixed[symbol] = sympy.Integer(self._sizes.backed_var_to_val[symbol])
 
@@ -129,8 +128,3 @@ def _constant(size: Any, expression: Any) -> Any:
     if isinstance(size, torch.SymBool):
         return bool(expression)
     return int(expression) if isinstance(size, torch.SymInt) else float(expression)
-
-
-def _place(guard: Any) -> str:
-    """The line of the model's code that asked: "modeling_llama.py:123"; "" where it is not known."""
-    return os.path.basename((guard.sloc.maybe_user_loc or "").split(" in ")[0].strip())

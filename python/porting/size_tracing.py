@@ -13,18 +13,27 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import logging
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
+from torch._dynamo.source import ConstantSource
+from torch._guards import SLoc
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils._python_dispatch import _disable_current_modes
 
 from . import structure
 from .recorder import RANDOM, Op, Recorder
 from .size_texts import Texts
-from .sizes import Traced
+from .sizes import MAX_SIZE, Traced
 from .tensors import is_leaf
 
 if TYPE_CHECKING:
@@ -34,6 +43,7 @@ __all__ = ["SizeTracer"]
 
 _ANSWERED = frozenset(("aten._local_scalar_dense.default", "aten.equal.default"))
 _LIFTS = frozenset(("aten.lift_fresh.default", "aten.lift_fresh_copy.default"))
+_NOT_THE_MODEL = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__file__, __file__))
 _SYMBOLIC = frozenset((torch.SymInt, torch.SymFloat, torch.SymBool))
 
 
@@ -76,12 +86,17 @@ class SizeTracer:
         reason = self._reason
         for twin in twins:
             try:
-                with _disable_current_modes(), _as_real():
+                with _disable_current_modes(), _as_real(), _silent():
                     self.entries.append(twin.trace(call, recorded, self._store_constant))
             except Exception as error:  # the model's own, on tensors without data; torch's, for an op that has no shape rule
                 reason = reason or _sentence(error)
         if not any(entry["call"] == call and entry["root"] == recorded["root"] for entry in self.entries):
             self.entries.append({"root": recorded["root"], "call": call, "reason": reason})
+
+
+@functools.lru_cache(1024)
+def _has_kernel(func: Any) -> bool:
+    return not hasattr(func, "_schema") or torch._C._dispatch_has_kernel(func.name())
 
 
 def _sentence(error: BaseException) -> str:
@@ -98,6 +113,27 @@ def _as_real() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """What torch logs about ops without a symbolic shape rule stands in the reason."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+class _Sizes(ShapeEnv):
+    """Symbolic sizes. Who asks about one is the innermost line that is not torch's."""
+
+    def _get_sloc(self, framework_loc: str | None = None) -> SLoc:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_MODEL):
+            frame = frame.f_back
+        return SLoc(framework_loc, f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}" if frame is not None else None)
+
+
 class _Twin:
     """A model and the arguments of a call, without data.
 
@@ -106,10 +142,7 @@ class _Twin:
     """
 
     def __init__(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any], parameter_name: Callable[[torch.Tensor], str | None], wide: bool) -> None:
-        from torch._subclasses.fake_tensor import FakeTensorMode
-        from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-        self.sizes = ShapeEnv(duck_shape=False, specialize_zero_one=False, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        self.sizes = _Sizes(duck_shape=False, specialize_zero_one=False, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         self.mode = FakeTensorMode(shape_env=self.sizes, allow_non_fake_inputs=True)
         self.mode.cache_enabled = False  # what it asked when an answer was found is not asked again
         self.slot, self.wide, self.is_wide = slot, wide, False
@@ -143,14 +176,14 @@ class _Twin:
         return hints
 
     def _input(self, path: str, leaf: torch.Tensor) -> torch.Tensor:
-        from torch._dynamo.source import ConstantSource
-        from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
-
         hints = self.hints[path]
         model = leaf.detach() if hints == list(leaf.shape) else torch.empty(hints, dtype=leaf.dtype, device=leaf.device)
         follows = [DimDynamic.DYNAMIC if size > 1 else DimDynamic.STATIC for size in hints]
         twin = self.mode.from_tensor(model, source=ConstantSource(f"input_{len(self.hints)}"),
                                      symbolic_context=StatelessSymbolicContext(dynamic_sizes=follows))  # fmt: skip
+        for size in twin.shape:
+            if isinstance(size, torch.SymInt):  # else a slice to the end is none: its end is a large number
+                self.sizes.constrain_symbol_range(size.node.expr, compiler_min=0, compiler_max=MAX_SIZE)
         return twin.requires_grad_(leaf.requires_grad) if leaf.requires_grad else twin
 
     def trace(self, call: int, recorded: dict[str, Any], store_constant: Callable[[torch.Tensor], str]) -> dict[str, Any]:
@@ -159,7 +192,7 @@ class _Twin:
         answers = [(op[0], op[4]) for op in recorded["ops"] if len(op) > 4]
         recorder = _SizeRecorder(self.names, answers, store_constant)
         leaves = _leaves(self.slot, self.args, self.kwargs)
-        with self.mode:
+        with self.mode, _interpolations():
             recorder.begin(name, call)
             try:
                 recorder.enter(name, call, leaves)
@@ -192,14 +225,59 @@ def _leaves(slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[t
     return list(zip(structure.tree_of(tuple(walker.tokens), "0")[0], walker.leaves))
 
 
-class _Answer:
-    """Stands for an op that asks for data: it has what the recorded call got."""
+def _padded(tensor: torch.Tensor, pad: list[Any], value: Any = 0) -> torch.Tensor:
+    sizes = list(tensor.shape)
+    for place in range(len(pad) // 2):
+        sizes[-1 - place] += pad[2 * place] + pad[2 * place + 1]
+    return _of_sizes(tensor, sizes)
 
-    def __init__(self, value: Any) -> None:
-        self._value = value
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._value
+def _resized(tensor: torch.Tensor, sizes: list[Any], *others: Any) -> torch.Tensor:
+    return _of_sizes(tensor, [*tensor.shape[:2], *sizes])
+
+
+def _of_sizes(tensor: torch.Tensor, sizes: list[Any]) -> torch.Tensor:
+    """A tensor like another, of other sizes: channels last if that is."""
+    channels_last = tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    return tensor.new_empty(sizes).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _batched(added: torch.Tensor, first: torch.Tensor, second: torch.Tensor, **scales: Any) -> torch.Tensor:
+    return first.new_empty((first.shape[0], first.shape[1], second.shape[2]))
+
+
+@contextlib.contextmanager
+def _interpolations() -> Iterator[None]:
+    """Interpolations to sizes that vary: torch's forms with lists of sizes or factors take no symbols, those with sizes alone, which they come to, do."""
+    with contextlib.ExitStack() as stack:
+        for name in dir(torch._C._nn):
+            if name.lstrip("_").startswith("upsample_"):
+                stack.enter_context(mock.patch.object(torch._C._nn, name, _interpolation(name, getattr(torch._C._nn, name))))
+        yield
+
+
+def _interpolation(name: str, usual: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def interpolate(tensor: torch.Tensor, sizes: Any, *others: Any, **named: Any) -> torch.Tensor:
+        if not any(isinstance(size, torch.SymInt) for size in (*tensor.shape, *(sizes or ()))) or named or len(others) != 1 + ("linear" in name or "cubic" in name):
+            return usual(tensor, sizes, *others, **named)
+        *flags, factors = others
+        if sizes is None:
+            sizes = [size * int(factor) if float(factor).is_integer() else math.floor(float(int(size)) * factor) for size, factor in zip(tensor.shape[2:], factors)]
+        return getattr(torch.ops.aten, name).default(tensor, list(sizes), *flags, *(factors or [None] * (tensor.ndim - 2)))
+
+    return interpolate
+
+
+def _masked(tensor: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    return tensor.new_empty(torch.broadcast_shapes(tensor.shape, mask.shape))
+
+
+#: Shape rules of ops whose own take no symbols.
+_RULES: dict[str, Callable[..., torch.Tensor]] = {
+    "aten.constant_pad_nd.default": _padded, "aten.baddbmm.default": _batched, "aten.masked_scatter.default": _masked,
+    **{f"aten.{name}.default": _resized for name in ("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
+                                                     "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")},
+}  # fmt: skip
 
 
 class _SizeRecorder(Recorder):
@@ -216,7 +294,7 @@ class _SizeRecorder(Recorder):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
-        if name.startswith("prim."):  # what a tensor is, not what is done with it
+        if not _has_kernel(func):  # asks what a tensor is ("prim.device", "aten.size"), does nothing with it
             return func(*args)
         if name in _LIFTS:
             result = func(*args)
@@ -224,17 +302,24 @@ class _SizeRecorder(Recorder):
             return result
         if name.split(".")[1:2] and name.split(".")[1] in RANDOM:
             raise _NotTraceableError(f"{name} draws random numbers")
-        if name in _ANSWERED:
-            answer = self._answer(name)
-            self._known_ops[answer] = self._known_ops.setdefault(func, Op(func))
-            func = answer
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        instead = self._answer(name, args) if name in _ANSWERED else _RULES.get(name)
+        if instead is not None:
+            self._known_ops[instead] = self._known_ops.setdefault(func, Op(func))
+        try:
+            return super().__torch_dispatch__(instead or func, types, args, kwargs)
+        except RuntimeError as error:
+            if "concrete integers" in str(error):
+                raise _NotTraceableError(f"torch knows no shape of {name} for sizes that vary") from error
+            raise
 
-    def _answer(self, name: str) -> _Answer:
+    def _answer(self, name: str, args: Any) -> Callable[..., Any]:
+        """Stands for an op that asks for data: it has what the recorded call got."""
         asked, value = self._answers.pop(0) if self._answers else ("nothing", None)
         if asked != name or not isinstance(value, (bool, int, float)):
             raise _NotTraceableError(f"{name} asks for data where the recorded call asked for {asked}")
-        return _Answer(value)
+        if name == "aten.equal.default" or args[0].dtype is torch.bool:
+            value = bool(value)
+        return lambda *args: value
 
     def _encode(self, recording: Any, a: Any) -> Any:
         return a if type(a) in _SYMBOLIC else super()._encode(recording, a)
@@ -243,8 +328,6 @@ class _SizeRecorder(Recorder):
         return self._names[id(parameter)][1].data_ptr()
 
     def _with_data(self, tensor: torch.Tensor) -> torch.Tensor:
-        from torch._subclasses.fake_tensor import FakeTensor
-
         while id(tensor) in self._constants:
             tensor = self._constants[id(tensor)][1]
         if isinstance(tensor, FakeTensor):
@@ -257,26 +340,50 @@ class _SizeRecorder(Recorder):
 
 
 def _refuse_other(found: dict[str, Any], recorded: dict[str, Any]) -> None:
-    """_NotTraceableError, with the first difference, if a program is not the recorded one. Values may have other numbers."""
+    """_NotTraceableError, with the first difference, if a program is not the recorded one. Values may have other numbers, and either may have slices that
+    are the whole tensor: torch leaves these out where it knows the size."""
     numbers: dict[int, int] = {}  # of the recorded values in the program found
-    for place, (a, b) in enumerate(zip(found["ops"], recorded["ops"])):
+    mine, same = _without_wholes(found)
+    theirs, recorded_same = _without_wholes(recorded)
+    for place, (a, b) in enumerate(zip(mine, theirs)):
         if a[0] != b[0]:
             raise _NotTraceableError(f"op {place} is {a[0]} on tensors without data and {b[0]} in the recorded call")
         if len(a) != len(b) or not _same_tree(a[1:3] + a[4:], b[1:3] + b[4:], numbers) or not _same_values(a[3], b[3], numbers):
             raise _NotTraceableError(f"the arguments of op {place} {a[0]} are not those of the recorded call")
-    if len(found["ops"]) != len(recorded["ops"]):
-        raise _NotTraceableError(f"it has {len(found['ops'])} ops on tensors without data and {len(recorded['ops'])} in the recorded call")
-    for kind in ("parameters", "constants"):
-        theirs = {str(numbers[int(value)]): name for value, name in recorded[kind].items() if int(value) in numbers}
-        if any(found[kind].get(value) != name for value, name in theirs.items()):
-            raise _NotTraceableError(f"other {kind} on tensors without data than in the recorded call")
-    root = next(module for module in recorded["modules"] if module["name"] == recorded["root"] and module["call"] == recorded["calls"][0])
-    for leaf, value in root["outputs"].items():
-        if numbers.get(value, value) != found["modules"][0]["outputs"].get(leaf):
-            raise _NotTraceableError(f"output {leaf} is another tensor on tensors without data than in the recorded call")
+    if len(mine) != len(theirs):
+        raise _NotTraceableError(f"it has {len(mine)} ops on tensors without data and {len(theirs)} in the recorded call")
     for value, other in numbers.items():
-        if found["values"][other][:2] != recorded["values"][value][:2]:
-            raise _NotTraceableError(f"a tensor of it is {found['values'][other][:2]} without data and {recorded['values'][value][:2]} in the recorded call")
+        a, b = found["values"][other], recorded["values"][value]
+        if a[:2] != b[:2]:
+            raise _NotTraceableError(f"a tensor of it is {a[0]} {a[1]} on tensors without data and {b[0]} {b[1]} in the recorded call")
+        for kind in ("parameters", "constants"):
+            if found[kind].get(str(other)) != recorded[kind].get(str(value)):
+                raise _NotTraceableError(f"it uses {found[kind].get(str(other))} on tensors without data and {recorded[kind].get(str(value))} in the recorded call")
+    root = next(module for module in recorded["modules"] if module["name"] == recorded["root"] and module["call"] == recorded["calls"][0])
+    outputs = found["modules"][0]["outputs"]
+    for leaf, value in root["outputs"].items():
+        value = recorded_same.get(value, value)
+        if leaf not in outputs or numbers.get(value, value) != same.get(outputs[leaf], outputs[leaf]):
+            raise _NotTraceableError(f"its output {leaf} is another tensor on tensors without data than in the recorded call")
+
+
+def _without_wholes(program: dict[str, Any]) -> tuple[list[Any], dict[int, int]]:
+    """(the ops but slices that are the whole tensor, the values that these make: what they are slices of)."""
+    same: dict[int, int] = {}
+    ops = []
+    for name, args, kwargs, outputs, *answer in program["ops"]:
+        args, kwargs = _renamed(args, same), _renamed(kwargs, same)
+        if name in ("aten.slice.Tensor", "aten.alias.default") and program["values"][outputs[0]][1] == program["values"][args[0]["v"]][1]:
+            same[outputs[0]] = args[0]["v"]
+        else:
+            ops.append([name, args, kwargs, [same.get(value, value) for value in outputs], *answer])
+    return ops, same
+
+
+def _renamed(tree: Any, numbers: dict[int, int]) -> Any:
+    if isinstance(tree, dict):
+        return {"v": numbers.get(tree["v"], tree["v"])} if tree.keys() == {"v"} else {key: _renamed(item, numbers) for key, item in tree.items()}
+    return [_renamed(item, numbers) for item in tree] if isinstance(tree, list) else tree
 
 
 def _same_tree(a: Any, b: Any, numbers: dict[int, int]) -> bool:

@@ -11,18 +11,20 @@ import json
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ._core import FormatError, PortingError
 
-__all__ = ["FILE", "FORMAT", "MisfitError", "Traced", "evaluate", "load", "with_sizes"]
+__all__ = ["FILE", "FORMAT", "MAX_SIZE", "MisfitError", "Traced", "evaluate", "load", "with_sizes"]
 
 FILE = "sizes.json"
 FORMAT = {"format": "porting.sizes", "version": 1}
 
+MAX_SIZE = 2**31 - 1  # of a dimension of an input of a traced program
 _MAX_TEXT = 4096
 _MAX_EXPONENT = 8
+_LARGEST = 2**256  # far above every size: what is larger is no number of a program
 _OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
     ast.Div: operator.truediv, ast.Pow: operator.pow, ast.USub: operator.neg, ast.Not: operator.not_,
@@ -52,8 +54,10 @@ def evaluate(text: str, sizes: Mapping[str, int]) -> Any:
     """
     try:
         return _value(_parsed(text), sizes)
+    except RecursionError as error:
+        raise FormatError(f"{FILE}: {text[:80]!r} is nested too deeply") from error
     except (ArithmeticError, OverflowError) as error:
-        raise MisfitError(f"{text} has no value at {_named(sizes)}: {error}") from error
+        raise MisfitError(f"{text} has no value at {', '.join(f'{name} {size}' for name, size in sizes.items())}: {error}") from error
 
 
 @functools.lru_cache(65536)
@@ -74,7 +78,10 @@ def _value(node: ast.expr, sizes: Mapping[str, int]) -> Any:
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         left, right = _value(node.left, sizes), _value(node.right, sizes)
         if not isinstance(node.op, ast.Pow) or isinstance(right, int) and 0 <= right <= _MAX_EXPONENT:
-            return _OPERATORS[type(node.op)](left, right)
+            value = _OPERATORS[type(node.op)](left, right)
+            if abs(value) > _LARGEST:
+                raise OverflowError("too large")
+            return value
     if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
         return _OPERATORS[type(node.op)](_value(node.operand, sizes))
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _OPERATORS:
@@ -98,10 +105,6 @@ def with_sizes(tree: Any, sizes: Mapping[str, int]) -> Any:
     return tree
 
 
-def _named(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {size}" for name, size in sizes.items())
-
-
 # ---------------------------------------------------------------- traced programs
 
 
@@ -112,7 +115,7 @@ class Traced:
     ----------
     root, call : of the call that it was traced from.
     reason : why there is no program for other sizes, or None.
-    symbols : names of the sizes in its expressions.
+    symbols : names of the sizes in its expressions, each with the input (leaf path) and the dimension that it is.
     conditions : what must be true of them.
     same : whether at the recorded sizes it was found to be the recorded program, op by op.
     shapes : leaf path of an input to its shape, in numbers and expressions.
@@ -125,45 +128,54 @@ class Traced:
             self.entry = entry
             if self.reason is not None:
                 return
-            self.symbols = [str(name) for name in entry["symbols"]]
+            self.symbols = {str(name): (str(leaf), int(place)) for name, (leaf, place) in entry["symbols"].items()}
+            self.names: Mapping[str, str] = {}  # what to call the leaves, where that is not their path
             self.conditions = [Condition(str(text), str(where)) for text, where in entry["conditions"]]
             self.same = bool(entry["same"])
             module = entry["program"]["modules"][0]
             self.inputs = {str(leaf): int(value) for leaf, value in module["inputs"].items()}
             values = entry["program"]["values"]
             self.shapes = {leaf: list(values[value][1]) for leaf, value in self.inputs.items()}
+            if not all(0 <= place < len(self.shapes[leaf]) for leaf, place in self.symbols.values()):
+                raise ValueError("a size of no dimension")
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise FormatError(f"{FILE}: a program is malformed: {type(error).__name__}: {error}") from error
 
-    def bind(self, shapes: Mapping[str, Iterable[int]], names: Mapping[str, str] | None = None) -> dict[str, int]:
-        """The sizes in inputs of these shapes (by leaf path, all of them), whether or not they meet the conditions. `names`: to call the leaves by.
+    def bind(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """The sizes in inputs of these shapes (by leaf path, all of them), whether or not they meet the conditions.
 
         MisfitError: an input has other dimensions than the expressions for it say.
         """
-        sizes: dict[str, int] = {}
         for leaf, expected in self.shapes.items():
-            for size, found in zip(expected, shapes[leaf]):
-                if isinstance(size, dict) and size.get("size") in self.symbols:
-                    sizes.setdefault(size["size"], int(found))
-        unbound = [name for name in self.symbols if name not in sizes]
-        if unbound:
-            raise FormatError(f"{FILE}: no input has the size {unbound[0]}")
+            if len(shapes[leaf]) != len(expected):
+                raise MisfitError(f"{self._called(leaf)} is {list(shapes[leaf])}, expected {self.text_of(leaf)}")
+        sizes = {name: int(shapes[leaf][place]) for name, (leaf, place) in self.symbols.items()}
         for leaf, expected in self.shapes.items():
-            given, wanted = list(shapes[leaf]), with_sizes(expected, sizes)
-            if given != wanted:
-                raise MisfitError(f"{(names or {}).get(leaf, leaf)} is {given}, expected {self.text_of(leaf)}{f' with {_named(sizes)}' if len(wanted) == len(given) and sizes else ''}")
+            if list(shapes[leaf]) != with_sizes(expected, sizes):
+                raise MisfitError(f"{self._called(leaf)} is {list(shapes[leaf])}, expected {self.text_of(leaf)}{f' with {self._text(sizes)}' if sizes else ''}")
         return sizes
 
     def check(self, sizes: Mapping[str, int]) -> None:
         """MisfitError: a condition is not met; the text says which, and which line of the model asked."""
+        if max(sizes.values(), default=0) > MAX_SIZE:
+            raise MisfitError(f"a dimension is larger than {MAX_SIZE}")
         for condition in self.conditions:
             if not evaluate(condition.text, sizes):
-                where = f" (asked at {condition.where})" if condition.where else ""
-                raise MisfitError(f"it was traced where {condition.text}, which is not so with {_named(sizes)}{where}: the model may do something else there")
+                where = f"{condition.where} asked" if condition.where else "it was asked"
+                raise MisfitError(f"it stands where {condition.text}, which {where}; that is not so with {self._text(sizes)}")
 
     def at(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """The program at these sizes, as an entry of program.json."""
-        return with_sizes(dict(self.entry["program"]), sizes)
+        try:
+            return with_sizes(self.entry["program"], sizes)
+        except RecursionError as error:
+            raise FormatError(f"{FILE}: a program is nested too deeply") from error
+
+    def _called(self, leaf: str) -> str:
+        return self.names.get(leaf, leaf)
+
+    def _text(self, sizes: Mapping[str, int]) -> str:
+        return ", ".join(f"{name} ({self._called(leaf)}[{place}]) {sizes[name]}" for name, (leaf, place) in self.symbols.items())
 
     def text_of(self, leaf: str) -> str:
         """The shape of an input: "[2, n0, 64]"."""

@@ -98,7 +98,7 @@ def test_calls_that_differ_by_more_are_no_program(tmp_path, how, why):
 
 def test_one_call_says_what_is_needed(tmp_path):
     engine = engine_of(torch.nn.Linear(3, 2), tmp_path / "a", {"input": torch.ones(2, 3)})
-    with pytest.raises(NoProgramError, match="learnt from two calls: capture one of another size, too"):
+    with pytest.raises(NoProgramError, match="one call does not say: capture it with sizes=True, or one of another size, too"):
         engine(input=np.ones((5, 3), "f4"))
 
 

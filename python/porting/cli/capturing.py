@@ -17,6 +17,7 @@ def capture(args):
         "exclude": args.exclude,
         "program": {"once": "once", "all": "all", "none": False}[args.program],
         "level": args.level,
+        "sizes": args.sizes,
         "weights": {"auto": "auto", "all": True, "none": False}[args.weights],
     }
     if args.budget is not None:

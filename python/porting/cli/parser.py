@@ -77,6 +77,8 @@ def _add_capture(commands):
     command.add_argument("--exclude", action="append", metavar="RE", help="no modules whose name matches (may be repeated)")
     command.add_argument("--program", choices=["once", "all", "none"], default="once",
                          help="record the ops of each distinct call pattern once, of all calls, or not at all (default: once)")
+    command.add_argument("--sizes", action="store_true",
+                         help="find out which numbers follow the inputs' sizes: porting.Engine then runs other sizes than the captured ones")
     command.add_argument("--weights", choices=["auto", "all", "none"], default="auto",
                          help="store parameters if they total under 2 GB, always, or never (default: auto)")
     command.add_argument("--level", choices=["module", "op", "stats"], default="module",
