@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ._core import PortingError, UnsupportedError
+from .compare import compare_arrays
 from .profiles import Settings
 from .program import NoProgramError, Program, execute, feed, feeds_of
 from .sizes import MisfitError, Traced
@@ -23,8 +24,8 @@ _MAX_PROGRAMS = 16
 class AnySize:
     """The program that was traced in a captured call. It is made anew for sizes that it has not run at.
 
-    A program that was traced for several rows, in a call of one row, has other ops than the recorded one. It has to give the captured bits for that
-    row before it stands for anything.
+    A program that was traced for several rows, in a call of one row, may have other ops than the recorded one, which round otherwise. It has to come close to what
+    was captured for that row before it stands for anything.
     """
 
     def __init__(self, traced: Traced, call: RootCall, ways: Settings) -> None:
@@ -86,12 +87,12 @@ class AnySize:
         return self._programs[key]
 
     def _check(self) -> None:
-        """MisfitError if at the captured sizes it does not give what was captured."""
+        """MisfitError if at the captured sizes it does not give what was captured, within the tolerance "auto"."""
         if self._doubt == "not checked yet":
             own = self.call.own[1]
             try:
                 found = self.run({name: own.inputs[leaf] for leaf, name in self.named.items()}, self.traced.bind({leaf: own.inputs[leaf].shape for leaf in self.named}))
-                other = next((leaf for leaf, array in found.items() if array.tobytes() != own.outputs[leaf].tobytes()), None)
+                other = next((leaf for leaf, array in found.items() if not compare_arrays(own.outputs[leaf], array, tol="auto").verdict.passed), None)
                 self._doubt = None if other is None else f"its output {other} is not what was captured"
             except PortingError as error:
                 self._doubt = str(error)

@@ -63,7 +63,7 @@ class ActivationCollector:
     budget_bytes : memory for tensors on their way to disk
     modules : a module, or a mapping of names to modules, if they are not to be found in `model`
     sizes : find out which numbers in the recorded programs follow the inputs' sizes, so that `porting.Engine` runs other sizes: each call that is recorded runs
-        once more on copies of the model and its inputs that have sizes and no data (about 4 ms for each op)
+        once more, a batch of one twice, on copies of the model and its inputs that have sizes and no data (about 3 ms for each op)
     noise : after the capture run the model again under other settings and store how far it is from itself (`porting.measure_noise`); the call form only
 
     Raises

@@ -428,7 +428,7 @@ def _replacement(capture: Capture, call: Call, interval: Interval, value: int, i
         array, expected = inputs[key], capture[name]
         if array.shape != expected.shape or array.dtype != expected.dtype:
             raise NoProgramError(f"{_label(call)}: input {key}: expected {expected.dtype.name} {list(expected.shape)},"
-                                 f" got {array.dtype.name} {list(array.shape)}: a program runs at the sizes it was recorded at; capture a run of these, or two of other sizes for porting.Engine")  # fmt: skip
+                                 f" got {array.dtype.name} {list(array.shape)}: a program runs at the sizes it was recorded at; porting.Engine runs other sizes if the capture was made with sizes=True, or has two runs of different sizes")  # fmt: skip
         if found is not None and not np.array_equal(found, array, equal_nan=array.dtype.kind == "f"):
             raise NoProgramError(f"{_label(call)}: the inputs {', '.join(names)} are one tensor in its program, and differ here")
         found = with_strides(array, capture, name)

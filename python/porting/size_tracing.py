@@ -90,6 +90,7 @@ class SizeTracer:
                     self.entries.append(twin.trace(call, recorded, self._store_constant))
             except Exception as error:  # the model's own, on tensors without data; torch's, for an op that has no shape rule
                 reason = reason or _sentence(error)
+                break  # what is not the recorded program at the recorded sizes says nothing about others
         if not any(entry["call"] == call and entry["root"] == recorded["root"] for entry in self.entries):
             self.entries.append({"root": recorded["root"], "call": call, "reason": reason})
 
@@ -144,7 +145,7 @@ class _Twin:
     def __init__(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any], parameter_name: Callable[[torch.Tensor], str | None], wide: bool) -> None:
         self.sizes = _Sizes(duck_shape=False, specialize_zero_one=False, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         self.mode = FakeTensorMode(shape_env=self.sizes, allow_non_fake_inputs=True)
-        self.mode.cache_enabled = False  # what it asked when an answer was found is not asked again
+        self.mode.cache_enabled = False  # what torch asked when it found a shape it does not ask again when it has it
         self.slot, self.wide, self.is_wide = slot, wide, False
         self.names: dict[int, tuple[str, torch.Tensor]] = {}  # by id of a tensor without data: the parameter's path, and itself
         memo: dict[int, Any] = {}
