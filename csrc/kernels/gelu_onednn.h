@@ -9,7 +9,7 @@
 #ifndef PORT_GELU_ONEDNN_H
 #define PORT_GELU_ONEDNN_H
 
-#include "vecmath.h"
+#include "halves.h"
 
 
 enum { PORT_GELU_PIECES = 32, PORT_GELU_DEGREE = 5 }; /* 25 are used; 32 fill two vectors of 16 */
@@ -100,38 +100,27 @@ port_gelu_onednn_avx2(float x)
 
 /* The maps of both; with AVX-512 a lookup is one permutation of two vectors. */
 PORT_DEFINE_MAP(port_gelu_onednn_avx2_map, port_gelu_onednn_avx2)
-PORT_DEFINE_MAP_BODY(port_gelu_onednn_avx512_map_ref, port_gelu_onednn_avx512, 4, )
 #if PORT_HAVE_AVX2
-PORT_DEFINE_MAP_BODY(port_gelu_onednn_avx512_map_avx2, port_gelu_onednn_avx512, 8, PORT_TARGET_AVX2)
-
-PORT_TARGET_AVX512 static void
-port_gelu_onednn_avx512_map_avx512(int64_t n, const float *x, float *y)
+PORT_TARGET_AVX512 static inline __m512
+port_gelu_onednn_avx512_16(__m512 v)
 {
-    __m512 low[PORT_GELU_DEGREE + 1], high[PORT_GELU_DEGREE + 1];
-    for (int degree = 0; degree <= PORT_GELU_DEGREE; degree++) {
-        low[degree] = _mm512_loadu_ps(port_gelu_pieces[degree]);
-        high[degree] = _mm512_loadu_ps(port_gelu_pieces[degree] + 16);
+    __m512 magnitude = _mm512_abs_ps(v), erf = _mm512_setzero_ps();
+    __m512i piece = _mm512_add_epi32(_mm512_castps_si512(magnitude), _mm512_set1_epi32((int)0xc21fffffu));
+    piece = _mm512_max_epi32(_mm512_srai_epi32(piece, 21), _mm512_set1_epi32(1));
+    piece = _mm512_min_epi32(piece, _mm512_set1_epi32(24));
+    __mmask16 beyond = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0x1.62b9dcp2f), _CMP_GT_OQ);
+    piece = _mm512_mask_mov_epi32(piece, beyond, _mm512_set1_epi32(23));
+#pragma GCC unroll 6
+    for (int degree = PORT_GELU_DEGREE; degree >= 0; degree--) {
+        __m512 low = _mm512_loadu_ps(port_gelu_pieces[degree]), high = _mm512_loadu_ps(port_gelu_pieces[degree] + 16);
+        __m512 factor = _mm512_permutex2var_ps(low, piece, high);
+        erf = degree == PORT_GELU_DEGREE ? factor : _mm512_fmadd_ps(erf, magnitude, factor);
     }
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        __m512 v = _mm512_loadu_ps(x + i), magnitude = _mm512_abs_ps(v);
-        __m512i piece = _mm512_add_epi32(_mm512_castps_si512(magnitude), _mm512_set1_epi32((int)0xc21fffffu));
-        piece = _mm512_max_epi32(_mm512_srai_epi32(piece, 21), _mm512_set1_epi32(1));
-        piece = _mm512_min_epi32(piece, _mm512_set1_epi32(24));
-        __mmask16 beyond = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0x1.62b9dcp2f), _CMP_GT_OQ);
-        piece = _mm512_mask_mov_epi32(piece, beyond, _mm512_set1_epi32(23));
-        __m512 erf = _mm512_permutex2var_ps(low[5], piece, high[5]);
-        for (int degree = 4; degree >= 0; degree--) {
-            erf = _mm512_fmadd_ps(erf, magnitude, _mm512_permutex2var_ps(low[degree], piece, high[degree]));
-        }
-        erf = _mm512_xor_ps(erf, _mm512_and_ps(v, _mm512_set1_ps(-0.0f)));
-        __m512 product = _mm512_mul_ps(v, _mm512_add_ps(erf, _mm512_set1_ps(1.0f)));
-        _mm512_storeu_ps(y + i, _mm512_mul_ps(product, _mm512_set1_ps(0.5f)));
-    }
-    for (; i < n; i++) {
-        y[i] = port_gelu_onednn_avx512(x[i]);
-    }
+    erf = _mm512_xor_ps(erf, _mm512_and_ps(v, _mm512_set1_ps(-0.0f)));
+    return _mm512_mul_ps(_mm512_mul_ps(v, _mm512_add_ps(erf, _mm512_set1_ps(1.0f))), _mm512_set1_ps(0.5f));
 }
 #endif
+PORT_DEFINE_MAP_OWN_16(port_gelu_onednn_avx512_map, port_gelu_onednn_avx512, port_gelu_onednn_avx512_16)
+PORT_HALF_MAP_OWN_16(port_gelu_onednn, port_gelu_onednn_avx512(v), port_gelu_onednn_avx512_16)
 
 #endif /* PORT_GELU_ONEDNN_H */

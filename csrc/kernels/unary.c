@@ -7,7 +7,6 @@
  * Which formula PyTorch uses where (BSD-3-Clause; restated): docs/NUMERICS.md. Source of the vector functions: vecmath.h;
  * of gelu with mkldnn on: gelu_onednn.h. */
 #include "gelu_onednn.h"
-#include "halves.h"
 #include "unary.h"
 
 /* ---------------------------------------------------------------- the loop */
@@ -401,6 +400,12 @@ gelu_onednn_f32(const unary_context *context, bool is_vector, int64_t n, const f
     }
 }
 
+static bool
+gelu_onednn_half(const unary_context *context, int64_t n, const char *x, char *y)
+{
+    return port_gelu_onednn_halves(context->call->in[0]->dtype, context->level, n, x, y, 0.0f, 0.0f);
+}
+
 /* What PyTorch hands to oneDNN: more than one element, row-major, of f32, or of bf16 where the CPU has AVX-512. */
 static bool
 gelu_goes_to_onednn(const port_kernel_call *call)
@@ -424,7 +429,7 @@ static void
 gelu_any(const port_kernel_call *call, int32_t level)
 {
     static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL, gelu_erf_half}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL, gelu_tanh_half},
-                          by_onednn = {gelu_onednn_f32, NULL, NULL, NULL};
+                          by_onednn = {gelu_onednn_f32, NULL, NULL, gelu_onednn_half};
     const port_gelu_params *params = call->params;
     const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
     int64_t grain = port_gelu_grain(port_view_elems(call->in[0]), call->profile->num_threads);
