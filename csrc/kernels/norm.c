@@ -6,6 +6,7 @@
  * Mean and variance are PyTorch's RowwiseMoments (BSD-3-Clause; restated): Welford in 8 lanes over chunks of 16 vectors, chunks merged as a
  * binary tree, then the scalar rest, then the lanes one after the other (Chan, Golub, LeVeque 1979). With avx2 and up
  * the lanes contract a * b + c into fma. */
+#include "dense.h"
 #include "norm.h"
 #include "sum.h"
 #include "vecmath.h"
@@ -73,26 +74,38 @@ chunk_moments(bool fused, const float *x, int64_t step, int64_t vectors, moments
     memcpy(chunk->m2, m2, sizeof(m2));
 }
 
-/* The same for the four parts of 4 / parts whole chunks: each is one chain of dependent steps, and four of them run side by side. */
+/* The same for the four parts of 4 / parts whole chunks of any of the three types as they lie: each is one chain of dependent steps, and four of them
+ * run side by side. */
 #if PORT_HAVE_AVX2
-PORT_TARGET_AVX2 static void
-four_chunks(bool fused, int parts, const float *x, moments chunks[4])
+PORT_TARGET_AVX2 PORT_INLINE __m256
+eight_of(port_dtype dtype, const char *from)
 {
+    if (dtype == PORT_F32) {
+        return _mm256_loadu_ps((const float *)(const void *)from);
+    }
+    __m128i halves = _mm_loadu_si128((const __m128i *)(const void *)from);
+    return dtype == PORT_F16 ? _mm256_cvtph_ps(halves) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
+PORT_TARGET_AVX2 PORT_INLINE void
+four_chunks_of(port_dtype dtype, bool fused, int parts, const char *x, moments chunks[4])
+{
+    const int64_t vector_bytes = LANES * (dtype == PORT_F32 ? 4 : 2);
     __m256 mean[4], m2[4];
-    const float *from[4];
+    const char *from[4];
 #pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
-        from[c] = x + (c / parts * CHUNK_VECTORS * parts + c % parts) * LANES;
+        from[c] = x + (c / parts * CHUNK_VECTORS * parts + c % parts) * vector_bytes;
         mean[c] = m2[c] = _mm256_setzero_ps();
     }
     for (int v = 0; v < CHUNK_VECTORS; v++) {
         __m256 weight = _mm256_set1_ps(weights[v]);
-        uintptr_t ahead = (uintptr_t)x + (4 * CHUNK_VECTORS + 4 * (uintptr_t)v) * LANES * sizeof(float);
+        uintptr_t ahead = (uintptr_t)x + (4 * CHUNK_VECTORS + 4 * (uintptr_t)v) * (uintptr_t)vector_bytes;
         __builtin_prefetch((const void *)ahead); /* the processor itself fetches ahead within a page only */
         __builtin_prefetch((const void *)(ahead + 64));
 #pragma GCC unroll 4
         for (int c = 0; c < 4; c++) {
-            __m256 value = _mm256_loadu_ps(from[c] + v * parts * LANES);
+            __m256 value = eight_of(dtype, from[c] + v * parts * vector_bytes);
             __m256 delta = _mm256_sub_ps(value, mean[c]);
             __m256 step = _mm256_mul_ps(delta, weight);
             mean[c] = fused ? _mm256_fmadd_ps(delta, weight, mean[c]) : _mm256_add_ps(mean[c], step);
@@ -107,19 +120,37 @@ four_chunks(bool fused, int parts, const float *x, moments chunks[4])
         _mm256_storeu_ps(chunks[c].m2, m2[c]);
     }
 }
-#else
-static void
-four_chunks(bool fused, int parts, const float *x, moments chunks[4])
+
+PORT_TARGET_AVX2 PORT_INLINE void
+four_chunks_by(port_dtype dtype, bool fused, int parts, const char *x, moments chunks[4])
 {
-    for (int c = 0; c < 4; c++) {
-        chunk_moments(fused, x + (c / parts * CHUNK_VECTORS * parts + c % parts) * LANES, parts * LANES, CHUNK_VECTORS, &chunks[c]);
+    if (dtype == PORT_BF16) {
+        four_chunks_of(PORT_BF16, fused, 2, x, chunks);
+    } else if (dtype == PORT_F16) {
+        four_chunks_of(PORT_F16, fused, 2, x, chunks);
+    } else if (parts == 2) {
+        four_chunks_of(PORT_F32, fused, 2, x, chunks);
+    } else {
+        four_chunks_of(PORT_F32, fused, 1, x, chunks);
     }
 }
+
+PORT_TARGET_AVX2 static void
+four_chunks(port_dtype dtype, bool fused, int parts, const char *x, moments chunks[4])
+{
+    if (fused) {
+        four_chunks_by(dtype, true, parts, x, chunks);
+    } else {
+        four_chunks_by(dtype, false, parts, x, chunks);
+    }
+}
+#else
+#define four_chunks(dtype, fused, parts, x, chunks) (void)(x)
 #endif
 
 /* The lanes' moments of a row, merged over its chunks. Vectors of halves fill two of floats, of which each has moments of its own (parts = 2). */
 PORT_INLINE void
-vector_moments(bool simd, bool fused, int parts, const float *x, int64_t vectors, moments *total)
+vector_moments(bool simd, port_dtype dtype, bool fused, int parts, const char *x, int64_t vectors, moments *total)
 {
     int64_t chunks = (vectors + CHUNK_VECTORS - 1) / CHUNK_VECTORS;
     int32_t depth = 1;
@@ -134,14 +165,21 @@ vector_moments(bool simd, bool fused, int parts, const float *x, int64_t vectors
     }
     for (int64_t i = 0; i < chunks; i++) {
         int64_t rest = vectors - i * CHUNK_VECTORS;
-        const float *from = x + i * CHUNK_VECTORS * LANES * parts;
+        const char *from = x + i * CHUNK_VECTORS * LANES * parts * (int64_t)port_dtype_size(dtype);
         if (i == ready) {
             bool four = simd && rest >= 4 / parts * CHUNK_VECTORS;
             if (four) {
-                four_chunks(fused, parts, from, made);
+                four_chunks(dtype, fused, parts, from, made);
             } else {
+                rest = rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS;
+                const float *wide = (const float *)(const void *)from;
+                float room[2 * CHUNK_VECTORS * LANES];
+                if (dtype != PORT_F32) {
+                    port_load_f32(dtype, from, 2, rest * parts * LANES, room);
+                    wide = room;
+                }
                 for (int part = 0; part < parts; part++) {
-                    chunk_moments(fused, from + part * LANES, parts * LANES, rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS, &made[part]);
+                    chunk_moments(fused, wide + part * LANES, parts * LANES, rest, &made[part]);
                 }
             }
             chunk = made;
@@ -162,14 +200,15 @@ vector_moments(bool simd, bool fused, int parts, const float *x, int64_t vectors
     *total = stack[0];
 }
 
-/* One row of n elements: mean and (biased) variance. */
+/* One row of n elements: mean and (biased) variance. Halves may be given as they lie if there are whole vectors of them only. */
 PORT_INLINE void
-row_moments(bool simd, bool fused, int parts, const float *x, int64_t n, float *mean_out, float *var_out)
+row_moments(bool simd, port_dtype dtype, bool fused, int parts, const char *from, int64_t n, float *mean_out, float *var_out)
 {
+    const float *x = (const float *)(const void *)from;
     int64_t vectors = n / (parts * LANES), count = 0;
     moments lanes;
     float mean = 0.0f, m2 = 0.0f;
-    vector_moments(simd, fused, parts, x, vectors, &lanes);
+    vector_moments(simd, dtype, fused, parts, from, vectors, &lanes);
     vectors *= parts;
     for (int64_t i = vectors * LANES; i < n; i++) {
         float delta = x[i] - mean;
@@ -192,7 +231,7 @@ row_moments(bool simd, bool fused, int parts, const float *x, int64_t n, float *
 void
 port_row_moments_f32(bool fused, const float *x, int64_t n, float *mean, float *var)
 {
-    row_moments(false, fused, 1, x, n, mean, var);
+    row_moments(false, PORT_F32, fused, 1, (const char *)x, n, mean, var);
 }
 
 PORT_INLINE void
@@ -231,6 +270,12 @@ row_apply_half(bool fused, const float *x, int64_t n, float mean, float rstd, co
 
 /* ---------------------------------------------------------------- two builds of the row, one answer */
 
+PORT_INLINE float
+rstd_of(float var, float eps)
+{
+    return 1.0f / sqrtf((var > 0.0f || var != var ? var : 0.0f) + eps);
+}
+
 typedef void (*norm_row)(bool half, const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, float *mean,
                          float *rstd);
 
@@ -240,11 +285,11 @@ typedef void (*norm_row)(bool half, const float *x, int64_t n, float eps, const 
     {                                                                                                                \
         float var;                                                                                                   \
         if (half) {                                                                                                  \
-            row_moments(simd, fused, 2, x, n, mean, &var);                                                           \
+            row_moments(simd, PORT_F32, fused, 2, (const char *)x, n, mean, &var);                                   \
         } else {                                                                                                     \
-            row_moments(simd, fused, 1, x, n, mean, &var);                                                           \
+            row_moments(simd, PORT_F32, fused, 1, (const char *)x, n, mean, &var);                                   \
         }                                                                                                            \
-        *rstd = 1.0f / sqrtf((var > 0.0f || var != var ? var : 0.0f) + eps);                                         \
+        *rstd = rstd_of(var, eps);                                                                                   \
         if (half) {                                                                                                  \
             row_apply_half(fused, x, n, *mean, *rstd, weight, bias, y);                                              \
         } else {                                                                                                     \
@@ -256,8 +301,45 @@ LAYER_NORM_ROW(layer_row_fused, false, true, )
 #if PORT_HAVE_AVX2
 LAYER_NORM_ROW(layer_row_plain_avx2, true, false, PORT_TARGET_AVX2)
 LAYER_NORM_ROW(layer_row_fused_avx2, true, true, PORT_TARGET_AVX2)
+
+PORT_TARGET_AVX2 PORT_INLINE void
+apply_direct(port_dtype dtype, const char *x, int64_t n, float mean, float rstd, const float *weight, const float *bias, char *y)
+{
+    const __m256 scale = _mm256_set1_ps(rstd), shift = _mm256_set1_ps(-rstd * mean);
+    for (int64_t i = 0; i < n; i += 2 * LANES) {
+        __m256 made[2];
+#pragma GCC unroll 2
+        for (int part = 0; part < 2; part++) {
+            int64_t at = i + part * LANES;
+            __m256 scaled = _mm256_fmadd_ps(eight_of(dtype, x + 2 * at), scale, shift);
+            made[part] = _mm256_fmadd_ps(scaled, _mm256_loadu_ps(weight + at), _mm256_loadu_ps(bias + at));
+        }
+        if (dtype == PORT_BF16) {
+            bf16_of_f32_16_avx2((const char *)made, y + 2 * i);
+        } else {
+            PORT_STORE_256(y + 2 * i, _mm256_set_m128i(_mm256_cvtps_ph(made[1], _MM_FROUND_TO_NEAREST_INT),
+                                                       _mm256_cvtps_ph(made[0], _MM_FROUND_TO_NEAREST_INT)));
+        }
+    }
+}
+
+/* layer_row_fused_avx2 of halves as they lie, n a multiple of 16, with weight and bias: memory is read and written while there is something to compute. */
+PORT_TARGET_AVX2 static void
+layer_row_direct(port_dtype dtype, const char *x, int64_t n, float eps, const float *weight, const float *bias, char *y, float *mean,
+                 float *rstd)
+{
+    float var;
+    row_moments(true, dtype, true, 2, x, n, mean, &var);
+    *rstd = rstd_of(var, eps);
+    if (dtype == PORT_BF16) {
+        apply_direct(PORT_BF16, x, n, *mean, *rstd, weight, bias, y);
+    } else {
+        apply_direct(PORT_F16, x, n, *mean, *rstd, weight, bias, y);
+    }
+}
 #else
 #define layer_row_plain_avx2 layer_row_plain
+#define layer_row_direct(dtype, x, n, eps, weight, bias, y, mean, rstd) (void)0
 #define layer_row_fused_avx2 layer_row_fused
 #endif
 
@@ -404,6 +486,7 @@ typedef struct norm_job {
     const port_kernel_call *call;
     norm_buffers buffers;
     norm_row run;
+    bool as_it_lies; /* by layer_row_direct */
 } norm_job;
 
 static void
@@ -415,19 +498,21 @@ layer_norm_one(const norm_job *job, char *room, int64_t r)
     double eps = ((const port_norm_params *)call->params)->eps;
     int64_t bytes = (int64_t)port_dtype_size(x->dtype);
     char *to = (char *)y->data + r * b->cols * bytes;
-    void *from = row_of(x, r * b->cols, b->cols, room);
-    float *made = (float *)(void *)(room + b->each_bytes);
+    void *from = job->as_it_lies ? NULL : row_of(x, r * b->cols, b->cols, room);
     double mean = 0.0, rstd = 0.0;
+    float narrow_mean = 0.0f, narrow_rstd = 0.0f, *made = (float *)(void *)(room + b->each_bytes);
     if (x->dtype == PORT_F64) {
         layer_row_f64(from, b->cols, eps, b->weight, b->bias, (double *)(void *)to, &mean, &rstd);
+    } else if (job->as_it_lies) {
+        layer_row_direct(x->dtype, (const char *)x->data + r * b->cols * bytes, b->cols, (float)eps, b->weight, b->bias, to, &narrow_mean, &narrow_rstd);
+    } else if (x->dtype == PORT_F32) {
+        job->run(false, from, b->cols, (float)eps, b->weight, b->bias, (float *)(void *)to, &narrow_mean, &narrow_rstd);
     } else {
-        bool direct = x->dtype == PORT_F32;
-        float narrow_mean = 0.0f, narrow_rstd = 0.0f;
-        job->run(!direct, from, b->cols, (float)eps, b->weight, b->bias, direct ? (float *)(void *)to : made, &narrow_mean, &narrow_rstd);
+        job->run(true, from, b->cols, (float)eps, b->weight, b->bias, made, &narrow_mean, &narrow_rstd);
+        port_store_f32(y->dtype, made, b->cols, to, bytes);
+    }
+    if (x->dtype != PORT_F64) {
         mean = (double)narrow_mean, rstd = (double)narrow_rstd;
-        if (!direct) {
-            port_store_f32(y->dtype, made, b->cols, to, bytes);
-        }
     }
     store_statistic(call->num_out > 1 ? call->out[1] : NULL, r, mean);
     store_statistic(call->num_out > 2 ? call->out[2] : NULL, r, rstd);
@@ -450,6 +535,8 @@ layer_norm_any(const port_kernel_call *call, bool simd)
 {
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
     norm_job job = {.call = call, .buffers = norm_prepare(call, true)};
+    bool half = call->in[0]->dtype == PORT_BF16 || call->in[0]->dtype == PORT_F16;
+    job.as_it_lies = simd && fused && half && job.buffers.weight != NULL && job.buffers.bias != NULL && job.buffers.cols % (2 * LANES) == 0;
     job.run = simd ? (fused ? layer_row_fused_avx2 : layer_row_plain_avx2) : (fused ? layer_row_fused : layer_row_plain);
     port_parallel(job.buffers.rows > 0 ? job.buffers.chunks.count : 0, call->profile->num_threads, layer_norm_part, &job);
 }
