@@ -20,13 +20,12 @@ typedef struct channel_sum {
     int64_t image_step, pixel_step;
 } channel_sum;
 
-/* What is summed: x, or the square of its distance from the mean. */
+/* What is summed: x, or squared, its distance from the mean. */
 static double
 term(const channel_sum *s, const char *data, int64_t i, const double *mean)
 {
     double x = float_load(s->dtype, data, i);
-    double away = mean != NULL ? float_rounded(s->dtype == PORT_F64 ? PORT_F64 : PORT_F32, x - *mean) : x;
-    return mean != NULL ? away : x;
+    return mean != NULL ? float_rounded(s->dtype == PORT_F64 ? PORT_F64 : PORT_F32, x - *mean) : x;
 }
 
 /* sum + term, in F32; squares are fused with the sum under avx2 and up. */
@@ -108,7 +107,7 @@ typedef struct running {
     double momentum, eps;
 } running;
 
-/* Of F32 every product is rounded, but that of the momentum and a variance. */
+/* Every product is rounded, but that of the momentum and a variance; of BF16 the momentum too. F64 and F16 round the sum alone. */
 static void
 renew(const port_tensor *t, int64_t c, double momentum, double v, bool variance)
 {
@@ -117,6 +116,9 @@ renew(const port_tensor *t, int64_t c, double momentum, double v, bool variance)
     if (t->dtype == PORT_F32) {
         float share = (float)momentum, kept = (1.0f - share) * (float)before;
         after = variance ? (double)share * v + (double)kept : (double)(share * (float)v + kept);
+    } else if (t->dtype == PORT_BF16) {
+        double share = float_rounded(PORT_BF16, momentum), kept = float_rounded(PORT_BF16, 1.0 - momentum);
+        after = (variance ? share * v : float_rounded(PORT_BF16, share * v)) + float_rounded(PORT_BF16, kept * before);
     }
     float_store(t->dtype, data, c * t->strides[0], after);
 }
@@ -132,14 +134,15 @@ channel_statistics(const channel_sum *s, const running *r, const port_tensor *we
         bool own = s->dtype != s->param || s->dtype == PORT_BF16 || s->dtype == PORT_F16; /* halves: as it was before it was kept */
         double v = sum_channel(s, c, own && !s->channels_last ? &exact : &mean);
         v = s->param == PORT_F16 ? v : float_rounded(s->param, v); /* F16 alone is not rounded here */
-        double even = s->param == PORT_F16 ? v / n : float_rounded(s->param, v / n), unbiased = float_rounded(s->param, v / (n - 1.0));
+        port_dtype divided = s->param == PORT_F16 ? PORT_F32 : s->param;
+        double even = float_rounded(divided, v / n), unbiased = float_rounded(divided, v / (n - 1.0));
         double inverse = even != 0.0 || r->eps != 0.0 ? float_rounded(s->param, 1.0 / sqrt(even + r->eps)) : 0.0;
         double factor = weight != NULL ? float_load(weight->dtype, tensor_view(weight).data, c * weight->strides[0]) : 1.0;
         float_store(s->param, means, c, mean);
         float_store(s->param, inverses, c, inverse);
         float_store(wide, factors, c, inverse * factor);
         if (r->mean != NULL) {
-            renew(r->mean, c, r->momentum, mean, false);
+            renew(r->mean, c, r->momentum, s->param == PORT_F16 ? exact : mean, false);
         }
         if (r->var != NULL) {
             renew(r->var, c, r->momentum, unbiased, true);
