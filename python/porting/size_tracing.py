@@ -161,7 +161,7 @@ class _Twin:
             self.hints[path] = self._hints(leaf)
             memo[id(leaf)] = self._input(path, leaf)
         self.args, self.kwargs, self.module = copy.deepcopy((args, kwargs, slot.module), memo)
-        self._alive = memo
+        self._alive = memo  # what `names` has the ids of
 
     def _without_data(self, tensor: torch.Tensor) -> torch.Tensor:
         twin = self.mode.from_tensor(tensor, static_shapes=True)
