@@ -11,6 +11,7 @@ import pytest
 import torch
 from bits import capability, equal_bits, in_c, in_torch
 from porting import _core, providers
+from test_ops import NAMES, array, tensor
 
 Call = tuple[str, list[Any]]
 _generator = torch.Generator().manual_seed(5)
@@ -117,15 +118,16 @@ def test_without_the_library_transforms_are_near() -> None:
         torch.testing.assert_close(got, want, rtol=4e-6, atol=4e-6 * float(want.abs().max()))
 
 
-def test_running_statistics_are_renewed_as_torch_does() -> None:
-    x, running = randn(4, 6, 5) * 2 + 1, [randn(6), torch.rand(6) + 0.5]
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16), ids=str)
+def test_running_statistics_are_renewed_as_torch_does(dtype: torch.dtype) -> None:
+    x, running = (randn(4, 6, 5) * 2 + 1).to(dtype), [randn(6).to(dtype), (torch.rand(6) + 0.5).to(dtype)]
     theirs = [r.clone() for r in running]
     results = in_torch("aten.native_batch_norm.default", [x, None, None, *theirs, True, 0.37, 1e-5])
     tensors = [x, *running, *results]
     arguments = [{"v": 0}, None, None, {"v": 1}, {"v": 2}, True, 0.37, 1e-5]
-    program = {"values": [["F32", list(t.shape), list(t.stride()), 0] for t in tensors],
+    program = {"values": [[NAMES[t.dtype], list(t.shape), list(t.stride()), 0] for t in tensors],
                "ops": [["aten.native_batch_norm.default", arguments, {}, [3, 4, 5]]]}  # fmt: skip
-    feeds = {k: t.numpy() for k, t in enumerate(tensors[:3])}
+    feeds = {k: array(t) for k, t in enumerate(tensors[:3])}
     mine = _core.Program(json.dumps(program).encode()).run(0, 1, feeds, [1, 2], num_threads=torch.get_num_threads(), capability=capability())
     for got, want, before in zip(mine, theirs, running, strict=True):
-        assert equal_bits(torch.from_numpy(got), want) and not equal_bits(want, before)
+        assert equal_bits(tensor(got), want) and not equal_bits(want, before)
