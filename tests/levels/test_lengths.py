@@ -114,3 +114,11 @@ def test_a_common_program_that_gives_other_values_is_refused(tmp_path, monkeypat
         engine(x=np.ones(5, "f4"))
     monkeypatch.undo()
     assert np.array_equal(porting.Engine(engine.capture)(x=np.ones(5, "f4"))["0"], np.full(5, 2, "f4"))
+
+
+def test_calls_that_select_by_a_mask_share_no_program(tmp_path):
+    """How many are selected depends on the data: each call keeps its own program."""
+    x = torch.linspace(-1, 1, 7)
+    for how, programs in (("data", 2), ("op", 1)):
+        engine = engine_of(Branches(how), tmp_path / how, {"x": x.clone()}, {"x": x.flip(0) + 0.5})
+        assert len(engine.capture.programs) == programs
