@@ -36,7 +36,8 @@ fits(const port_fft_params *p, const port_view *x, const port_view *y)
     for (int32_t d = 0; good && d < p->num_dims; d++) {
         bool half = d == p->num_dims - 1 && from_complex != to_complex;
         int64_t in = x->shape[d + 1], out = y->shape[d + 1], n = p->sizes[d];
-        good = n >= 1 && (in == n || (half && from_complex && is_half(in, n))) && (out == n || (half && to_complex && is_half(out, n)));
+        good = n >= 1 && (in == n || (half && from_complex && is_half(in, n))) &&
+               (out == n || (half && to_complex && is_half(out, n)));
     }
     return good;
 }
@@ -54,7 +55,8 @@ make_plan(const port_dfti *dfti, const port_fft_params *p, const port_view *x, c
         from[d + 1] = (long)x->strides[d + 1];
         to[d + 1] = (long)y->strides[d + 1];
     }
-    long failed = p->num_dims == 1 ? dfti->create_1d(&plan, domain, sizes[0]) : dfti->create_md(&plan, domain, (long)p->num_dims, sizes);
+    long failed = p->num_dims == 1 ? dfti->create_1d(&plan, domain, sizes[0])
+                                   : dfti->create_md(&plan, domain, (long)p->num_dims, sizes);
     if (failed != 0) {
         return NULL;
     }
