@@ -117,7 +117,7 @@ renew(const port_tensor *t, int64_t c, double momentum, double v, bool variance)
         float share = (float)momentum, kept = (1.0f - share) * (float)before;
         after = variance ? (double)share * v + (double)kept : (double)(share * (float)v + kept);
     } else if (t->dtype == PORT_BF16) {
-        double share = float_rounded(PORT_BF16, momentum), kept = float_rounded(PORT_BF16, 1.0 - momentum);
+        double share = float_rounded(PORT_BF16, momentum), kept = float_rounded(PORT_BF16, 1.0 - share);
         after = (variance ? share * v : float_rounded(PORT_BF16, share * v)) + float_rounded(PORT_BF16, kept * before);
     }
     float_store(t->dtype, data, c * t->strides[0], after);
