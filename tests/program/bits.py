@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from porting import _core
 
-BITS = {torch.float32: torch.int32, torch.float64: torch.int64, torch.int32: torch.int32}
+BITS = {
+    torch.float32: torch.int32, torch.float64: torch.int64, torch.int32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16,
+}  # fmt: skip
 
 
 def capability() -> str:
