@@ -61,10 +61,10 @@ class AnySize:
         """Leaf path to array of what it returns. NoProgramError: it cannot run on these arrays."""
         program = self._at(sizes)
         interval, own = program.intervals[0], self.call.own[1]
-        feeds = feeds_of(self.call.capture, own, program, interval, without=self.traced.inputs.values())
+        outputs = {leaf: interval.outputs[leaf] for leaf in own.outputs if leaf in interval.outputs}
+        feeds = feeds_of(self.call.capture, own, program, interval, without=self.traced.inputs.values(), asked=outputs.values())
         for leaf, name in self.named.items():
             feed(feeds, self.traced.inputs[leaf], name, given[name])
-        outputs = {leaf: interval.outputs[leaf] for leaf in own.outputs if leaf in interval.outputs}
         try:
             used = {*program.external(interval), *outputs.values()}
             arrays = execute(program, interval.begin, interval.end, {v: a for v, a in feeds.items() if v in used}, list(outputs.values()), self.ways)

@@ -162,7 +162,8 @@ class _Recorded:
         self.named = named = first.input_names
         self.inputs = {named[leaf]: self._leaf(first, other, "in", leaf) for leaf in own.inputs}
         self.outputs = {leaf: self._leaf(first, other, "out", leaf) for leaf in own.outputs if leaf in self.interval.outputs}
-        self.feeds = feeds_of(first.capture, own, self.program, self.interval, without={leaf.value for leaf in self.inputs.values()})
+        self.feeds = feeds_of(first.capture, own, self.program, self.interval, without={leaf.value for leaf in self.inputs.values()},
+                              asked=[leaf.value for leaf in self.outputs.values()])
         self.used = set(self.program.external(self.interval)) | {leaf.value for leaf in self.outputs.values()}
 
     def _leaf(self, first: RootCall, other: RootCall | None, phase: str, leaf: str) -> _Leaf:

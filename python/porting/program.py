@@ -104,6 +104,13 @@ class Program:
             self._external[place] = self._find_external(interval)
         return self._external[place]
 
+    def unused(self, interval: Interval, values: Iterable[int]) -> list[int]:
+        """Those of the values that the interval's ops neither make nor use: constants, parameters and inputs that a module hands on."""
+        known = set(self.external(interval))
+        for op in self.ops[interval.begin : interval.end]:
+            known.update(v for v in op[3] if isinstance(v, int))
+        return list(dict.fromkeys(value for value in values if value not in known))
+
     def uses(self, op: int) -> tuple[int, ...]:
         """The values that an op takes, in the order of its arguments."""
         if self._uses is None:
@@ -312,9 +319,7 @@ def run_call(
     if without_kernel:
         raise UnsupportedError(f"{_label(call)}: no kernel for {', '.join(sorted(set(without_kernel)))}")
     feeds = feeds_of(capture, call, program, interval, inputs)
-    used = set(feeds)
-    for op in program.ops[interval.begin : interval.end]:
-        used.update(v for v in op[3] if isinstance(v, int))
+    unused = set(program.unused(interval, interval.outputs.values()))
 
     missing: dict[str, str] = {}
     given: dict[str, np.ndarray] = {}
@@ -323,10 +328,10 @@ def run_call(
         value = interval.outputs.get(path)
         if value is None:
             missing[path] = "no recorded op made it"
-        elif value in used:
-            wanted[path] = value
-        else:
+        elif value in unused:
             given[path] = _source(capture, call, program, interval, value, inputs)
+        else:
+            wanted[path] = value
     if missing and not wanted and not given:
         raise NoProgramError(f"{_label(call)}: no recorded op made its outputs {', '.join(missing)}")
 
@@ -368,10 +373,12 @@ def _dtype_of(program: Program, value: int) -> np.dtype:
 
 
 def feeds_of(capture: Capture, call: Call, program: Program, interval: Interval,
-             inputs: Mapping[str, np.ndarray] | None = None, without: Iterable[int] = ()) -> dict[int, np.ndarray]:  # fmt: skip
-    """Value number to array, for all that the interval's ops use and do not make, `without` some. `inputs` as `run_call` has it."""
+             inputs: Mapping[str, np.ndarray] | None = None, without: Iterable[int] = (), asked: Iterable[int] = ()) -> dict[int, np.ndarray]:  # fmt: skip
+    """Value number to array, for all that the interval's ops use and do not make, and what is `asked` for and no op has, `without` some.
+    `inputs` as `run_call` has it."""
     others = set(without)
-    return {value: _source(capture, call, program, interval, value, inputs) for value in program.external(interval) if value not in others}
+    needed = [*program.external(interval), *program.unused(interval, asked)]
+    return {value: _source(capture, call, program, interval, value, inputs) for value in needed if value not in others}
 
 
 def feed(feeds: dict[int, np.ndarray], value: int, name: str, array: np.ndarray) -> None:

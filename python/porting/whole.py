@@ -75,8 +75,8 @@ def run(capture: Any, call: int = 0, *, root: str | None = None, inputs: Mapping
             raise LayerNotFoundError(f"{unknown[0]}: no tensor of call {call} of {found.program.root or 'the root'} that its program makes")
         interval, own = found.own
         wanted = {path: value for path, value in interval.outputs.items() if path in own.outputs}
-        feeds = _feeds(found, inputs)
         at = {name: _point(found, points, name) for name in names}
+        feeds = _feeds(found, [*wanted.values(), *(value for value, _ in at.values())], inputs)
         tensors = {name: np.array(feeds[value]) for name, (value, op) in at.items() if op < interval.begin and value in feeds}
         others = [name for name in at if name not in tensors]
         arrays = _run(found, feeds, [*wanted.values(), *(at[name][0] for name in others)], [-1] * len(wanted) + [at[name][1] for name in others], ways)
@@ -98,7 +98,7 @@ def _root_call(capture: Capture, number: int, root: str | None) -> RootCall:
     raise NoProgramError(f"no program was recorded for call {number} of {name or 'the root'}{': ' if reasons else ''}{'; '.join(reasons)}")
 
 
-def _feeds(root: RootCall, inputs: Mapping[str, np.ndarray] | None = None) -> dict[int, np.ndarray]:
+def _feeds(root: RootCall, asked: Iterable[int], inputs: Mapping[str, np.ndarray] | None = None) -> dict[int, np.ndarray]:
     interval, call = root.own
     given = {}
     if inputs is not None and not isinstance(inputs, Mapping):
@@ -108,7 +108,7 @@ def _feeds(root: RootCall, inputs: Mapping[str, np.ndarray] | None = None) -> di
         if leaf is None:
             raise LayerNotFoundError(f"{root.program.root or 'the root'} has no input {key}; it has {', '.join(by_parameter(call, l) for l in interval.inputs)}")
         given[leaf] = as_array(array, f"input {key}")
-    return feeds_of(root.capture, call, root.program, interval, given or None)
+    return feeds_of(root.capture, call, root.program, interval, given or None, asked=asked)
 
 
 def _run(root: RootCall, feeds: Mapping[int, np.ndarray], values: Sequence[int], at: Sequence[int], ways: Settings, **options: Any) -> Any:
@@ -177,7 +177,7 @@ def shown_exact(root: RootCall, ways: Settings) -> set[tuple[str, int]]:
         if not claims:
             return set()
         order = sorted(range(len(expects)), key=lambda k: expects[k][1])
-        _, answers = _run(root, _feeds(root), [], [], ways, expects=[expects[k] for k in order], restore=True)
+        _, answers = _run(root, _feeds(root, [value for value, _, _ in expects]), [], [], ways, expects=[expects[k] for k in order], restore=True)
     except (PortingError, ValueError, KeyError, MemoryError):
         return set()
     same = [False] * len(expects)
@@ -231,7 +231,7 @@ def outputs_of_calls(root: RootCall, ways: Settings) -> dict[tuple[str, int], di
     points = [(call, path, interval.outputs[path], interval.end - 1) for interval, call in root.calls
               for path in call.outputs if path in interval.outputs]
     points.sort(key=lambda point: point[3])
-    feeds = _feeds(root)
+    feeds = _feeds(root, [value for _, _, value, _ in points])
     _, same = _run(root, feeds, [], [], ways, expects=[(value, op, call.outputs[path]) for call, path, value, op in points])
     others = [point for point, is_same in zip(points, same) if not is_same]
     arrays = iter(_run(root, feeds, [p[2] for p in others], [max(p[3], root.own[0].begin) for p in others], ways) if others else ())

@@ -204,3 +204,32 @@ def test_what_the_core_refuses_of_single_ops_and_expectations():
     assert answers == [False] and np.array_equal(values[0], np.ones(2, "f4"))
     with pytest.raises(TypeError):
         core.run(0, 3, {0: x}, [], expects=[(0, 0)])
+
+
+class HandsOn(torch.nn.Module):
+    """Returns, besides what it makes, an input and tensors of its own that no op touches."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.window = torch.nn.Parameter(torch.randn(3)), torch.tensor([4, 5])
+        self.inner = torch.nn.Identity()
+
+    def forward(self, x, positions):
+        self.inner(self.window)
+        return {"y": x * 2, "positions": positions, "scale": self.scale, "window": self.window}
+
+
+def test_what_no_op_touches_is_handed_on(tmp_path):
+    torch.manual_seed(0)
+    model, x, positions = HandsOn(), torch.randn(2, 3), torch.arange(3)
+    with ActivationCollector(model, tmp_path / "a") as collector, torch.no_grad():
+        model(x, positions)
+    with collector.capture as capture:
+        report = check(capture, mode="chained")
+        assert report.passed and report.num_calls == report.num_exact == 2, report.to_text()
+        other = np.array([7, 8, 9])
+        for found in (porting.run(capture, inputs={"positions": other}).outputs, porting.Engine(capture)(x=x.numpy(), positions=other)):
+            np.testing.assert_array_equal(found["positions"], other)
+            np.testing.assert_array_equal(found["window"], [4, 5])
+            np.testing.assert_array_equal(found["scale"], model.scale.detach().numpy())
+        assert porting.run(capture, fetch=["inner.out.0"]).tensors["inner.out.0"].tolist() == [4, 5]
