@@ -103,7 +103,8 @@ is_stack(const port_program *program, const port_run_options *options, int64_t v
 {
     const value_info *info = &program->values[v];
     const op_call sizes = {.options = options};
-    int64_t count = 1, step = 1;
+    int64_t count = 1, step = 1, elems;
+    uint64_t bytes;
     if (info->ndim < 2 || !info->has_strides || !dtype_is_float(info->dtype)) {
         return false;
     }
@@ -114,6 +115,9 @@ is_stack(const port_program *program, const port_run_options *options, int64_t v
             return false;
         }
         count *= d < info->ndim - 2 ? shape[d] : 1;
+    }
+    if (!port_shape_bytes(info->dtype, info->ndim, shape, &elems, &bytes)) {
+        return false;
     }
     *size = (stack_size){count, shape[info->ndim - 2], shape[info->ndim - 1]};
     return true;
@@ -147,6 +151,18 @@ views_as(const op_info *op, const port_run_options *options, const view_shape *f
     return fits;
 }
 
+/* Whether an op on rows can make this shape of that one: broadcasting adds no more than dimensions of size 1 in front. */
+static bool
+adds_only_ones(const view_shape *from, const view_shape *to)
+{
+    int32_t added = to->ndim - from->ndim;
+    bool fits = added >= 0 && memcmp(from->sizes, to->sizes + added, (size_t)from->ndim * sizeof to->sizes[0]) == 0;
+    for (int32_t d = 0; fits && d < added; d++) {
+        fits = to->sizes[d] == 1;
+    }
+    return fits;
+}
+
 /* Whether all values of a group but the last are stacks of one size, large enough. */
 static bool
 is_attention(const port_program *program, const fuse_group *group, const port_run_options *options, stack_size *size)
@@ -161,7 +177,7 @@ is_attention(const port_program *program, const fuse_group *group, const port_ru
         const op_info *op = &program->ops[group->ops[k]];
         to.ndim = program->values[op->outputs[0]].ndim;
         if (!is_stack(program, options, op->outputs[0], &own, to.sizes) || own.N != size->N || own.T != size->T || own.S != size->S ||
-            (kind_of(op) == STEP_VIEW && !views_as(op, options, &from, &to))) {
+            !(kind_of(op) == STEP_VIEW ? views_as(op, options, &from, &to) : adds_only_ones(&from, &to))) {
             return false;
         }
         from = to;

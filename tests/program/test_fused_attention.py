@@ -156,6 +156,42 @@ def test_a_group_does_run_as_one(name, threads):
         program.run(0, program.num_ops, feeds, [last], only=range(program.num_ops), **options)
 
 
+def chain(dtype: str, sizes: list[list[int]], bias: list[int]) -> tuple[list, list]:
+    """Values and ops of attention on q, k, v and a bias: sizes of q, k, v, of the scores, and of the scores with the bias."""
+
+    def dense(shape: list[int]) -> list:
+        return [dtype, shape, [int(np.prod([max(n, 1) for n in shape[d + 1 :]], dtype=object)) for d in range(len(shape))], 0]
+
+    q, k, v, scores, biased = sizes
+    values = [dense(x) for x in (q, k, v, bias, scores, biased, biased, scores, [*q[:2], v[2]])]
+    ops = [["aten.bmm.default", [{"v": 0}, {"v": 1}], {}, [4]], ["aten.add.Tensor", [{"v": 4}, {"v": 3}], {}, [5]],
+           ["aten._softmax.default", [{"v": 5}, -1, False], {}, [6]], ["aten.view.default", [{"v": 6}, {"list": scores}], {}, [7]],
+           ["aten.bmm.default", [{"v": 7}, {"v": 2}], {}, [8]]]  # fmt: skip
+    return values, ops
+
+
+@pytest.mark.parametrize(("biased", "bias", "fused"), [([4, 99, 98], [98], True), ([1, 4, 99, 98], [1, 1, 99, 98], True), ([2, 2, 99, 98], [2, 1, 99, 98], False)])
+def test_a_bias_that_cannot_make_the_recorded_shape(biased, bias, fused):
+    """(4, T, S) and (2, 1, T, S) make (2, 4, T, S), whatever a program says."""
+    sizes = [[4, 99, 16], [4, 16, 98], [4, 98, 16], [4, 99, 98], biased]
+    values, ops = chain("F32", sizes, bias)
+    program = _core.Program(json.dumps({"values": values, "ops": ops}).encode())
+    assert bool(program.fusions) == fused
+    feeds = {k: normal(*shape).numpy() for k, shape in enumerate([*sizes[:3], bias])}
+    if fused:
+        assert program.run(0, 5, feeds, [8])[0].tobytes() == program.run(0, 5, feeds, [8], only=range(5))[0].tobytes()
+    else:
+        with pytest.raises(_core.PortingError, match="recorded with shape"):
+            program.run(0, 5, feeds, [8])
+
+
+def test_scores_larger_than_memory_are_not_fused():
+    """2^61 scores of 8 bytes for each head: their number fits 64 bits, their bytes do not."""
+    T, S = 2**30, 2**31
+    values, ops = chain("F64", [[2, T, 1], [2, 1, S], [2, S, 0], [2, T, S], [2, T, S]], [1])
+    assert _core.Program(json.dumps({"values": values, "ops": ops}).encode()).fusions == []
+
+
 def test_items_of_a_stack_have_their_own_bits():
     """What the fusion rests on: from 16 on, and with a thread for each item, a product in a stack is the product by itself."""
     rng = np.random.default_rng(11)
