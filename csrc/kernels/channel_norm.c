@@ -373,7 +373,11 @@ static void
 group_run(const port_kernel_call *call)
 {
     group_job job = group_job_of(call);
-    port_parallel(port_view_elems(call->in[0]) > 0 ? job.chunks.count : 0, call->profile->num_threads, group_part, &job);
+    if (port_view_elems(call->in[0]) == 0) {
+        port_norm_of_nothing(call->out[1], call->out[2]);
+        return;
+    }
+    port_parallel(job.chunks.count, call->profile->num_threads, group_part, &job);
 }
 
 const port_kernel_row port_channel_norm_rows[] = {

@@ -482,6 +482,17 @@ store_statistic(const port_view *out, int64_t row, double value)
     }
 }
 
+void
+port_norm_of_nothing(const port_view *mean, const port_view *rstd)
+{
+    const port_view *out[2] = {mean, rstd};
+    for (int k = 0; k < 2; k++) {
+        for (int64_t i = 0, n = out[k] != NULL ? port_view_elems(out[k]) : 0; i < n; i++) {
+            store_statistic(out[k], i, k == 0 ? 0.0 : (double)NAN);
+        }
+    }
+}
+
 typedef struct norm_job {
     const port_kernel_call *call;
     norm_buffers buffers;
@@ -539,6 +550,9 @@ layer_norm_any(const port_kernel_call *call, bool simd)
     job.as_it_lies = simd && fused && half && job.buffers.weight != NULL && job.buffers.bias != NULL && job.buffers.cols % (2 * LANES) == 0;
     job.run = simd ? (fused ? layer_row_fused_avx2 : layer_row_plain_avx2) : (fused ? layer_row_fused : layer_row_plain);
     port_parallel(job.buffers.rows > 0 ? job.buffers.chunks.count : 0, call->profile->num_threads, layer_norm_part, &job);
+    if (job.buffers.rows == 0) {
+        port_norm_of_nothing(call->num_out > 1 ? call->out[1] : NULL, call->num_out > 2 ? call->out[2] : NULL);
+    }
 }
 
 static void

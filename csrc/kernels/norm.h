@@ -2,10 +2,12 @@
 #ifndef PORT_NORM_H
 #define PORT_NORM_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "../core/core.h"
 
 /* Mean and biased variance of n floats in the reference's order; fused: with fma, as it does with avx2 and up. */
 void port_row_moments_f32(bool fused, const float *x, int64_t n, float *mean, float *var);
+
+/* Fills the statistics of what has no elements, as torch does: means of 0 and no numbers for rstd. Either may be NULL. */
+void port_norm_of_nothing(const port_view *mean, const port_view *rstd);
 
 #endif /* PORT_NORM_H */

@@ -308,7 +308,7 @@ add("_local_scalar_dense", [one(rand(dtype=d)) for d in (F32, I64, BOOL)] + [one
 _norm_inputs = [rand(3, 5, 16), rand(16, 3).t(), rand(2, 64, dtype=F64), rand(4, 300)]
 add("native_layer_norm", [one(x, [x.shape[-1]], w, b, 1e-5) for x in _norm_inputs
                           for w, b in ((None, None), (rand(x.shape[-1], dtype=x.dtype), rand(x.shape[-1], dtype=x.dtype)))]
-    + [one(rand(2, 3, 4), [3, 4], rand(3, 4), None, 1e-6)])  # fmt: skip
+    + [one(rand(2, 3, 4), [3, 4], rand(3, 4), None, 1e-6)] + [one(torch.ones(2, 3, 0, dtype=d), [0], None, None, 1e-5) for d in (F32, F64, torch.bfloat16)])  # fmt: skip
 add("layer_norm", [one(x, [x.shape[-1]], rand(x.shape[-1], dtype=x.dtype)) for x in _norm_inputs])
 add("rms_norm", [one(x, [x.shape[-1]], w, e) for x in _norm_inputs for w in (None, rand(x.shape[-1], dtype=x.dtype)) for e in (None, 1e-6)])
 
@@ -465,7 +465,7 @@ _statistics = lambda x: [rand(4, dtype=x.dtype), rand(4, dtype=x.dtype, low=0.5)
 add("native_batch_norm", [one(x, *_channels(x), *_statistics(x), False, 0.1, 1e-5) for x in _normed] + [one(rand(2, 4, 5), None, None, *_statistics(rand(1)), False, 0.1, 1e-3)])
 add("_native_batch_norm_legit_no_training", [one(x, *_channels(x), *_statistics(x), 0.1, 1e-5) for x in _normed])
 add("native_group_norm", [one(x, w, b, 2, 4, x[0, 0].numel(), g, 1e-5) for x in (rand(2, 4, 5, 6), rand(2, 4, 7), rand(2, 4, 5, dtype=F64)) for g in (1, 2, 4)
-                          for w, b in (_channels(x), (None, None))])  # fmt: skip
+                          for w, b in (_channels(x), (None, None))] + [one(torch.ones(2, 4, 0, dtype=d), None, None, 2, 4, 0, 2, 1e-5) for d in (F32, F64)])  # fmt: skip
 _triangle = rand(2, 3, 4, 4, low=-0.5, high=0.5) + 2 * torch.eye(4)
 add("linalg_solve_triangular", [one(_triangle.tril(), rand(2, 3, 4, 5), upper=False), one(_triangle.triu(), rand(2, 3, 4, 1), upper=True),
                                 one(_triangle[0, 0].tril(), rand(4, 3), upper=False, unitriangular=True)])  # fmt: skip
