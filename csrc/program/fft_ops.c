@@ -277,6 +277,22 @@ as_signals(op_call *call, const port_tensor *x, const int32_t *order, int32_t ba
     return status;
 }
 
+/* The library takes no stride of 0, and so torch copies what has one. */
+static port_status
+without_repeats(op_call *call, port_tensor **t)
+{
+    const port_tensor *dense;
+    bool repeats = false;
+    for (int32_t d = 0; d < (*t)->ndim; d++) {
+        repeats = repeats || (*t)->strides[d] == 0;
+    }
+    if (!repeats) {
+        return PORT_OK;
+    }
+    port_status status = tensor_contiguous(call, *t, &dense);
+    return status == PORT_OK ? tensor_reshaped(call, dense, dense->ndim, dense->shape, t) : status;
+}
+
 /* One plan of torch's: dims, sorted, of x become those of `made`, which has `size` elements in the last of them. */
 static port_status
 run_plan(op_call *call, const port_tensor *x, const int32_t *dims, int64_t num_dims, int64_t size, port_dtype dtype, bool forward,
@@ -295,7 +311,8 @@ run_plan(op_call *call, const port_tensor *x, const int32_t *dims, int64_t num_d
     params.scale = scale_of(normalization, points);
     order_dims(x, dims, num_dims, order);
     port_status status = as_signals(call, x, order, batch_dims, &from);
-    if (status != PORT_OK || (status = new_ordered(call, dtype, x->ndim, shape, order, made)) != PORT_OK ||
+    if (status != PORT_OK || (status = without_repeats(call, &from)) != PORT_OK ||
+        (status = new_ordered(call, dtype, x->ndim, shape, order, made)) != PORT_OK ||
         (status = as_signals(call, *made, order, batch_dims, &to)) != PORT_OK) {
         return status;
     }

@@ -19,7 +19,7 @@ randn = functools.partial(torch.randn, generator=_generator)
 
 
 def transforms() -> Iterator[Call]:
-    """Lengths with small and large factors, rows and columns, several dimensions, gaps."""
+    """Lengths with small and large factors, rows and columns, several dimensions, gaps, repeated rows and columns."""
     for shape, dims in (((5,), [0]), ((3, 97), [1]), ((3, 64), [0]), ((2, 3, 30), [2, 1]), ((4, 5, 6), [0, 1, 2]), ((2, 400, 3), [1]), ((8, 1024), [1])):
         for x in (randn(shape), randn(*shape[:-1], 2 * shape[-1])[..., ::2], randn(shape[::-1]).permute(*reversed(range(len(shape))))):
             for normalization in (0, 1, 2):
@@ -27,6 +27,10 @@ def transforms() -> Iterator[Call]:
                 yield "aten._fft_r2c.default", [x, dims, normalization, normalization == 1]
                 yield "aten._fft_c2c.default", [torch.complex(x, x + 1), dims, normalization, normalization != 1]
                 yield "aten._fft_c2r.default", [half, dims, normalization, shape[dims[-1]]]
+    for x in (randn(1, 30, dtype=torch.complex64), randn(4, 1, dtype=torch.complex64)):
+        for dims in ([0], [1], [1, 0]):
+            yield "aten._fft_c2c.default", [x.expand(4, 30), dims, 0, True]
+            yield "aten._fft_r2c.default", [x.real.expand(4, 30), dims, 0, True]
 
 
 def complex_products() -> Iterator[Call]:
