@@ -56,7 +56,7 @@ weights_of(const aa_pass *p, int64_t o, int64_t *begin, double *weights)
     bool smaller = p->scale >= 1.0;
     double support = (p->cubic ? 2.0 : 1.0) * (smaller ? p->scale : 1.0), total = 0.0;
     double inverse = smaller ? rounded(p, 1.0 / p->scale) : 1.0, center = rounded(p, p->scale * ((double)o + 0.5));
-    int64_t most = 2 * (int64_t)ceil(support) + 1;
+    int64_t most = 2 * clamped(ceil(support), p->in) + 1; /* more than there are is no bound */
     *begin = clamped(rounded(p, center - support) + 0.5, p->in);
     int64_t count = clamped(rounded(p, center + support) + 0.5, p->in) - *begin;
     count = count < most ? count : most;
