@@ -329,6 +329,15 @@ slice_of(const port_tensor *t, int64_t begin, int64_t n, port_buffer *buffer)
     return (port_tensor){.buffer = buffer, .dtype = t->dtype, .ndim = t->ndim > 0, .shape = {n}, .strides = {1}};
 }
 
+/* Whether an op came out as its n elements were recorded, and in the shape of its target. */
+static bool
+came_out(const op_call *call, port_dtype recorded, int64_t n)
+{
+    const port_tensor *out = &call->out[0], *target = call->target;
+    return call->num_out == 1 && out->dtype == recorded && tensor_elems(out) == n &&
+           (target == NULL || (out->ndim == target->ndim && memcmp(out->shape, target->shape, (size_t)out->ndim * sizeof *out->shape) == 0));
+}
+
 port_status
 fuse_run_op(const fuse_call *f, const fuse_part *part, int64_t op_idx, const port_tensor *target, int64_t n, port_tensor *made)
 {
@@ -336,8 +345,7 @@ fuse_run_op(const fuse_call *f, const fuse_part *part, int64_t op_idx, const por
     op_call call = {.row = op->row, .name = op->name, .values = part->values, .num_values = f->program->num_values,
                     .options = part->options, .target = target, .err = part->err, .wide = recorded_wide(f->program, op)};
     port_status status = op_call_run(&call, op->args, op->num_args, op->named, op->num_named);
-    port_dtype recorded = f->program->values[op->outputs[0]].dtype;
-    if (status == PORT_OK && (call.num_out != 1 || call.out[0].dtype != recorded || tensor_elems(&call.out[0]) != n)) {
+    if (status == PORT_OK && !came_out(&call, f->program->values[op->outputs[0]].dtype, n)) {
         status = fail_op(&call, PORT_E_SHAPE, "it came out otherwise than it was recorded, among %d ops that run together",
                          f->group->num_ops);
     }

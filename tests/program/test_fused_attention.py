@@ -185,6 +185,18 @@ def test_a_bias_that_cannot_make_the_recorded_shape(biased, bias, fused):
             program.run(0, 5, feeds, [8])
 
 
+def test_a_dimension_that_no_op_adds():
+    """(4, T, S) and (S) make no (1, 4, T, S)."""
+    sizes = [[4, 99, 16], [4, 16, 98], [4, 98, 16], [4, 99, 98], [1, 4, 99, 98]]
+    values, ops = chain("F32", sizes, [98])
+    program = _core.Program(json.dumps({"values": values, "ops": ops}).encode())
+    feeds = {k: normal(*shape).numpy() for k, shape in enumerate([*sizes[:3], [98]])}
+    assert program.fusions
+    for only in (None, range(5)):
+        with pytest.raises(_core.PortingError, match="recorded"):
+            program.run(0, 5, feeds, [8], only=only)
+
+
 def test_scores_larger_than_memory_are_not_fused():
     """2^61 scores of 8 bytes for each head: their number fits 64 bits, their bytes do not."""
     T, S = 2**30, 2**31
