@@ -67,7 +67,7 @@ run_renorm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0);
     port_arg dims[PORT_MAX_NDIM];
-    int32_t kept, count = 0;
+    int32_t kept = 0, count = 0;
     port_status status = wrap_dim(call, arg_int(call, 2), x->ndim, &kept);
     for (int32_t d = 0; d < x->ndim; d++) {
         dims[count] = (port_arg){.kind = PORT_ARG_INT, .i = d, .d = d};
