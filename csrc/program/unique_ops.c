@@ -232,20 +232,46 @@ run_bincount(op_call *call)
     return emit(call, result);
 }
 
-/* histc(self, bins, min, max): elements outside are not counted; min == max: the range of the elements. */
+enum { HISTC_GRAIN = 200 }; /* elements of a thread of the reference, at least */
+
+typedef struct histogram {
+    port_dtype dtype; /* in which places are found and counted: halves stop at the number that they can not pass by one */
+    int64_t bins;
+    double low, high;
+    double *counts;
+} histogram;
+
+static void
+count_range(const histogram *h, const double *v, int64_t begin, int64_t end)
+{
+    double span = float_rounded(h->dtype, h->high - h->low), bins = float_rounded(h->dtype, (double)h->bins);
+    for (int64_t i = begin; i < end; i++) {
+        if (v[i] >= h->low && v[i] <= h->high) {
+            double away = float_rounded(h->dtype, v[i] - h->low);
+            double place = float_rounded(h->dtype, float_rounded(h->dtype, away * bins) / span);
+            /* NaN: of a range that is nothing in the dtype. */
+            double *bin = &h->counts[place >= (double)h->bins ? h->bins - 1 : (place > 0.0 ? (int64_t)place : 0)];
+            *bin = float_rounded(h->dtype, *bin + 1.0);
+        }
+    }
+}
+
+/* histc(self, bins, min, max): elements outside are not counted; min == max: the range of the elements. Each thread of the
+ * reference counts by itself, in the dtype; then counts are added. */
 static port_status
 run_histc(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *wide, *result;
     int64_t bins = arg_int(call, 1), n = tensor_elems(x);
     double low = arg_scalar(call, 2).d, high = arg_scalar(call, 3).d;
-    port_tensor *counts;
+    port_tensor *counts, *counted;
     if (bins < 1 || x->dtype == PORT_C64) {
         return fail_op(call, PORT_E_VALUE, "%lld bins of %s", (long long)bins, port_dtype_name(x->dtype));
     }
     port_status status = tensor_cast(call, x, PORT_F64, &wide);
     if (status != PORT_OK || (status = tensor_contiguous(call, wide, &wide)) != PORT_OK ||
-        (status = tensor_new(call, PORT_F64, 1, &bins, NULL, &counts)) != PORT_OK) {
+        (status = tensor_new(call, PORT_F64, 1, &bins, NULL, &counts)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F64, 1, &bins, NULL, &counted)) != PORT_OK) {
         return status;
     }
     const double *v = (const double *)tensor_view(wide).data;
@@ -265,16 +291,13 @@ run_histc(op_call *call)
     if (!(low < high) || isinf(low) || isinf(high)) {
         return fail_op(call, PORT_E_VALUE, "a range from %g to %g", low, high);
     }
-    low = float_rounded(x->dtype, low);
-    high = float_rounded(x->dtype, high);
-    for (int64_t i = 0; i < n; i++) {
-        if (v[i] >= low && v[i] <= high) {
-            double span = float_rounded(x->dtype, high - low), away = float_rounded(x->dtype, v[i] - low),
-                   scaled = float_rounded(x->dtype, away * float_rounded(x->dtype, (double)bins)),
-                   place = float_rounded(x->dtype, scaled / span);
-            /* NaN: of a range that is nothing in the dtype. The count is kept in the dtype too: halves stop at theirs. */
-            double *bin = &to[place >= (double)bins ? bins - 1 : (place > 0.0 ? (int64_t)place : 0)];
-            *bin = float_rounded(x->dtype, *bin + 1.0);
+    histogram h = {x->dtype, bins, float_rounded(x->dtype, low), float_rounded(x->dtype, high), (double *)tensor_view(counted).data};
+    port_chunks parts = port_chunks_of(n, HISTC_GRAIN, call->options->profile.num_threads);
+    for (int64_t begin = 0; begin < n; begin += parts.size) {
+        memset(h.counts, 0, (size_t)bins * sizeof *to);
+        count_range(&h, v, begin, begin + parts.size < n ? begin + parts.size : n);
+        for (int64_t i = 0; i < bins; i++) {
+            to[i] += h.counts[i];
         }
     }
     status = tensor_cast(call, counts, x->dtype, &result);

@@ -20,7 +20,7 @@ def given(a):
 
 
 def made(name, *args, **named):
-    results = _core.call_op(name, [given(a) for a in args], {k: given(a) for k, a in named.items()}, **PROFILE)
+    results = _core.call_op(name, [given(a) for a in args], {k: given(a) for k, a in named.items()}, num_threads=torch.get_num_threads(), **PROFILE)
     made = [np.asarray(r) for r in (results if isinstance(results, tuple) else [results])]
     return [torch.from_numpy(r.view(np.int16)).view(BF16) if r.dtype == ml_dtypes.bfloat16 else torch.from_numpy(r) for r in made]
 

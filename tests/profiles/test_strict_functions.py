@@ -55,7 +55,7 @@ def is_elementwise(function, x):
 
 
 def functions_of_one_tensor():
-    return [name for name, forms in ops._forms().items() if name not in ("nonzero", "bitwise_not", "view_as_complex", "view_as_real", "unbind", "t")
+    return [name for name, forms in ops._forms().items() if name not in ("nonzero", "bitwise_not", "view_as_complex", "view_as_real", "unbind", "t", "t_copy")
             and any(len(form.parameters) == 1 and form.parameters[0].kind == "T" for form in forms) and name not in FOLDS]  # fmt: skip
 
 
