@@ -100,7 +100,7 @@ bind_raise(core_state *state, const port_error *err, const char *path)
 {
     PyObject *type = state->porting_error;
     switch (err->status) {
-    case PORT_E_NOMEM: return PyErr_NoMemory();
+    case PORT_E_NOMEM: type = PyExc_MemoryError; break;
     case PORT_E_IO:
     case PORT_E_EXISTS: raise_os_error(err, path); return NULL;
     case PORT_E_FORMAT:

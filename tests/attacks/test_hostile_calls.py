@@ -1,5 +1,7 @@
 """Calls of the extension made to do harm: arguments that lie about themselves, and programs that lie about their ops."""
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -233,3 +235,14 @@ def test_errors_about_names_that_are_not_utf8(tmp_path):
 def test_dimensions_that_are_none(op, args):
     with pytest.raises(ValueError, match="dimension .* is out of range"):
         _core.call_op(f"aten.{op}", args)
+
+
+def test_what_does_not_fit_into_memory_is_said_in_bytes():
+    """With at most 4 GiB of addresses, so that nothing large is touched."""
+    code = ("import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+            "from porting import _core\n"
+            "for n in (1 << 10, 1 << 32):\n"
+            "    try: print(len(_core.call_op('aten.zeros.default', [[n]], {})))\n"
+            "    except MemoryError as error: print(error)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["1024", "no memory for a tensor of 17179869184 bytes"]
