@@ -210,7 +210,7 @@ class _Recorded:
     def _grows(self) -> bool:
         return any(isinstance(size, tuple) for leaf in self.inputs.values() for size in leaf.sizes)
 
-    def run(self, given: Mapping[str, np.ndarray], symbols: list[int]) -> Step:
+    def run(self, given: Mapping[str, np.ndarray], symbols: list[int]) -> dict[str, np.ndarray]:
         feeds = dict(self.feeds)
         for name, leaf in self.inputs.items():
             if leaf.value in self.used:
@@ -224,7 +224,7 @@ class _Recorded:
             if array.shape != expected:
                 raise NoProgramError(f"the program of call {self.numbers[0]} of {self.program.root or 'the root'} does not stand for these arguments:"
                                      f" {name} came out as {list(array.shape)}, expected {list(expected)}")
-        return Step(zip(self.outputs, arrays))
+        return dict(zip(self.outputs, arrays))
 
 
 def _common(first: RootCall, second: RootCall, ways: Settings) -> _Recorded:
