@@ -68,7 +68,8 @@ typedef struct port_softmax_params {
 
 /* ---- norm.c
  * layer_norm: in (x, weight or NULL, bias or NULL), out (y, mean, rstd); x row-major (rows, cols): the last
- *             `normalized_ndim` dimensions are cols. mean, rstd: rows elements, row-major; may be NULL
+ *             `normalized_ndim` dimensions are cols. mean, rstd: rows elements, row-major, of any floating dtype; may be NULL
+ *             Halves may have a weight and bias of F32.
  * rms_norm:   in (x, weight or NULL), out (y) */
 typedef struct port_norm_params {
     int32_t normalized_ndim;

@@ -612,7 +612,8 @@ norm_check_operand(const port_kernel_call *call, int32_t k, const char *what, po
     if (view == NULL) {
         return PORT_OK;
     }
-    if (view->dtype != call->in[0]->dtype) {
+    port_dtype x = call->in[0]->dtype;
+    if (view->dtype != x && !(view->dtype == PORT_F32 && (x == PORT_BF16 || x == PORT_F16))) {
         return port_fail(err, PORT_E_DTYPE, "norm: the %s is %s, x is %s", what, port_dtype_name(view->dtype),
                          port_dtype_name(call->in[0]->dtype));
     }

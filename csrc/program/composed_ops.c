@@ -153,6 +153,12 @@ const op_row op_composed_rows[] = {
         "?equal_nan: n = isnan(self); ?equal_nan: o = isnan(other); ?equal_nan: n = logical_and(n, o); "
         "?equal_nan: c = logical_or(c, n); y = _is_all_true(c) -> y"),
 
+    FORMULA("isin.Tensor_Scalar", "T elements, S test_element, *, B assume_unique=False, B invert=False",
+            "!invert: y = eq.Scalar(elements, test_element); ?invert: y = ne.Scalar(elements, test_element); y = contiguous(y) -> y"),
+    FORMULA("isin.Scalar_Tensor", "S element, T test_elements, *, B assume_unique=False, B invert=False",
+            "%test_elements: y = eq.Scalar(test_elements, element); ~test_elements: e = scalar_tensor(element, dtype=test_elements.dtype); "
+            "~test_elements: y = eq.Tensor(test_elements, e); y = any(y); ?invert: y = logical_not(y) -> y"),
+
     /* functions of elements */
     FORMULA_("frac", "T self", "t = trunc(self); y = sub.Tensor(self, t) -> y"),
     FORMULA_("sgn", "T self", "y = sign(self) -> y"),

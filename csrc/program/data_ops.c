@@ -1,5 +1,5 @@
 /* data_ops.c -- ops that move elements about, and those whose result's size follows from values: nonzero, repeat_interleave, roll,
- * flip, windows (im2col), paddings that reflect or replicate, and small things made of numbers (eye, linspace). */
+ * flip, windows (im2col), paddings that reflect or replicate, and small things made of numbers (eye). */
 #include "compose.h"
 #include "floats.h"
 #include "numbers.h"
@@ -432,50 +432,6 @@ run_triangle_indices(op_call *call)
     return status == PORT_OK ? emit(call, result) : status;
 }
 
-/* Element i of `steps` in a line: counted from the nearer end. Steps are fused in F32 and F64 (not under `default`), rounded to the
- * dtype one by one in halves; integers come from F64, cut. */
-static double
-line_element(port_dtype dtype, bool fused, double start, double end, int64_t i, int64_t steps)
-{
-    bool first_half = i < steps / 2;
-    double step = steps > 1 ? float_rounded(dtype, float_rounded(dtype, end - start) / float_rounded(dtype, (double)(steps - 1))) : 0.0;
-    double k = float_rounded(dtype, (double)(first_half ? i : steps - i - 1)), from = first_half ? start : end,
-           by = first_half ? step : -step;
-    return fused && (dtype == PORT_F32 || dtype == PORT_F64) ? float_fma(dtype, by, k, from) : float_rounded(dtype, from + float_rounded(dtype, by * k));
-}
-
-/* linspace(start, end, steps) */
-static port_status
-run_linspace(op_call *call)
-{
-    port_scalar ends[2] = {arg_scalar(call, 0), arg_scalar(call, 1)};
-    int64_t steps = arg_int(call, 2);
-    port_dtype dtype = arg_dtype(call, 3, default_dtype(call));
-    bool whole = dtype_is_integral(dtype);
-    port_tensor *out, *wide;
-    const port_tensor *result;
-    if (dtype == PORT_C64 || dtype == PORT_BOOL || (!whole && !dtype_is_float(dtype))) {
-        return fail_unsupported(call, "a result of %s", port_dtype_name(dtype));
-    }
-    for (int32_t k = 0; k < 2; k++) {
-        ends[k].d = whole ? trunc(ends[k].d) : float_rounded(dtype, ends[k].d);
-    }
-    port_status status = tensor_new(call, whole ? PORT_F64 : dtype, 1, &steps, NULL, &wide);
-    if (status != PORT_OK) {
-        return status;
-    }
-    bool fused = call->options->profile.capability != PORT_CAP_DEFAULT;
-    for (int64_t i = 0; i < steps; i++) {
-        double v = steps == 1 ? ends[0].d : line_element(wide->dtype, fused, ends[0].d, ends[1].d, i, steps);
-        float_store(wide->dtype, tensor_view(wide).data, i, v);
-    }
-    status = tensor_cast(call, wide, dtype, &result);
-    if (status == PORT_OK) {
-        status = tensor_alias(call, result, &out);
-    }
-    return status == PORT_OK ? emit(call, out) : status;
-}
-
 #define FACTORY ", *, D? dtype=None, y layout=None, v device=None, p pin_memory=None"
 
 const op_row op_data_rows[] = {
@@ -497,6 +453,5 @@ const op_row op_data_rows[] = {
     {"_is_any_true", "T self", run_is_all_true, NULL, 0, 0},
     {"tril_indices", "I row, I col, I offset=0" FACTORY, run_triangle_indices, NULL, 0, 0},
     {"triu_indices", "I row, I col, I offset=0" FACTORY, run_triangle_indices, NULL, 0, 0},
-    {"linspace", "S start, S end, I steps" FACTORY, run_linspace, NULL, 0, 0},
     {.name = NULL},
 };

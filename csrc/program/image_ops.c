@@ -216,6 +216,7 @@ run_group_norm(op_call *call)
         return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...) in groups, got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
     }
     port_dtype inner = inner_dtype(x->dtype);
+    bool mixed = (in[1] != NULL && in[1]->dtype == PORT_F32) || (in[2] != NULL && in[2]->dtype == PORT_F32);
     port_status status = PORT_OK;
     for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
         status = in[k] != NULL ? tensor_cast(call, in[k], inner, &in[k]) : PORT_OK;
@@ -229,7 +230,7 @@ run_group_norm(op_call *call)
         return status;
     }
     for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
-        status = tensor_cast(call, out[k], x->dtype, &result);
+        status = tensor_cast(call, out[k], k > 0 && mixed ? PORT_F32 : x->dtype, &result);
         status = status == PORT_OK ? emit(call, result) : status;
     }
     return status;

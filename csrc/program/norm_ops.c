@@ -1,9 +1,9 @@
 /* norm_ops.c -- normalisation over the last dimensions. */
 #include "exec.h"
 
-/* Checks normalized_shape against x's last dimensions, weight and bias. */
+/* Checks normalized_shape against x's last dimensions, weight and bias, which have x's dtype, or `mixed` F32 beside halves. */
 static port_status
-check_norm(op_call *call, const port_tensor *x, int32_t shape_idx, const port_tensor *const *affine, int32_t num_affine)
+check_norm(op_call *call, const port_tensor *x, int32_t shape_idx, const port_tensor *const *affine, int32_t num_affine, bool mixed)
 {
     int64_t len = arg_len(call, shape_idx);
     bool fits = len >= 1 && len <= x->ndim;
@@ -15,7 +15,7 @@ check_norm(op_call *call, const port_tensor *x, int32_t shape_idx, const port_te
         for (int32_t d = 0; fits && affine[k] != NULL && d < len; d++) {
             fits = affine[k]->shape[d] == x->shape[x->ndim - (int32_t)len + d];
         }
-        if (affine[k] != NULL && affine[k]->dtype != x->dtype) {
+        if (affine[k] != NULL && affine[k]->dtype != (mixed ? PORT_F32 : x->dtype)) {
             return fail_unsupported(call, "a weight of %s for an input of %s", port_dtype_name(affine[k]->dtype),
                                     port_dtype_name(x->dtype));
         }
@@ -28,7 +28,8 @@ static port_status
 run_layer_norm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *in[3] = {NULL, arg_tensor(call, 2), arg_tensor(call, 3)};
-    port_status status = check_norm(call, x, 1, in + 1, 2);
+    bool mixed = (x->dtype == PORT_BF16 || x->dtype == PORT_F16) && ((in[1] != NULL && in[1]->dtype == PORT_F32) || (in[2] != NULL && in[2]->dtype == PORT_F32));
+    port_status status = check_norm(call, x, 1, in + 1, 2, mixed);
     for (int32_t k = 1; status == PORT_OK && k < 3; k++) {
         status = in[k] != NULL ? tensor_contiguous(call, in[k], &in[k]) : PORT_OK;
     }
@@ -42,8 +43,8 @@ run_layer_norm(op_call *call)
     }
     port_tensor *out[3];
     if ((status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &out[0])) != PORT_OK ||
-        (status = tensor_new(call, x->dtype, x->ndim, shape, NULL, &out[1])) != PORT_OK ||
-        (status = tensor_new(call, x->dtype, x->ndim, shape, NULL, &out[2])) != PORT_OK) {
+        (status = tensor_new(call, mixed ? PORT_F32 : x->dtype, x->ndim, shape, NULL, &out[1])) != PORT_OK ||
+        (status = tensor_new(call, mixed ? PORT_F32 : x->dtype, x->ndim, shape, NULL, &out[2])) != PORT_OK) {
         return status;
     }
     status = launch_tensors(call, "layer_norm", x->dtype, in, 3, (const port_tensor *const[]){out[0], out[1], out[2]}, 3, &params);
@@ -58,7 +59,7 @@ static port_status
 run_rms_norm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *in[2] = {NULL, arg_tensor(call, 2)};
-    port_status status = check_norm(call, x, 1, in + 1, 1);
+    port_status status = check_norm(call, x, 1, in + 1, 1, false);
     if (status == PORT_OK && in[1] != NULL) {
         status = tensor_contiguous(call, in[1], &in[1]);
     }

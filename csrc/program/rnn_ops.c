@@ -45,9 +45,9 @@ static port_status
 check_lstm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0);
-    if (arg_int(call, 9) != 2 || arg_len(call, 8) != 0 || arg_bool(call, 15)) {
-        return fail_unsupported(call, "only an LSTM (mode 2) of one length, for inference; got mode %lld, %lld batch sizes, training %d",
-                                (long long)arg_int(call, 9), (long long)arg_len(call, 8), (int)arg_bool(call, 15));
+    if (arg_int(call, 9) != 2 || arg_len(call, 8) != 0) {
+        return fail_unsupported(call, "only an LSTM (mode 2) of one length; got mode %lld, %lld batch sizes", (long long)arg_int(call, 9),
+                                (long long)arg_len(call, 8));
     }
     int64_t I = x->ndim == 3 ? x->shape[2] : 0, H = arg_int(call, 10);
     const port_tensor *w = arg_tensor(call, 1), *r = arg_tensor(call, 2);
@@ -80,7 +80,7 @@ own_state(op_call *call, const port_tensor *state, port_tensor **out)
 }
 
 /* mkldnn_rnn_layer(input, weight0 .. weight3, hx, cx, reverse, batch_sizes, mode, hidden_size, num_layers, has_biases,
- * bidirectional, batch_first, train): output, hy, cy and a workspace that only training fills. */
+ * bidirectional, batch_first, train): output, hy, cy and the workspace that oneDNN keeps for gradients, here empty. */
 static port_status
 run_rnn_layer(op_call *call)
 {
@@ -196,7 +196,7 @@ const op_row op_rnn_rows[] = {
      "T input, T weight0, T weight1, T weight2, T weight3, T hx_, T cx_, B reverse, A batch_sizes, I mode, I "
      "hidden_size, "
      "I num_layers, B has_biases, B bidirectional, B batch_first, B train",
-     run_rnn_layer, "gemm", MODE_SAME, 0},
+     run_rnn_layer, "gemm", MODE_SAME, OP_OPAQUE},
     {"_pack_padded_sequence", "T input, T lengths, B batch_first", run_pack, NULL, MODE_SAME, 0},
     {.name = NULL},
 };

@@ -279,7 +279,8 @@ take_outputs(run_state *run, const op_info *op, const op_call *call)
         return port_fail(run->err, PORT_E_VALUE, "%s: the program names %zu results, there are %zu", op->name, op->num_outputs,
                          call->num_out);
     }
-    for (size_t k = 0; k < op->num_outputs && status == PORT_OK; k++) {
+    size_t kept = op->num_outputs - ((call->row->flags & OP_OPAQUE) != 0);
+    for (size_t k = 0; k < kept && status == PORT_OK; k++) {
         if (op->outputs[k] >= 0) {
             status = check_output(run, op, op->outputs[k], &call->out[k]);
             if (status == PORT_OK) {

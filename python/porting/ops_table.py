@@ -114,17 +114,18 @@ HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf is
     select_scatter diagonal_scatter as_strided_scatter pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle rot90 diag_embed block_diag take
     _shape_as_tensor adaptive_max_pool2d adaptive_max_pool3d max_unpool2d max_unpool3d _pack_padded_sequence _upsample_nearest_exact1d
     _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm fmax fmin grid_sampler_2d grid_sampler_3d
-    _embedding_bag _embedding_bag_forward_only""".split()}
+    _embedding_bag _embedding_bag_forward_only _ctc_loss multi_margin_loss multilabel_margin_loss_forward frexp nonzero_static _assert_async
+    isin logspace""".split()}
 HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
     binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp addr
     linalg_cross _cdist_forward conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy
-    special_entr special_xlog1py renorm embedding_renorm""".split()}
+    special_entr special_xlog1py renorm embedding_renorm _masked_softmax _pdist_forward mvlgamma""".split()}
 # A logarithm or a root of the library is in them.
 HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in """logit native_batch_norm _native_batch_norm_legit _batch_norm_with_update
     _native_batch_norm_legit_no_training""".split()}
 HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in ("_fft_r2c", "_fft_c2c", "_fft_c2r")}
-HANDLERS |= {"_euclidean_dist": PRODUCT, "linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "linalg_pinv": SYSTEM, "_linalg_check_errors": EXACT}
+HANDLERS |= {"_euclidean_dist": PRODUCT, "affine_grid_generator": PRODUCT, "linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "linalg_pinv": SYSTEM, "_linalg_check_errors": EXACT}
 HANDLERS |= {name: Label("BOUND", 64, unit="u cond") for name in ("cholesky_solve", "cholesky_inverse")}
 
 # Variants that compute something else on purpose; they are never chosen by themselves. Distances over [1, 4) on AMD Zen 4 (bench/rsqrt.py); the

@@ -319,3 +319,35 @@ _half = lambda *t: [a.to(BF16) for a in t]  # noqa: E731
 CASES["aten.native_batch_norm.default"] += [one(rand(4, 3, 5, dtype=BF16), *p, t, 0.1, 1e-5) for t in (True, False)
                                             for p in ([*_half(*_affine()), *_half(*_running())], [*_affine(), *_running()])]  # fmt: skip
 CASES["aten._native_batch_norm_legit.no_stats"] += [one(rand(4, 3, 5, dtype=BF16), None, None, True, 0.1, 1e-5)]
+
+# ---------------------------------------------------------------- losses that are loops, lines, grids, assertions
+_probs = rand(7, 2, 5).log_softmax(-1)
+_labels = torch.tensor([[1, 1, 4], [2, 3, 1]])
+add("_ctc_loss", [one(p, t, [7, 7], [3, 3], *b) for p in (_probs, _probs.double(), _probs.transpose(0, 1).contiguous().transpose(0, 1))
+                  for t in (_labels, _labels.int().flatten()) for b in ((), (0, True))] + [one(_probs, _labels, [7, 7], [3, 3], 4)])  # fmt: skip
+add("_ctc_loss.Tensor", [one(_probs, _labels, torch.tensor([7, 7]), torch.tensor([3, 3], dtype=d)) for d in (I64, I32)])
+_scores = [rand(5, 7), rand(5, 7, dtype=F64), rand(7, 5).t()]
+add("multi_margin_loss", [one(x, index(7, 5), p, 0.7, w, r) for x in _scores for p in (1, 2) for w in (None, rand(7).to(x.dtype)) for r in (0, 1, 2)] + [one(rand(7), index(7))])
+add("multilabel_margin_loss_forward", [one(x, index(8, 5, 7) - 1, r) for x in _scores for r in (0, 1, 2)] + [one(rand(7), index(8, 7) - 1, 0)])
+_ends = ((0, 3), (0.5, -2.25), (1.1, 4.7), (-1, 2))
+_lines = [(a, b, n, k) for a, b in _ends for n in (0, 1, 2, 5, 30) for k in ({}, *({"dtype": d} for d in (*FLOATS, I64, I32)))]
+add("logspace", [one(a, b, n, base, **k) for a, b, n, k in _lines for base in (10.0, 0.5)] + [one(0, 1, 5)])
+for name in ("linspace", "logspace"):
+    for overload, of in (("Tensor_Tensor", (torch.tensor, torch.tensor)), ("Tensor_Scalar", (torch.tensor, float)), ("Scalar_Tensor", (float, torch.tensor))):
+        add(f"{name}.{overload}", [one(of[0](a), of[1](b), n, **k) for a, b, n, k in _lines])
+_members = (index(5, 3, 4), rand(3, 4).round(), rand(4, 3).round().to(BF16).t())
+add("isin.Tensor_Scalar", [one(x, v, invert=i) for x in _members for v in (2, 0.1, 1.0) for i in (True, False)])
+add("isin.Scalar_Tensor", [one(v, x, invert=i) for x in _members for v in (2, 0.1, 1.0) for i in (True, False)])
+add("affine_grid_generator", [one(rand(2, n - 2, n - 1, dtype=d), [2, 3, 4, 7, 1][:n], a) for n in (4, 5) for d in (F32, F64) for a in (True, False)])
+_masks = rand(2, 4, 5, 5) > 0.5
+add("_masked_softmax", [one(x, m, *t) for x in (rand(2, 4, 5, 5), rand(2, 4, 5, 5, dtype=BF16))
+                        for m, *t in ((_masks, 3, 2), (_masks, 1, 2), (_masks[0, 0], 3, 0), (_masks[:, 0, 0], 3, 1), (_masks,))])  # fmt: skip
+add("_pdist_forward", [one(rand(6, 9, dtype=d), p) for d in (F32, F64) for p in (0.0, 1.0, 2.0, 3.5, INF)] + [one(rand(1, 3))])
+in_place("mvlgamma", [one(x, p) for x in layouts(low=3.0, high=9.0) for p in (1, 5)] + [one(rand(3, 4, dtype=F64, low=3.0), 2)])
+add("frexp.Tensor", [one(x) for d in FLOATS for x in (*layouts(d), _odd.to(d))])
+add("nonzero_static", [one(x, size=n, **f) for x in (_odd, rand(3, 4, dtype=BOOL), rand(), rand(4, 3, dtype=I64).t()) for n, f in ((0, {}), (3, {}), (20, {"fill_value": 7}))])
+add("_assert_async", [one(torch.tensor(v)) for v in (True, 2, 0.5)])
+add("_assert_async.msg", [one(torch.tensor([True]), "the mask is empty")])
+CASES["aten.native_layer_norm.default"] += [one(rand(3, 32, dtype=d), [32], w, b, 1e-5) for d in (BF16, F16) for w in (rand(32), None) for b in (rand(32), None)]
+CASES["aten.native_group_norm.default"] += [one(rand(2, 4, 5, dtype=d), rand(4), rand(4), 2, 4, 5, 2, 1e-5) for d in (BF16, F16)]
+CASES["aten.mkldnn_rnn_layer.default"] += [one(*a[:-1], True) for a, _ in CASES["aten.mkldnn_rnn_layer.default"]]

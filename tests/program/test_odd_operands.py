@@ -70,7 +70,7 @@ def changed(a: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 # What is not compared: there torch takes memory as if it were dense, ends the process, asks for parameters of a channel that is none, or
 # is near and not equal where a sum overflows.
 AS_IF_DENSE = """_embedding_bag _embedding_bag_forward_only _scaled_dot_product_flash_attention_for_cpu as_strided as_strided_copy as_strided_scatter
-    _weight_norm_interface mkldnn_rnn_layer"""
+    _weight_norm_interface mkldnn_rnn_layer _masked_softmax"""
 NO_CHANNELS = "_native_batch_norm_legit _native_batch_norm_legit_no_training native_batch_norm _batch_norm_with_update _transformer_encoder_layer_fwd"
 PASSED_OVER = {
     "strided": AS_IF_DENSE,
