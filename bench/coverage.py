@@ -1,10 +1,11 @@
 """Which module calls of many models porting can re-run in C, and with which bits.
 
-    OMP_WAIT_POLICY=PASSIVE python bench/coverage.py --builder models.py [--names a b ...] [--mkldnn off] [--jobs 2] [--json out.json]
+    OMP_WAIT_POLICY=PASSIVE python bench/coverage.py --builder models.py [--names a b ...] [--dtype bf16] [--mkldnn off] [--jobs 2] [--json out.json]
 
 The builder is a Python file of the user's with `names() -> list[str]` and `build(name) -> (model, keyword arguments)`. Each model is built, run
 once under `ActivationCollector(program="all")` and checked with the provider torch, in a process of its own: a crash or a model that takes
-longer than --limit seconds is a row, not the end.
+longer than --limit seconds is a row, not the end. With --dtype the model is cast as `model.to(dtype)` does it, and so are the floating
+tensors among its arguments; what then does not even run without a collector is counted by name, with torch's own message, as refused by torch.
 
 calls     module calls that the capture holds, the root's included; a call that returned no tensor counts as checked
 checked   every output was computed in C and compared      exact     ... and is bit-equal
@@ -35,6 +36,7 @@ from porting.hooks import ActivationCollector
 from porting.providers import load_torch_provider
 
 NUMBERS = ("calls", "checked", "exact", "bound", "failed")
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "f64": torch.float64}
 
 
 def load_builder(path):
@@ -45,6 +47,43 @@ def load_builder(path):
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     spec.loader.exec_module(module)
     return module
+
+
+class RefusedByTorch(Exception):
+    """The model does not run in the dtype asked for, with or without a collector."""
+
+
+def cast(value, dtype):
+    """The arguments of a model with their floating tensors in `dtype`; containers are walked, everything else is kept."""
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: cast(item, dtype) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(cast(item, dtype) for item in value)
+    return value
+
+
+def built(builder, name, options):
+    """The model and its arguments in the dtype asked for."""
+    model, inputs = builder.build(name)
+    return (model, inputs) if options.dtype == "f32" else (model.to(DTYPES[options.dtype]), cast(inputs, DTYPES[options.dtype]))
+
+
+def captured(model, inputs, options, path):
+    """The capture of one forward pass; RefusedByTorch where a cast model does not run without a collector either."""
+    torch.manual_seed(0)
+    with reference_flags(options), torch.no_grad():
+        try:
+            return ActivationCollector(model, path, program="all")(**inputs)[1]
+        except Exception as error:
+            if options.dtype == "f32":
+                raise
+            try:
+                model(**inputs)
+            except Exception as alone:
+                raise RefusedByTorch(f"{type(alone).__name__}: {alone}") from error
+            raise
 
 
 def missing_ops(capture):
@@ -65,12 +104,9 @@ def one(builder, name, options, folder):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model, inputs = builder.build(name)
-        path = os.path.join(folder, "capture")
+        model, inputs = built(builder, name, options)
         begin = time.perf_counter()
-        torch.manual_seed(0)
-        with reference_flags(options), torch.no_grad():
-            _, capture = ActivationCollector(model, path, program="all")(**inputs)
+        capture = captured(model, inputs, options, os.path.join(folder, "capture"))
         middle = time.perf_counter()
         with capture:
             report = porting.check(capture, provider="torch")
@@ -104,6 +140,8 @@ def child(work, builder, name, options, folder, connection):
     try:
         load_torch_provider()  # not in the parent: what has started threads cannot be forked
         row = work(builder, name, options, folder)
+    except RefusedByTorch as error:
+        row = {"name": name, "refused": str(error)[:400]}
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         row = {"name": name, "error": f"{type(error).__name__}: {str(error)[:400]} ({os.path.basename(where.filename)}:{where.lineno})"}
@@ -160,6 +198,9 @@ def run_all(work, print_row, builder, names, options):
 
 
 def print_row(row):
+    if "refused" in row:
+        print(f"{row['name']:28s} REFUSED BY TORCH {row['refused']}", flush=True)
+        return
     if "error" in row:
         print(f"{row['name']:28s} ERROR {row['error']}", flush=True)
         return
@@ -168,11 +209,15 @@ def print_row(row):
 
 
 def print_totals(rows):
-    good = [row for row in rows if "error" not in row]
+    refused = [row for row in rows if "refused" in row]
+    good = [row for row in rows if "calls" in row]
     total = {key: sum(row[key] for row in good) for key in NUMBERS}
     calls = max(total["calls"], 1)
     full = [row for row in good if row["checked"] == row["calls"] and row["failed"] == 0]
-    print(f"\n{len(rows)} models, {len(rows) - len(good)} did not run, {len(full)} full; {total['calls']} module calls")
+    print(
+        f"\n{len(rows)} models, {len(refused)} refused by torch, {len(rows) - len(good) - len(refused)} did not run, {len(full)} full; "
+        f"{total['calls']} module calls"
+    )
     for key in NUMBERS[1:]:
         print(f"  {key:8s} {total[key]:7d}  {100 * total[key] / calls:6.2f} %")
     missing = collections.Counter(op for row in good for op in row["missing"])
@@ -189,15 +234,20 @@ def print_totals(rows):
     for row in good:
         for reason, count in list(row["problems"].items())[:3]:
             print(f"  {row['name']} ({count}): {reason[:200]}")
+    if refused:
+        print("\nrefused by torch")
+    for row in refused:
+        print(f"  {row['name']}: {row['refused'][:200]}")
 
 
-def parsed_options(about):
-    """The options of a script that runs models of a builder."""
+def parsed_options(about, dtypes=("f32",)):
+    """The options of a script that runs models of a builder, in one of `dtypes`."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--builder", required=True, help="Python file with names() and build(name)")
     parser.add_argument("--names", nargs="*", help="models to run; default: all")
     parser.add_argument("--slice", help="A:B:C of the names, to run a part")
     parser.add_argument("--mkldnn", choices=("on", "off"), default="on", help="oneDNN in the reference; default on, as users run it")
+    parser.add_argument("--dtype", choices=dtypes, default="f32", help="cast model and inputs to it; default f32, as the builder makes them")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one model")
     parser.add_argument("--json", help="write the rows there, anew after each model")
@@ -210,7 +260,7 @@ def chosen_names(builder, options):
 
 
 def main():
-    options = parsed_options(__doc__.split("\n")[0])
+    options = parsed_options(__doc__.split("\n")[0], tuple(DTYPES))
     builder = load_builder(options.builder)
     names = chosen_names(builder, options)
     print(f"{'model':28s} {' '.join(f'{key:>6s}' for key in NUMBERS)}  capture check s  ops missing")

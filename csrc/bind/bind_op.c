@@ -24,16 +24,18 @@ bind_mkldnn(PyObject *obj, void *address)
 {
     int *level = address;
     if (PyUnicode_Check(obj)) {
-        bool avx512 = PyUnicode_CompareWithASCIIString(obj, "avx512") == 0;
-        if (!avx512 && PyUnicode_CompareWithASCIIString(obj, "avx2") != 0) {
-            PyErr_Format(PyExc_ValueError, "mkldnn %R: expected True, False, 'avx2' or 'avx512'", obj);
-            return 0;
+        static const char *const levels[] = {"avx2", "avx512", "avx512_bf16"};
+        for (int k = 0; k < 3; k++) {
+            if (PyUnicode_CompareWithASCIIString(obj, levels[k]) == 0) {
+                *level = 1 + k;
+                return 1;
+            }
         }
-        *level = avx512 ? 2 : 1;
-        return 1;
+        PyErr_Format(PyExc_ValueError, "mkldnn %R: expected True, False, 'avx2', 'avx512' or 'avx512_bf16'", obj);
+        return 0;
     }
     int on = PyObject_IsTrue(obj);
-    *level = on > 0 ? 1 + (int)port_cpu_has_avx512() : 0;
+    *level = on > 0 ? 1 + (int)port_cpu_has_avx512() + (int)port_cpu_has_avx512_bf16() : 0;
     return on >= 0;
 }
 
@@ -64,6 +66,7 @@ bind_run_options(const char *provider, const char *variant, const char *operands
     options->profile.num_threads = num_threads;
     options->profile.mkldnn = mkldnn != 0;
     options->profile.onednn_avx512 = mkldnn > 1;
+    options->profile.onednn_bf16 = mkldnn > 2;
     if (find_operands(operands, &options->operands) < 0) {
         return -1;
     }

@@ -1,8 +1,8 @@
 /* gemm.c -- matrix products as aten::mm, addmm, bmm and baddbmm make them.
  *     gemm  y = beta * c + alpha * a @ b        a (M, K), b (K, N), c broadcast to (M, N), y (M, N) row-major
  *     bmm   the same for each item of a batch   a (B, M, K), b (B, K, N), c (B, M, N), y (B, M, N) row-major
- * Variants: blas (the provider's function where it has one, called with the same arguments as ATen would; else chain),
- * chain, ref (own loops, matmul.h); for F64 also golden (blas, with dots that cancel summed again: dot2.h). On the way ATen chooses transposition flags and leading dimensions from
+ * Variants: blas (the provider's function where it has one, called with the same arguments as ATen would; halves in the reference's own
+ * orders; else chain), chain, ref (own loops, matmul.h); for F64 also golden (blas, with dots that cancel summed again: dot2.h). On the way ATen chooses transposition flags and leading dimensions from
  * the strides, and copies what is neither row- nor column-major; a BLAS may round differently for each, so that is
  * done the same way here. Source: at::native addmm_impl_cpu_, bmm_out_or_baddbmm_ and cpublas::gemm of PyTorch 2.
  */
@@ -96,24 +96,31 @@ static size_t
 gemm_scratch_bytes(const port_kernel_call *call)
 {
     const port_view *a = call->in[0], *b = call->in[1];
+    int64_t M = a->shape[a->ndim - 2], K = a->shape[a->ndim - 1];
+    if (port_dtype_size(a->dtype) == sizeof(uint16_t)) {
+        size_t halves_bytes = port_half_matmul_scratch_bytes(M, K, call->profile->num_threads);
+        size_t chain_bytes = port_matmul_scratch_bytes(K, a->dtype, call->profile->num_threads);
+        return round_up(halves_bytes > chain_bytes ? halves_bytes : chain_bytes);
+    }
     size_t pointers_bytes = a->ndim == 3 ? 3 * (size_t)a->shape[0] * sizeof(void *) : 0;
-    return round_up(port_matmul_scratch_bytes(a->shape[a->ndim - 1], a->dtype, call->profile->num_threads)) + copy_bytes(a) + copy_bytes(b) +
-           round_up(pointers_bytes);
+    return round_up(port_matmul_scratch_bytes(K, a->dtype, call->profile->num_threads)) + copy_bytes(a) + copy_bytes(b) + round_up(pointers_bytes);
 }
 
 /* ------------------------------------------------------------------ one product through the provider */
 
-/* Copies a matrix row-major into *space, moves *space on, and describes the copy. */
+/* Copies a matrix row-major into *space, moves *space on, and describes the copy; without space, describes it only. */
 static void
 copy_dense(port_matrix *matrix, int64_t rows, int64_t cols, char **space)
 {
-    port_view view = {.data = (void *)(uintptr_t)matrix->data, .dtype = matrix->dtype, .ndim = 2,
-                      .shape = {rows, cols}, .strides = {matrix->row_stride, matrix->col_stride}};
-    port_view_gather(&view, *space);
-    matrix->data = *space;
+    if (*space != NULL) {
+        port_view view = {.data = (void *)(uintptr_t)matrix->data, .dtype = matrix->dtype, .ndim = 2,
+                          .shape = {rows, cols}, .strides = {matrix->row_stride, matrix->col_stride}};
+        port_view_gather(&view, *space);
+        matrix->data = *space;
+        *space += round_up((size_t)(rows * cols) * port_dtype_size(matrix->dtype)); /* a BLAS may sum by alignment */
+    }
     matrix->row_stride = cols;
     matrix->col_stride = 1;
-    *space += round_up((size_t)(rows * cols) * port_dtype_size(matrix->dtype)); /* a BLAS may sum by alignment */
 }
 
 /* The flag and leading dimension of an operand in column-major terms: `inner` steps down a column, `outer` to the next. */
@@ -130,9 +137,10 @@ has_gemm(const port_provider *provider, port_dtype dtype)
     return dtype == PORT_F32 ? provider->sgemm != NULL : dtype == PORT_F64 && provider->dgemm != NULL;
 }
 
-/* y is row-major, so BLAS is asked for its transpose, y^T = b^T a^T; only a single column is taken as it is. */
-static bool
-blas_item(const port_provider *provider, const item *p, double alpha, double beta, char *space)
+/* y is row-major, so BLAS is asked for its transpose, y^T = b^T a^T; only a single column is taken as it is. Copies go to `space`; without
+ * it the call tells flags alone. */
+static port_blas_call
+item_call(const item *p, double alpha, double beta, char *space)
 {
     port_matrix a = p->a, b = p->b;
     bool copy_a = !is_row_or_column_major(p->M, p->K, a.row_stride, a.col_stride);
@@ -165,30 +173,66 @@ blas_item(const port_provider *provider, const item *p, double alpha, double bet
         blas_layout(b.col_stride, b.row_stride, p->N, &call.trans_a, &call.lda);
         blas_layout(a.col_stride, a.row_stride, p->K, &call.trans_b, &call.ldb);
     }
-    return port_blas_gemm(provider, p->dtype, call);
+    return call;
+}
+
+/* ------------------------------------------------------------------ halves */
+
+/* From so many multiplications on the reference gives a product, or a whole stack, to oneDNN. */
+#define ONEDNN_PRODUCT (16 * 16 * 16)
+
+/* What oneDNN takes for a transposed a has shorter chains; so has a single row, which may be either. */
+static int64_t
+onednn_block(const item *p)
+{
+    bool transposed = p->M == 1 || (p->a.row_stride == 1 && p->a.col_stride == p->M && !(p->a.col_stride == 1 && p->a.row_stride == p->K));
+    return p->K > 1024 && !transposed ? 1024 : 512;
+}
+
+/* How the reference sums an item of a stack of `count`. */
+static port_half_way
+half_way(const port_profile *profile, const item *p, int64_t count)
+{
+    port_half_way way = {.order = PORT_HALF_QUARTERS, .fused = profile->capability != PORT_CAP_DEFAULT, .block = onednn_block(p)};
+    if (p->dtype == PORT_BF16 && profile->onednn_bf16 && count * p->M * p->N * p->K > ONEDNN_PRODUCT) {
+        way.order = PORT_HALF_PAIRS;
+        way.fused = true;
+        return way;
+    }
+    port_blas_call call = item_call(p, 1.0, 0.0, NULL);
+    if (call.trans_a != call.trans_b) {
+        way.order = call.trans_a ? PORT_HALF_DOT : PORT_HALF_SEQUENCE;
+    }
+    return way;
 }
 
 /* ------------------------------------------------------------------ runs */
 
-static void
-own_item(const port_kernel_call *call, const item *p, double alpha, double beta, port_matmul_order order)
+static port_matmul
+product_of(const port_kernel_call *call, const item *p, double alpha, double beta)
 {
-    port_matmul product = {.M = p->M, .N = p->N, .K = p->K, .alpha = alpha, .beta = beta, .a = p->a, .b = p->b, .y = p->y,
-                           .y_dtype = p->dtype, .y_row_stride = p->N, .num_threads = call->profile->num_threads};
-    port_matmul_run(&product, order, call->scratch);
+    return (port_matmul){.M = p->M, .N = p->N, .K = p->K, .alpha = alpha, .beta = beta, .a = p->a, .b = p->b, .y = p->y,
+                         .y_dtype = p->dtype, .y_row_stride = p->N, .num_threads = call->profile->num_threads};
 }
 
 typedef enum way { WAY_BLAS, WAY_CHAIN, WAY_REF } way;
 
+/* One of a stack of `count`. */
 static void
-run_item(const port_kernel_call *call, const item *p, double alpha, double beta, way how)
+run_item(const port_kernel_call *call, const item *p, int64_t count, double alpha, double beta, way how)
 {
-    char *copies = (char *)call->scratch + round_up(port_matmul_scratch_bytes(p->K, p->dtype, call->profile->num_threads));
-    if (how == WAY_BLAS && p->K > 0 && has_gemm(call->provider, p->dtype) &&
-        blas_item(call->provider, p, alpha, beta, copies)) {
+    if (how == WAY_BLAS && p->K > 0 && port_dtype_size(p->dtype) == sizeof(uint16_t)) {
+        port_matmul product = product_of(call, p, alpha, beta);
+        port_half_matmul_run(&product, half_way(call->profile, p, count), call->scratch);
         return;
     }
-    own_item(call, p, alpha, beta, how == WAY_REF ? PORT_MATMUL_REF : PORT_MATMUL_CHAIN);
+    char *copies = (char *)call->scratch + round_up(port_matmul_scratch_bytes(p->K, p->dtype, call->profile->num_threads));
+    if (how == WAY_BLAS && p->K > 0 && has_gemm(call->provider, p->dtype) &&
+        port_blas_gemm(call->provider, p->dtype, item_call(p, alpha, beta, copies))) {
+        return;
+    }
+    port_matmul product = product_of(call, p, alpha, beta);
+    port_matmul_run(&product, how == WAY_REF ? PORT_MATMUL_REF : PORT_MATMUL_CHAIN, call->scratch);
 }
 
 static double
@@ -227,7 +271,7 @@ gemm_run(const port_kernel_call *call, way how)
     if (port_view_elems(call->out[0]) > 0) {
         double beta = addend(call, params);
         item p = item_of(call, 0);
-        run_item(call, &p, params->alpha, beta, how);
+        run_item(call, &p, 1, params->alpha, beta, how);
     }
 }
 
@@ -330,19 +374,24 @@ bmm_run(const port_kernel_call *call, way how)
         if (small) {
             small_item(&p, params->alpha, beta);
         } else {
-            run_item(call, &p, params->alpha, beta, how);
+            run_item(call, &p, y->shape[0], params->alpha, beta, how);
         }
     }
 }
 
 bool
-port_bmm_is_itemwise(const port_provider *provider, port_dtype dtype, const int64_t sizes[4], int32_t num_threads)
+port_bmm_is_itemwise(const port_provider *provider, port_dtype dtype, const int64_t sizes[4], const port_profile *profile)
 {
+    if (dtype == PORT_BF16 && profile->onednn_bf16) {
+        int64_t products = sizes[1] * sizes[2] * sizes[3];
+        return products > ONEDNN_PRODUCT || sizes[0] * products <= ONEDNN_PRODUCT;
+    }
     if (!has_gemm(provider, dtype)) {
         return true;
     }
     bool large = sizes[1] >= 16 && sizes[2] >= 16 && sizes[3] >= 16;
-    return dtype == PORT_F32 && large && (num_threads <= 1 || (provider->sgemm_batch != NULL && sizes[0] >= num_threads));
+    return dtype == PORT_F32 && large &&
+           (profile->num_threads <= 1 || (provider->sgemm_batch != NULL && sizes[0] >= profile->num_threads));
 }
 
 static void

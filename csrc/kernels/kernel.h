@@ -83,6 +83,7 @@ typedef struct port_profile {
     int32_t num_threads;        /* its intra-op threads: they cut the loops, so the tails move */
     bool mkldnn;                /* torch.backends.mkldnn.enabled */
     bool onednn_avx512;         /* with mkldnn: oneDNN ran its AVX-512 code, whatever the capability */
+    bool onednn_bf16;           /* with it: its code for AVX512_BF16, and no AMX */
 } port_profile;
 
 typedef enum port_scalar_kind { PORT_SCALAR_NONE = 0, PORT_SCALAR_INT, PORT_SCALAR_FLOAT, PORT_SCALAR_BOOL } port_scalar_kind;
@@ -125,6 +126,8 @@ int32_t port_cpu_level(void);
 int32_t port_cpu_level_found(void);
 /* Whether libraries on this CPU take their AVX-512 code: not lowered by PORTING_DISABLE_CPU. */
 bool port_cpu_has_avx512(void);
+/* Products of pairs of bf16 (AVX512_BF16) in vectors, without tiles (AMX). */
+bool port_cpu_has_avx512_bf16(void);
 
 const port_provider *port_provider_reference(void);
 const port_provider *port_provider_openblas(void); /* NULL if built with PORTING_BLAS=none */

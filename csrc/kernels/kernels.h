@@ -98,13 +98,14 @@ typedef struct port_isin_params {
  * gemm: in (a (M, K), b (K, N), c or NULL, broadcast to (M, N)), out (y (M, N) row-major): y = beta * c + alpha * a @ b.
  *       a and b strided (b = w.t() has strides (1, K)); goes to the provider's sgemm when it has one
  * bmm:  in (a (B, M, K), b (B, K, N), c or NULL), out (y (B, M, N) row-major)
- * Both for F32 and F64; BF16 and F16 accumulate in f32 and round once. */
+ * Both for F32 and F64; BF16 and F16 are summed in f32, in the reference's order (matmul.h), and rounded once. */
 typedef struct port_gemm_params {
     double alpha, beta;
 } port_gemm_params;
 /* Whether each item of a stack of B products of (M, K) and (K, N) has the bits in it that it has by itself in one thread.
- * sizes: B, M, K, N. Own loops always; a library's float32 products where none takes its small path and each has one thread. */
-bool port_bmm_is_itemwise(const port_provider *provider, port_dtype dtype, const int64_t sizes[4], int32_t num_threads);
+ * sizes: B, M, K, N. Own loops always, but where the size of a BF16 stack decides its order; a library's float32 products where none takes its
+ * small path and each has one thread. */
+bool port_bmm_is_itemwise(const port_provider *provider, port_dtype dtype, const int64_t sizes[4], const port_profile *profile);
 
 /* ---- attention.c, attention_f64.c: sdpa_flash
  * in (q (B, H, T, D), k (B, G, S, D), v (B, G, S, D), mask or NULL (broadcast to (B, H, T, S), F32 or BOOL)), out (y (B, H, T, D), lse (B, H, T) F32 or NULL)

@@ -11,8 +11,8 @@
 #include <immintrin.h>
 #endif
 
-#define PANEL 32 /* columns of a packed panel */
-#define ROWS 4   /* rows of a that share one pass over a panel */
+#define PANEL PORT_MATMUL_PANEL /* columns of a packed panel */
+#define ROWS PORT_MATMUL_ROWS   /* rows of a that share one pass over a panel */
 
 typedef float float4 __attribute__((vector_size(16)));
 typedef double double2 __attribute__((vector_size(16)));
@@ -92,15 +92,13 @@ take_rows_f32(const port_matrix *a, int64_t K, int64_t first, int64_t rows, floa
 
 /* ------------------------------------------------------------------ one tile: ROWS x PANEL sums over k0 <= k < k1 */
 
-typedef void tile_f32(const float *const a[ROWS], const float *panel, int64_t k0, int64_t k1, int64_t rows,
-                      float sums[ROWS][PANEL]);
-
 static void
 tile_f32_ref(const float *const a[ROWS], const float *panel, int64_t k0, int64_t k1, int64_t rows,
              float sums[ROWS][PANEL])
 {
     for (int64_t r = 0; r < rows; r++) {
-        float4 sum[PANEL / 4] = {{0}};
+        float4 sum[PANEL / 4];
+        memcpy(sum, sums[r], sizeof sum);
         for (int64_t k = k0; k < k1; k++) {
             float4 x = {a[r][k], a[r][k], a[r][k], a[r][k]};
 #pragma GCC unroll 8
@@ -119,7 +117,6 @@ tile_f32_chain(const float *const a[ROWS], const float *panel, int64_t k0, int64
                float sums[ROWS][PANEL])
 {
     for (int64_t r = 0; r < rows; r++) {
-        memset(sums[r], 0, sizeof sums[r]);
         for (int64_t k = k0; k < k1; k++) {
             for (int64_t j = 0; j < PANEL; j++) {
                 sums[r][j] = fmaf(a[r][k], panel[k * PANEL + j], sums[r][j]);
@@ -139,7 +136,8 @@ tile_f32_chain_avx2(const float *const a[ROWS], const float *panel, int64_t k0, 
         __m256 low[ROWS], high[ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) {
-            low[r] = high[r] = _mm256_setzero_ps();
+            low[r] = _mm256_loadu_ps(sums[r] + j);
+            high[r] = _mm256_loadu_ps(sums[r] + j + 8);
         }
         for (int64_t k = k0; k < k1; k++) {
             __m256 w0 = _mm256_loadu_ps(panel + k * PANEL + j);
@@ -167,7 +165,8 @@ tile_f32_chain_avx512(const float *const a[ROWS], const float *panel, int64_t k0
     __m512 low[ROWS], high[ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; r++) {
-        low[r] = high[r] = _mm512_setzero_ps();
+        low[r] = _mm512_loadu_ps(sums[r]);
+        high[r] = _mm512_loadu_ps(sums[r] + 16);
     }
     for (int64_t k = k0; k < k1; k++) {
         __m512 w0 = _mm512_loadu_ps(panel + k * PANEL);
@@ -187,8 +186,8 @@ tile_f32_chain_avx512(const float *const a[ROWS], const float *panel, int64_t k0
 }
 #endif
 
-static tile_f32 *
-choose_tile(port_matmul_order order)
+port_matmul_tile *
+port_matmul_tile_of(port_matmul_order order)
 {
     if (order == PORT_MATMUL_REF) {
         return tile_f32_ref;
@@ -236,7 +235,7 @@ finish_row_f32(const port_matmul *p, port_matmul_order order, bool first_block, 
 static void
 run_f32(const port_matmul *p, port_matmul_order order, int64_t begin, int64_t end, void *scratch)
 {
-    tile_f32 *tile = choose_tile(order);
+    port_matmul_tile *tile = port_matmul_tile_of(order);
     float *panel = scratch;
     float *space = panel + p->K * PANEL;
     float sums[ROWS][PANEL];
@@ -250,6 +249,7 @@ run_f32(const port_matmul *p, port_matmul_order order, int64_t begin, int64_t en
             int64_t rows = p->M - i < ROWS ? p->M - i : ROWS;
             take_rows_f32(&p->a, p->K, i, rows, space, a);
             for (int64_t k = 0; k < p->K || k == 0; k += terms) {
+                memset(sums, 0, sizeof sums);
                 tile(a, panel, k, k + terms < p->K ? k + terms : p->K, rows, sums);
                 for (int64_t r = 0; r < rows; r++) {
                     finish_row_f32(p, order, k == 0, sums[r], i + r, j, width);

@@ -35,6 +35,29 @@ typedef struct port_matmul {
 size_t port_matmul_scratch_bytes(int64_t K, port_dtype dtype, int32_t num_threads);
 void port_matmul_run(const port_matmul *product, port_matmul_order order, void *scratch);
 
+/* One tile of a product: sums[r][j] += a[r][k] * panel[k * PORT_MATMUL_PANEL + j] for k0 <= k < k1, k ascending, all in f32. Rows beyond
+ * `rows` are valid memory; their sums are not used. CHAIN fuses, REF rounds the product and the sum. */
+enum { PORT_MATMUL_PANEL = 32, PORT_MATMUL_ROWS = 4 };
+typedef void port_matmul_tile(const float *const a[PORT_MATMUL_ROWS], const float *panel, int64_t k0, int64_t k1, int64_t rows,
+                              float sums[PORT_MATMUL_ROWS][PORT_MATMUL_PANEL]);
+port_matmul_tile *port_matmul_tile_of(port_matmul_order order);
+
+/* Products of BF16 and F16 in the reference's orders (half_matmul.c): summed in f32, rounded once on the way into y. */
+typedef enum port_half_order {
+    PORT_HALF_DOT = 0,  /* b column-major, a row-major: eight vectors of 8 lanes along k, then one, then one by one */
+    PORT_HALF_QUARTERS, /* four sums of every fourth term; what is left over joins the first */
+    PORT_HALF_SEQUENCE, /* k ascending, from beta * y on */
+    PORT_HALF_PAIRS     /* oneDNN's: fused, of two terms the second first; blocks of `block` terms are chains from 0 that are added */
+} port_half_order;
+typedef struct port_half_way {
+    port_half_order order;
+    bool fused;    /* the reference's compiler fused multiply and add, and lanes are added by halves; else from left to right */
+    int64_t block; /* PAIRS only; even */
+} port_half_way;
+/* K >= 1. Scratch as for port_matmul_run. */
+size_t port_half_matmul_scratch_bytes(int64_t M, int64_t K, int32_t num_threads);
+void port_half_matmul_run(const port_matmul *product, port_half_way way, void *scratch);
+
 /* A BLAS call in column-major terms, as ATen's cpublas::gemm makes it: leading dimensions of single rows and columns
  * are normalised first. Returns false, having done nothing, if the provider has no function for the dtype or if
  * the sizes are not what BLAS takes. */

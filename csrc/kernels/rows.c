@@ -32,6 +32,18 @@ port_cpu_has_avx512(void)
 #endif
 }
 
+bool
+port_cpu_has_avx512_bf16(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    bool amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & (1u << 22)) != 0; /* AMX-BF16 */
+    return port_cpu_has_avx512() && !amx && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 5)) != 0;
+#else
+    return false;
+#endif
+}
+
 static atomic_int level_found = -1, level_detected = -1;
 
 int32_t

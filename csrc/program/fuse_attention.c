@@ -514,8 +514,8 @@ fuse_run_attention(const fuse_call *f, port_tensor *result, bool *done)
     a.chunks = port_chunks_of(N, 1, threads < FUSE_MAX_PARTS ? threads : FUSE_MAX_PARTS);
     if (!is_of_shape(a.q, dtype, N, T, D) || !is_of_shape(a.k, dtype, N, D, S) || !is_of_shape(a.v, dtype, N, S, E) ||
         f->program->values[a.last->outputs[0]].dtype != dtype || !operands_fit(&a) ||
-        !port_bmm_is_itemwise(f->options->provider, dtype, (const int64_t[]){N, T, D, S}, threads) ||
-        !port_bmm_is_itemwise(f->options->provider, dtype, (const int64_t[]){N, T, S, E}, threads)) {
+        !port_bmm_is_itemwise(f->options->provider, dtype, (const int64_t[]){N, T, D, S}, &f->options->profile) ||
+        !port_bmm_is_itemwise(f->options->provider, dtype, (const int64_t[]){N, T, S, E}, &f->options->profile)) {
         return PORT_OK;
     }
     int64_t elems;

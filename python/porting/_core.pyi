@@ -109,7 +109,7 @@ def call_op(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] = {}, *, p
             capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True, operands: str | None = None) -> Any:
     """Run one ATen op ("aten.gelu.default") on arrays and Python scalars; an array, or a tuple of arrays.
     A dtype is {"dtype": "F32"}, likewise device, layout, memory_format. In-place ops return a changed copy.
-    mkldnn: True as oneDNN runs on this CPU, "avx2" or "avx512" as it ran elsewhere."""
+    mkldnn: True as oneDNN runs on this CPU, "avx2", "avx512" or "avx512_bf16" (AVX-512 with products of pairs of bf16, without AMX) as it ran elsewhere."""
 def known_ops() -> list[str]: ...
 def op_signature(name: str) -> tuple[str, str | None]:
     """An op's arguments as csrc/program/args.c writes them ("T self, N other, *, S alpha=1") and the kernel it launches, if it is one."""

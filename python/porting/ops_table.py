@@ -47,6 +47,7 @@ PRODUCT = Label("LIBRARY", 16, unit="u s")
 HALF_PRODUCT = Label("BOUND", 2, unit="u s")
 SUM = Label("BOUND", 16, unit="u s")
 PRODUCTS = {"F32": PRODUCT, "F64": PRODUCT, "BF16": HALF_PRODUCT, "F16": HALF_PRODUCT}
+EXACT_IN_F16 = PRODUCTS | {"F16": EXACT}  # BF16 too, but for oneDNN on CPUs without AVX512_BF16 or with AMX
 
 # Labels other than EXACT, by op and dtype.
 LABELS: dict[str, dict[str, Label]] = {
@@ -72,8 +73,8 @@ LABELS: dict[str, dict[str, Label]] = {
     "sqrt": {"F64": Label("BOUND", 4)},
     "tanh": {"F64": Label("BOUND", 4)},
     "var": {"F64": Label("BOUND", 64)},
-    "gemm": dict(PRODUCTS),
-    "bmm": dict(PRODUCTS),
+    "gemm": dict(EXACT_IN_F16),
+    "bmm": dict(EXACT_IN_F16),
     "sdpa_flash": PRODUCTS | {"F64": SUM},
 }
 # Functions whose vector forms or halves torch computes otherwise than libm and vecmath.h do.
@@ -146,8 +147,14 @@ NAMED: dict[tuple[str, str], Label] = {
 }
 
 
+# Own orders of products of halves.
+PLAIN = {(op, variant, "F16"): HALF_PRODUCT for op in ("gemm", "bmm") for variant in ("chain", "ref")}
+
+
 def label(op: str, dtype: str, variant: str | None = None) -> Label:
     """What a kernel promises. An op that is in no table promises all bits."""
+    if (op, variant, dtype) in PLAIN:
+        return PLAIN[op, variant, dtype]
     if (op, variant) in NAMED:
         return NAMED[op, variant]
     return LABELS.get(op, {}).get(dtype, EXACT)

@@ -119,7 +119,10 @@ def _onednn(environment: Mapping[str, Any]) -> bool | str:
     flags = _cpu_of(environment)[1]
     if not flags:
         return True
-    return "avx512" if _AVX512 <= flags else "avx2"
+    if not _AVX512 <= flags:
+        return "avx2"
+    pairs = "avx512_bf16" in flags and "amx_bf16" not in flags and limit not in ("AVX512_CORE", "AVX512_CORE_VNNI")
+    return "avx512_bf16" if pairs else "avx512"
 
 
 def _cpu_of(environment: Mapping[str, Any]) -> tuple[str, set[str]]:

@@ -157,7 +157,7 @@ class Caller:
     def options(self):
         rng = self.rng
         return {"num_threads": rng.choice([1, 1, 2, 7]), "capability": rng.choice(["default", "avx2", "avx512"]),
-                "mkldnn": rng.choice([True, False, "avx2", "avx512"]), "provider": rng.choice(["auto", "reference"]),
+                "mkldnn": rng.choice([True, False, "avx2", "avx512", "avx512_bf16"]), "provider": rng.choice(["auto", "reference"]),
                 "operands": rng.choice([None] * 9 + ["tf32", "bf16", "f16", "q8_0"]),
                 "variant": rng.choice([None] * 4 + ["ref"])}
 

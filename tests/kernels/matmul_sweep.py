@@ -100,7 +100,28 @@ def chain_cases(rng):
             yield f"{m} {k} {n} + bias", "addmm", (torch.randn(n), x, w.t()), {}
 
 
-CASES = {"gemm": gemm_cases, "bmm": bmm_cases, "attention": attention_cases, "chain": chain_cases}
+def half_cases(rng):
+    """Halves in their four orders: layouts choose three, oneDNN (bfloat16, more than 4,096 multiplications) the fourth, in blocks of two lengths."""
+    sizes = [tuple(rng.choice((1, 2, 3, 8, 9, 17, 33, 100)) for _ in "mn") + (rng.choice((1, 2, 3, 7, 16, 65, 130, 577)),) for _ in range(20)]
+    sizes += [(m, 12, 1201) for m in (1, 2, 16)] + [(60, 30, 1024), (30, 60, 2049), (100, 1, 1100), (1, 60, 1100)]
+    for (m, n, k), dtype in itertools.product(sizes, (torch.float16, torch.bfloat16)):
+        pairs = list(itertools.product(matrices(m, k, dtype), matrices(k, n, dtype)))
+        for (a_layout, a), (b_layout, b) in rng.sample(pairs, 3):
+            name = f"{dtype} {m}x{k} {a_layout} @ {k}x{n} {b_layout}"
+            yield name, "mm", (a, b), {}
+            yield name + " + bias", "addmm", (torch.randn(n).to(dtype), a, b), {}
+            if n > 1 or a.stride(0) != 1:  # else the reference multiplies another operand by alpha first
+                yield name + " scaled", "addmm", (torch.randn(m, n).to(dtype), a, b), {"beta": 1.7, "alpha": 0.3}
+    for _, dtype in itertools.product(range(12), (torch.float16, torch.bfloat16)):
+        batch, m, n, k = rng.choice((1, 2, 5)), *(rng.choice((1, 2, 5, 8, 13, 64)) for _ in range(3))
+        pairs = list(itertools.product(stacks(batch, m, k, dtype), stacks(batch, k, n, dtype)))
+        for (a_layout, a), (b_layout, b) in rng.sample(pairs, 3):
+            name = f"{dtype} {batch}x({m}x{k} {a_layout} @ {k}x{n} {b_layout})"
+            yield name, "bmm", (a, b), {}
+            yield name + " + c", "baddbmm", (torch.randn(batch, m, n).to(dtype), a, b), {"alpha": 0.3}
+
+
+CASES = {"gemm": gemm_cases, "bmm": bmm_cases, "attention": attention_cases, "chain": chain_cases, "half": half_cases, "half without oneDNN": half_cases}
 
 
 def compare(kind, threads):
@@ -110,7 +131,8 @@ def compare(kind, threads):
     torch.manual_seed(threads)
     num_cases, different = 0, []
     for name, op, args, kwargs in CASES[kind](random.Random(threads)):
-        expected, actual = reference(op, *args, **kwargs), call(op, *args, **options, **kwargs)
+        with torch.backends.mkldnn.flags(enabled="without oneDNN" not in kind):
+            expected, actual = reference(op, *args, **kwargs), call(op, *args, **options, **kwargs)
         pairs = [(expected, actual)] if isinstance(expected, torch.Tensor) else list(zip(expected, actual))
         num_cases += 1
         if not all(same_bits(e, a) for e, a in pairs):

@@ -9,9 +9,11 @@ import pytest
 import torch
 from matmul_tools import CAPABILITY, VARIANTS, call, matrices, product_error, reference, same_bits, stacks
 from porting import _core
+from porting.environment import cpu
 
 # A dot product of K terms in u * sum |a b|: 2.5 to 9.3 were measured for K from 64 to 4096 (docs/NUMERICS.md).
 BOUND = 12
+HAS_PAIRS = "avx512_bf16" in cpu()["flags"] and "amx_bf16" not in cpu()["flags"]
 CAPABILITIES = ("default", "avx2", "avx512")[: _core.show_config()["cpu_level"] + 1]
 
 
@@ -23,7 +25,7 @@ def test_bits_are_torchs_under_every_capability(capability):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["capability"] == capability
-    assert all(result["cases"][kind] >= n for kind, n in {"gemm": 1000, "bmm": 400, "attention": 300, "chain": 180}.items())
+    assert all(result["cases"][kind] >= n for kind, n in {"gemm": 1000, "bmm": 400, "attention": 300, "chain": 180, "half": 500, "half without oneDNN": 500}.items())
     assert result["different"] == []
 
 
@@ -89,6 +91,20 @@ def test_half_types_round_once(dtype):
     assert (expected != actual).float().mean() < 0.01
     twice = sum(call("mm", a[:, k:k + 64], b[k:k + 64], provider="reference") for k in range(0, 576, 64))
     assert (expected != twice).float().mean() > 0.1
+
+
+@pytest.mark.parametrize("mkldnn, others", [("avx512_bf16", ["avx512", False]), (False, ["avx512_bf16"])])
+def test_orders_of_bfloat16_are_told_apart(mkldnn, others):
+    """Terms of 2^60 and -2^60 swallow what was added between them, which is another term in each order."""
+    a, b = torch.ones(8, 1040, dtype=torch.bfloat16), torch.zeros(1040, 64, dtype=torch.bfloat16)
+    for j in range(64):
+        b[16 * j, j], b[16 * j + 9, j], b[16 * j + 2 : 16 * j + 9, j] = 2.0**60, -(2.0**60), 1
+    with torch.backends.mkldnn.flags(enabled=bool(mkldnn)):
+        expected = reference("mm", a, b.t().contiguous().t())
+    right, *wrong = (call("mm", a, b.t().contiguous().t(), mkldnn=way) for way in (mkldnn, *others))
+    if not mkldnn or HAS_PAIRS:
+        assert same_bits(expected, right)
+    assert not any(same_bits(right, other) for other in wrong)
 
 
 @pytest.mark.parametrize("variant", ["ref", "chain"])
