@@ -68,8 +68,6 @@ def encode(a: Any) -> Any:
         return {"memory_format": FORMATS[a]}
     if isinstance(a, torch.layout):
         return {"layout": str(a).removeprefix("torch.")}
-    if isinstance(a, complex):
-        return {"complex": [repr(a.real), repr(a.imag)]}
     return [encode(x) for x in a] if isinstance(a, (list, tuple)) else a
 
 

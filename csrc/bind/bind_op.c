@@ -232,6 +232,10 @@ read_arg(op_reader *reader, PyObject *obj, port_arg *arg)
         *arg = (port_arg){.kind = PORT_ARG_FLOAT, .d = PyFloat_AS_DOUBLE(obj)};
         return 0;
     }
+    if (PyComplex_CheckExact(obj)) {
+        *arg = (port_arg){.kind = PORT_ARG_COMPLEX, .d = PyComplex_RealAsDouble(obj), .imag = PyComplex_ImagAsDouble(obj)};
+        return 0;
+    }
     if (PyUnicode_Check(obj)) {
         *arg = (port_arg){.kind = PORT_ARG_STRING, .text = PyUnicode_AsUTF8(obj)};
         return arg->text != NULL ? 0 : -1;

@@ -5,6 +5,7 @@
 #include "../kernels/vecmath.h"
 #include "compose.h"
 
+#include <complex.h>
 #include <math.h>
 
 /* Half `part` of x along dimension d, as it lies. */
@@ -346,9 +347,20 @@ static port_status
 complex_operand(op_call *call, int32_t idx, op_operand *operand)
 {
     const port_tensor *t = arg_tensor(call, idx);
+    const port_arg *arg = &call->args[idx];
+    if (arg->kind == PORT_ARG_COMPLEX) {
+        port_tensor *number;
+        port_status made = tensor_new(call, PORT_C64, 0, NULL, NULL, &number);
+        if (made == PORT_OK) {
+            memcpy(tensor_view(number).data, (float[2]){(float)arg->d, (float)arg->imag}, 2 * sizeof(float));
+        }
+        *operand = (op_operand){.tensor = number};
+        return made;
+    }
     port_status status = t == NULL ? scalar_to_tensor(call, arg_scalar(call, idx), PORT_F32, &t) : PORT_OK;
-    if (status == PORT_OK && t->dtype == PORT_F64 && t->ndim > 0) {
-        return fail_unsupported(call, "C64 and F64 make C128");
+    bool beside_number = call->args[1 - idx].kind == PORT_ARG_COMPLEX;
+    if (status == PORT_OK && ((t->dtype == PORT_F64 && (t->ndim > 0 || beside_number)) || (t->dtype == PORT_F16 && beside_number))) {
+        return fail_unsupported(call, "a complex number and %s, which make another complex dtype than C64", port_dtype_name(t->dtype));
     }
     if (status == PORT_OK && t->dtype != PORT_C64) {
         status = tensor_cast_complex(call, t, PORT_C64, &t);
@@ -358,7 +370,7 @@ complex_operand(op_call *call, int32_t idx, op_operand *operand)
 }
 
 typedef struct complex_loop {
-    enum { COMPLEX_SUM, COMPLEX_PRODUCT, COMPLEX_QUOTIENT } kind;
+    enum { COMPLEX_SUM, COMPLEX_PRODUCT, COMPLEX_QUOTIENT, COMPLEX_POWER, COMPLEX_EQUAL, COMPLEX_UNEQUAL } kind;
     float factor;  /* of the second term of a sum */
     bool compiled; /* for the CPU's vectors: with fma where the compiler found pairs */
 } complex_loop;
@@ -375,6 +387,17 @@ fused_part(const int64_t *strides, int64_t n, int64_t *from, int64_t *to)
     int64_t rest = dense ? n % 8 : n, first = n - rest;
     *from = repeated ? first + 1 : first;
     *to = repeated ? first + (rest > 4 ? 5 : 0) : first + rest - rest % 2;
+}
+
+/* As std::pow: 0 to the power of 0 is 1. */
+static void
+complex_power(const float *a, const float *b, float *to)
+{
+    float complex x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    x = cpowf(x, y);
+    memcpy(to, &x, sizeof x);
 }
 
 static void
@@ -394,6 +417,10 @@ complex_element(const complex_loop *loop, const float *a, const float *b, bool f
         to[1] = fused ? fmaf(x, v, y * u) : x * v + y * u;
     } else if (loop->kind == COMPLEX_QUOTIENT) {
         complex_quotient(x, y, u, v, to);
+    } else if (loop->kind == COMPLEX_POWER) {
+        complex_power(a, b, to);
+    } else if (loop->kind == COMPLEX_EQUAL || loop->kind == COMPLEX_UNEQUAL) {
+        *(bool *)(void *)to = (x == u && y == v) == (loop->kind == COMPLEX_EQUAL);
     } else {
         to[0] = x + loop->factor * u;
         to[1] = y + loop->factor * v;
@@ -426,18 +453,26 @@ run_complex_binary(op_call *call)
     const char *kernel = call->row->kernel;
     op_plan plan;
     port_tensor *out;
-    bool product = strcmp(kernel, "mul") == 0, quotient = strcmp(kernel, "div") == 0, sum = strcmp(kernel, "add") == 0 || strcmp(kernel, "sub") == 0;
+    static const char *const names[] = {"add", "sub", "mul", "div", "pow", "pow_scalar", "eq", "ne"};
+    static const int kinds[] = {COMPLEX_SUM, COMPLEX_SUM, COMPLEX_PRODUCT, COMPLEX_QUOTIENT, COMPLEX_POWER, COMPLEX_POWER, COMPLEX_EQUAL, COMPLEX_UNEQUAL};
+    size_t which = 0;
     int32_t first = (call->row->flags & OP_SWAP) != 0 ? 1 : 0;
-    if (!product && !quotient && !sum) {
+    while (which < sizeof names / sizeof names[0] && strcmp(kernel, names[which]) != 0) {
+        which++;
+    }
+    if (which == sizeof names / sizeof names[0]) {
         return fail_unsupported(call, "a complex operand");
     }
+    if (strcmp(kernel, "pow_scalar") == 0 && arg_scalar(call, 1).d == 2.0) {
+        return run_formula(call, "y = mul.Tensor(self, self) -> y", NULL, 0);
+    }
+    bool compares = kinds[which] == COMPLEX_EQUAL || kinds[which] == COMPLEX_UNEQUAL;
     float alpha = call->num_args > 2 ? (float)arg_scalar(call, 2).d : 1.0f;
-    complex_loop loop = {product ? COMPLEX_PRODUCT : (quotient ? COMPLEX_QUOTIENT : COMPLEX_SUM), strcmp(kernel, "sub") == 0 ? -alpha : alpha,
-                         call->options->profile.capability != PORT_CAP_DEFAULT};
+    complex_loop loop = {kinds[which], strcmp(kernel, "sub") == 0 ? -alpha : alpha, call->options->profile.capability != PORT_CAP_DEFAULT};
     port_status status = complex_operand(call, first, &both[0]);
     if (status != PORT_OK || (status = complex_operand(call, 1 - first, &both[1])) != PORT_OK ||
         (status = plan_pointwise(call, both, 2, &plan)) != PORT_OK ||
-        (status = tensor_new(call, PORT_C64, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
+        (status = tensor_new(call, compares ? PORT_BOOL : PORT_C64, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
         return status;
     }
     port_view a = view_broadcast(both[0].tensor, plan.ndim, plan.shape), b = view_broadcast(both[1].tensor, plan.ndim, plan.shape);

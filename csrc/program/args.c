@@ -1,8 +1,8 @@
 /* args.c -- binds an op's arguments to its row's signature and reads them.
  *
  * A signature is torch's schema in short: "T self, N other, *, S alpha=1". The letters:
- *     T tensor   N tensor or number   L list of tensors   O list of tensors or None   I int   A list of ints (or one)
- *     S number   F float   B bool   D dtype   s string   m memory format
+ *     T tensor   N tensor or number (of run_binary also complex)   L list of tensors   O list of tensors or None   I int   A list of ints (or one)
+ *     S number   C number, also complex   F float   B bool   D dtype   s string   m memory format
  *     y layout, v device, p pin_memory: only what the CPU has; read here and never looked at again
  * A ? after the letter allows None; what follows = is the default (None, True, False, a number, [] or a word); after
  * `*,` come arguments that have to be named. Whatever does not fit is refused: an argument that a handler does not
@@ -133,7 +133,7 @@ static const char *
 describe(const port_arg *arg)
 {
     static const char *const names[] = {"None", "a tensor", "an int", "a float", "a bool", "a string", "a list",
-                                        "a dtype", "a device", "a layout", "a memory format", "an int"};
+                                        "a dtype", "a device", "a layout", "a memory format", "an int", "something unknown", "a complex number"};
     return (size_t)arg->kind < sizeof names / sizeof names[0] ? names[arg->kind] : "something unknown";
 }
 
@@ -144,7 +144,7 @@ wanted(char type)
         char type;
         const char *text;
     } rows[] = {{'T', "a tensor"}, {'N', "a tensor or a number"}, {'L', "a list of tensors"}, {'I', "an int"},
-                {'O', "a list of tensors or None"}, {'A', "a list of ints"}, {'S', "a number"}, {'F', "a float"},
+                {'O', "a list of tensors or None"}, {'A', "a list of ints"}, {'S', "a number"}, {'C', "a number"}, {'F', "a float"},
                 {'B', "a bool"}, {'D', "a dtype"}, {'s', "a string"}, {'m', "a memory format"}, {'y', "layout strided"},
                 {'v', "device cpu"}, {'p', "pin_memory False"}};
     for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
@@ -164,7 +164,8 @@ fits(const op_call *call, const part *p, const port_arg *arg)
     }
     switch (p->type) {
     case 'T': return is_tensor(call, arg);
-    case 'N': return is_tensor(call, arg) || is_number(arg);
+    case 'N': return is_tensor(call, arg) || is_number(arg) || (arg->kind == PORT_ARG_COMPLEX && call->row->run == run_binary);
+    case 'C': return is_number(arg) || arg->kind == PORT_ARG_COMPLEX;
     case 'L':
     case 'O': return is_list(call, arg, p->type);
     case 'A': return is_int(arg) || is_list(call, arg, 'A');

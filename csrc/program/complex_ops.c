@@ -68,6 +68,25 @@ tensor_cast_complex(op_call *call, const port_tensor *tensor, port_dtype dtype, 
 
 /* ------------------------------------------------------------------ functions of elements */
 
+typedef struct library_function {
+    const char *name;
+    float complex (*of)(float complex);
+} library_function;
+
+static const library_function *
+library_function_of(const char *name)
+{
+    static const library_function all[] = {{"exp", cexpf},   {"log", clogf},     {"sqrt", csqrtf},   {"sin", csinf},     {"cos", ccosf},
+                                           {"tan", ctanf},   {"sinh", csinhf},   {"cosh", ccoshf},   {"tanh", ctanhf},   {"asin", casinf},
+                                           {"acos", cacosf}, {"atan", catanf},   {"asinh", casinhf}, {"acosh", cacoshf}, {"atanh", catanhf}};
+    for (size_t k = 0; k < sizeof all / sizeof all[0]; k++) {
+        if (strcmp(all[k].name, name) == 0) {
+            return &all[k];
+        }
+    }
+    return NULL;
+}
+
 static pair
 function_of(const char *name, pair v)
 {
@@ -84,20 +103,21 @@ function_of(const char *name, pair v)
         float size = cabsf(z);
         return size == 0.0f ? (pair){0.0f, 0.0f} : (pair){v.re / size, v.im / size};
     }
-    if (strcmp(name, "exp") == 0) {
-        y = cexpf(z);
-    } else if (strcmp(name, "log") == 0) {
-        y = clogf(z);
-    } else if (strcmp(name, "sqrt") == 0) {
-        y = csqrtf(z);
-    } else if (strcmp(name, "sin") == 0) {
-        y = csinf(z);
-    } else if (strcmp(name, "cos") == 0) {
-        y = ccosf(z);
-    } else if (strcmp(name, "tanh") == 0) {
-        y = ctanhf(z);
+    const library_function *known = library_function_of(name);
+    if (known != NULL) {
+        y = known->of(z);
     } else if (strcmp(name, "reciprocal") == 0) {
         y = 1.0f / z;
+    } else if (strcmp(name, "rsqrt") == 0) {
+        y = 1.0f / csqrtf(z);
+    } else if (strcmp(name, "sigmoid") == 0) {
+        y = 1.0f / (1.0f + cexpf(-z));
+    } else if (strcmp(name, "silu") == 0) {
+        y = z / (1.0f + cexpf(-z));
+    } else if (strcmp(name, "log2") == 0) {
+        y = clogf(z) / 0.693147180559945309417f;
+    } else if (strcmp(name, "log10") == 0) {
+        y = clogf(z) / 2.302585092994045684018f;
     } else {
         y = z * z; /* square */
     }
@@ -107,15 +127,14 @@ function_of(const char *name, pair v)
 static bool
 has_function(const char *name)
 {
-    static const char *const known[] = {"neg", "sign", "_conj",      "_conj_physical", "conj_physical",
-                                        "sgn", "exp",  "log",        "sqrt",           "sin",
-                                        "cos", "tanh", "reciprocal", "square"};
+    static const char *const known[] = {"neg", "sign", "_conj", "_conj_physical", "conj_physical", "sgn", "reciprocal", "rsqrt", "sigmoid", "silu",
+                                        "log2", "log10", "square"};
     for (size_t k = 0; k < sizeof known / sizeof known[0]; k++) {
         if (strcmp(known[k], name) == 0) {
             return true;
         }
     }
-    return false;
+    return library_function_of(name) != NULL;
 }
 
 /* abs and angle give F32; everything else C64. */

@@ -39,10 +39,21 @@ is_of(const op_row *row, const op_row *family)
 }
 
 static bool
+has_complex_number(const op_info *op)
+{
+    for (size_t k = 0; k < op->num_args; k++) {
+        if (op->args[k].kind == PORT_ARG_COMPLEX) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
 is_pointwise(const op_info *op)
 {
     return op->row != NULL && !op->in_place && op->num_outputs == 1 && op->outputs[0] >= 0 &&
-           op->returned.kind == PORT_ARG_NONE && is_of(op->row, op_pointwise_rows) && !calls_library(op->row);
+           op->returned.kind == PORT_ARG_NONE && is_of(op->row, op_pointwise_rows) && !calls_library(op->row) && !has_complex_number(op);
 }
 
 typedef struct flat_check {

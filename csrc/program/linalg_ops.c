@@ -409,7 +409,7 @@ run_mv(op_call *call)
     return status == PORT_OK ? emit(call, out) : status;
 }
 
-/* dot(self, tensor), vdot(self, other) of real numbers. */
+/* dot(self, tensor), vdot(self, other), which conjugates the first. */
 static port_status
 run_dot(op_call *call)
 {
@@ -419,9 +419,8 @@ run_dot(op_call *call)
         return fail_op(call, PORT_E_SHAPE, "expected two vectors of one length and dtype");
     }
     if (!is_real(x)) {
-        const port_named_arg extra[1] = {{"other", call->args[1]}};
         return run_formula(call, strcmp(call->row->name, "dot") == 0 ? "a = unsqueeze(self, 0); b = unsqueeze(tensor, 1); y = mm(a, b); y = squeeze(y) -> y"
-                                                                     : "y = dot(self, other) -> y", extra, 0);
+                                                                     : "c = _conj(self); y = dot(c, other) -> y", NULL, 0);
     }
     port_status status = tensor_new(call, x->dtype, 0, NULL, NULL, &out);
     if (status != PORT_OK || (status = launch_tensors(call, "dot", x->dtype, (const port_tensor *const[]){x, y}, 2,

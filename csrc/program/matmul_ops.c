@@ -130,6 +130,10 @@ run_addmm(op_call *call)
     const port_tensor *c = arg_tensor(call, 0);
     double beta = arg_scalar(call, 3).d, alpha = arg_scalar(call, 4).d;
     bool stack = strcmp(call->row->name, "baddbmm") == 0;
+    if (c->dtype == PORT_C64 && arg_tensor(call, 1)->dtype == PORT_C64 && arg_tensor(call, 2)->dtype == PORT_C64) {
+#define ADDED(MM, A, B) "y = " MM "(" A ", " B "); !alpha=1: y = mul.Scalar(y, alpha); !beta=1: self = mul.Scalar(self, beta); !beta=0: y = add.Tensor(y, self) -> y"
+        return run_formula(call, stack ? ADDED("bmm", "batch1", "batch2") : ADDED("mm", "mat1", "mat2"), NULL, 0);
+    }
     return emit_product(call, beta != 0.0 ? c : NULL, arg_tensor(call, 1), arg_tensor(call, 2), beta, alpha, stack ? 3 : 2);
 }
 

@@ -1,5 +1,5 @@
 /* parse.c -- one program of program.json into a graph. The text is not trusted: every number is checked here once,
- * so that the executor may index with it. What is well-formed but has no kernel (a complex argument, a foreign dtype)
+ * so that the executor may index with it. What is well-formed but has no kernel (a foreign dtype)
  * is kept and refused by name when its op is run. */
 #include "../formats/json.h"
 #include "fuse.h"
@@ -142,6 +142,23 @@ parse_memory_format(parser *p, const port_json_value *value, const char *text, p
     return bad(p, value, "unknown memory_format");
 }
 
+/* Two numbers as text, which JSON has no form for where they are not finite. */
+static port_status
+parse_complex(parser *p, const port_json_value *list, port_arg *arg)
+{
+    double parts[2];
+    NEED(is_kind(list, JSON_ARRAY) && list->count == 2, list, "complex must be two numbers as strings");
+    for (int32_t k = 0; k < 2; k++) {
+        const port_json_value *part = &list->as.items[k];
+        char *end = NULL;
+        NEED(part->kind == JSON_STRING && part->count > 0 && strlen(part->as.text) == part->count, part, "complex must be two numbers as strings");
+        parts[k] = strtod(part->as.text, &end);
+        NEED(*end == '\0', part, "complex must be two numbers as strings");
+    }
+    *arg = (port_arg){.kind = PORT_ARG_COMPLEX, .d = parts[0], .imag = parts[1]};
+    return PORT_OK;
+}
+
 static port_status
 parse_tagged(parser *p, const port_json_value *value, port_arg *arg)
 {
@@ -159,6 +176,9 @@ parse_tagged(parser *p, const port_json_value *value, port_arg *arg)
     }
     if (strcmp(tag, "sym") == 0) {
         return parse_sym(p, content, arg);
+    }
+    if (strcmp(tag, "complex") == 0) {
+        return parse_complex(p, content, arg);
     }
     if (content->kind != JSON_STRING || strlen(content->as.text) != content->count) {
         *arg = (port_arg){.kind = PORT_ARG_OTHER};

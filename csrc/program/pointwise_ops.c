@@ -170,14 +170,20 @@ run_unary(op_call *call)
     return run_simple(call, &x, 1, NULL);
 }
 
+static bool
+is_complex(const op_call *call, int32_t idx)
+{
+    const port_tensor *t = arg_tensor(call, idx);
+    return t != NULL ? t->dtype == PORT_C64 : call->args[idx].kind == PORT_ARG_COMPLEX;
+}
+
 /* add, sub, rsub: the third argument is alpha; the others have two. */
 port_status
 run_binary(op_call *call)
 {
     op_operand operands[2] = {operand_of(call, 0), operand_of(call, 1)};
     port_binary_params params = {.alpha = {PORT_SCALAR_INT, 1, 1.0}};
-    if ((operands[0].tensor != NULL && operands[0].tensor->dtype == PORT_C64) ||
-        (operands[1].tensor != NULL && operands[1].tensor->dtype == PORT_C64)) {
+    if (is_complex(call, 0) || is_complex(call, 1)) {
         return run_complex_binary(call);
     }
     if (call->num_args > 2) {
@@ -200,8 +206,8 @@ run_pow_scalar(op_call *call)
     op_plan plan;
     port_dtype dtype;
     port_pow_params params = {operands[1].scalar};
-    if (operands[0].tensor->dtype == PORT_C64) {
-        return params.exponent.d == 2.0 ? run_formula(call, "y = mul.Tensor(self, self) -> y", NULL, 0) : fail_unsupported(call, "a power of C64");
+    if (is_complex(call, 0) || is_complex(call, 1)) {
+        return run_complex_binary(call);
     }
     port_status status = common_dtype(call, operands, 2, &dtype);
     if (status == PORT_OK) {
@@ -413,9 +419,9 @@ run_masked_fill(op_call *call)
 #define UNARY(NAME, MODE) {NAME, "T self", run_unary, NAME, MODE, OP_IN_PLACE}
 #define BINARY(NAME, KERNEL, SIGNATURE, MODE, FLAGS) {NAME, SIGNATURE, run_binary, KERNEL, MODE, FLAGS}
 #define TWO "T self, N other"
-#define TWO_SCALAR "T self, S other"
+#define TWO_SCALAR "T self, C other"
 #define WITH_ALPHA "T self, N other, *, S alpha=1"
-#define SCALAR_ALPHA "T self, S other, S alpha=1"
+#define SCALAR_ALPHA "T self, C other, S alpha=1"
 #define COMPARISON(NAME)                                           \
     BINARY(NAME ".Tensor", NAME, TWO, MODE_COMPARE, OP_IN_PLACE), \
         BINARY(NAME ".Scalar", NAME, TWO_SCALAR, MODE_COMPARE, OP_IN_PLACE)
@@ -438,8 +444,8 @@ const op_row op_pointwise_rows[] = {
     {"elu", "T self, S alpha=1, S scale=1, S input_scale=1", run_activation, "elu", MODE_SAME, OP_IN_PLACE},
     {"leaky_relu", "T self, S negative_slope=0.01", run_activation, "leaky_relu", MODE_SAME, OP_IN_PLACE},
     {"gelu", "T self, *, s approximate=none", run_gelu, "gelu", MODE_SAME, OP_IN_PLACE},
-    {"pow.Tensor_Scalar", "T self, S exponent", run_pow_scalar, "pow_scalar", MODE_SAME, 0},
-    {"pow_.Scalar", "T self, S exponent", run_pow_scalar, "pow_scalar", MODE_SAME, OP_WRITES},
+    {"pow.Tensor_Scalar", "T self, C exponent", run_pow_scalar, "pow_scalar", MODE_SAME, 0},
+    {"pow_.Scalar", "T self, C exponent", run_pow_scalar, "pow_scalar", MODE_SAME, OP_WRITES},
     {"pow_.Tensor", "T self, N exponent", run_binary, "pow", MODE_SAME, OP_NO_BOOL | OP_WRITES},
     {"clamp", "T self, S? min=None, S? max=None", run_clamp, "clamp", MODE_SAME, OP_IN_PLACE},
     {"clamp_min", "T self, S min", run_clamp, "clamp", MODE_SAME, OP_IN_PLACE},
@@ -456,7 +462,7 @@ const op_row op_pointwise_rows[] = {
     BINARY("div.Tensor", "div", TWO, MODE_FLOAT, OP_IN_PLACE),
     BINARY("div.Scalar", "div", TWO_SCALAR, MODE_FLOAT, OP_IN_PLACE),
     BINARY("pow.Tensor_Tensor", "pow", "T self, N exponent", MODE_SAME, OP_NO_BOOL),
-    BINARY("pow.Scalar", "pow", "S self, T exponent", MODE_SAME, OP_NO_BOOL),
+    BINARY("pow.Scalar", "pow", "C self, T exponent", MODE_SAME, OP_NO_BOOL),
     BINARY("maximum", "maximum", TWO, MODE_SAME, 0),
     BINARY("minimum", "minimum", TWO, MODE_SAME, 0),
     BINARY("max.other", "maximum", TWO, MODE_SAME, 0),
@@ -475,7 +481,7 @@ const op_row op_pointwise_rows[] = {
     BINARY("__rshift__.Scalar", "shift_right", TWO_SCALAR, MODE_INTEGRAL, OP_NO_BOOL),
     BINARY("__lshift__.Scalar", "shift_left", TWO_SCALAR, MODE_INTEGRAL, OP_NO_BOOL),
     {"div.Tensor_mode", "N self, N other, *, s? rounding_mode", run_div_mode, "div", MODE_FLOAT, OP_IN_PLACE},
-    {"div.Scalar_mode", TWO_SCALAR ", *, s? rounding_mode", run_div_mode, "div", MODE_FLOAT, OP_IN_PLACE},
+    {"div.Scalar_mode", "T self, S other, *, s? rounding_mode", run_div_mode, "div", MODE_FLOAT, OP_IN_PLACE},
     {"clamp.Tensor", "T self, T? min=None, T? max=None", run_clamp_tensor, "maximum", MODE_SAME, OP_IN_PLACE},
     {"clamp_min.Tensor", "T self, T min", run_binary, "maximum", MODE_SAME, OP_IN_PLACE},
     {"clamp_max.Tensor", "T self, T max", run_binary, "minimum", MODE_SAME, OP_IN_PLACE},

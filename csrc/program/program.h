@@ -89,7 +89,8 @@ typedef enum port_arg_kind {
     PORT_ARG_LAYOUT,        /* text */
     PORT_ARG_MEMORY_FORMAT, /* i: port_memory_format */
     PORT_ARG_SYM,           /* i + sum of items, which are pairs of INT: factor, number of the symbol; num_items counts both */
-    PORT_ARG_OTHER          /* something that no op here takes (a complex number, a foreign dtype) */
+    PORT_ARG_OTHER,         /* something that no op here takes (a foreign dtype) */
+    PORT_ARG_COMPLEX        /* d + imag i */
 } port_arg_kind;
 
 typedef enum port_memory_format {
@@ -106,6 +107,7 @@ typedef struct port_arg {
     const char *text;
     const struct port_arg *items; /* LIST, SYM */
     int64_t num_items;
+    double imag; /* COMPLEX */
 } port_arg;
 
 typedef struct port_named_arg {

@@ -116,8 +116,11 @@ reduce_complex(op_call *call, bool full)
     uint32_t dims;
     int32_t count = 0;
     port_status status = read_dims(call, full ? -1 : 1, x->ndim, &dims);
-    if (status != PORT_OK || x->ndim == 0 || strcmp(call->row->kernel, "prod") == 0) {
-        return status != PORT_OK ? status : fail_unsupported(call, "C64 in %d dimensions", x->ndim);
+    if (status != PORT_OK || strcmp(call->row->kernel, "prod") == 0) {
+        return status != PORT_OK ? status : fail_unsupported(call, "operands of C64");
+    }
+    if (x->ndim == 0) {
+        return run_formula(call, "y = clone(self) -> y", NULL, 0);
     }
     for (int32_t d = 0; d < x->ndim; d++) {
         if ((dims & 1u << d) != 0) {
@@ -279,6 +282,10 @@ run_cumsum(op_call *call)
     int32_t d;
     port_tensor *made, *out;
     port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
+    if (status == PORT_OK && x->dtype == PORT_C64 && arg_dtype(call, 2, PORT_C64) == PORT_C64 && x->ndim > 0) {
+        const port_named_arg along = {"along", {.kind = PORT_ARG_INT, .i = d, .d = d}};
+        return run_formula(call, "r = view_as_real(self); r = cumsum(r, along); y = view_as_complex(r) -> y", &along, 1);
+    }
     if (status == PORT_OK && (dtype_is_float(dtype) || dtype_is_float(x->dtype))) {
         status = tensor_cast(call, x, dtype, &x);
     }

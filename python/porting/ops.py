@@ -35,7 +35,7 @@ _LEFT_OUT = frozenset(
 _NEEDS_TENSOR = frozenset({("max.other", "other"), ("min.other", "other")})  # max(x, 1) is the maximum along dimension 1
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
            "uint8": "U8", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}  # fmt: skip
-_WORDS = {"T": "array", "N": "array or number", "L": "list of arrays", "O": "list of arrays or None", "I": "int", "A": "int or ints", "S": "number", "F": "float",
+_WORDS = {"T": "array", "N": "array or number", "L": "list of arrays", "O": "list of arrays or None", "I": "int", "A": "int or ints", "S": "number", "C": "number", "F": "float",
           "B": "bool", "D": "dtype", "s": "str"}  # fmt: skip
 RSQRT_MODES = ("ieee", "correct", "rsqrtss", "newton1", "newton2", "vml")
 
@@ -128,7 +128,7 @@ def _fits(form: Form, parameter: Parameter, value: Any) -> bool:
     if kind == "N":
         return _is_tensor(value) or (_is_number(value) and (form.aten.removeprefix("aten."), parameter.name) not in _NEEDS_TENSOR)
     tests: dict[str, Callable[[], bool]] = {
-        "T": lambda: _is_tensor(value), "S": lambda: _is_number(value), "F": lambda: _is_number(value), "B": lambda: isinstance(value, bool),
+        "T": lambda: _is_tensor(value), "S": lambda: _is_number(value), "C": lambda: _is_number(value), "F": lambda: _is_number(value), "B": lambda: isinstance(value, bool),
         "I": lambda: _is_int(value), "A": lambda: _is_int(value) or (isinstance(value, (list, tuple)) and all(map(_is_int, value))),
         "L": lambda: isinstance(value, (list, tuple)) and all(map(_is_tensor, value)),
         "O": lambda: isinstance(value, (list, tuple)) and all(v is None or _is_tensor(v) for v in value),

@@ -171,9 +171,16 @@ IN_HALVES = {op: Label("BOUND", 8, 0.0625) for op in """_adaptive_avg_pool3d ups
 WIDENED = Label("BOUND", 2, 0.01)
 
 
+# Ops that round complex numbers otherwise than torch's vectors, products and sums of them do.
+COMPLEX = set("""div reciprocal pow rsqrt sigmoid silu square sgn sign mm bmm addmm baddbmm addbmm addmv mv dot vdot addcmul addcdiv lerp sum mean trace cumsum
+    linalg_vector_norm norm""".split())
+
+
 def promise(name: str, dtype: str) -> Label:
     """What an op ("aten.topk.default") promises for results of a dtype, whether it has a kernel or not."""
     op = name.split(".")[1].rstrip("_")
+    if dtype == "C64" and op in COMPLEX:
+        return NEAR
     if dtype == "F64" and op in IN_DOUBLE:
         return IN_DOUBLE[op]
     if dtype in ("BF16", "F16") and op in IN_HALVES:

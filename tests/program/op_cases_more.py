@@ -351,3 +351,26 @@ add("_assert_async.msg", [one(torch.tensor([True]), "the mask is empty")])
 CASES["aten.native_layer_norm.default"] += [one(rand(3, 32, dtype=d), [32], w, b, 1e-5) for d in (BF16, F16) for w in (rand(32), None) for b in (rand(32), None)]
 CASES["aten.native_group_norm.default"] += [one(rand(2, 4, 5, dtype=d), rand(4), rand(4), 2, 4, 5, 2, 1e-5) for d in (BF16, F16)]
 CASES["aten.mkldnn_rnn_layer.default"] += [one(*a[:-1], True) for a, _ in CASES["aten.mkldnn_rnn_layer.default"]]
+
+# ---------------------------------------------------------------- complex numbers
+_also = torch.where(rand(3, 4) > 0, _complex, _complex.flip(0))
+for name in ("tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "rsqrt", "sigmoid", "silu", "log2", "log10", "isnan"):
+    CASES[f"aten.{name}.default"] += [one(_complex), one(_complex.t())]
+for name in ("add", "sub", "mul", "div"):
+    CASES[f"aten.{name}.Tensor"] += [one(x, n) for x in (_complex, rand(3, 4), rand(3, 4, dtype=BF16)) for n in (1j, 2 - 1.5j)]
+    CASES[f"aten.{name}.Scalar"] += [one(x, n) for x in (_complex, rand(3, 4)) for n in (1j, complex(NAN, 2))]
+CASES["aten.rsub.Scalar"] += [one(_complex, 1j), one(rand(3, 4), 2 - 1j)]
+CASES["aten.pow.Tensor_Scalar"] += [one(_complex, e) for e in (2, 3, 0.5, -1, 1j)] + [one(rand(3, 4), 1j)]
+CASES["aten.pow.Scalar"] += [one(2.0, _complex), one(1j, rand(3, 4)), one(1j, _complex)]
+CASES["aten.pow.Tensor_Tensor"] += [one(_complex, _also), one(rand(3, 4), _complex), one(_complex, rand(4))]
+for name in ("eq", "ne"):
+    CASES[f"aten.{name}.Tensor"] += [one(_complex, _also), one(_complex, rand(4))]
+    CASES[f"aten.{name}.Scalar"] += [one(_complex, 0), one(_complex, 1 + 1j)]
+_pairs = lambda *s: torch.complex(rand(*s), rand(*s))  # noqa: E731
+CASES["aten.addmm.default"] += [one(_pairs(5), _pairs(3, 4), _pairs(4, 5)), one(_pairs(3, 5), _pairs(4, 3).t(), _pairs(4, 5), beta=2, alpha=0.5)]
+CASES["aten.baddbmm.default"] += [one(_pairs(2, 3, 5), _pairs(2, 3, 4), _pairs(2, 4, 5), beta=b) for b in (0, 1)]
+CASES["aten.addmv.default"] += [one(_pairs(3), _pairs(3, 4), _pairs(4))]
+for name in ("dot", "vdot"):
+    CASES[f"aten.{name}.default"] += [one(_pairs(9), _pairs(9))]
+CASES["aten.cumsum.default"] += [one(_complex, d) for d in (0, -1)]
+CASES["aten.sum.default"] += [one(_complex[0, 0])]

@@ -91,6 +91,8 @@ class OneOp:
             return {"list": [self.encode(x) for x in a]}
         if isinstance(a, float) and not np.isfinite(a):
             return {"float": str(a)}
+        if isinstance(a, complex):
+            return {"complex": [repr(a.real), repr(a.imag)]}
         return for_call_op(a)
 
     def run(self, results: list[torch.Tensor], **options: Any) -> list[np.ndarray]:
