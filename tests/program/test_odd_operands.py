@@ -77,7 +77,7 @@ PASSED_OVER = {
     "turned": AS_IF_DENSE,
     "odd": "_fft_r2c _fft_c2c _fft_c2r cholesky_inverse unique_dim upsample_bicubic2d _grouped_mm",
     "without first": f"_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided as_strided_copy cholesky {NO_CHANNELS}",
-    "without last": f"""_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided as_strided_copy cholesky _scaled_dot_product_flash_attention_for_cpu
+    "without last": f"""_weight_norm_interface mkldnn_rnn_layer _masked_softmax _reshape_alias as_strided as_strided_copy cholesky _scaled_dot_product_flash_attention_for_cpu
         _trilinear unfold_backward {NO_CHANNELS}""",
     "first empty": """_weight_norm_interface mkldnn_rnn_layer _reshape_alias as_strided as_strided_copy as_strided_scatter cholesky _grouped_mm bincount index_add
         _scaled_dot_product_flash_attention_for_cpu _trilinear""",
