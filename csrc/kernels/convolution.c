@@ -7,6 +7,7 @@
  * with the bias as start, rows and columns exchanged for channels-last. The calls of the BLAS, their threads and the
  * alignment of what they are given are those of PyTorch's CPU convolutions without oneDNN: all of that can change bits.
  * A transposed convolution multiplies first and folds then, adding up in order of (kernel element).
+ * Halves come as F32 that holds them: their products are those of ATen's own loops, and rounded, as is every sum of a fold.
  * Source: at::native ConvolutionMM2d, ConvolutionMM3d, NaiveDilatedConvolution, NaiveConvolutionTranspose2d (BSD-3-Clause; restated). */
 #include "matmul.h"
 
@@ -129,16 +130,26 @@ typedef struct conv_room {
     size_t columns_bytes, output_bytes, input_bytes, all_bytes;
 } conv_room;
 
+static bool
+is_of_halves(const port_conv_params *p)
+{
+    return p->halves == PORT_F16 || p->halves == PORT_BF16;
+}
+
 static conv_room
 room_of(const port_kernel_call *call, const shape_of_conv *s)
 {
+    const port_conv_params *p = call->params;
     size_t size = port_dtype_size(call->in[0]->dtype);
     conv_room room = {.columns_bytes = (size_t)(s->K * s->L) * size,
                       .output_bytes = (size_t)(s->group_out * s->num_out) * size,
                       .input_bytes = (size_t)(s->group_in * s->num_in) * size};
-    int64_t terms = s->K > s->group_in ? s->K : s->group_in;
+    int32_t num_threads = call->profile->num_threads;
+    int64_t terms = p->transposed ? s->group_in : s->K, rows = p->channels_last ? s->L : (p->transposed ? s->K : s->group_out);
+    size_t panel_bytes = is_of_halves(p) ? port_half_matmul_scratch_bytes(rows, terms, num_threads)
+                                         : port_matmul_scratch_bytes(terms, call->in[0]->dtype, num_threads);
     room.all_bytes = round_up(room.columns_bytes + 64) + round_up(room.output_bytes + 64) + round_up(room.input_bytes + 64) +
-                     round_up(port_matmul_scratch_bytes(terms, call->in[0]->dtype, call->profile->num_threads));
+                     round_up(panel_bytes);
     return room;
 }
 
@@ -219,6 +230,17 @@ unfold_tap(const frame *f, int64_t k, int64_t l, int64_t from)
     }
 }
 
+/* To the halves' dtype, if the convolution is one of halves. */
+static float
+rounded(const frame *f, float value)
+{
+    switch (f->p->halves) {
+    case PORT_F16: return port_f16_to_f32(port_f32_to_f16(value));
+    case PORT_BF16: return port_bf16_to_f32(port_f32_to_bf16(value));
+    default: return value;
+    }
+}
+
 static void
 fold_tap(const frame *f, int64_t k, int64_t l, int64_t to)
 {
@@ -227,10 +249,30 @@ fold_tap(const frame *f, int64_t k, int64_t l, int64_t to)
         int64_t from = f->p->channels_last ? l * s->K + k * s->group_out + c : (c * s->num_kernel + k) * s->L + l;
         int64_t at = f->p->channels_last ? to * s->group_out + c : c * s->num_out + to;
         if (f->size == 4) {
-            ((float *)(void *)f->output)[at] += ((const float *)(const void *)f->columns)[from];
+            float *output = (float *)(void *)f->output;
+            output[at] = rounded(f, output[at] + ((const float *)(const void *)f->columns)[from]);
         } else {
             ((double *)(void *)f->output)[at] += ((const double *)(const void *)f->columns)[from];
         }
+    }
+}
+
+/* The product of halves, rounded to them: ATen's own loops, or oneDNN's, as far as it is on. */
+static void
+multiply_halves(const frame *f, const port_matmul *product)
+{
+    const port_profile *profile = f->call->profile;
+    bool last = f->p->channels_last, transposed = f->p->transposed;
+    port_half_way way = {.order = PORT_HALF_QUARTERS, .fused = profile->capability != PORT_CAP_DEFAULT};
+    if (f->p->halves == PORT_BF16 && profile->onednn_bf16 && product->M * product->N * product->K > PORT_ONEDNN_PRODUCT) {
+        way = (port_half_way){.order = PORT_HALF_PAIRS, .fused = true, .block = last && product->K > 1024 ? 1024 : 512};
+    } else if (last != transposed) {
+        way.order = last ? PORT_HALF_DOT : PORT_HALF_SEQUENCE;
+    }
+    port_half_matmul_run(product, way, f->panel);
+    float *made = product->y;
+    for (int64_t i = 0; i < product->M * product->N; i++) {
+        made[i] = rounded(f, made[i]);
     }
 }
 
@@ -243,11 +285,15 @@ multiply(const frame *f, port_matrix a, port_matrix b, char *c, int64_t rows, in
     port_blas_call blas = {.trans_a = trans_b, .trans_b = trans_a, .m = cols, .n = rows, .k = terms, .alpha = 1.0, .beta = beta,
                            .a = b.data, .b = a.data, .c = c, .lda = trans_b ? b.col_stride : b.row_stride,
                            .ldb = trans_a ? a.col_stride : a.row_stride, .ldc = cols};
+    port_matmul own = {.M = rows, .N = cols, .K = terms, .alpha = 1.0, .beta = beta, .a = a, .b = b, .y = c, .y_dtype = dtype,
+                       .y_row_stride = cols, .num_threads = f->call->profile->num_threads};
+    if (is_of_halves(f->p)) {
+        multiply_halves(f, &own);
+        return;
+    }
     if (f->how == CONV_BLAS && terms > 0 && rows > 0 && cols > 0 && port_blas_gemm(f->call->provider, dtype, blas)) {
         return;
     }
-    port_matmul own = {.M = rows, .N = cols, .K = terms, .alpha = 1.0, .beta = beta, .a = a, .b = b, .y = c, .y_dtype = dtype,
-                       .y_row_stride = cols, .num_threads = f->call->profile->num_threads};
     port_matmul_run(&own, f->how == CONV_REF ? PORT_MATMUL_REF : PORT_MATMUL_CHAIN, f->panel);
 }
 
@@ -292,7 +338,8 @@ add_bias(const frame *f)
     for (int64_t i = 0; bias != NULL && i < s->num_out * s->group_out; i++) {
         int64_t c = f->g * s->group_out + (f->p->channels_last ? i % s->group_out : i / s->num_out);
         if (f->size == 4) {
-            ((float *)(void *)f->output)[i] += ((const float *)(const void *)bias->data)[c];
+            float *output = (float *)(void *)f->output;
+            output[i] = rounded(f, output[i] + ((const float *)(const void *)bias->data)[c]);
         } else {
             ((double *)(void *)f->output)[i] += ((const double *)(const void *)bias->data)[c];
         }

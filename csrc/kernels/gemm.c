@@ -178,9 +178,6 @@ item_call(const item *p, double alpha, double beta, char *space)
 
 /* ------------------------------------------------------------------ halves */
 
-/* From so many multiplications on the reference gives a product, or a whole stack, to oneDNN. */
-#define ONEDNN_PRODUCT (16 * 16 * 16)
-
 /* What oneDNN takes for a transposed a has shorter chains; so has a single row, which may be either. */
 static int64_t
 onednn_block(const item *p)
@@ -194,7 +191,7 @@ static port_half_way
 half_way(const port_profile *profile, const item *p, int64_t count)
 {
     port_half_way way = {.order = PORT_HALF_QUARTERS, .fused = profile->capability != PORT_CAP_DEFAULT, .block = onednn_block(p)};
-    if (p->dtype == PORT_BF16 && profile->onednn_bf16 && count * p->M * p->N * p->K > ONEDNN_PRODUCT) {
+    if (p->dtype == PORT_BF16 && profile->onednn_bf16 && count * p->M * p->N * p->K > PORT_ONEDNN_PRODUCT) {
         way.order = PORT_HALF_PAIRS;
         way.fused = true;
         return way;
@@ -384,7 +381,7 @@ port_bmm_is_itemwise(const port_provider *provider, port_dtype dtype, const int6
 {
     if (dtype == PORT_BF16 && profile->onednn_bf16) {
         int64_t products = sizes[1] * sizes[2] * sizes[3];
-        return products > ONEDNN_PRODUCT || sizes[0] * products <= ONEDNN_PRODUCT;
+        return products > PORT_ONEDNN_PRODUCT || sizes[0] * products <= PORT_ONEDNN_PRODUCT;
     }
     if (!has_gemm(provider, dtype)) {
         return true;

@@ -243,6 +243,7 @@ port_status port_fft_run(const port_provider *provider, int32_t num_threads, con
 typedef struct port_conv_params {
     int64_t stride[3], padding[3], dilation[3], output_padding[3], groups;
     bool transposed, channels_last;
+    port_dtype halves; /* F16 or BF16: x, weight and bias hold such numbers, and y gets them; any other dtype: not so */
 } port_conv_params;
 
 /* ---- onednn_convolution.c

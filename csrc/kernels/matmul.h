@@ -54,6 +54,8 @@ typedef struct port_half_way {
     bool fused;    /* the reference's compiler fused multiply and add, and lanes are added by halves; else from left to right */
     int64_t block; /* PAIRS only; even */
 } port_half_way;
+/* With more multiplications than these the reference gives a product of BF16, or a whole stack, to oneDNN. */
+enum { PORT_ONEDNN_PRODUCT = 16 * 16 * 16 };
 /* K >= 1. Scratch as for port_matmul_run. */
 size_t port_half_matmul_scratch_bytes(int64_t M, int64_t K, int32_t num_threads);
 void port_half_matmul_run(const port_matmul *product, port_half_way way, void *scratch);

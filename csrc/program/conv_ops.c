@@ -1,4 +1,4 @@
-/* conv_ops.c -- convolution. BF16 and F16 are computed in F32 and rounded once. */
+/* conv_ops.c -- convolution. BF16 that oneDNN takes is computed in F32 and rounded once. */
 #include "exec.h"
 
 /* One number for all dimensions, or one for each. */
@@ -93,6 +93,18 @@ goes_to_onednn(const op_call *call, const port_tensor *x, const port_tensor *w, 
     return worth && large && tensor_elems(x) > 0;
 }
 
+/* Whether oneDNN takes halves: BF16 where the processor has AVX-512; of F16 it asks for more, which no profile has. */
+static bool
+takes_halves(const op_call *call, port_dtype dtype, int32_t spatial, const port_conv_params *p)
+{
+    const port_profile *profile = &call->options->profile;
+    bool taken = dtype == PORT_BF16 && profile->mkldnn && profile->onednn_avx512;
+    for (int32_t d = 0; d < spatial; d++) {
+        taken = taken && !(p->transposed && p->output_padding[d] >= p->stride[d]);
+    }
+    return taken;
+}
+
 /* Whether an image is one pixel, of which row-major and channels-last are the same memory, and its strides do not say channels-last;
  * without groups oneDNN takes row-major code. */
 static bool
@@ -141,9 +153,12 @@ run_convolution(op_call *call)
     if (status != PORT_OK || (status = out_shape(call, x, w, &params, shape)) != PORT_OK) {
         return status;
     }
-    bool volume = x->ndim == 5 && !call->options->profile.mkldnn; /* torch's own three-dimensional ones are row-major */
+    bool narrow = dtype == PORT_F16 || dtype == PORT_BF16, own = narrow && !takes_halves(call, dtype, x->ndim - 2, &params);
+    bool onednn = goes_to_onednn(call, x, w, &params);
+    bool volume = x->ndim == 5 && !onednn && (!narrow || own); /* torch's own three-dimensional ones are row-major */
+    params.halves = own ? dtype : PORT_F32;
     params.channels_last = !volume && (tensor_suggests_channels_last(x) || tensor_suggests_channels_last(w));
-    if (goes_to_onednn(call, x, w, &params)) {
+    if (onednn) {
         return run_onednn(call, in, &params, shape);
     }
     port_dtype inner = dtype == PORT_F64 ? PORT_F64 : PORT_F32;

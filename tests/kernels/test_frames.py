@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from matmul_tools import tensor
 from porting import _core
 from test_kernels import ONEDNN, ours
 
@@ -20,7 +21,7 @@ def check(name, arguments, allowed=0.0, named=None):
     actual = ours(name, arguments, named or {})
     pairs = zip(expected, actual) if isinstance(expected, tuple) else [(expected, actual)]
     for e, a in pairs:
-        a = torch.from_numpy(a)
+        a = tensor(a)
         assert a.shape == e.shape and a.dtype == e.dtype
         if allowed == 0.0 or not e.dtype.is_floating_point:
             same = (a == e) | (a.isnan() & e.isnan())
@@ -51,6 +52,25 @@ def test_convolution(case, batch):
                 laid = x.to(dtype).contiguous(memory_format=torch.channels_last) if last else x.to(dtype)
                 arguments = [laid, w.to(dtype), None if bias is None else bias.to(dtype), [stride] * n, [padding] * n, [dilation] * n, transposed, [0] * n, groups]
                 check("aten.convolution.default", arguments, 0.0 if dtype == torch.float32 else 1e-14)
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16))
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution_of_halves(case, dtype):
+    """Channels that nearly cancel show the order of each sum, and transposed ones where torch rounds in between."""
+    C, O, kernel, stride, padding, dilation, groups, transposed, sizes = case
+    n = len(sizes)
+    torch.manual_seed(0)
+    x = torch.randn(2, C, *sizes, dtype=dtype).repeat_interleave(2, 1) * (1 + torch.randn(2, 2 * C, *sizes, dtype=dtype) / 64)
+    w = torch.randn(*((C, O // groups) if transposed else (O, C // groups)), *kernel, dtype=dtype).repeat_interleave(2, 0 if transposed else 1)
+    (w[1::2] if transposed else w[:, 1::2]).neg_()
+    for bias in (None, torch.randn(O, dtype=dtype)):
+        for laid in (x, x.contiguous(memory_format=torch.channels_last)) if n == 2 else (x,):
+            arguments = [laid, w, bias, [stride] * n, [padding] * n, [dilation] * n, transposed, [0] * n, groups]
+            check("aten.convolution.default", arguments)
+    with torch.backends.mkldnn.flags(enabled=False):
+        expected, widened = (ATEN.convolution.default(*[a.to(t) if isinstance(a, torch.Tensor) else a for a in arguments]) for t in (dtype, torch.float32))
+    assert not transposed or kernel == (2, 2) or (widened.to(dtype) != expected).any()  # sums of one term each need no rounding
 
 
 ONEDNN_CONVOLUTIONS = [  # C, O, kernel, stride, padding, dilation, groups, sizes
