@@ -3,6 +3,7 @@
  * F16 and BF16 go through F32 where there is no kernel of their own: torch computes them so as well (its opmath type)
  * and rounds once at the end. */
 #include "compose.h"
+#include "floats.h"
 
 #include <math.h>
 
@@ -391,6 +392,25 @@ run_where(op_call *call)
     return status == PORT_OK ? select_elements(call, condition, &operands[1], &operands[2], dtype, &plan) : status;
 }
 
+/* What a floating value becomes among integers: the number without what stands after the point, if they can hold it. BOOL holds every one. */
+static port_status
+cut_value(op_call *call, op_operand *value, port_dtype dtype)
+{
+    const port_tensor *t = value->tensor;
+    double v = t == NULL ? value->scalar.d : float_load(t->dtype, tensor_view(t).data, 0);
+    bool is_unsigned = dtype == PORT_U8 || dtype == PORT_U16 || dtype == PORT_U32 || dtype == PORT_U64;
+    int bits = 8 * (int)port_dtype_size(dtype) - (is_unsigned ? 0 : 1);
+    if (dtype == PORT_BOOL) {
+        *value = (op_operand){.scalar = {PORT_SCALAR_BOOL, v != 0.0, v != 0.0 ? 1.0 : 0.0}};
+        return PORT_OK;
+    }
+    if (!(trunc(v) < ldexp(1.0, bits < 63 ? bits : 63) && trunc(v) >= (is_unsigned ? 0.0 : -ldexp(1.0, bits)))) {
+        return fail_op(call, PORT_E_DTYPE, "the value %g cannot be written into %s", v, port_dtype_name(dtype));
+    }
+    *value = (op_operand){.scalar = {PORT_SCALAR_INT, (int64_t)v, trunc(v)}};
+    return PORT_OK;
+}
+
 static port_status
 run_masked_fill(op_call *call)
 {
@@ -408,9 +428,9 @@ run_masked_fill(op_call *call)
         return fail_op(call, PORT_E_SHAPE, "the value must have no dimensions, it has %d", value.tensor->ndim);
     }
     port_dtype given = result_type(&value, 1);
-    if (dtype_is_float(given) && !dtype_is_float(self.tensor->dtype)) {
-        return fail_op(call, PORT_E_DTYPE, "a value of %s cannot be written into %s", port_dtype_name(given),
-                       port_dtype_name(self.tensor->dtype));
+    if (dtype_is_float(given) && !dtype_is_float(self.tensor->dtype) && self.tensor->dtype != PORT_C64 &&
+        (status = cut_value(call, &value, self.tensor->dtype)) != PORT_OK) {
+        return status;
     }
     dense_strides(plan.ndim, plan.shape, plan.strides);
     return select_elements(call, mask, &value, &self, self.tensor->dtype, &plan);
@@ -471,7 +491,7 @@ const op_row op_pointwise_rows[] = {
     BINARY("remainder.Scalar", "remainder", TWO_SCALAR, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("fmod.Tensor", "fmod", TWO, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("fmod.Scalar", "fmod", TWO_SCALAR, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
-    BINARY("floor_divide", "floor_divide", TWO, MODE_SAME, OP_NO_BOOL),
+    BINARY("floor_divide", "floor_divide", "N self, N other", MODE_SAME, OP_NO_BOOL),
     BINARY("floor_divide.Scalar", "floor_divide", TWO_SCALAR, MODE_SAME, OP_NO_BOOL),
     {"floor_divide_.Tensor", TWO, run_binary, "floor_divide", MODE_SAME, OP_NO_BOOL | OP_WRITES},
     BINARY("atan2", "atan2", TWO, MODE_FLOAT, OP_IN_PLACE),

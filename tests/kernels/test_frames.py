@@ -211,6 +211,8 @@ def test_resize_by_corners_and_by_dimensions(layout):
             for corners in (True, False):
                 x = x.contiguous(memory_format=torch.channels_last) if layout == "channels last" else x.contiguous()
                 check("aten.upsample_bilinear2d.default", [x, sizes, corners])
+    for channels in (8, 13, 24, 31):  # a vector holds 8 of them
+        check("aten.upsample_bilinear2d.default", [torch.randn(2, channels, 4, 5), [7, 11], True])
     mine = torch.from_numpy(ours("aten.upsample_bilinear2d.default", [IMAGES[layout], [18, 22], True], {}))
     assert not torch.equal(mine, ATEN.upsample_bilinear2d.default(IMAGES[layout], [18, 22], False))
 

@@ -194,8 +194,10 @@ add("where.ScalarOther", [one(_mask, rand(3, 4), 2.5), one(_mask, rand(3, 4, dty
 add("where.ScalarSelf", [one(_mask, 2.5, rand(3, 4)), one(_mask, 0, rand(3, 4, dtype=I64))])
 add("where.Scalar", [one(_mask, 2.5, 1.0), one(_mask, 1, 0)])
 in_place("masked_fill.Scalar", [one(x, m, v) for x in (rand(3, 4), rand(4, 3).t(), rand(3, 4, dtype=BF16)) for m in (_mask, _mask[:1])
-                                for v in (float("-inf"), 0, 2.5)] + [one(rand(3, 4, dtype=I64), _mask, 7)])  # fmt: skip
-in_place("masked_fill.Tensor", [one(rand(3, 4), _mask, torch.tensor(2.5)), one(rand(3, 4, dtype=F64), _mask[0], torch.tensor(3))])
+                                for v in (float("-inf"), 0, 2.5)] + [one(rand(3, 4, dtype=I64), _mask, 7)]
+         + [one(torch.arange(12).reshape(3, 4).to(d), _mask, v) for d, v in ((I64, 0.0), (I64, -2.7), (BOOL, 0.5))])  # fmt: skip
+in_place("masked_fill.Tensor", [one(rand(3, 4), _mask, torch.tensor(2.5)), one(rand(3, 4, dtype=F64), _mask[0], torch.tensor(3)),
+                                one(torch.arange(12).reshape(3, 4), _mask, torch.tensor(1.5))])  # fmt: skip
 
 # ---------------------------------------------------------------- making
 _dtypes = [{}] + [{"dtype": d} for d in (F32, F64, BF16, F16, I64, I32, U8, BOOL)]
@@ -330,7 +332,8 @@ add("log_sigmoid_forward", [one(rand(3, 4)), one(rand(40))])
 _divisors = [one(rand(3, 4, dtype=d), rand(3, 4, dtype=d).abs() + 1) for d in (*FLOATS, *INTS)] + [one(rand(3, 4), rand(4)), one(rand(3, 4), -2.5)]
 in_place("fmod.Tensor", _divisors[:-1])
 in_place("fmod.Scalar", [one(rand(3, 4, dtype=d), n) for d in (F32, F64, I64) for n in (2, -3)])
-add("floor_divide", _divisors[:-1] + [one(rand(3, 4, dtype=I64) * 7, torch.tensor(-3)), one(rand(3, 4), torch.tensor(0.0))])
+add("floor_divide", _divisors[:-1] + [one(rand(3, 4, dtype=I64) * 7, torch.tensor(-3)), one(rand(3, 4), torch.tensor(0.0)),
+                                        one(7.5, torch.arange(1, 13) / 7)])  # fmt: skip
 add("floor_divide_.Tensor", _divisors[:-1])
 add("floor_divide.Scalar", [one(rand(3, 4, dtype=d), n) for d in (F32, I64) for n in (2, -3)])
 in_place("div.Tensor_mode", [one(*a, rounding_mode=m) for a, _ in _divisors for m in ("floor", "trunc")] + [one(rand(3, 4), rand(3, 4), rounding_mode=None)])
