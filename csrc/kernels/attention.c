@@ -133,7 +133,8 @@ shares_of(const port_kernel_call *call)
     s.num_blocks = q->shape[0] * q->shape[1] * s.blocks;
     s.threads = min_i64(call->profile->num_threads > 1 ? call->profile->num_threads : 1, s.num_blocks > 0 ? s.num_blocks : 1);
     s.share = (s.num_blocks + s.threads - 1) / s.threads;
-    s.parts = port_chunks_by_elems(s.threads, s.share * block * (D > 4 ? D / 4 : 1) * S, MAX_PARTS).count;
+    int64_t each = min_i64(s.share * block, INT32_MAX) * min_i64(D > 4 ? D / 4 : 1, INT16_MAX); /* enough is enough: the product fits */
+    s.parts = port_chunks_by_elems(s.threads, each * min_i64(S, INT16_MAX), MAX_PARTS).count;
     s.room_elems = round_up(thread_elems(rows, keys, (size_t)D) + LINE_ELEMS) + round_up(keys) +
                    round_up(port_matmul_scratch_bytes((int64_t)product_terms(D, (int64_t)keys), PORT_F32, 1) / sizeof(float));
     return s;

@@ -97,7 +97,9 @@ query_parts(const port_kernel_call *call)
 {
     const int64_t *shape = call->in[0]->shape;
     int32_t num_threads = call->profile->num_threads < MAX_PARTS ? call->profile->num_threads : MAX_PARTS;
-    return port_chunks_by_elems(shape[0] * shape[1] * shape[2], call->in[1]->shape[2] * shape[3], num_threads);
+    int64_t keys = call->in[1]->shape[2], width = shape[3];
+    int64_t elems = (keys < INT32_MAX ? keys : INT32_MAX) * (width < INT32_MAX ? width : INT32_MAX); /* the product of both fits */
+    return port_chunks_by_elems(shape[0] * shape[1] * shape[2], elems, num_threads);
 }
 
 static size_t

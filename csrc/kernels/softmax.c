@@ -79,7 +79,7 @@ exp_map_avx512(int64_t n, const float *x, int64_t x_step, const float *max, int6
 #endif
 PORT_DEFINE_MAP2(larger_map, larger_of)
 
-enum { LANES_MAX = 16 }; /* lanes of the reference's widest vector */
+enum { LANES_MAX = 32 }; /* lanes of the reference's two widest vectors */
 
 /* Lines along the dimension: one, or some that lie side by side. */
 typedef struct softmax_line {
@@ -89,10 +89,12 @@ typedef struct softmax_line {
     char *y;
     int64_t n, x_stride, y_stride; /* along the line; strides in bytes */
     int64_t width, x_step, y_step; /* lines side by side, and bytes from one to the next */
-    int64_t lanes;
-    bool is_log;
-    int32_t level; /* of the row: which builds of the maps may run; same bits, faster */
-    bool vector_math; /* the vector functions of avx2 and up, not libm's */
+    int64_t lanes;                 /* of a vector of F32 */
+    int64_t group;                 /* elements in a vector of the call's dtype */
+    bool is_log, is_half;
+    int32_t level;  /* of the row: which builds of the maps may run; same bits, faster */
+    bool in_vector; /* among the reference's vectors; else left over behind them */
+    bool vector_math; /* the exponentials are the vector functions of avx2 and up, not libm's */
 } softmax_line;
 
 /* to = exp(x - max), for one max (step 0) or one for each. */
@@ -108,17 +110,24 @@ exp_of(const softmax_line *line, int64_t n, const float *x, const float *max, in
     }
 }
 
+/* Of lines that are left over too: the sums of a block are one array. */
 static float
 log_of(const softmax_line *line, float sum)
 {
-    return line->vector_math ? port_log_u10(sum) : logf(sum);
+    return line->call->profile->capability != PORT_CAP_DEFAULT ? port_log_u10(sum) : logf(sum);
+}
+
+static float
+round_to(port_dtype half, float value)
+{
+    return half == PORT_BF16 ? port_bf16_to_f32(port_f32_to_bf16(value)) : port_f16_to_f32(port_f32_to_f16(value));
 }
 
 /* The largest of n and `best`; a NaN wins. */
 PORT_INLINE float
 max_of_any(const float *x, int64_t n, float best)
 {
-    enum { WIDTH = 4 * LANES_MAX };
+    enum { WIDTH = 64 };
     float lanes[WIDTH];
     int32_t has_nan[WIDTH] = {0};
     int64_t i = 0;
@@ -151,6 +160,11 @@ add_lanes_any(int64_t lanes, int64_t n, const float *x, float *acc)
     float sums[LANES_MAX]; /* not in *acc, which x might alias for all the compiler knows */
     int64_t i = 0;
     memcpy(sums, acc, sizeof(sums));
+    for (; lanes == 32 && i + 32 <= n; i += 32) {
+        for (int lane = 0; lane < 32; lane++) {
+            sums[lane] += x[i + lane];
+        }
+    }
     for (; lanes == 16 && i + 16 <= n; i += 16) {
         for (int lane = 0; lane < 16; lane++) {
             sums[lane] += x[i + lane];
@@ -171,7 +185,7 @@ add_lanes_any(int64_t lanes, int64_t n, const float *x, float *acc)
 PORT_INLINE void
 exp_lanes_any(int64_t lanes, int64_t n, const float *x, float max, float *y, float *acc)
 {
-    float sums[LANES_MAX], e[LANES_MAX];
+    float sums[LANES_MAX], e[16];
     int64_t i = 0;
     memcpy(sums, acc, sizeof(sums));
     for (; lanes == 16 && i + 16 <= n; i += 16) {
@@ -330,14 +344,15 @@ sum_of_lanes(const softmax_line *line, float *acc, int64_t count)
     return port_add_lanes(acc, count, halving);
 }
 
-/* sum of exp(x - max); with `keep`, y gets the exponentials (f32 only: of halves that are not widened as a whole they are computed twice). */
+/* Sum of exp(x - max) over the first n; with `keep`, y gets the exponentials (f32 only: of halves that are not widened as a whole they
+ * are computed twice). */
 static float
-sum_of_exp(const softmax_line *line, float max, bool keep)
+sum_of_exp(const softmax_line *line, int64_t n, float max, bool keep)
 {
     float room[PORT_BLOCK], made[PORT_BLOCK], acc[LANES_MAX] = {0};
-    int64_t step = keep && lies_dense(line) ? line->n : PORT_BLOCK;
-    for (int64_t i = 0; i < line->n; i += step) {
-        int64_t m = line->n - i < step ? line->n - i : step;
+    int64_t step = keep && lies_dense(line) ? n : PORT_BLOCK;
+    for (int64_t i = 0; i < n; i += step) {
+        int64_t m = n - i < step ? n - i : step;
         float *to = keep ? target_at(line, i, made) : made;
         const float *x = block_at(line, i, m, room);
         if (line->vector_math) {
@@ -350,33 +365,100 @@ sum_of_exp(const softmax_line *line, float max, bool keep)
             store_block(line, i, m, to);
         }
     }
-    return sum_of_lanes(line, acc, line->n < line->lanes ? line->n : line->lanes);
+    return sum_of_lanes(line, acc, n < line->lanes ? n : line->lanes);
+}
+
+/* The same for log_softmax of halves: in the lanes of two vectors, which are added first. Of a row that does not fill both the lanes are
+ * added one after the other. The sum is rounded to the half. */
+static float
+log_sum_of_half(const softmax_line *line, float max)
+{
+    float room[PORT_BLOCK], made[PORT_BLOCK], acc[LANES_MAX] = {0};
+    for (int64_t i = 0; i < line->n; i += PORT_BLOCK) {
+        int64_t m = line->n - i < PORT_BLOCK ? line->n - i : PORT_BLOCK;
+        exp_of(line, m, block_at(line, i, m, room), &max, 0, made);
+        PORT_PICK_MAP(add_lanes, line->level)(line->group, m, made, acc);
+    }
+    for (int64_t k = 0; k < line->lanes; k++) {
+        acc[k] += acc[line->lanes + k];
+    }
+    port_dtype dtype = line->call->in[0]->dtype;
+    bool halving = line->call->profile->capability != PORT_CAP_DEFAULT && line->n >= line->group;
+    float sum = port_add_lanes(acc, line->n < line->lanes ? line->n : line->lanes, halving);
+    return round_to(dtype, log_of(line, round_to(dtype, sum)));
+}
+
+/* Elements from `begin` on that fill no vector, of a row of halves: libm's exponentials, added one after the other. */
+static float
+add_rest_of_half(const softmax_line *line, int64_t begin, float max, bool keep, float sum)
+{
+    float room[LANES_MAX], made[LANES_MAX];
+    int64_t m = line->n - begin;
+    const float *x = block_at(line, begin, m, room);
+    float *to = keep ? target_at(line, begin, made) : made;
+    for (int64_t k = 0; k < m; k++) {
+        to[k] = expf(x[k] - max);
+        sum += to[k];
+    }
+    if (keep) {
+        store_block(line, begin, m, to);
+    }
+    return sum;
+}
+
+/* y = exp(x - max) * inverse, or y * inverse where y holds the exponentials already. */
+static void
+scale_line(const softmax_line *line, int64_t begin, int64_t end, bool keep, float max, float inverse)
+{
+    float room[PORT_BLOCK], made[PORT_BLOCK];
+    softmax_line kept = *line;
+    kept.x = line->y, kept.x_stride = line->y_stride;
+    int64_t step = lies_dense(line) && end > begin ? end - begin : PORT_BLOCK;
+    for (int64_t i = begin; i < end; i += step) {
+        int64_t m = end - i < step ? end - i : step;
+        const float *x = block_at(keep ? &kept : line, i, m, room);
+        float *to = target_at(line, i, made);
+        if (!keep) {
+            exp_of(line, m, x, &max, 0, to);
+            x = to;
+        }
+        PORT_PICK_MAP(product_map, line->level)(m, x, 1, &inverse, 0, to);
+        store_block(line, i, m, to);
+    }
 }
 
 static void
 softmax_line_f32(const softmax_line *line)
 {
+    float max = max_of_line(line);
+    bool keep = line->x_dtype == PORT_F32;
+    int64_t whole = line->is_half ? line->n / line->lanes * line->lanes : line->n;
+    float sum = sum_of_exp(line, whole, max, keep);
+    sum = whole < line->n ? add_rest_of_half(line, whole, max, keep, sum) : sum;
+    softmax_line rest = *line;
+    rest.vector_math = false;
+    scale_line(line, 0, whole, keep, max, 1.0f / sum);
+    scale_line(&rest, whole, line->n, keep, max, 1.0f / sum);
+}
+
+static void
+log_softmax_line_f32(const softmax_line *line)
+{
     float max = max_of_line(line), room[PORT_BLOCK], made[PORT_BLOCK];
-    bool keep = line->x_dtype == PORT_F32 && !line->is_log;
-    float sum = sum_of_exp(line, max, keep), inverse = 1.0f / sum;
-    float log_sum = line->is_log ? log_of(line, sum) : 0.0f;
-    softmax_line kept = *line;
-    kept.x = line->y, kept.x_stride = line->y_stride;
+    float log_sum = line->is_half ? log_sum_of_half(line, max) : log_of(line, sum_of_exp(line, line->n, max, false));
     int64_t step = lies_dense(line) ? line->n : PORT_BLOCK;
     for (int64_t i = 0; i < line->n; i += step) {
         int64_t m = line->n - i < step ? line->n - i : step;
-        const float *x = block_at(keep ? &kept : line, i, m, room);
         float *to = target_at(line, i, made);
-        if (line->is_log) {
-            PORT_PICK_MAP(log_softmax_map, line->level)(m, x, max, log_sum, to);
-        } else if (keep) {
-            PORT_PICK_MAP(product_map, line->level)(m, x, 1, &inverse, 0, to);
-        } else {
-            exp_of(line, m, x, &max, 0, to);
-            PORT_PICK_MAP(product_map, line->level)(m, to, 1, &inverse, 0, to);
-        }
+        PORT_PICK_MAP(log_softmax_map, line->level)(m, block_at(line, i, m, room), max, log_sum, to);
         store_block(line, i, m, to);
     }
+}
+
+static void
+softmax_row_f32(const softmax_line *line)
+{
+    (line->is_log ? log_softmax_line_f32 : softmax_line_f32)(line);
 }
 
 enum { ROW_MAX = 8192 }; /* elements of a row of halves that are widened as a whole */
@@ -387,7 +469,7 @@ softmax_line_half(const softmax_line *line)
 {
     _Alignas(64) float row[ROW_MAX];
     if (line->n > ROW_MAX) {
-        softmax_line_f32(line);
+        softmax_row_f32(line);
         return;
     }
     softmax_line wide = *line;
@@ -395,7 +477,7 @@ softmax_line_half(const softmax_line *line)
     wide.x_dtype = wide.y_dtype = PORT_F32;
     wide.x = wide.y = (char *)row;
     wide.x_stride = wide.y_stride = sizeof(*row);
-    softmax_line_f32(&wide);
+    softmax_row_f32(&wide);
     port_store_f32(line->y_dtype, row, line->n, line->y, line->y_stride);
 }
 
@@ -438,6 +520,9 @@ softmax_lines_f32(const softmax_line *line)
             PORT_PICK_MAP(difference_map, line->level)(width, made, 1, sum, 1, made);
         } else {
             exp_of(line, width, x, max, 1, made);
+            for (int64_t k = 0; line->is_half && !line->in_vector && k < width; k++) {
+                made[k] = round_to(line->x_dtype, made[k]); /* they are kept in the result */
+            }
             PORT_PICK_MAP(quotient_map, line->level)(width, made, 1, sum, 1, made);
         }
         port_store_f32(line->y_dtype, made, width, line->y + i * line->y_stride, line->y_step);
@@ -481,17 +566,17 @@ is_in_vector(const softmax_line *line, int64_t i, int64_t lines, int64_t inner)
     int64_t place = i % inner, begin = 0, end = inner;
     if (line->is_log) {
         int64_t block = 128 * 1024 / line->n / (int64_t)port_dtype_size(line->x_dtype);
-        block = (block > line->lanes ? block : line->lanes) / line->lanes * line->lanes;
+        block = (block > line->group ? block : line->group) / line->group * line->group;
         begin = place / block * block;
         end = begin + block < inner ? begin + block : inner;
-        return place < end - (end - begin) % line->lanes;
+        return place < end - (end - begin) % line->group;
     }
     port_chunks chunks = port_chunks_of(lines, 1, line->call->profile->num_threads);
     int64_t row = i - place, chunk = i / chunks.size * chunks.size;
     begin = chunk > row ? chunk - row : 0;
     end = chunk + chunks.size < row + inner ? chunk + chunks.size - row : inner;
     end = end < lines - row ? end : lines - row;
-    return place < end - (end - begin) % line->lanes;
+    return place < end - (end - begin) % line->group;
 }
 
 /* How many lines from line i on lie side by side and are computed alike: at least 1, at most PORT_BLOCK. */
@@ -516,6 +601,8 @@ line_shape(const port_kernel_call *call, int32_t dim, bool is_log, int32_t level
     int64_t bytes = (int64_t)port_dtype_size(x->dtype);
     softmax_line line = {.call = call, .x_dtype = x->dtype, .y_dtype = y->dtype, .is_log = is_log, .level = level, .width = 1};
     line.lanes = call->profile->capability == PORT_CAP_AVX512 ? 16 : 8;
+    line.group = line.lanes * (int64_t)sizeof(float) / bytes;
+    line.is_half = x->dtype == PORT_BF16 || x->dtype == PORT_F16;
     line.n = x->ndim > 0 ? x->shape[dim] : 1;
     line.x_stride = x->ndim > 0 ? x->strides[dim] * bytes : bytes;
     line.y_stride = y->ndim > 0 ? y->strides[dim] * bytes : bytes;
@@ -557,14 +644,15 @@ softmax_range(void *opaque, int64_t chunk)
     int64_t begin = chunk * job->chunks.size, end = begin + job->chunks.size;
     end = end < job->lines ? end : job->lines;
     for (int64_t i = begin; i < end && line.n > 0; i += line.width) {
-        line.vector_math = has_vectors && (job->is_last || is_in_vector(&line, i, job->lines, job->inner));
+        line.in_vector = job->is_last || is_in_vector(&line, i, job->lines, job->inner);
+        line.vector_math = has_vectors && line.in_vector;
         line.width = job->is_last || x->dtype == PORT_F64 ? 1 : lines_alike(&line, i, job->lines, job->inner);
         line.width = line.width < end - i ? line.width : end - i;
         place_line(&line, i);
         if (x->dtype == PORT_F64) {
             softmax_line_f64(&line);
         } else if (job->is_last) {
-            (x->dtype == PORT_F32 ? softmax_line_f32 : softmax_line_half)(&line);
+            (x->dtype == PORT_F32 ? softmax_row_f32 : softmax_line_half)(&line);
         } else {
             softmax_lines_f32(&line);
         }

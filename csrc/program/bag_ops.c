@@ -118,8 +118,11 @@ read_bags(op_call *call, bag_inputs *in)
             return fail_op(call, PORT_E_VALUE, "offset %lld is %lld", (long long)k, (long long)in->offset[k]);
         }
     }
-    return in->bags < 0 || in->mode < 0 || in->mode > BAG_MAX
-               ? fail_op(call, PORT_E_VALUE, "mode %lld", (long long)in->mode)
+    if (in->bags < 0) {
+        return fail_op(call, PORT_E_SHAPE, "include_last_offset needs at least one offset, got none");
+    }
+    return in->mode < 0 || in->mode > BAG_MAX
+               ? fail_op(call, PORT_E_VALUE, "expected a mode from 0 to %d, got %lld", BAG_MAX, (long long)in->mode)
                : PORT_OK;
 }
 

@@ -139,6 +139,8 @@ port_status tensor_alias(op_call *call, const port_tensor *tensor, port_tensor *
 /* The same of another shape with as many elements; the tensor must be contiguous. */
 port_status tensor_reshaped(op_call *call, const port_tensor *tensor, int32_t ndim, const int64_t *shape, port_tensor **out);
 port_status emit(op_call *call, const port_tensor *tensor);
+/* Of a tensor's or a view's shape and strides. */
+void swap_dims(int64_t *shape, int64_t *strides, int32_t a, int32_t b);
 /* Same dtype and shape; to does not overlap itself or from. On the threads of the call's profile; without a call on one. */
 void copy_view(const op_call *call, const port_view *to, const port_view *from);
 /* Row-major copy, or the tensor itself if it is that already. */

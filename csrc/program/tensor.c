@@ -370,14 +370,14 @@ copy_range(const void *opaque, int64_t begin, int64_t end)
     copy_part(&to, &from);
 }
 
-static void
-swap_dims(port_view *view, int32_t a, int32_t b)
+void
+swap_dims(int64_t *shape, int64_t *strides, int32_t a, int32_t b)
 {
-    int64_t size = view->shape[a], stride = view->strides[a];
-    view->shape[a] = view->shape[b];
-    view->strides[a] = view->strides[b];
-    view->shape[b] = size;
-    view->strides[b] = stride;
+    int64_t size = shape[a], stride = strides[a];
+    shape[a] = shape[b];
+    strides[a] = strides[b];
+    shape[b] = size;
+    strides[b] = stride;
 }
 
 /* The dimensions of both in the order of `to` in memory. */
@@ -386,8 +386,8 @@ order_dims(port_view *to, port_view *from)
 {
     for (int32_t d = 1; d < to->ndim; d++) {
         for (int32_t k = d; k > 0 && to->strides[k - 1] < to->strides[k]; k--) {
-            swap_dims(to, k - 1, k);
-            swap_dims(from, k - 1, k);
+            swap_dims(to->shape, to->strides, k - 1, k);
+            swap_dims(from->shape, from->strides, k - 1, k);
         }
     }
 }

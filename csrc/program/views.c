@@ -145,16 +145,6 @@ run_view_dtype(op_call *call)
     return status;
 }
 
-static void
-swap_dims(port_tensor *t, int32_t a, int32_t b)
-{
-    int64_t size = t->shape[a], stride = t->strides[a];
-    t->shape[a] = t->shape[b];
-    t->strides[a] = t->strides[b];
-    t->shape[b] = size;
-    t->strides[b] = stride;
-}
-
 static port_status
 run_transpose(op_call *call)
 {
@@ -166,7 +156,7 @@ run_transpose(op_call *call)
         return status;
     }
     if (out->ndim > 0) {
-        swap_dims(out, a, b);
+        swap_dims(out->shape, out->strides, a, b);
     }
     return emit(call, out);
 }
@@ -183,7 +173,7 @@ run_t(op_call *call)
         return fail_op(call, PORT_E_SHAPE, "expected at most 2 dimensions, got %d", out->ndim);
     }
     if (out->ndim == 2) {
-        swap_dims(out, 0, 1);
+        swap_dims(out->shape, out->strides, 0, 1);
     }
     return emit(call, out);
 }

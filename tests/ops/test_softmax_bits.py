@@ -1,0 +1,48 @@
+"""softmax and log_softmax, every bit against torch: along each dimension, widths around the vectors, rows beyond what is widened as a whole,
+more lines than one thread's share, under each capability and several threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_rare_ops_bits import same
+from test_rounding_like_torch import BF16, F16, F32, made, unequal
+
+SHAPES = ([1], [7], [16], [33], [9, 15], [3, 8, 17], [2, 31, 33], [70, 64], [5, 65, 70], [2, 9001], [9001, 3], [300, 3, 130], [2, 600, 300])
+
+
+@pytest.mark.parametrize("dtype", (F32, BF16, F16), ids=str)
+@pytest.mark.parametrize("op", ("_softmax", "_log_softmax"))
+def test_every_dimension(op, dtype):
+    torch.manual_seed(0)
+    for shape in SHAPES:
+        x = (torch.randn(shape) * 3).to(dtype)
+        for dim in range(len(shape)):
+            same(f"{op}.default", x, dim, False)
+            same(f"{op}.default", x.transpose(0, -1), dim, False)
+        x.view(-1)[::13] = -torch.inf
+        x.view(-1)[x.numel() // 2] = torch.nan
+        same(f"{op}.default", x, 0, False)
+
+
+def test_sums_in_one_order_for_all_would_be_seen():
+    """F32's order on halves, rounded once, is not what torch computes."""
+    torch.manual_seed(0)
+    x = (torch.randn(70, 65) * 3).to(BF16)
+    for op, dim in (("_softmax", 0), ("_log_softmax", 1)):
+        once = getattr(torch.ops.aten, op)(x.float(), dim, False).to(BF16)
+        assert unequal(once, getattr(torch.ops.aten, op)(x, dim, False)) > 20
+        assert unequal(made(f"aten.{op}.default", x, dim, False)[0], getattr(torch.ops.aten, op)(x, dim, False)) == 0
+
+
+@pytest.mark.parametrize("capability,threads", [("default", 1), ("default", 3), ("avx2", 2), ("avx512", 3)])
+def test_under_other_settings(capability, threads):
+    """The reference chooses its code when it starts, so each setting has its own process."""
+    environment = dict(os.environ, ATEN_CPU_CAPABILITY=capability, OMP_NUM_THREADS=str(threads))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "test_every_dimension"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:]
