@@ -1,6 +1,7 @@
 """What the C core makes of torch's own samples: every ATen op that torch.testing's operator database reaches, over all its arguments.
 
     python bench/opinfo.py [--ops add logsumexp ...] [--dtypes float32 bfloat16 ...] [--limit 60] [--only wrong] [--json out.json]
+    python bench/opinfo.py --sizes 9 33 70 --layout transposed --special --threads 3      the same samples of other sizes and strides
 
 Each sample is run by torch; every ATen op that this dispatches is run again by `_core.call_op` on the same operands, and compared. One process
 for each operator of the database, so that a crash is a row. Per ATen overload the table counts calls that came out
@@ -190,8 +191,31 @@ def describe(a: Any) -> str:
     return str(a)
 
 
-def sweep_one(info, dtypes: list[torch.dtype], limit: int, connection) -> None:
-    torch.set_num_threads(1)
+def laid_out(t: Any, layout: str, special: bool) -> Any:
+    """The same tensor in another layout: `transposed` (last dimension first in memory), `stepped` (every second element of a row), `offset` (not at
+    the begin of its memory). special: every eleventh element is subnormal, infinite, NaN or a zero."""
+    if not isinstance(t, torch.Tensor) or t.layout != torch.strided or t.ndim == 0 or t.dtype not in NAMES:
+        return t
+    made = t.clone(memory_format=torch.contiguous_format)
+    if special and made.dtype.is_floating_point:
+        tiny = torch.finfo(made.dtype).smallest_normal
+        values = torch.tensor([tiny / 4, -tiny / 8, torch.inf, torch.nan, -0.0, -torch.inf], dtype=torch.float64).to(made.dtype)
+        flat = made.view(-1)
+        flat[5::11] = values.repeat(flat[5::11].numel() // 6 + 1)[: flat[5::11].numel()]
+    if layout == "transposed":
+        return made.transpose(0, -1).contiguous().transpose(0, -1)
+    if layout == "stepped":
+        return torch.stack((made, torch.zeros_like(made)), -1).flatten(-2)[..., ::2]
+    return torch.cat((made.new_zeros(3), made.view(-1)))[3:].view(made.shape) if layout == "offset" else made
+
+
+def sweep_one(info, dtypes: list[torch.dtype], options: argparse.Namespace, connection) -> None:
+    limit = options.limit
+    torch.set_num_threads(options.threads)
+    PROFILE["num_threads"] = options.threads
+    if options.sizes:
+        for module in [m for name, m in sys.modules.items() if name.startswith("torch.testing._internal") and hasattr(m, "S")]:
+            module.S, module.M, module.L = options.sizes  # each has names of its own for them
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     load_torch_provider()
@@ -204,6 +228,8 @@ def sweep_one(info, dtypes: list[torch.dtype], limit: int, connection) -> None:
             for n, sample in enumerate(info.sample_inputs("cpu", dtype, requires_grad=False)):
                 if n >= limit:
                     break
+                if options.layout != "as-is" or options.special:
+                    sample = sample.transform(lambda t: laid_out(t, options.layout, options.special))
                 for form in (info.op, info.inplace_variant):
                     if form is None:
                         continue
@@ -224,6 +250,10 @@ def main() -> int:
     parser.add_argument("--ops", nargs="*", help="names in torch's operator database; default: all")
     parser.add_argument("--dtypes", nargs="*", default=["float32"])
     parser.add_argument("--limit", type=int, default=60, help="samples of an operator, and calls of an overload within it")
+    parser.add_argument("--sizes", type=int, nargs=3, help="of the samples' dimensions, instead of 5, 10 and 20")
+    parser.add_argument("--layout", choices=("as-is", "transposed", "stepped", "offset"), default="as-is", help="of the samples' tensors")
+    parser.add_argument("--special", action="store_true", help="put subnormals, infinities, NaN and zeros of both signs into them")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0, help="for one operator")
     parser.add_argument("--only", choices=("wrong", "unkept", "refused", "unknown", "near"), help="rows with such calls alone")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a call was wrong, broke its label or ended the process")
@@ -238,7 +268,7 @@ def main() -> int:
         if options.ops and info.name not in options.ops:
             continue
         receive, send = context.Pipe(duplex=False)
-        process = context.Process(target=sweep_one, args=(info, [getattr(torch, d) for d in options.dtypes], options.limit, send))
+        process = context.Process(target=sweep_one, args=(info, [getattr(torch, d) for d in options.dtypes], options, send))
         process.start()
         send.close()
         try:

@@ -207,16 +207,6 @@ port_binary_check(const port_kernel_call *call, port_error *err)
 
 /* ---------------------------------------------------------------- functions of two elements */
 
-/* A value as an element of a half dtype holds it; of any other dtype as it is. */
-static float
-rounded(port_dtype dtype, float x)
-{
-    if (dtype == PORT_BF16) {
-        return port_bf16_to_f32(port_f32_to_bf16(x));
-    }
-    return dtype == PORT_F16 ? port_f16_to_f32(port_f32_to_f16(x)) : x;
-}
-
 #define OP_F32(name, expression)                                                                                     \
     PORT_INLINE float name##_of(float u, float v)                                                                    \
     {                                                                                                                \
@@ -262,10 +252,10 @@ add_scaled_f32(const binary_context *context, bool is_vector, float alpha, int64
     port_dtype dtype = context->call->in[0]->dtype;
     bool fused = context->call->profile->capability != PORT_CAP_DEFAULT && (is_vector || dtype == PORT_F32);
     int64_t hoisted = context->b_hoisted && !is_vector ? (n - 1) / 4 * 4 : 0;
-    alpha = rounded(dtype, alpha);
+    alpha = port_rounded(dtype, alpha);
     for (int64_t i = 0; i < n; i++) {
         float u = a[i * a_step], v = b[i * b_step];
-        y[i] = fused && (i < 1 || i > hoisted) ? fmaf(v, alpha, u) : u + rounded(dtype, alpha * v);
+        y[i] = fused && (i < 1 || i > hoisted) ? fmaf(v, alpha, u) : u + port_rounded(dtype, alpha * v);
     }
 }
 
@@ -402,7 +392,7 @@ trunc_divide_f32(const binary_context *context, bool is_vector, int64_t n, const
     (void)is_vector;
     port_dtype dtype = context->call->in[0]->dtype;
     for (int64_t i = 0; i < n; i++) {
-        y[i] = truncf(rounded(dtype, a[i * a_step] / b[i * b_step]));
+        y[i] = truncf(port_rounded(dtype, a[i * a_step] / b[i * b_step]));
     }
 }
 
@@ -428,16 +418,16 @@ floor_divide(double u, double v, double quotient, double rest, double part)
 static float
 floor_divide_half(port_dtype dtype, float u, float v)
 {
-    float quotient = rounded(dtype, u / v), rest = fmodf(u, v);
+    float quotient = port_rounded(dtype, u / v), rest = fmodf(u, v);
     if (v == 0.0f) {
         return quotient;
     }
-    float part = rounded(dtype, rounded(dtype, u - rest) / v);
+    float part = port_rounded(dtype, port_rounded(dtype, u - rest) / v);
     if (rest != 0.0f && (v < 0.0f) != (rest < 0.0f)) {
-        part = rounded(dtype, part - 1.0f);
+        part = port_rounded(dtype, part - 1.0f);
     }
     float whole = floorf(part);
-    whole += rounded(dtype, part - whole) > 0.5f ? 1.0f : 0.0f;
+    whole += port_rounded(dtype, part - whole) > 0.5f ? 1.0f : 0.0f;
     return part != 0.0f ? whole : copysignf(0.0f, quotient);
 }
 

@@ -65,6 +65,16 @@ port_dtype_is_float(port_dtype dtype)
     return dtype == PORT_F32 || dtype == PORT_F64 || dtype == PORT_BF16 || dtype == PORT_F16;
 }
 
+/* A value as an element of a half dtype holds it; of any other dtype as it is. */
+static inline float
+port_rounded(port_dtype dtype, float x)
+{
+    if (dtype == PORT_BF16) {
+        return port_bf16_to_f32(port_f32_to_bf16(x));
+    }
+    return dtype == PORT_F16 ? port_f16_to_f32(port_f32_to_f16(x)) : x;
+}
+
 /* Kernels compute in one of three types. */
 typedef enum port_compute { PORT_COMPUTE_F32, PORT_COMPUTE_F64, PORT_COMPUTE_I64 } port_compute;
 

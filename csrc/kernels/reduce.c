@@ -1,4 +1,5 @@
-/* reduce.c -- reductions over any set of dimensions: prod amax amin any all argmax argmin var, and cumsum. (sum, mean in the reference's order: sum.c)
+/* reduce.c -- reductions over any set of dimensions: prod amax amin any all argmax argmin var, and cumsum. (sum, mean in the reference's order: sum.c;
+ * products of floats: prod.c)
  *
  * Each is a fold over the reduced elements of one output in row-major order, in float64 (exact for comparisons, and
  * more than enough for var) or in 64-bit integers. A NaN wins amax, amin, argmax and argmin, as in torch; ties go to the first. */
@@ -168,26 +169,7 @@ store_value(const fold_state *state, const port_kernel_call *call, char *out)
     }
 }
 
-/* The product starts from 1: that of no elements is 1. */
-static void
-prod_f64(fold_state *state, int64_t n, const double *x)
-{
-    state->value = state->count == 0 ? 1.0 : state->value;
-    for (int64_t i = 0; i < n; i++) {
-        state->value *= x[i];
-    }
-}
-
-/* F32, rounded at each step: the reference's order but for dense rows of more than 16. */
-static void
-prod_f32(fold_state *state, int64_t n, const double *x)
-{
-    state->value = state->count == 0 ? 1.0 : state->value;
-    for (int64_t i = 0; i < n; i++) {
-        state->value = (double)(float)(state->value * x[i]);
-    }
-}
-
+/* Of integers, which wrap; the product starts from 1. */
 static void
 prod_i64(fold_state *state, int64_t n, const int64_t *x)
 {
@@ -200,12 +182,8 @@ prod_i64(fold_state *state, int64_t n, const int64_t *x)
 static void
 prod_finish(const fold_state *state, const port_kernel_call *call, char *out)
 {
-    fold_state result = *state;
-    if (state->count == 0) {
-        result.value = 1.0;
-        result.whole = 1;
-    }
-    store_value(&result, call, out);
+    int64_t value = state->count == 0 ? 1 : state->whole;
+    port_store_i64(call->out[0]->dtype, &value, 1, out, 0);
 }
 
 /* BEST(name, type, better): keeps the first element that is better than all before it, and where it stood. */
@@ -701,8 +679,7 @@ cumsum_check(const port_kernel_call *call, port_error *err)
         static const reduce_op op = {f64, i64, finish, f64_four};                                                    \
         reduce_run(call, &op);                                                                                       \
     }
-RUN(prod, prod_f64, prod_i64, prod_finish)
-RUN(prod_narrow, prod_f32, prod_i64, prod_finish)
+RUN(prod_whole, NULL, prod_i64, prod_finish)
 #define RUN_BEST(name, f64, i64, finish, largest)                                                                    \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
@@ -746,12 +723,9 @@ const port_kernel_row port_reduce_rows[] = {
     MEAN_ROW(PORT_F16),
     PORT_FLOAT_ROWS("sum", "strict", 0, sum_check, sum_strict_run),
     PORT_FLOAT_ROWS("mean", "strict", 0, sum_check, mean_strict_run),
-    {"prod", PORT_F32, "ref", 0, reduce_check, NULL, prod_narrow_run},
-    {"prod", PORT_F64, "ref", 0, reduce_check, NULL, prod_run},
-    {"prod", PORT_BF16, "ref", 0, reduce_check, NULL, prod_run},
-    {"prod", PORT_F16, "ref", 0, reduce_check, NULL, prod_run},
-    PORT_INT_ROWS("prod", "ref", 0, reduce_check, prod_run),
-    PORT_BOOL_ROW("prod", "ref", 0, reduce_check, prod_run),
+    PORT_FLOAT_ROWS("prod", "ref", 0, reduce_check, port_prod_run),
+    PORT_INT_ROWS("prod", "ref", 0, reduce_check, prod_whole_run),
+    PORT_BOOL_ROW("prod", "ref", 0, reduce_check, prod_whole_run),
     EVERY_DTYPE(amax, best_check),
     EVERY_DTYPE(amin, best_check),
     PORT_FLOAT_ROWS("argmax", "ref", 0, index_check, argmax_run),

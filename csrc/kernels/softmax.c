@@ -117,12 +117,6 @@ log_of(const softmax_line *line, float sum)
     return line->call->profile->capability != PORT_CAP_DEFAULT ? port_log_u10(sum) : logf(sum);
 }
 
-static float
-round_to(port_dtype half, float value)
-{
-    return half == PORT_BF16 ? port_bf16_to_f32(port_f32_to_bf16(value)) : port_f16_to_f32(port_f32_to_f16(value));
-}
-
 /* The largest of n and `best`; a NaN wins. */
 PORT_INLINE float
 max_of_any(const float *x, int64_t n, float best)
@@ -385,7 +379,7 @@ log_sum_of_half(const softmax_line *line, float max)
     port_dtype dtype = line->call->in[0]->dtype;
     bool halving = line->call->profile->capability != PORT_CAP_DEFAULT && line->n >= line->group;
     float sum = port_add_lanes(acc, line->n < line->lanes ? line->n : line->lanes, halving);
-    return round_to(dtype, log_of(line, round_to(dtype, sum)));
+    return port_rounded(dtype, log_of(line, port_rounded(dtype, sum)));
 }
 
 /* Elements from `begin` on that fill no vector, of a row of halves: libm's exponentials, added one after the other. */
@@ -521,7 +515,7 @@ softmax_lines_f32(const softmax_line *line)
         } else {
             exp_of(line, width, x, max, 1, made);
             for (int64_t k = 0; line->is_half && !line->in_vector && k < width; k++) {
-                made[k] = round_to(line->x_dtype, made[k]); /* they are kept in the result */
+                made[k] = port_rounded(line->x_dtype, made[k]); /* they are kept in the result */
             }
             PORT_PICK_MAP(quotient_map, line->level)(width, made, 1, sum, 1, made);
         }

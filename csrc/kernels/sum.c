@@ -114,7 +114,8 @@ sum_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0,
 /* The parts of one call, each of which writes outputs of its own. */
 typedef struct sum_parts {
     const port_iter *iter;
-    sum_context *context;
+    port_loop_fn loop;
+    void *context;
     port_chunks chunks;
     int64_t n;       /* what is cut: elements, or places along `dim` */
     int32_t dim;     /* dealt out */
@@ -127,22 +128,24 @@ sum_partial(void *opaque, int64_t c)
     const sum_parts *parts = opaque;
     port_iter part = *parts->iter;
     int64_t end = (c + 1) * parts->chunks.size < parts->n ? (c + 1) * parts->chunks.size : parts->n;
-    part.data[0] = parts->partials + c * (int64_t)port_dtype_size(parts->context->out);
-    port_iter_range(&part, c * parts->chunks.size, end, sum_loop, parts->context);
+    part.data[0] = parts->partials + c * parts->iter->elem_bytes[0];
+    port_iter_range(&part, c * parts->chunks.size, end, parts->loop, parts->context);
 }
 
-/* One output: each thread sums its range, then the partial sums are summed by the same rules. */
+/* One output: each thread reduces its range, then the partial results are reduced by the same rules. */
 static void
-sum_two_pass(const port_iter *iter, int32_t num_threads, sum_context *context)
+reduce_two_pass(sum_parts *parts, int32_t num_threads, void *again)
 {
-    double partials[PORT_SUM_MAX_THREADS] = {0.0};
-    sum_parts parts = {.iter = iter, .context = context, .n = port_iter_elems(iter), .partials = (char *)partials};
-    parts.chunks = port_chunks_of(parts.n, PORT_GRAIN_SIZE, num_threads);
-    port_parallel(parts.chunks.count, num_threads, sum_partial, &parts);
-    sum_context again = {context->out, context->out, context->pairs};
-    char *data[2] = {iter->data[0], parts.partials};
-    int64_t strides[4] = {0, (int64_t)port_dtype_size(context->out), 0, 0};
-    sum_loop(&again, data, strides, num_threads, 1);
+    double partials[PORT_SUM_MAX_THREADS];
+    int64_t bytes = parts->iter->elem_bytes[0], strides[4] = {0, bytes, 0, 0};
+    char *data[2] = {parts->iter->data[0], (char *)partials};
+    for (int64_t k = 0; k < num_threads; k++) {
+        memcpy((char *)partials + k * bytes, data[0], (size_t)bytes); /* the neutral element */
+    }
+    parts->partials = (char *)partials;
+    parts->chunks = port_chunks_of(parts->n, PORT_GRAIN_SIZE, num_threads);
+    port_parallel(parts->chunks.count, num_threads, sum_partial, parts);
+    parts->loop(again, data, strides, num_threads, 1);
 }
 
 static void
@@ -167,13 +170,14 @@ sum_places(void *opaque, int64_t c)
     if (end - begin == 1) {
         port_iter_merge_dims(&part);
     }
-    port_iter_range(&part, 0, port_iter_elems(&part), sum_loop, parts->context);
+    port_iter_range(&part, 0, port_iter_elems(&part), parts->loop, parts->context);
 }
 
 /* Several outputs: the outermost kept dimension that feeds all threads, else the largest kept one, is dealt out. */
 static void
-sum_by_dim(const port_iter *iter, int32_t num_threads, sum_context *context)
+reduce_by_dim(sum_parts *parts, int32_t num_threads)
 {
+    const port_iter *iter = parts->iter;
     int32_t best = iter->ndim - 1;
     for (int32_t d = best; d >= 0 && !(iter->strides[d][0] == 0 && iter->shape[d] > 1); d--) {
         if (iter->shape[d] >= num_threads) {
@@ -182,28 +186,35 @@ sum_by_dim(const port_iter *iter, int32_t num_threads, sum_context *context)
         }
         best = iter->shape[d] > iter->shape[best] ? d : best;
     }
-    sum_parts parts = {.iter = iter, .context = context, .n = iter->shape[best], .dim = best};
-    parts.chunks = port_chunks_of(parts.n, 1, num_threads);
-    port_parallel(parts.chunks.count, num_threads, sum_places, &parts);
+    parts->n = iter->shape[best];
+    parts->dim = best;
+    parts->chunks = port_chunks_of(parts->n, 1, num_threads);
+    port_parallel(parts->chunks.count, num_threads, sum_places, parts);
+}
+
+void
+port_reduce_in_order(const port_view *out, const port_view *x, uint32_t dims, int32_t num_threads, port_loop_fn loop, void *context, void *again)
+{
+    port_iter iter = port_iter_reduction(out, x, dims);
+    sum_parts parts = {.iter = &iter, .loop = loop, .context = context, .n = port_iter_elems(&iter)};
+    num_threads = num_threads < PORT_SUM_MAX_THREADS ? num_threads : PORT_SUM_MAX_THREADS;
+    if (parts.n == 0) {
+        return;
+    }
+    if (parts.n < PORT_GRAIN_SIZE || num_threads <= 1) {
+        port_iter_range(&iter, 0, parts.n, loop, context);
+    } else if (port_view_elems(out) == 1) {
+        reduce_two_pass(&parts, num_threads, again);
+    } else {
+        reduce_by_dim(&parts, num_threads);
+    }
 }
 
 static void
 sum_into(const port_view *out, const port_view *x, uint32_t dims, int32_t num_threads, bool pairs)
 {
-    sum_context context = {x->dtype, out->dtype, pairs};
-    port_iter iter = port_iter_reduction(out, x, dims);
-    int64_t n = port_iter_elems(&iter);
-    num_threads = num_threads < PORT_SUM_MAX_THREADS ? num_threads : PORT_SUM_MAX_THREADS;
-    if (n == 0) {
-        return;
-    }
-    if (n < PORT_GRAIN_SIZE || num_threads <= 1) {
-        port_iter_range(&iter, 0, n, sum_loop, &context);
-    } else if (port_view_elems(out) == 1) {
-        sum_two_pass(&iter, num_threads, &context);
-    } else {
-        sum_by_dim(&iter, num_threads, &context);
-    }
+    sum_context context = {x->dtype, out->dtype, pairs}, again = {out->dtype, out->dtype, pairs};
+    port_reduce_in_order(out, x, dims, num_threads, sum_loop, &context, &again);
 }
 
 /* ---------------------------------------------------------------- sum and mean */

@@ -9,7 +9,13 @@
 /* The sum of n contiguous elements as one row of an inner reduction. */
 float port_cascade_sum_f32(const float *x, int64_t n);
 
-/* Rows "sum" and "mean" of reduce.c; operands as in kernels.h. */
+/* Reduces x over `dims` into out, which holds the neutral element, in the reference's order (parallel_reduce): `loop` gets (out, in) and
+ * reduces into what out holds. One output of many elements has one part per thread, whose results, of out's dtype, are then reduced
+ * by `loop` with the context `again`. */
+void port_reduce_in_order(const port_view *out, const port_view *x, uint32_t dims, int32_t num_threads, port_loop_fn loop, void *context, void *again);
+
+/* Rows "prod", "sum" and "mean" of reduce.c; operands as in kernels.h. */
+void port_prod_run(const port_kernel_call *call); /* floats (prod.c) */
 void port_sum_run(const port_kernel_call *call);
 void port_mean_run(const port_kernel_call *call);
 size_t port_mean_scratch_bytes(const port_kernel_call *call);

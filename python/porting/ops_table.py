@@ -62,7 +62,6 @@ LABELS: dict[str, dict[str, Label]] = {
     "minimum": {"F16": Label("BOUND", 1)},
     "pow": {"F64": Label("BOUND", 2)},
     "pow_scalar": {"F64": Label("BOUND", 2), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
-    "prod": {"F32": Label("BOUND", 64), "F64": Label("BOUND", 64), "BF16": Label("BOUND", 256), "F16": Label("BOUND", 8192)},
     "reciprocal": {"F64": Label("BOUND", 4)},
     "rms_norm": {"F64": Label("BOUND", 1024), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
     "rsqrt": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},

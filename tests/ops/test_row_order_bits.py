@@ -1,5 +1,5 @@
-"""softmax and log_softmax, every bit against torch: along each dimension, widths around the vectors, rows beyond what is widened as a whole,
-more lines than one thread's share, under each capability and several threads."""
+"""softmax, log_softmax and prod, every bit against torch: along each dimension, widths around the vectors, rows beyond what is widened as a
+whole, more elements than one thread's share, under each capability and several threads."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import sys
 
 import pytest
 import torch
-from test_rare_ops_bits import same
-from test_rounding_like_torch import BF16, F16, F32, made, unequal
+from test_rounding_like_torch import BF16, F16, F32, F64, made, unequal
 
-SHAPES = ([1], [7], [16], [33], [9, 15], [3, 8, 17], [2, 31, 33], [70, 64], [5, 65, 70], [2, 9001], [9001, 3], [300, 3, 130], [2, 600, 300])
+SHAPES = ([1], [7], [16], [33], [9, 15], [3, 8, 17], [2, 31, 33], [70, 64], [5, 65, 70], [2, 9001], [9001, 3], [300, 3, 130], [2, 130, 300])
+
+
+def same(name, x, *args):
+    """Ours and torch's, of the same strides."""
+    op, overload = name.split(".")
+    wanted = getattr(getattr(torch.ops.aten, op), overload)(x, *args)
+    assert unequal(made(f"aten.{name}", x, *args)[0], wanted) == 0, (name, list(x.shape), x.stride(), args)
 
 
 @pytest.mark.parametrize("dtype", (F32, BF16, F16), ids=str)
@@ -29,6 +35,22 @@ def test_every_dimension(op, dtype):
         same(f"{op}.default", x, 0, False)
 
 
+@pytest.mark.parametrize("dtype", (F32, F64, BF16, F16), ids=str)
+def test_every_dimension_of_products(dtype):
+    torch.manual_seed(0)
+    for shape in SHAPES:
+        x = (torch.randn(shape, dtype=F64) * 0.1 + 1).to(dtype)
+        for layout in (x, x.transpose(0, -1), x[..., ::2]):
+            same("prod.default", layout)
+            for dim in range(len(shape)):
+                same("prod.dim_int", layout, dim)
+
+
+def test_a_product_of_halves_rounded_once_would_be_seen():
+    x = (torch.randn(50, 40, generator=torch.Generator().manual_seed(0)) * 0.1 + 1).to(BF16)
+    assert unequal(x.float().prod(1).to(BF16), x.prod(1)) > 20
+
+
 def test_sums_in_one_order_for_all_would_be_seen():
     """F32's order on halves, rounded once, is not what torch computes."""
     torch.manual_seed(0)
@@ -39,7 +61,7 @@ def test_sums_in_one_order_for_all_would_be_seen():
         assert unequal(made(f"aten.{op}.default", x, dim, False)[0], getattr(torch.ops.aten, op)(x, dim, False)) == 0
 
 
-@pytest.mark.parametrize("capability,threads", [("default", 1), ("default", 3), ("avx2", 2), ("avx512", 3)])
+@pytest.mark.parametrize("capability,threads", [("default", 3), ("avx2", 2), ("avx512", 3)])
 def test_under_other_settings(capability, threads):
     """The reference chooses its code when it starts, so each setting has its own process."""
     environment = dict(os.environ, ATEN_CPU_CAPABILITY=capability, OMP_NUM_THREADS=str(threads))
