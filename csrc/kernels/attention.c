@@ -11,6 +11,7 @@
  * Source: T. Dao et al., FlashAttention (2022); at::native cpu_flash_attention of PyTorch 2 (order of operations and the
  * constants of exp_u20).
  */
+#include "dense.h"
 #include "matmul.h"
 
 #include <math.h>
@@ -135,8 +136,10 @@ shares_of(const port_kernel_call *call)
     s.share = (s.num_blocks + s.threads - 1) / s.threads;
     int64_t each = min_i64(s.share * block, INT32_MAX) * min_i64(D > 4 ? D / 4 : 1, INT16_MAX); /* enough is enough: the product fits */
     s.parts = port_chunks_by_elems(s.threads, each * min_i64(S, INT16_MAX), MAX_PARTS).count;
+    size_t product_elems = port_matmul_scratch_bytes((int64_t)product_terms(D, (int64_t)keys), PORT_F32, 1) / sizeof(float);
+    size_t half_elems = round_up(keys * (size_t)D) + round_up(rows * product_terms(D, (int64_t)keys));
     s.room_elems = round_up(thread_elems(rows, keys, (size_t)D) + LINE_ELEMS) + round_up(keys) +
-                   round_up(port_matmul_scratch_bytes((int64_t)product_terms(D, (int64_t)keys), PORT_F32, 1) / sizeof(float));
+                   round_up(q->dtype == PORT_F32 || product_elems > half_elems ? product_elems : half_elems);
     return s;
 }
 
@@ -175,6 +178,25 @@ exp_u20(float value)
     return y * (value < LN_FLT_MIN ? 0.0f : power) * 2.0f;
 }
 
+/* exp for weights that are rounded to a half anyway: x log2 e - p(its fraction) is put in the place of exponent and mantissa, p of degree 3.
+ * NaN gives -0, as converting it to an integer does. Source: Malossi et al., Fast Exponential Computation on SIMD Architectures (2015). */
+static const float fast_exp_terms[4] = {-0.079204240219773236f, -0.22433836478672356f, 0.30354260500649682f, 0.00010703434948458272f};
+
+static float
+exp_fast(float x)
+{
+    if (x < LN_FLT_MIN || x > LN_FLT_MAX || x != x) {
+        return x < 0.0f ? 0.0f : x > 0.0f ? INFINITY : -0.0f;
+    }
+    float power = x * LOG2_E, fraction = power - floorf(power), y = fast_exp_terms[0];
+    for (int i = 1; i < 4; i++) {
+        y = fmaf(fraction, y, fast_exp_terms[i]);
+    }
+    int32_t bits = (int32_t)fmaf(0x1p23f, power - y, 0x1p23f * 127.0f);
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
 #if defined(__x86_64__)
 __attribute__((target("avx2,fma"))) static inline __m256
 exp_u20_avx2(__m256 value)
@@ -195,24 +217,38 @@ exp_u20_avx2(__m256 value)
     return _mm256_mul_ps(_mm256_mul_ps(y, _mm256_andnot_ps(too_low, power)), _mm256_set1_ps(2.0f));
 }
 
-/* row = exp(row - max) over whole vectors of `lanes`; lane sums into sums[lanes]. */
-__attribute__((target("avx2,fma"))) static void
-exp_vectors_avx2(float *row, int64_t elems, float max, int lanes, float *sums)
+__attribute__((target("avx2,fma"))) static inline __m256
+exp_fast_avx2(__m256 x)
 {
-    __m256 shift = _mm256_set1_ps(max);
-    __m256 sum0 = _mm256_setzero_ps(), sum1 = _mm256_setzero_ps();
-    for (int64_t i = 0; i < elems; i += 8) {
-        __m256 e = exp_u20_avx2(_mm256_sub_ps(_mm256_loadu_ps(row + i), shift));
-        _mm256_storeu_ps(row + i, e);
-        if (lanes == 8 || i % 16 == 0) {
-            sum0 = _mm256_add_ps(sum0, e);
-        } else {
-            sum1 = _mm256_add_ps(sum1, e);
-        }
+    __m256 too_low = _mm256_cmp_ps(x, _mm256_set1_ps(LN_FLT_MIN), _CMP_LT_OS), too_high = _mm256_cmp_ps(x, _mm256_set1_ps(LN_FLT_MAX), _CMP_GT_OS);
+    __m256 power = _mm256_mul_ps(x, _mm256_set1_ps(LOG2_E)), fraction = _mm256_sub_ps(power, _mm256_floor_ps(power));
+    __m256 y = _mm256_set1_ps(fast_exp_terms[0]);
+#pragma GCC unroll 3
+    for (int i = 1; i < 4; i++) {
+        y = _mm256_fmadd_ps(fraction, y, _mm256_set1_ps(fast_exp_terms[i]));
     }
-    _mm256_storeu_ps(sums, sum0);
-    if (lanes == 16) {
-        _mm256_storeu_ps(sums + 8, sum1);
+    y = _mm256_fmadd_ps(_mm256_set1_ps(0x1p23f), _mm256_sub_ps(power, y), _mm256_set1_ps(0x1p23f * 127.0f));
+    y = _mm256_castsi256_ps(_mm256_cvttps_epi32(y));
+    return _mm256_blendv_ps(_mm256_andnot_ps(too_low, y), _mm256_set1_ps(INFINITY), too_high);
+}
+
+/* row = exp(row - max) over whole vectors of `lanes`; lane sums into sums[lanes]. `fast`: by exp_fast, every other vector into a sum of its
+ * own, which is added at the end. */
+__attribute__((target("avx2,fma"))) static void
+exp_vectors_avx2(float *row, int64_t elems, float max, int lanes, bool fast, float *sums)
+{
+    __m256 shift = _mm256_set1_ps(max), sum[4];
+    for (int k = 0; k < 4; k++) {
+        sum[k] = _mm256_setzero_ps();
+    }
+    int apart = (lanes / 8) << fast;
+    for (int64_t i = 0; i < elems; i += 8) {
+        __m256 x = _mm256_sub_ps(_mm256_loadu_ps(row + i), shift), e = fast ? exp_fast_avx2(x) : exp_u20_avx2(x);
+        _mm256_storeu_ps(row + i, e);
+        sum[i / 8 % apart] = _mm256_add_ps(sum[i / 8 % apart], e);
+    }
+    for (int k = 0; k < lanes / 8; k++) {
+        _mm256_storeu_ps(sums + 8 * k, fast ? _mm256_add_ps(sum[k], sum[k + lanes / 8]) : sum[k]);
     }
 }
 
@@ -228,16 +264,21 @@ scale_and_add_fma(float *row, const float *mask, int64_t elems, float scale)
 static void
 exp_vectors(const task *t, float *row, int64_t elems, float max, float *sums)
 {
+    bool fast = t->q->dtype != PORT_F32;
 #if defined(__x86_64__)
     if (t->fused && port_cpu_level() >= 1) {
-        exp_vectors_avx2(row, elems, max, t->lanes, sums);
+        exp_vectors_avx2(row, elems, max, t->lanes, fast, sums);
         return;
     }
 #endif
+    float others[16] = {0};
     memset(sums, 0, (size_t)t->lanes * sizeof *sums);
     for (int64_t i = 0; i < elems; i++) {
-        row[i] = t->fused ? exp_u20(row[i] - max) : expf(row[i] - max);
-        sums[i % t->lanes] += row[i];
+        row[i] = !t->fused ? expf(row[i] - max) : fast ? exp_fast(row[i] - max) : exp_u20(row[i] - max);
+        (fast && i / t->lanes % 2 != 0 ? others : sums)[i % t->lanes] += row[i];
+    }
+    for (int lane = 0; fast && lane < t->lanes; lane++) {
+        sums[lane] += others[lane];
     }
 }
 
@@ -352,6 +393,39 @@ own_product(const task *t, int64_t M, int64_t N, int64_t K, port_matrix a, port_
     port_matmul_run(&product, t->how == WAY_REF ? PORT_MATMUL_REF : PORT_MATMUL_CHAIN, t->product_scratch);
 }
 
+/* n lines of D halves, `step` elements apart, as dense f32. */
+static void
+widen_lines(port_dtype dtype, const void *from, int64_t step, int64_t n, int64_t D, float *to)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const char *line = (const char *)from + i * step * (int64_t)sizeof(uint16_t);
+        (dtype == PORT_BF16 ? port_dense_f32_of_bf16 : port_dense_f32_of_f16)(D, line, (char *)(to + i * D));
+    }
+}
+
+/* Products of halves with a result of f32 have the bits, in one thread, of the library's product of widened copies. Both operands are read
+ * line by line: a of the keys, b of the queries. */
+static bool
+blas_product(const task *t, port_blas_call blas)
+{
+    const port_provider *provider = t->call->provider;
+    if (t->q->dtype != PORT_F32 && provider->sgemm != NULL) {
+        int64_t keys = blas.trans_a ? blas.m : blas.k;
+        float *a = t->product_scratch, *b = a + round_up((size_t)(keys * t->D));
+        widen_lines(t->q->dtype, blas.a, blas.lda, keys, t->D, a);
+        if (blas.b == t->scores) {
+            memcpy(b, blas.b, (size_t)(blas.n * blas.k) * sizeof *b);
+        } else {
+            widen_lines(t->q->dtype, blas.b, blas.ldb, blas.n, blas.k, b);
+        }
+        blas.a = a;
+        blas.b = b;
+        blas.lda = t->D;
+        blas.ldb = blas.k;
+    }
+    return port_blas_gemm(provider, PORT_F32, blas);
+}
+
 /* scores (rows, keys) = q k^T */
 static void
 score_block(const task *t, int64_t b, int64_t h, int64_t query, int64_t rows, int64_t key, int64_t keys)
@@ -363,7 +437,7 @@ score_block(const task *t, int64_t b, int64_t h, int64_t query, int64_t rows, in
     port_blas_call blas = {.trans_a = true, .m = keys, .n = rows, .k = t->D, .alpha = 1.0, .a = from_k, .lda = k->strides[2],
                            .b = from_q, .ldb = q->strides[2], .c = t->scores, .ldc = keys};
     if (t->how == WAY_BLAS && t->D > 0 && q->strides[3] == 1 && k->strides[3] == 1 &&
-        port_blas_gemm(t->call->provider, q->dtype, blas)) {
+        blas_product(t, blas)) {
         return;
     }
     own_product(t, rows, keys, t->D, (port_matrix){from_q, q->dtype, q->strides[2], q->strides[3]},
@@ -380,7 +454,7 @@ value_block(const task *t, int64_t b, int64_t h, int64_t rows, int64_t key, int6
     float beta = key == 0 ? 0.0f : 1.0f;
     port_blas_call blas = {.m = t->D, .n = rows, .k = keys, .alpha = 1.0, .beta = (double)beta, .a = from,
                            .lda = v->strides[2], .b = t->scores, .ldb = keys, .c = t->acc, .ldc = t->D};
-    if (t->how == WAY_BLAS && t->D > 0 && v->strides[3] == 1 && port_blas_gemm(t->call->provider, v->dtype, blas)) {
+    if (t->how == WAY_BLAS && t->D > 0 && v->strides[3] == 1 && blas_product(t, blas)) {
         return;
     }
     own_product(t, rows, t->D, keys, (port_matrix){t->scores, PORT_F32, keys, 1},

@@ -94,6 +94,17 @@ port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level)
     run_with_grain(call, op, level, PORT_GRAIN_SIZE);
 }
 
+/* The same for an op that the reference has not built for AVX-512: its rests are those of avx2. */
+static void
+run_as_avx2(const port_kernel_call *call, const unary_op *op, int32_t level)
+{
+    port_profile profile = *call->profile;
+    port_kernel_call as_avx2 = *call;
+    profile.capability = profile.capability > PORT_CAP_AVX2 ? PORT_CAP_AVX2 : profile.capability;
+    as_avx2.profile = &profile;
+    port_unary_run(&as_avx2, op, level);
+}
+
 /* The same for an op whose f32 function calls the provider, which has threads of its own. */
 static void
 run_library(const port_kernel_call *call, const unary_op *op, int32_t level)
@@ -189,8 +200,33 @@ I64_OP(abs, v < 0 ? (int64_t)(0 - (uint64_t)v) : v)
 F32_OP(relu, port_select(v < 0.0f, 0.0f, v))
 F64_OP(relu, v < 0.0 ? 0.0 : v)
 I64_OP(relu, v > 0 ? v : 0)
-F32_OP(rsqrt, 1.0f / sqrtf(v))
+F32_OP(rsqrt_once, 1.0f / sqrtf(v))
 F64_OP(rsqrt, 1.0 / sqrt(v))
+
+/* v as the half that the call computes in; of F32 itself. */
+static float
+in_half(const unary_context *context, float v)
+{
+    switch (context->call->in[0]->dtype) {
+    case PORT_BF16: return port_bf16_to_f32(port_f32_to_bf16(v));
+    case PORT_F16: return port_f16_to_f32(port_f32_to_f16(v));
+    default: return v;
+    }
+}
+
+/* In the reference's scalar rest the root of a half is a half. */
+static void
+rsqrt_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
+{
+    if (is_vector || context->call->in[0]->dtype == PORT_F32) {
+        rsqrt_once_f32(context, is_vector, n, x, y);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = 1.0f / in_half(context, sqrtf(x[i]));
+    }
+}
+
 F32_OP(reciprocal, 1.0f / v)
 F64_OP(reciprocal, 1.0 / v)
 F32_OP(floor, floor_of_f32(v))
@@ -436,60 +472,6 @@ gelu_any(const port_kernel_call *call, int32_t level)
     run_with_grain(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level, grain);
 }
 
-/* ---------------------------------------------------------------- rsqrt as others compute it
- * Variants that are never chosen by themselves: to tell how far a port that uses them goes (bench/rsqrt.py). */
-
-/* 1 / sqrt(x) rounded once: the double is right but where it lies next to the middle of two floats, and there the sign of
- * middle^2 * x - 1, which one fma gives exactly, decides. */
-PORT_INLINE float
-rsqrt_correct_of(float v)
-{
-    float r = (float)(1.0 / sqrt((double)v));
-    if (!(v > 0.0f) || v == INFINITY) {
-        return r;
-    }
-    float above = nextafterf(r, INFINITY), below = nextafterf(r, 0.0f);
-    double upper = ((double)r + (double)above) / 2, lower = ((double)r + (double)below) / 2;
-    if (fma(upper * upper, (double)v, -1.0) < 0.0) {
-        return above;
-    }
-    return fma(lower * lower, (double)v, -1.0) > 0.0 ? below : r;
-}
-
-F32_MAP(rsqrt_correct, rsqrt_correct_of)
-
-#if PORT_HAVE_AVX2
-/* The CPU's approximation, relative error up to 1.5 * 2^-12; its bits differ between makers of CPUs. */
-PORT_INLINE float
-rsqrt_rsqrtss_of(float v)
-{
-    return _mm_cvtss_f32(_mm_rsqrt_ss(_mm_set_ss(v)));
-}
-
-/* y (1.5 - 0.5 x y^2), each operation rounded; 0 gives NaN, as where it is written so. */
-PORT_INLINE float
-newton_step(float x, float y)
-{
-    return y * (1.5f - 0.5f * x * y * y);
-}
-
-PORT_INLINE float
-rsqrt_newton1_of(float v)
-{
-    return newton_step(v, rsqrt_rsqrtss_of(v));
-}
-
-PORT_INLINE float
-rsqrt_newton2_of(float v)
-{
-    return newton_step(v, rsqrt_newton1_of(v));
-}
-
-F32_MAP(rsqrt_rsqrtss, rsqrt_rsqrtss_of)
-F32_MAP(rsqrt_newton1, rsqrt_newton1_of)
-F32_MAP(rsqrt_newton2, rsqrt_newton2_of)
-#endif
-
 /* ---------------------------------------------------------------- pow with a number, clamp */
 
 PORT_INLINE float
@@ -508,6 +490,16 @@ PORT_DEFINE_MAP(cube_map, cube_of)
 PORT_DEFINE_MAP(inverse_square_map, inverse_square_of)
 PORT_DEFINE_MAP2(pow_map, port_pow_u10)
 
+/* In BF16 the reference rounds the square on its way to the cube and to its inverse. */
+static void
+pow_bf16(const unary_context *context, float exponent, int64_t n, const float *x, float *y)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float square = in_half(context, x[i] * x[i]);
+        y[i] = exponent == 3.0f ? square * x[i] : 1.0f / square;
+    }
+}
+
 /* The reference's scalar rest raises to the exponent as a double. */
 static void
 pow_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
@@ -516,6 +508,8 @@ pow_f32(const unary_context *context, bool is_vector, int64_t n, const float *x,
     float exponent = (float)params->exponent.d;
     if (exponent == 2.0f) {
         PORT_PICK_MAP(square_map, context->level)(n, x, y);
+    } else if (context->call->in[0]->dtype == PORT_BF16 && (exponent == 3.0f || exponent == -2.0f)) {
+        pow_bf16(context, exponent, n, x, y);
     } else if (exponent == 3.0f) {
         PORT_PICK_MAP(cube_map, context->level)(n, x, y);
     } else if (exponent == -2.0f) {
@@ -540,10 +534,10 @@ pow_half(const unary_context *context, int64_t n, const char *x, char *y)
     if (exponent == 2.0f) {
         return square_half(context, n, x, y);
     }
-    if (exponent == 3.0f) {
+    if (exponent == 3.0f && dtype == PORT_F16) {
         return cube_halves(dtype, context->level, n, x, y, 0.0f, 0.0f);
     }
-    return exponent != -2.0f && has_vector_functions(context, true) && raised_halves(dtype, context->level, n, x, y, exponent, 0.0f);
+    return exponent != 3.0f && exponent != -2.0f && has_vector_functions(context, true) && raised_halves(dtype, context->level, n, x, y, exponent, 0.0f);
 }
 
 static void
@@ -581,7 +575,7 @@ F64_OP(one, v != v ? 1.0 : 1.0)
 static void
 pow_scalar_by(const port_kernel_call *call, int32_t level, const unary_op *by_pow)
 {
-    static const unary_op by_sqrt = {sqrt_f32, sqrt_f64, pow_i64, sqrt_half}, by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64, rsqrt_half},
+    static const unary_op by_sqrt = {sqrt_f32, sqrt_f64, pow_i64, sqrt_half}, by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64, rsqrt_once_half},
                           by_division = {reciprocal_f32, reciprocal_f64, pow_i64, reciprocal_half},
                           by_copy = {copy_f32, copy_f64, pow_i64, copy_half}, by_one = {one_f32, one_f64, pow_i64, one_half};
     double exponent = ((const port_pow_params *)call->params)->exponent.d;
@@ -717,7 +711,7 @@ RUN(clamp, clamp_i64, clamp_half)
 RUN(neg, neg_i64, neg_half)
 RUN(abs, abs_i64, abs_half)
 RUN(relu, relu_i64, relu_half)
-RUN(rsqrt, NULL, rsqrt_half)
+RUN_BY(run_as_avx2, rsqrt, rsqrt_f32, rsqrt_f64, NULL, rsqrt_once_half)
 RUN(reciprocal, NULL, reciprocal_half)
 RUN(floor, floor_i64, floor_half)
 RUN(ceil, ceil_i64, ceil_half)
@@ -735,13 +729,6 @@ RUN_LIBRARY(log, log_half)
 RUN_LIBRARY(tanh, tanh_half)
 RUN(sigmoid, NULL, sigmoid_half)
 RUN(silu, NULL, silu_half)
-
-PORT_UNARY_RUN(rsqrt_correct, rsqrt_correct_f32, NULL, NULL)
-#if PORT_HAVE_AVX2
-PORT_UNARY_RUN(rsqrt_rsqrtss, rsqrt_rsqrtss_f32, NULL, NULL)
-PORT_UNARY_RUN(rsqrt_newton1, rsqrt_newton1_f32, NULL, NULL)
-PORT_UNARY_RUN(rsqrt_newton2, rsqrt_newton2_f32, NULL, NULL)
-#endif
 
 PORT_UNARY_RUN(bitwise_not, NULL, NULL, bitwise_not_i64)
 
@@ -762,12 +749,6 @@ const port_kernel_row port_unary_rows[] = {
     INTS(relu),
     FLOATS(rsqrt),
     PORT_ROW("rsqrt", PORT_F32, "ieee", 0, port_unary_check, rsqrt_run),
-    PORT_ROW("rsqrt", PORT_F32, "correct", 0, port_unary_check, rsqrt_correct_run),
-#if PORT_HAVE_AVX2
-    PORT_ROW("rsqrt", PORT_F32, "rsqrtss", 0, port_unary_check, rsqrt_rsqrtss_run),
-    PORT_ROW("rsqrt", PORT_F32, "newton1", 0, port_unary_check, rsqrt_newton1_run),
-    PORT_ROW("rsqrt", PORT_F32, "newton2", 0, port_unary_check, rsqrt_newton2_run),
-#endif
     FLOATS(reciprocal),
     FLOATS(floor),
     INTS(floor),

@@ -64,7 +64,7 @@ LABELS: dict[str, dict[str, Label]] = {
     "pow_scalar": {"F64": Label("BOUND", 2), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
     "reciprocal": {"F64": Label("BOUND", 4)},
     "rms_norm": {"F64": Label("BOUND", 1024), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
-    "rsqrt": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
+    "rsqrt": {"F64": Label("BOUND", 4)},
     "sigmoid": {"F64": Label("BOUND", 4)},
     "silu": {"F64": Label("BOUND", 4)},
     "sin": {"F64": Label("BOUND", 4)},

@@ -119,6 +119,14 @@ def half_cases(rng):
             name = f"{dtype} {batch}x({m}x{k} {a_layout} @ {k}x{n} {b_layout})"
             yield name, "bmm", (a, b), {}
             yield name + " + c", "baddbmm", (torch.randn(batch, m, n).to(dtype), a, b), {"alpha": 0.3}
+    shapes = ((2, 3, 17, 17, 64), (1, 2, 40, 33, 8), (1, 2, 200, 528, 32))  # blocks of fewer rows or keys go another way in the library
+    for shape, dtype, as_model in itertools.product(shapes, (torch.float16, torch.bfloat16), (False, True)):
+        batch, num_heads, queries, keys, size = shape
+        q, k, v = (heads(batch, num_heads, length, size, as_model).to(dtype) * 2 for length in (queries, keys, keys))
+        mask = torch.randn(batch, 1, queries, keys).to(dtype)
+        mask[:, :, queries // 2] = -torch.inf
+        for arguments, options in (((), {}), ((0.0, True), {}), ((), {"attn_mask": mask}), ((), {"attn_mask": mask.float(), "scale": 0.3})):
+            yield f"{dtype} {shape}{' transposed' if as_model else ''} {list(options)}", FLASH, (q, k, v, *arguments), options
 
 
 CASES = {"gemm": gemm_cases, "bmm": bmm_cases, "attention": attention_cases, "chain": chain_cases, "half": half_cases, "half without oneDNN": half_cases}
