@@ -120,7 +120,15 @@ HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu rou
     binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp addr
     linalg_cross _cdist_forward conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy
-    special_entr special_xlog1py renorm embedding_renorm _masked_softmax _pdist_forward mvlgamma""".split()}
+    special_entr special_xlog1py renorm embedding_renorm _masked_softmax _pdist_forward mvlgamma special_i0e special_i1
+    special_i1e special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_scaled_modified_bessel_k0
+    special_scaled_modified_bessel_k1 special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_spherical_bessel_j0 special_erfcx
+    special_log_ndtr special_ndtri special_zeta igamma igammac polygamma kaiser_window""".split()}
+# Recurrences whose terms cancel: torch's run in the dtype, ours in double.
+HANDLERS |= {name: Label("BOUND", 4096, 1e-3) for name in """special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_chebyshev_polynomial_v
+    special_chebyshev_polynomial_w special_shifted_chebyshev_polynomial_t special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v
+    special_shifted_chebyshev_polynomial_w special_hermite_polynomial_h special_hermite_polynomial_he special_laguerre_polynomial_l
+    special_legendre_polynomial_p""".split()}
 # A logarithm or a root of the library is in them.
 HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in """logit native_batch_norm _native_batch_norm_legit _batch_norm_with_update
     _native_batch_norm_legit_no_training""".split()}

@@ -374,3 +374,28 @@ for name in ("dot", "vdot"):
     CASES[f"aten.{name}.default"] += [one(_pairs(9), _pairs(9))]
 CASES["aten.cumsum.default"] += [one(_complex, d) for d in (0, -1)]
 CASES["aten.sum.default"] += [one(_complex[0, 0])]
+
+# ---------------------------------------------------------------- functions of torch.special, windows made of them
+_wide = (F32, F64)
+for name in ("i0e", "i1", "i1e", "modified_bessel_i0", "modified_bessel_i1", "erfcx", "log_ndtr", "spherical_bessel_j0", "bessel_j0", "bessel_j1"):
+    add(f"special_{name}", unary((F32,) if name.startswith("bessel") else _wide) + [one(_odd[:, :2])])
+for name in ("modified_bessel_k0", "modified_bessel_k1", "scaled_modified_bessel_k0", "scaled_modified_bessel_k1", "bessel_y0", "bessel_y1"):
+    add(f"special_{name}", unary((F32,) if name.startswith("bessel") else _wide, low=0.1) + [one(torch.tensor([0.0, -1.0, NAN]))])
+add("special_ndtri", unary(_wide, low=0.001, high=0.999) + [one(torch.tensor([0.0, 1.0, -1.0, 2.0, NAN, 1e-30]))])
+in_place("polygamma", [one(n, x) for n in (0, 1, 2, 3) for x in layouts(low=0.2)] + [one(2, rand(3, 4, dtype=F64, low=0.2)), one(1, -rand(5, low=0.1, high=0.9))])
+CASES["aten.polygamma_.default"] = [one(x, n) for (n, x), _ in CASES["aten.polygamma_.default"]]
+for name in ("igamma", "igammac"):
+    in_place(name, binary(_wide, low=0.1) + [one(rand(40, low=0.1, high=30.0), rand(40, low=0.1, high=30.0))])
+    CASES[f"aten.{name}.default"] += [one(torch.tensor([0.0, 0.0, 1.0, -1.0, INF, NAN, 2.0]), torch.tensor([0.0, 1.0, 0.0, 1.0, 3.0, 2.0, INF]))]
+add("special_zeta", binary(_wide, low=1.1) + [one(torch.tensor([1.0, 0.5, 2.0, 3.0, NAN]), torch.tensor([2.0, 2.0, -1.0, -0.5, 1.0]))])
+add("special_zeta.self_scalar", [one(2.5, rand(3, 4, low=0.1)), one(2, rand(4, 3, low=0.1).t())])
+add("special_zeta.other_scalar", [one(rand(3, 4, low=1.1), 1.5)])
+for name in ("chebyshev_polynomial_t", "chebyshev_polynomial_u", "chebyshev_polynomial_v", "chebyshev_polynomial_w", "hermite_polynomial_h", "hermite_polynomial_he",
+             "laguerre_polynomial_l", "legendre_polynomial_p", *(f"shifted_chebyshev_polynomial_{k}" for k in "tuvw")):  # fmt: skip
+    _place = {"low": 0.1, "high": 0.9} if "shifted" in name else {"low": -0.9, "high": 0.9}
+    add(f"special_{name}", [one(rand(4, 7, dtype=d, **_place), torch.tensor([-1, 0, 1, 2, 3, 4, 5], dtype=d)) for d in _wide] + [one(torch.tensor([1.0, -1.0, 0.0]), torch.tensor([4.0, 3.0, 2.0]))])
+    add(f"special_{name}.n_scalar", [one(rand(3, 4, **_place), n) for n in (0, 1, 3)])
+    add(f"special_{name}.x_scalar", [one(0.5, torch.tensor([0.0, 1.0, 2.0, 4.0]))])
+add("kaiser_window", [one(n) for n in (0, 1, 2, 7, 40)] + [one(9, dtype=F64)])
+add("kaiser_window.periodic", [one(n, p) for n in (0, 1, 2, 9) for p in (True, False)])
+add("kaiser_window.beta", [one(n, p, 8.0) for n in (1, 9) for p in (True, False)])

@@ -1,0 +1,60 @@
+"""torch.special's rare functions beside torch: inside their domain, at poles and ends, and degrees that would take for ever."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from porting import _core
+
+ENDS = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 1e-8, 0.5, -0.5, 8.0, -8.0, 30.0, 2.0])
+
+
+def pair(op: str, *args) -> tuple[torch.Tensor, torch.Tensor]:
+    overload = torch.ops.aten
+    for part in op.split("."):
+        overload = getattr(overload, part)
+    made = _core.call_op(f"aten.{op}", [a.numpy() if isinstance(a, torch.Tensor) else a for a in args], {})
+    return torch.from_numpy(np.asarray(made)), overload(*args)
+
+
+@pytest.mark.parametrize("name", "i0e i1 i1e erfcx log_ndtr ndtri modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 modified_bessel_k1 "
+                         "scaled_modified_bessel_k0 scaled_modified_bessel_k1 bessel_j0 bessel_j1 bessel_y0 bessel_y1 spherical_bessel_j0".split())  # fmt: skip
+def test_functions_of_one_number(name):
+    torch.manual_seed(0)
+    x = torch.cat([ENDS, torch.randn(200) * 3, torch.rand(100), torch.randn(50) * 15])
+    ours, theirs = pair(f"special_{name}.default", x)
+    torch.testing.assert_close(ours, theirs, rtol=4e-6, atol=4e-6, equal_nan=True)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(ours + 1e-4 * (1 + ours.abs()), theirs, rtol=4e-6, atol=4e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("op", ("igamma", "igammac", "special_zeta"))
+def test_functions_of_two_numbers_at_all_ends(op):
+    torch.manual_seed(0)
+    a = torch.cat([ENDS.repeat(len(ENDS)), torch.rand(300) * 20])
+    b = torch.cat([ENDS.repeat_interleave(len(ENDS)), torch.rand(300) * 20])
+    ours, theirs = pair(f"{op}.default", a, b)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert not torch.allclose(ours.nan_to_num(), pair(f"{op}.default", b, a)[1].nan_to_num())
+
+
+def test_degrees_that_are_no_numbers_or_too_great_come_to_an_end():
+    x = torch.tensor([0.3, 0.3, 0.3, 0.3, 1.0, -1.0])
+    n = torch.tensor([3e38, math.inf, math.nan, -2.0, 7.0, 7.0])
+    for name in ("chebyshev_polynomial_t", "legendre_polynomial_p"):
+        ours, theirs = pair(f"special_{name}.default", x, n)
+        torch.testing.assert_close(ours, theirs)
+    ours, theirs = pair("special_chebyshev_polynomial_u.default", torch.tensor([0.3, -0.7]), torch.tensor(1e6))
+    assert ours.isfinite().all()
+    with pytest.raises(_core.PortingError, match="degree"):
+        pair("special_laguerre_polynomial_l.default", torch.tensor([0.3]), torch.tensor([1e9]))
+
+
+def test_kaiser_windows():
+    for length, periodic, beta in ((40, False, 8.0), (41, True, 14.0), (2, False, 1.0)):
+        ours = torch.from_numpy(_core.call_op("aten.kaiser_window.beta", [length, periodic, beta], {}))
+        torch.testing.assert_close(ours, torch.kaiser_window(length, periodic, beta), rtol=4e-6, atol=4e-6)
+        assert not torch.allclose(ours, torch.kaiser_window(length, not periodic, beta))
