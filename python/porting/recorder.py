@@ -373,8 +373,8 @@ class Recorder(TorchDispatchMode):
         op = self._known_ops.get(func)
         if op is None:
             op = self._known_ops[func] = Op(func)
-        if op.composite:
-            # Only inference mode lets a composite op come here. Its own C++ kernel is run with this mode still on.
+        if op.composite and not any(isinstance(a, torch.Tensor) and a.is_nested for a in args):
+            # Inference mode lets a composite op come here. Its own C++ kernel is run with this mode still on; nested tensors have others.
             with _Again(self):
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
         recording = self._recording

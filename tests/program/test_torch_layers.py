@@ -97,3 +97,17 @@ def test_a_wrong_gate_is_refused(tmp_path: Path) -> None:
         layer.bias_ih_l0[5] += 0.01
     with capture:
         assert not porting.compare(capture, {"model": layer}).passed
+
+
+def test_nested_tensors_leave_the_run_unchanged(tmp_path: Path) -> None:
+    """torch packs padded rows of its own encoder into one nested tensor; what has no shape cannot be captured, and says so."""
+    torch.manual_seed(0)
+    encoder = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    x, hidden = torch.randn(3, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2, [False] * 4 + [True]])
+    with torch.no_grad():
+        expected = encoder(x, src_key_padding_mask=hidden)
+        output, capture = porting.ActivationCollector(encoder, str(tmp_path / "capture"), program="all")(x, src_key_padding_mask=hidden)
+    with capture:
+        assert torch.equal(output, expected)
+        report = porting.check(capture)
+        assert not report.passed and "nested tensor" in str(report)
