@@ -114,10 +114,9 @@ is_plain_pixel(const port_tensor *x)
 }
 
 static port_status
-run_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *p, const int64_t *shape)
+by_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *p, const int64_t *shape, port_tensor **y)
 {
     const port_tensor *dense[3] = {NULL, NULL, NULL}, *result;
-    port_tensor *emitted;
     int32_t ndim = in[0]->ndim;
     port_onednn_conv_params params = {.conv = *p, .nhwc = p->channels_last && (p->groups > 1 || !is_plain_pixel(in[0]))};
     port_tensor *out;
@@ -130,51 +129,114 @@ run_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *
         (status = launch_tensors(call, kernel, PORT_F32, dense, 3, (const port_tensor *const[]){out}, 1,
                                  p->transposed ? (const void *)p : &params)) != PORT_OK ||
         (status = tensor_in_format(call, out, p->channels_last, &result)) != PORT_OK ||
-        (status = tensor_alias(call, result, &emitted)) != PORT_OK) {
+        (status = tensor_alias(call, result, y)) != PORT_OK) {
         return status;
     }
-    format_strides(ndim, shape, p->channels_last, emitted->strides); /* of dimensions of size 1 too: they decide later formats */
-    return emit(call, emitted);
+    format_strides(ndim, shape, p->channels_last, (*y)->strides); /* of dimensions of size 1 too: they decide later formats */
+    return PORT_OK;
+}
+
+/* The tensor with a dimension of size 1 before its last one, as torch adds it. */
+static port_status
+with_height(op_call *call, const port_tensor *t, port_tensor **out)
+{
+    port_status status = tensor_alias(call, t, out);
+    if (status == PORT_OK) {
+        port_tensor *seen = *out;
+        seen->shape[3] = seen->shape[2];
+        seen->strides[3] = seen->strides[2];
+        seen->strides[2] *= seen->shape[2];
+        seen->shape[2] = 1;
+        seen->ndim = 4;
+    }
+    return status;
+}
+
+/* torch makes signals row-major and adds a dimension to them and to their weight. Where strides then say channels-last (of a weight that is
+ * a view of a linear layer's, of a signal of one place or channel), torch takes that code: so are they convolved here, where `in` and the
+ * parameters become those of two dimensions. */
+static port_status
+as_plane(op_call *call, const port_tensor **in, port_conv_params *p, bool *widened)
+{
+    const port_tensor *dense;
+    port_tensor *plane, *weight;
+    *widened = false;
+    if (in[0]->ndim != 3) {
+        return PORT_OK;
+    }
+    port_status status = tensor_contiguous(call, in[0], &dense);
+    if (status != PORT_OK || (status = with_height(call, dense, &plane)) != PORT_OK || (status = with_height(call, in[1], &weight)) != PORT_OK ||
+        (!tensor_suggests_channels_last(plane) && !tensor_suggests_channels_last(weight))) {
+        return status;
+    }
+    in[0] = plane;
+    in[1] = weight;
+    int64_t *lists[] = {p->stride, p->padding, p->dilation, p->output_padding};
+    for (int32_t k = 0; k < 4; k++) {
+        lists[k][1] = lists[k][0];
+        lists[k][0] = k % 2 == 0;
+    }
+    *widened = true;
+    return PORT_OK;
+}
+
+/* The convolution of in[0] by in[1] with in[2] or NULL as bias; dtypes and numbers of dimensions go together. */
+static port_status
+convolve(op_call *call, const port_tensor *const *given, port_conv_params *p, port_tensor **y)
+{
+    const port_tensor *in[3] = {given[0], given[1], given[2]}, *x = in[0], *w = in[1], *result;
+    port_dtype dtype = x->dtype, inner = dtype == PORT_F64 ? PORT_F64 : PORT_F32;
+    int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
+    port_tensor *out;
+    port_status status = out_shape(call, x, w, p, shape);
+    if (status != PORT_OK) {
+        return status;
+    }
+    bool narrow = dtype == PORT_F16 || dtype == PORT_BF16, own = narrow && !takes_halves(call, dtype, x->ndim - 2, p);
+    bool onednn = goes_to_onednn(call, x, w, p);
+    bool volume = x->ndim == 5 && !onednn && (!narrow || own); /* torch's own three-dimensional ones are row-major */
+    p->halves = own ? dtype : PORT_F32;
+    p->channels_last = !volume && (tensor_suggests_channels_last(x) || tensor_suggests_channels_last(w));
+    if (onednn) {
+        return by_onednn(call, in, p, shape, y);
+    }
+    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        if (in[k] != NULL && (status = tensor_cast(call, in[k], inner, &in[k])) == PORT_OK) {
+            status = tensor_in_format(call, in[k], p->channels_last && k < 2, &in[k]);
+        }
+    }
+    format_strides(x->ndim, shape, p->channels_last, strides);
+    if (status != PORT_OK || (status = tensor_new(call, inner, x->ndim, shape, strides, &out)) != PORT_OK ||
+        (status = launch_tensors(call, "convolution", inner, in, 3, (const port_tensor *const[]){out}, 1, p)) != PORT_OK ||
+        (status = tensor_cast(call, out, dtype, &result)) != PORT_OK) {
+        return status;
+    }
+    return tensor_alias(call, result, y);
 }
 
 static port_status
 run_convolution(op_call *call)
 {
-    const port_tensor *in[3] = {arg_tensor(call, 0), arg_tensor(call, 1), arg_tensor(call, 2)}, *result;
+    const port_tensor *in[3] = {arg_tensor(call, 0), arg_tensor(call, 1), arg_tensor(call, 2)};
     const port_tensor *x = in[0], *w = in[1];
-    port_dtype dtype = x->dtype;
     port_conv_params params = {.transposed = false};
-    int64_t shape[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
-    if (x->ndim < 3 || x->ndim > 5 || w->ndim != x->ndim || w->dtype != dtype || !dtype_is_float(dtype)) {
-        return fail_unsupported(call, "an input of %d dimensions (%s) with a weight of %d (%s)", x->ndim, port_dtype_name(dtype),
+    port_tensor *y;
+    bool widened;
+    if (x->ndim < 3 || x->ndim > 5 || w->ndim != x->ndim || w->dtype != x->dtype || !dtype_is_float(x->dtype)) {
+        return fail_unsupported(call, "an input of %d dimensions (%s) with a weight of %d (%s)", x->ndim, port_dtype_name(x->dtype),
                                 w->ndim, port_dtype_name(w->dtype));
     }
     port_status status = read_params(call, x->ndim - 2, &params);
-    if (status != PORT_OK || (status = out_shape(call, x, w, &params, shape)) != PORT_OK) {
+    if (status != PORT_OK || (status = as_plane(call, in, &params, &widened)) != PORT_OK ||
+        (status = convolve(call, in, &params, &y)) != PORT_OK) {
         return status;
     }
-    bool narrow = dtype == PORT_F16 || dtype == PORT_BF16, own = narrow && !takes_halves(call, dtype, x->ndim - 2, &params);
-    bool onednn = goes_to_onednn(call, x, w, &params);
-    bool volume = x->ndim == 5 && !onednn && (!narrow || own); /* torch's own three-dimensional ones are row-major */
-    params.halves = own ? dtype : PORT_F32;
-    params.channels_last = !volume && (tensor_suggests_channels_last(x) || tensor_suggests_channels_last(w));
-    if (onednn) {
-        return run_onednn(call, in, &params, shape);
+    if (widened) {
+        y->ndim = 3;
+        y->shape[2] = y->shape[3];
+        y->strides[2] = y->strides[3];
     }
-    port_dtype inner = dtype == PORT_F64 ? PORT_F64 : PORT_F32;
-    for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
-        if (in[k] != NULL && (status = tensor_cast(call, in[k], inner, &in[k])) == PORT_OK) {
-            status = tensor_in_format(call, in[k], params.channels_last && k < 2, &in[k]);
-        }
-    }
-    port_tensor *out;
-    format_strides(x->ndim, shape, params.channels_last, strides);
-    if (status != PORT_OK || (status = tensor_new(call, inner, x->ndim, shape, strides, &out)) != PORT_OK ||
-        (status = launch_tensors(call, "convolution", inner, in, 3, (const port_tensor *const[]){out}, 1, &params)) != PORT_OK ||
-        (status = tensor_cast(call, out, dtype, &result)) != PORT_OK) {
-        return status;
-    }
-    return emit(call, result);
+    return emit(call, y);
 }
 
 const op_row op_conv_rows[] = {

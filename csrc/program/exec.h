@@ -168,7 +168,6 @@ bool tensor_suggests_channels_last(const port_tensor *tensor); /* of 4 or 5 dime
 void format_strides(int32_t ndim, const int64_t *shape, bool channels_last, int64_t *strides);
 /* Strides of a copy of `like` in a port_memory_format; SHAPE if channels last wants other dimensions. */
 port_status strides_of_format(op_call *call, const port_tensor *like, int64_t format, int64_t *strides);
-bool tensor_is_in_format(const port_tensor *tensor, bool channels_last); /* torch's is_contiguous: strides of dimensions of size 1 do not count */
 /* The tensor itself if it is dense in that format, else a copy. */
 port_status tensor_in_format(op_call *call, const port_tensor *tensor, bool channels_last, const port_tensor **out);
 

@@ -87,6 +87,9 @@ def convolutions() -> Iterator[Call]:
     yield "aten.convolution.default", [x, randn(48, 1536, 1, 1), randn(48), [1, 1], [0, 0], [1, 1], False, [0, 0], 1]
     yield "aten.convolution.default", [randn(2, 256, 2, 2), randn(256, 1, 5, 5), None, [2, 2], [2, 2], [1, 1], False, [0, 0], 256]
     yield "aten.convolution.default", [randn(2, 32, 3, 3), randn(32, 1, 7, 7), randn(32), [4, 4], [3, 3], [1, 1], False, [0, 0], 32]
+    for x in (randn(4, 1, 32).transpose(1, 2), randn(4, 32, 9), randn(4, 9, 32).transpose(1, 2)):  # a signal of one place; weights of a linear layer
+        for weight in (randn(8, 32, 3), randn(8, 3, 32).transpose(1, 2)):
+            yield "aten.convolution.default", [x, weight, randn(8), [1], [1], [1], False, [0], 1]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
