@@ -163,17 +163,22 @@ def describe_model(model: Any, roots: Mapping[str, torch.nn.Module]) -> dict[str
 
 
 def without_paths(value: Any) -> Any:
-    """JSON of a configuration; texts that are paths of this machine are left out."""
+    """JSON of a configuration; texts that are paths of this machine are left out. The format's keys have no NUL and its texts no half of a
+    surrogate pair; a vocabulary's may."""
     if isinstance(value, Mapping):
-        return {str(k): without_paths(v) for k, v in value.items() if k not in ("_name_or_path", "name_or_path")}
+        return {_plain(k).replace("\0", "\\0"): without_paths(v) for k, v in value.items() if k not in ("_name_or_path", "name_or_path")}
     if isinstance(value, (list, tuple)):
         return [without_paths(v) for v in value]
     if isinstance(value, float) and value - value != 0.0:
         return str(value)
     if isinstance(value, (bool, int, float, type(None))):
         return value
-    text = str(value)
+    text = _plain(value)
     return None if os.path.isabs(text) else text
+
+
+def _plain(value: Any) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def checkpoint_of(roots: Mapping[str, torch.nn.Module]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,19 +34,23 @@ class Weights:
     ) -> None:
         self._roots = [slot for slot in slots if slot.is_root]
         self._put, self._name, self._note = put, name, note
-        self._names: dict[int, str] = {}
+        self._names: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}  # a run may replace a buffer, and another tensor get its id
         self._marks: dict[str, Any] = {}
 
     def name_of(self, tensor: torch.Tensor) -> str | None:
         """The path of a parameter or buffer; the first one of tied ones."""
-        return self._names.get(id(tensor))
+        known, name = self._names.get(id(tensor), (None, None))
+        return name if known is not None and known() is tensor else None
 
     def named(self) -> Iterator[tuple[str, torch.Tensor, str | None]]:
         """(path, tensor, first path of the same tensor if it has one) of every parameter and buffer."""
         for slot in self._roots:
             for named in (slot.module.named_parameters, slot.module.named_buffers):
                 for name, tensor in named(prefix=slot.name, remove_duplicate=False):
-                    first = self._names.setdefault(id(tensor), name)
+                    first = self.name_of(tensor)
+                    if first is None:
+                        first = name
+                        self._names[id(tensor)] = (weakref.ref(tensor), name)
                     yield name, tensor, first if first != name else None
 
     def store(self, mode: str | bool, keep: bool = True) -> dict[str, Any]:

@@ -4,11 +4,13 @@ import io
 import pickle
 import sys
 import threading
+import types
 
 import pytest
 import torch
 from plain_hooks import PlainHooks, bits, differences, num_hooks, same_bits
 from porting import ActivationCollector
+from porting.weights import Weights
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(7))
 
@@ -321,3 +323,31 @@ def test_a_compiled_model_computes_the_same_and_says_what_may_be_missing():
         assert call.module in ("", "_orig_mod") or same_bits(
             call.outputs["0"], model.get_submodule(call.module.removeprefix("_orig_mod."))(torch.from_numpy(call.inputs["0"].copy())))
     assert torch.equal(compiled(X), expected)  # and afterwards too
+
+
+def test_a_configuration_with_odd_keys_is_kept(tmp_path):
+    """Vocabularies in a configuration map every character, NUL too."""
+
+    class Config:
+        def to_dict(self):
+            return {"vocabulary": {"\0": 1, "a": 2, "\ud800": 3}}
+
+    model = mlp()
+    model.config = Config()
+    with ActivationCollector(model, tmp_path / "capture")(X)[1] as capture:
+        (root,) = capture.manifest["model"]["roots"].values()
+        assert root["config"]["vocabulary"] == {"\\0": 1, "a": 2, "\\ud800": 3}
+
+
+def test_a_replaced_buffer_leaves_its_name_to_nobody():
+    """A run may replace a buffer, and the next tensor get the old one's identity."""
+    module = torch.nn.BatchNorm1d(3)
+    weights = Weights([types.SimpleNamespace(is_root=True, module=module, name="model")], None, None, None)
+    list(weights.named())
+    before = id(module.running_mean)
+    assert weights.name_of(module.running_mean) == "model.running_mean"
+    module.running_mean = torch.ones(3)
+    made = [torch.ones(3)]
+    while id(made[-1]) != before and len(made) < 10000:
+        made.append(torch.ones(3))
+    assert id(made[-1]) == before and weights.name_of(made[-1]) is None and weights.name_of(module.weight) == "model.weight"
