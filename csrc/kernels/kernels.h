@@ -256,10 +256,17 @@ typedef struct port_onednn_conv_params {
 /* ---- onednn_deconvolution.c
  * onednn_deconvolution: the same, transposed; params: port_conv_params, of which channels_last is not read */
 
+/* ---- onednn_lstm.c
+ * onednn_lstm: in (x (T, B, I), w (4H, I), r (4H, H), bias (4H)), out (y (T, B, H), h and c (B, H), in place), all row-major F32, with the bits
+ *              of oneDNN's AVX-512 code; gates are input, forget, cell, output */
+typedef struct port_lstm_params {
+    bool reverse; /* from the last step to the first */
+} port_lstm_params;
+
 extern const port_kernel_row port_unary_rows[], port_rsqrt_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
     port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[],
     port_vector_norm_rows[], port_triangular_rows[], port_onednn_convolution_rows[],
-    port_onednn_deconvolution_rows[], port_special_rows[], port_products_rows[], port_lapack_rows[];
+    port_onednn_deconvolution_rows[], port_onednn_lstm_rows[], port_special_rows[], port_products_rows[], port_lapack_rows[];
 
 #endif /* PORT_KERNELS_H */

@@ -85,6 +85,13 @@ round_view(port_operand_format format, const port_view *from, const port_view *t
     }
 }
 
+/* "convolution" and oneDNN's. */
+static bool
+is_any_convolution(const char *kernel)
+{
+    return strstr(kernel, "convolution") != NULL;
+}
+
 /* How many of a kernel's inputs are factors of its product; 0: it is none. */
 static int32_t
 num_factors(const char *kernel)
@@ -92,14 +99,14 @@ num_factors(const char *kernel)
     if (strcmp(kernel, "sdpa_flash") == 0) {
         return 3;
     }
-    return strcmp(kernel, "gemm") == 0 || strcmp(kernel, "bmm") == 0 || strcmp(kernel, "convolution") == 0 ? 2 : 0;
+    return strcmp(kernel, "gemm") == 0 || strcmp(kernel, "bmm") == 0 || is_any_convolution(kernel) ? 2 : 0;
 }
 
 port_status
 round_operands(op_call *call, const char *kernel, const port_view **in)
 {
     port_operand_format format = call->options->operands;
-    bool is_convolution = strcmp(kernel, "convolution") == 0, is_attention = strcmp(kernel, "sdpa_flash") == 0;
+    bool is_convolution = is_any_convolution(kernel), is_attention = strcmp(kernel, "sdpa_flash") == 0;
     for (int32_t i = 0; i < num_factors(kernel); i++) {
         if (in[i] == NULL || in[i]->dtype != PORT_F32 || in[i]->ndim == 0) {
             continue;

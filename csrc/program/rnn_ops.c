@@ -1,6 +1,6 @@
 /* rnn_ops.c -- sequences: the LSTM layer that oneDNN runs as one op, packing of padded sequences.
- * mkldnn_rnn_layer sees through to the same products and gates as an LSTM that is not fused; oneDNN's exp and its
- * order of sums are its own, so results are near, not equal. */
+ * mkldnn_rnn_layer has the bits of oneDNN's AVX-512 code; else it sees through to the same products and gates as an LSTM that is not fused:
+ * oneDNN's exp and its order of sums are its own, so results are near, not equal. */
 #include "exec.h"
 
 #include <math.h>
@@ -79,6 +79,41 @@ own_state(op_call *call, const port_tensor *state, port_tensor **out)
     return status;
 }
 
+/* The results, and the workspace that oneDNN keeps for gradients, here empty. */
+static port_status
+emit_states(op_call *call, port_tensor *out, port_tensor *h, port_tensor *c)
+{
+    int64_t zero = 0;
+    port_tensor *none;
+    port_status status;
+    if ((status = emit(call, out)) != PORT_OK || (status = emit(call, h)) != PORT_OK || (status = emit(call, c)) != PORT_OK ||
+        (status = tensor_new(call, PORT_U8, 1, &zero, NULL, &none)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, none);
+}
+
+/* x and bias dense; h and c (.., B, H) are renewed. */
+static port_status
+run_onednn_lstm(op_call *call, const port_tensor *x, const port_tensor *bias, port_tensor *out, port_tensor *h, port_tensor *c)
+{
+    const port_tensor *in[4] = {x, NULL, NULL, bias};
+    port_lstm_params params = {.reverse = arg_bool(call, 7)};
+    port_tensor states[2] = {*h, *c};
+    for (int32_t k = 0; k < 2; k++) {
+        states[k].ndim = 2;
+        states[k].shape[0] = x->shape[1];
+        states[k].shape[1] = states[k].strides[0] = out->shape[2];
+        states[k].strides[1] = 1;
+        port_status status = tensor_contiguous(call, arg_tensor(call, 1 + k), &in[1 + k]);
+        if (status != PORT_OK) {
+            return status;
+        }
+    }
+    port_status status = launch_tensors(call, "onednn_lstm", PORT_F32, in, 4, (const port_tensor *const[]){out, &states[0], &states[1]}, 3, &params);
+    return status == PORT_OK ? emit_states(call, out, h, c) : status;
+}
+
 /* mkldnn_rnn_layer(input, weight0 .. weight3, hx, cx, reverse, batch_sizes, mode, hidden_size, num_layers, has_biases,
  * bidirectional, batch_first, train): output, hy, cy and the workspace that oneDNN keeps for gradients, here empty. */
 static port_status
@@ -89,9 +124,9 @@ run_rnn_layer(op_call *call)
     if (status != PORT_OK) {
         return status;
     }
-    int64_t T = x->shape[0], B = x->shape[1], H = arg_int(call, 10), zero = 0, shape[3] = {T, B, H};
+    int64_t T = x->shape[0], B = x->shape[1], H = arg_int(call, 10), shape[3] = {T, B, H};
     bool reverse = arg_bool(call, 7), biased = arg_bool(call, 12);
-    port_tensor *flat, *gates, *bias, *h, *c, *out, *none;
+    port_tensor *flat, *gates, *bias, *h, *c, *out;
     if ((status = tensor_contiguous(call, x, &dense)) != PORT_OK ||
         (status = tensor_alias(call, dense, &flat)) != PORT_OK ||
         (status = tensor_new(call, x->dtype, 1, (const int64_t[]){4 * H}, NULL, &bias)) != PORT_OK ||
@@ -102,6 +137,13 @@ run_rnn_layer(op_call *call)
                                             (const port_tensor *const[]){arg_tensor(call, 3), arg_tensor(call, 4)}, 2,
                                             (const port_tensor *const[]){bias}, 1, NULL)) != PORT_OK)) {
         return status;
+    }
+    bool exact = call->options->operands == PORT_OPERANDS_EXACT; /* else its products are seen through to, and their operands rounded */
+    if (x->dtype == PORT_F32 && exact && call->options->profile.onednn_avx512) {
+        if (!biased) {
+            memset(tensor_view(bias).data, 0, (size_t)(4 * H) * sizeof(float));
+        }
+        return run_onednn_lstm(call, dense, bias, out, h, c);
     }
     flat->ndim = 2;
     flat->shape[0] = T * B;
@@ -131,11 +173,7 @@ run_rnn_layer(op_call *call)
         }
         memcpy((char *)tensor_view(out).data + t * B * H * size, hidden, (size_t)(B * H * size));
     }
-    if ((status = emit(call, out)) != PORT_OK || (status = emit(call, h)) != PORT_OK ||
-        (status = emit(call, c)) != PORT_OK || (status = tensor_new(call, PORT_U8, 1, &zero, NULL, &none)) != PORT_OK) {
-        return status;
-    }
-    return emit(call, none);
+    return emit_states(call, out, h, c);
 }
 
 /* _pack_padded_sequence(input, lengths, batch_first): the steps of all sequences that are so long, step by step; and

@@ -13,7 +13,7 @@ from porting import _core, ops_table, providers
 
 OTHER_TESTS = {"gemm", "bmm", "sdpa_flash"} | {  # test_frames.py
     "convolution", "scatter", "topk", "ranked", "welford_mean", "max_pool", "avg_pool", "adaptive_avg_pool", "resize", "batch_norm", "group_norm",
-    "weight_norm", "solve_triangular", "onednn_convolution", "onednn_deconvolution"} | {  # tests/program/test_linalg.py
+    "weight_norm", "solve_triangular", "onednn_convolution", "onednn_deconvolution", "onednn_lstm"} | {  # tests/program/test_linalg.py
     "gemv", "dot", "lu", "lu_solve", "cholesky", "qr", "qr_basis", "eigh", "svd"}
 PROVIDER = "torch" if providers.load_torch_provider() else "reference"
 CAPABILITY = {"DEFAULT": "default", "NO AVX": "default", "AVX2": "avx2", "AVX512": "avx512"}[torch.backends.cpu.get_cpu_capability()]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import porting
 import pytest
@@ -237,6 +238,13 @@ def test_operands_that_are_not_rounded():
     with pytest.raises(porting.UnsupportedError, match="blocks"):
         _core.call_op("aten.convolution.default", [np.ones((1, 2, 4, 4), np.float32), np.ones((2, 2, 3, 3), np.float32), None,
                                                    [1, 1], [0, 0], [1, 1], False, [0, 0], 1], operands="q8_0")
+    images, weights = rng.standard_normal((2, 16, 8, 8), dtype=np.float32), rng.standard_normal((16, 16, 3, 3), dtype=np.float32)
+    for transposed in (False, True):
+        rest = [None, [1, 1], [0, 0], [1, 1], transposed, [0, 0], 1]
+        for mkldnn in (False, True):  # oneDNN's kernels too
+            made, exact = (_core.call_op("aten.convolution.default", [images, weights, *rest], mkldnn=mkldnn, operands=o) for o in ("bf16", None))
+            narrow = [t.astype(ml_dtypes.bfloat16).astype(np.float32) for t in (images, weights)]
+            assert np.array_equal(made, _core.call_op("aten.convolution.default", [*narrow, *rest], mkldnn=mkldnn)) and not np.array_equal(made, exact)
     with pytest.raises(ValueError, match="expected None, 'tf32'"):
         _core.call_op("aten.mm.default", [a, b], operands="fp4")
 
