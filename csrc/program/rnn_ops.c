@@ -1,7 +1,7 @@
 /* rnn_ops.c -- sequences: the LSTM layer that oneDNN runs as one op, packing of padded sequences.
  * mkldnn_rnn_layer has the bits of oneDNN's AVX-512 code; else it sees through to the same products and gates as an LSTM that is not fused:
- * oneDNN's exp and its order of sums are its own, so results are near, not equal. */
-#include "exec.h"
+ * oneDNN's exp and its order of sums are its own, so results are near, not equal. Halves are computed in F32 and rounded once. */
+#include "compose.h"
 
 #include <math.h>
 
@@ -120,6 +120,10 @@ static port_status
 run_rnn_layer(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *dense;
+    if (x->dtype == PORT_BF16 || x->dtype == PORT_F16) {
+        return run_formula(call, "^y, h, c, w = mkldnn_rnn_layer(input, weight0, weight1, weight2, weight3, hx_, cx_, reverse, batch_sizes, mode, "
+                                 "hidden_size, num_layers, has_biases, bidirectional, batch_first, train) -> y, h, c, w", NULL, 0);
+    }
     port_status status = check_lstm(call);
     if (status != PORT_OK) {
         return status;

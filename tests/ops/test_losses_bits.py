@@ -65,12 +65,13 @@ def test_layer_norms_of_halves_with_parameters_in_float(dtype):
     assert unequal(rounded[0], torch.native_layer_norm(x, [cols], weight, bias, 1e-5)[0]) > 0
 
 
-def test_an_lstm_run_with_gradients_keeps_no_workspace(tmp_path):
+@pytest.mark.parametrize("dtype", (F32, BF16), ids=str)
+def test_an_lstm_run_with_gradients_keeps_no_workspace(tmp_path, dtype):
     """Under autograd torch returns a workspace of some size; a recording of it still runs."""
     import porting
 
     torch.manual_seed(0)
-    model, x = torch.nn.LSTM(6, 5, 2, bidirectional=True), torch.randn(4, 2, 6)
+    model, x = torch.nn.LSTM(6, 5, 2, bidirectional=True).to(dtype), torch.randn(4, 2, 6).to(dtype)
     with porting.ActivationCollector(model, tmp_path / "capture"):
         model(x)
     report = porting.check(tmp_path / "capture")
