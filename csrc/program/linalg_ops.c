@@ -269,6 +269,48 @@ run_qr(op_call *call)
     return emit(call, r.whole);
 }
 
+/* geqrf(A): R above the reflectors, and their factors. */
+static port_status
+run_geqrf(op_call *call)
+{
+    const port_tensor *a = arg_tensor(call, 0);
+    port_tensor *tau, *taus;
+    stack qr;
+    port_status status = need_matrices(call, a, false);
+    if (status != PORT_OK || (status = column_major_copy(call, a, a->ndim, a->shape, &qr)) != PORT_OK ||
+        (status = new_vectors(call, a, qr.count, a->dtype, least(a->shape[a->ndim - 2], a->shape[a->ndim - 1]), &tau, &taus)) != PORT_OK ||
+        (status = launch_tensors(call, "qr", a->dtype, NULL, 0, (const port_tensor *const[]){qr.flat, taus}, 2, NULL)) != PORT_OK ||
+        (status = emit(call, qr.whole)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, tau);
+}
+
+/* linalg_householder_product(A (.., M, N), tau (.., K)): the first N columns of the product of K reflectors. */
+static port_status
+run_householder(op_call *call)
+{
+    const port_tensor *a = arg_tensor(call, 0), *tau = arg_tensor(call, 1);
+    port_tensor *taus;
+    stack q;
+    port_status status = need_matrices(call, a, false);
+    if (status != PORT_OK) {
+        return status;
+    }
+    int64_t M = a->shape[a->ndim - 2], N = a->shape[a->ndim - 1], K = tau->ndim > 0 ? tau->shape[tau->ndim - 1] : -1;
+    if (N > M || K < 0 || K > N || tau->dtype != a->dtype || tau->ndim != a->ndim - 1 ||
+        memcmp(tau->shape, a->shape, (size_t)(a->ndim - 2) * sizeof a->shape[0]) != 0) {
+        return fail_op(call, PORT_E_SHAPE, "expected (.., M, N) with M >= N and the factors of at most N reflectors for each");
+    }
+    if ((status = column_major_copy(call, a, a->ndim, a->shape, &q)) != PORT_OK || (status = tensor_contiguous(call, tau, &tau)) != PORT_OK ||
+        (status = tensor_reshaped(call, tau, 2, (const int64_t[]){q.count, K}, &taus)) != PORT_OK ||
+        (status = launch_tensors(call, "qr_basis", a->dtype, (const port_tensor *const[]){taus}, 1, (const port_tensor *const[]){q.flat}, 1, NULL)) !=
+            PORT_OK) {
+        return status;
+    }
+    return emit(call, q.whole);
+}
+
 /* ------------------------------------------------------------------ eigenvalues, singular values */
 
 /* Refuses values that were not found, as torch does. */
@@ -498,6 +540,8 @@ const op_row op_linalg_rows[] = {
             "t = transpose.int(input2, -2, -1); ?upper: y = linalg_solve_triangular(t, self, upper=false); ?upper: x = linalg_solve_triangular(input2, "
             "y, upper=true); !upper: y = linalg_solve_triangular(input2, self, upper=false); !upper: x = linalg_solve_triangular(t, y, upper=true) -> x"),
     FORMULA("cholesky_inverse", "T self, B upper=False", IDENTITY("self") "y = cholesky_solve(z, self, upper) -> y"),
+    {"geqrf", "T self", run_geqrf, "qr", 0, 0},
+    {"linalg_householder_product", "T input, T tau", run_householder, "qr_basis", 0, 0},
     {"linalg_qr", "T A, s mode=reduced", run_qr, "qr", 0, 0},
     {"_linalg_eigh", "T A, s UPLO=L, B compute_v=True", run_eigh, "eigh", 0, 0},
     {"_linalg_svd", "T A, B full_matrices=False, B compute_uv=True, *, s? driver=None", run_svd, "svd", 0, 0},

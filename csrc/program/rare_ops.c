@@ -1,7 +1,8 @@
 /* rare_ops.c -- ops that few models use and that other ops make: affine grids, masked softmax, distances of all pairs, mantissas
- * and exponents, places of a fixed number of elements, assertions. */
+ * and exponents, exponentials of matrices, places of a fixed number of elements, assertions. */
 #include "compose.h"
 #include "floats.h"
+#include "numbers.h"
 
 #define INTEGER(NAME, VALUE) {NAME, {.kind = PORT_ARG_INT, .i = VALUE, .d = (double)(VALUE)}}
 #define COUNT(EXTRA) ((int32_t)(sizeof EXTRA / sizeof EXTRA[0]))
@@ -119,6 +120,83 @@ run_frexp(op_call *call)
     return status == PORT_OK ? emit(call, exponent) : status;
 }
 
+/* to = a @ b for dense n x n. */
+static void
+multiply_square(int64_t n, const double *a, const double *b, double *to)
+{
+    memset(to, 0, (size_t)(n * n) * sizeof *to);
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t k = 0; k < n; k++) {
+            for (int64_t j = 0; j < n; j++) {
+                to[i * n + j] += a[i * n + k] * b[k * n + j];
+            }
+        }
+    }
+}
+
+/* e^a by Taylor's series of a / 2^s, whose 1-norm is below 1, squared s times. room: n * n; NaN where an element is not finite. */
+static void
+exponential_of(int64_t n, double *a, double *room, double *to)
+{
+    double norm = 0.0;
+    int halvings = 0;
+    for (int64_t j = 0; j < n; j++) {
+        double sum = 0.0;
+        for (int64_t i = 0; i < n; i++) {
+            sum += fabs(a[i * n + j]);
+        }
+        norm = sum <= norm ? norm : sum;
+    }
+    if (!isfinite(norm)) {
+        for (int64_t i = 0; i < n * n; i++) {
+            to[i] = (double)NAN;
+        }
+        return;
+    }
+    for (; norm > 1.0; halvings++) {
+        norm /= 2.0;
+    }
+    for (int64_t i = 0; i < n * n; i++) {
+        a[i] = ldexp(a[i], -halvings);
+        to[i] = i % (n + 1) == 0 ? 1.0 : 0.0;
+    }
+    for (int k = 20; k > 0; k--) {
+        multiply_square(n, a, to, room);
+        for (int64_t i = 0; i < n * n; i++) {
+            to[i] = room[i] / k + (i % (n + 1) == 0 ? 1.0 : 0.0);
+        }
+    }
+    for (; halvings > 0; halvings--) {
+        multiply_square(n, to, to, room);
+        memcpy(to, room, (size_t)(n * n) * sizeof *to);
+    }
+}
+
+/* linalg_matrix_exp(self (.., N, N)), in double. */
+static port_status
+run_matrix_exp(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *wide, *result;
+    int64_t n = x->ndim >= 2 ? x->shape[x->ndim - 1] : -1;
+    port_tensor *in, *out;
+    double *room;
+    if (n < 0 || x->shape[x->ndim - 2] != n || !dtype_is_float(x->dtype)) {
+        return fail_op(call, PORT_E_SHAPE, "expected square matrices of floats, got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
+    }
+    port_status status = tensor_cast(call, x, PORT_F64, &wide);
+    if (status != PORT_OK || (status = tensor_new(call, PORT_F64, x->ndim, x->shape, NULL, &in)) != PORT_OK ||
+        (status = tensor_new(call, PORT_F64, x->ndim, x->shape, NULL, &out)) != PORT_OK || (status = new_doubles(call, n * n, &room)) != PORT_OK) {
+        return status;
+    }
+    port_view to = tensor_view(in), from = tensor_view(wide);
+    copy_view(call, &to, &from);
+    for (int64_t at = 0; at < tensor_elems(x); at += n * n) {
+        exponential_of(n, (double *)to.data + at, room, (double *)tensor_view(out).data + at);
+    }
+    status = tensor_cast(call, out, x->dtype, &result);
+    return status == PORT_OK ? emit(call, result) : status;
+}
+
 /* nonzero_static(self, size, fill_value): the first `size` places, and rows of fill_value behind them. */
 static port_status
 run_nonzero_static(op_call *call)
@@ -154,6 +232,7 @@ const op_row op_rare_rows[] = {
     {"_pdist_forward", "T self, F p=2.0", run_pdist, NULL, MODE_SAME, 0},
     {"mvlgamma", "T self, I p", run_mvlgamma, NULL, MODE_SAME, OP_IN_PLACE},
     {"frexp.Tensor", "T self", run_frexp, NULL, MODE_SAME, 0},
+    {"linalg_matrix_exp", "T self", run_matrix_exp, NULL, MODE_SAME, 0},
     {"nonzero_static", "T self, *, I size, I fill_value=-1", run_nonzero_static, NULL, MODE_SAME, 0},
     {"_assert_async", "T self", run_assert, NULL, MODE_SAME, 0},
     {"_assert_async.msg", "T self, s assert_msg", run_assert, NULL, MODE_SAME, 0},

@@ -133,7 +133,7 @@ HANDLERS |= {name: Label("BOUND", 4096, 1e-3) for name in """special_chebyshev_p
 HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in """logit native_batch_norm _native_batch_norm_legit _batch_norm_with_update
     _native_batch_norm_legit_no_training""".split()}
 HANDLERS |= {name: Label("LIBRARY", 32, 4e-06) for name in ("_fft_r2c", "_fft_c2c", "_fft_c2r")}
-HANDLERS |= {"_euclidean_dist": PRODUCT, "affine_grid_generator": PRODUCT, "linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "linalg_pinv": SYSTEM, "_linalg_check_errors": EXACT}
+HANDLERS |= {"_euclidean_dist": PRODUCT, "affine_grid_generator": PRODUCT, "linalg_inv_ex": SYSTEM, "cholesky": SYSTEM, "linalg_pinv": SYSTEM, "geqrf": SYSTEM, "linalg_householder_product": SYSTEM, "linalg_matrix_exp": SUM, "_linalg_check_errors": EXACT}
 HANDLERS |= {name: Label("BOUND", 64, unit="u cond") for name in ("cholesky_solve", "cholesky_inverse")}
 
 # Variants that compute something else on purpose; they are never chosen by themselves. Distances over [1, 4) on AMD Zen 4 (bench/rsqrt.py); the

@@ -400,3 +400,9 @@ for name in ("chebyshev_polynomial_t", "chebyshev_polynomial_u", "chebyshev_poly
 add("kaiser_window", [one(n) for n in (0, 1, 2, 7, 40)] + [one(9, dtype=F64)])
 add("kaiser_window.periodic", [one(n, p) for n in (0, 1, 2, 9) for p in (True, False)])
 add("kaiser_window.beta", [one(n, p, 8.0) for n in (1, 9) for p in (True, False)])
+
+# ---------------------------------------------------------------- reflectors, exponentials of matrices
+add("geqrf", [one(x) for x in _oblong])
+_reflectors = [torch.geqrf(x) for x in (rand(5, 3), rand(4, 4, dtype=F64), rand(2, 6, 3))]
+add("linalg_householder_product", [one(*r) for r in _reflectors] + [one(_reflectors[0][0], _reflectors[0][1][:2])])
+add("linalg_matrix_exp", [one(x) for x in (rand(4, 4, low=-0.5, high=0.5), rand(3, 3, dtype=F64, low=-1, high=1), rand(2, 3, 3, low=-0.3, high=0.3).mT, rand(1, 1), rand(0, 0), torch.zeros(2, 2))])

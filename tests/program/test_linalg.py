@@ -28,6 +28,9 @@ def calls(x: torch.Tensor):
     yield "aten.linalg_lu_factor_ex.default", [x], {}, False
     yield "aten.linalg_qr.default", [x, "reduced"], {}, False
     yield "aten.linalg_qr.default", [x, "complete"], {}, False
+    yield "aten.geqrf.default", [x], {}, False
+    if x.shape[-2] >= x.shape[-1]:
+        yield "aten.linalg_householder_product.default", list(torch.geqrf(x)), {}, False
     yield "aten._linalg_svd.default", [x, True], {}, True
     yield "aten._linalg_svd.default", [x, False, False], {}, True
     if x.ndim == 2:
