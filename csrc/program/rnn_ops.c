@@ -114,16 +114,10 @@ run_onednn_lstm(op_call *call, const port_tensor *x, const port_tensor *bias, po
     return status == PORT_OK ? emit_states(call, out, h, c) : status;
 }
 
-/* mkldnn_rnn_layer(input, weight0 .. weight3, hx, cx, reverse, batch_sizes, mode, hidden_size, num_layers, has_biases,
- * bidirectional, batch_first, train): output, hy, cy and the workspace that oneDNN keeps for gradients, here empty. */
 static port_status
-run_rnn_layer(op_call *call)
+run_lstm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *dense;
-    if (x->dtype == PORT_BF16 || x->dtype == PORT_F16) {
-        return run_formula(call, "^y, h, c, w = mkldnn_rnn_layer(input, weight0, weight1, weight2, weight3, hx_, cx_, reverse, batch_sizes, mode, "
-                                 "hidden_size, num_layers, has_biases, bidirectional, batch_first, train) -> y, h, c, w", NULL, 0);
-    }
     port_status status = check_lstm(call);
     if (status != PORT_OK) {
         return status;
@@ -178,6 +172,19 @@ run_rnn_layer(op_call *call)
         memcpy((char *)tensor_view(out).data + t * B * H * size, hidden, (size_t)(B * H * size));
     }
     return emit_states(call, out, h, c);
+}
+
+/* mkldnn_rnn_layer(input, weight0 .. weight3, hx, cx, reverse, batch_sizes, mode, hidden_size, num_layers, has_biases,
+ * bidirectional, batch_first, train): output, hy, cy and the workspace that oneDNN keeps for gradients, here empty. */
+static port_status
+run_rnn_layer(op_call *call)
+{
+    port_dtype dtype = arg_tensor(call, 0)->dtype;
+    if (dtype != PORT_BF16 && dtype != PORT_F16) {
+        return run_lstm(call);
+    }
+    return run_formula(call, "^y, h, c, w = mkldnn_rnn_layer(input, weight0, weight1, weight2, weight3, hx_, cx_, reverse, batch_sizes, mode, "
+                             "hidden_size, num_layers, has_biases, bidirectional, batch_first, train) -> y, h, c, w", NULL, 0);
 }
 
 /* _pack_padded_sequence(input, lengths, batch_first): the steps of all sequences that are so long, step by step; and
