@@ -105,13 +105,14 @@ round_up(size_t size_bytes)
     return (size_bytes + 63) / 64 * 64;
 }
 
-/* Frames run in parallel in the reference if there are several, and then each product has one thread. */
+/* Frames run in parallel in the reference if there are several, and then each product has one thread. Dilated ones and volumes that are transposed
+ * or few come one after the other. */
 static bool
 is_serial(const port_kernel_call *call, const shape_of_conv *s)
 {
     const port_conv_params *p = call->params;
     bool dilated = p->dilation[0] > 1 || p->dilation[1] > 1 || p->dilation[2] > 1;
-    return p->transposed || dilated || s->N == 1 || (s->spatial == 3 && s->N <= 20);
+    return s->N == 1 || (p->transposed ? s->spatial == 3 : dilated || (s->spatial == 3 && s->N <= 20));
 }
 
 enum { MAX_PARTS = 8 };
@@ -410,7 +411,7 @@ conv_part(void *opaque, int64_t part)
     int64_t begin = part * job->parts.size, end = begin + job->parts.size < s->N ? begin + job->parts.size : s->N;
     for (f.g = 0; f.g < s->groups; f.g++) {
         for (f.n = begin; f.n < end; f.n++) { /* frame n lies where it does in a tensor of all frames: modulo 64 bytes */
-            f.columns = columns + (f.p->transposed ? 0 : (size_t)f.n * room.columns_bytes % 64);
+            f.columns = columns + (f.p->transposed && s->spatial == 3 ? 0 : (size_t)f.n * room.columns_bytes % 64);
             f.output = output + (size_t)f.n * room.output_bytes % 64;
             f.input = input + (size_t)f.n * room.input_bytes % 64;
             if (f.p->transposed) {

@@ -35,6 +35,7 @@ CONVOLUTIONS = [  # C, O, kernel, stride, padding, dilation, groups, transposed,
     (16, 12, (3, 3), 1, 2, 2, 2, False, (8, 8)), (32, 16, (1, 1), 1, 0, 1, 1, False, (7, 7)), (16, 20, (3,), 1, 1, 1, 1, False, (30,)),
     (16, 16, (16,), 1, 8, 1, 4, False, (20,)), (8, 8, (4,), 1, 3, 1, 8, False, (12,)), (3, 8, (2, 4, 4), 2, 0, 1, 1, False, (4, 12, 12)),
     (16, 8, (2, 2), 2, 0, 1, 1, True, (6, 6)), (16, 8, (4, 4), 2, 1, 1, 2, True, (5, 5)), (16, 8, (4,), 2, 1, 1, 1, True, (9,)),
+    (20, 2, (1,), 1, 0, 1, 1, True, (5,)), (48, 8, (1, 7), 4, 0, 2, 1, True, (5, 1)),
 ]  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_convolution_of_halves(case, dtype):
             check("aten.convolution.default", arguments)
     with torch.backends.mkldnn.flags(enabled=False):
         expected, widened = (ATEN.convolution.default(*[a.to(t) if isinstance(a, torch.Tensor) else a for a in arguments]) for t in (dtype, torch.float32))
-    assert not transposed or kernel == (2, 2) or (widened.to(dtype) != expected).any()  # sums of one term each need no rounding
+    assert not transposed or kernel in ((1,), (2, 2)) or (widened.to(dtype) != expected).any()  # sums of one term each need no rounding
 
 
 ONEDNN_CONVOLUTIONS = [  # C, O, kernel, stride, padding, dilation, groups, sizes
