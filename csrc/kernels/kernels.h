@@ -147,11 +147,12 @@ typedef struct port_ranked_params {
 } port_ranked_params;
 
 /* ---- pool.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64
- * max_pool: also out places I64 with y's strides, optional: in the frame, row-major     avg_pool     adaptive_avg_pool (params not read)
+ * max_pool: also out places I64 with y's strides, optional: in the frame, row-major     avg_pool     adaptive_avg_pool (of params `given` alone)
  * resize: params say how */
 typedef struct port_pool_params {
     int64_t kernel[3], stride[3], padding[3], dilation[3], divisor; /* divisor 0: the window's size */
     bool count_include_pad;
+    port_dtype given; /* of the input before halves were widened */
 } port_pool_params;
 typedef enum port_resize_mode {
     PORT_RESIZE_NEAREST = 0, PORT_RESIZE_NEAREST_EXACT, PORT_RESIZE_LINEAR, PORT_RESIZE_CUBIC
@@ -161,6 +162,7 @@ typedef struct port_resize_params {
     bool align_corners;
     double factor[3]; /* out / in as the user gave it; 0: the quotient of the sizes */
     bool corners;     /* linear in two dimensions: the four corners are one sum, many channels at a time */
+    port_dtype given; /* of the input before halves were widened: their weights are rounded to it, but those of corners */
 } port_resize_params;
 
 /* ---- channel_norm.c: x, y (N, C, ...), weight and bias (C) or NULL, F32 and F64

@@ -261,20 +261,44 @@ avg_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int6
     store(call->out[0], to, inside == 0 ? 0.0 : divide(call->in[0], window_sum(call->in[0], &w, from), (double)divisor));
 }
 
+/* The mean of a window of halves in three dimensions, every step rounded. */
+static double
+mean_of_halves(const port_view *x, port_dtype half, const window *w, int64_t from)
+{
+    float sum = 0.0f;
+    for (int64_t a = w->s[0].begin; a < w->s[0].end; a++) {
+        for (int64_t b = w->s[1].begin; b < w->s[1].end; b++) {
+            for (int64_t c = w->s[2].begin; c < w->s[2].end; c++) {
+                sum = port_rounded(half, sum + (float)load(x, from + a * w->in_step[0] + b * w->in_step[1] + c * w->in_step[2]));
+            }
+        }
+    }
+    for (int32_t d = 0; d < 3; d++) {
+        sum = port_rounded(half, sum / (float)w->s[d].whole);
+    }
+    return (double)sum;
+}
+
 static void
 adaptive_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
 {
     window w = window_of(call, f, place);
+    port_dtype given = ((const port_pool_params *)call->params)->given;
+    bool is_channels_last = f->C > 1 && call->in[0]->strides[1] == 1;
+    if (call->in[0]->ndim == 5 && given != call->in[0]->dtype && !is_channels_last) {
+        store(call->out[0], to, mean_of_halves(call->in[0], given, &w, from));
+        return;
+    }
     double sum = window_sum(call->in[0], &w, from);
     /* The reference divides by each side of the window in turn; for channels-last by its size, in whole vectors of channels. */
     int64_t lanes = port_profile_lanes(call->profile, call->in[0]->dtype), channel = to % (f->C > 0 ? f->C : 1);
-    bool channels_last = f->C > 1 && call->out[0]->strides[1] == 1 && channel < f->C - f->C % lanes;
+    bool in_vector = is_channels_last && channel < f->C - f->C % lanes;
     double size = 1.0;
     for (int32_t d = 0; d < 3; d++) {
         size *= (double)w.s[d].whole;
-        sum = channels_last ? sum : divide(call->in[0], sum, (double)w.s[d].whole);
+        sum = in_vector ? sum : divide(call->in[0], sum, (double)w.s[d].whole);
     }
-    store(call->out[0], to, channels_last ? divide(call->in[0], sum, size) : sum);
+    store(call->out[0], to, in_vector ? divide(call->in[0], sum, size) : sum);
 }
 
 static port_status
@@ -325,7 +349,7 @@ enum { MAX_TAPS = 4 };
 typedef struct taps {
     int32_t num;
     int64_t at[MAX_TAPS];
-    double weight[MAX_TAPS]; /* f32 numbers for F32 */
+    double weight[MAX_TAPS]; /* f32 numbers but for F64 */
 } taps;
 
 static float
@@ -347,6 +371,19 @@ cubic_far(bool fused, float x)
     return mul_add(fused, mul_add(fused, -0.75f, x, 3.75f), x, -6.0f) * x + 3.0f;
 }
 
+static void
+cubic_weights_f64(bool fused, double rest, double weight[MAX_TAPS])
+{
+    double near[2] = {rest, 1.0 - rest};
+    for (int32_t k = 0; k < 2; k++) {
+        double far = near[k] + 1.0;
+        double inner = fused ? fma(1.25, near[k], -2.25) : 1.25 * near[k] - 2.25, outer = -0.75 * far + 3.75;
+        outer = fused ? fma(fma(-0.75, far, 3.75), far, -6.0) : outer * far - 6.0;
+        weight[1 + k] = inner * near[k] * near[k] + 1.0;
+        weight[3 * k] = outer * far + 3.0;
+    }
+}
+
 static int64_t
 clamp_index(double place, int64_t size)
 {
@@ -354,12 +391,13 @@ clamp_index(double place, int64_t size)
     return at < 0 ? 0 : (at >= size ? size - 1 : at);
 }
 
-/* Where output i of a dimension takes its values from. The coordinates are f32 for F32. */
+/* Where output i of a dimension takes its values from. The coordinates are f32 but for F64; halves hold the weights rounded. */
 static taps
 taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double factor)
 {
     const port_resize_params *p = call->params;
-    bool narrow = call->in[0]->dtype == PORT_F32, fused = call->profile->capability != PORT_CAP_DEFAULT;
+    port_dtype held = p->corners ? call->in[0]->dtype : p->given; /* weights of corners stay as they are */
+    bool narrow = call->in[0]->dtype != PORT_F64, fused = call->profile->capability != PORT_CAP_DEFAULT;
     taps t = {.num = 1, .weight = {1.0}};
     if (p->mode == PORT_RESIZE_NEAREST || p->mode == PORT_RESIZE_NEAREST_EXACT) {
         float scale = factor > 0.0 ? (float)(1.0 / factor) : (float)in / (float)out;
@@ -386,7 +424,12 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
         t.at[1] = t.at[0] + (t.at[0] < in - 1);
         double rest = source - (double)t.at[0];
         t.weight[1] = rest < 0.0 ? 0.0 : (rest > 1.0 ? 1.0 : rest);
-        t.weight[0] = narrow ? (double)(1.0f - (float)t.weight[1]) : 1.0 - t.weight[1];
+        if (narrow) {
+            t.weight[1] = (double)port_rounded(held, (float)t.weight[1]);
+            t.weight[0] = (double)port_rounded(held, 1.0f - (float)t.weight[1]);
+        } else {
+            t.weight[0] = 1.0 - t.weight[1];
+        }
         if (in == out) { /* the reference copies */
             t.at[0] = t.at[1] = i;
             t.weight[0] = 1.0;
@@ -401,18 +444,13 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
         t.at[k] = clamp_index(floor_of + (double)(k - 1), in);
     }
     if (!narrow) {
-        double near[2] = {rest, 1.0 - rest};
-        for (int32_t k = 0; k < 2; k++) {
-            double far = near[k] + 1.0;
-            t.weight[1 + k] = (1.25 * near[k] - 2.25) * near[k] * near[k] + 1.0;
-            t.weight[3 * k] = ((-0.75 * far + 3.75) * far - 6.0) * far + 3.0;
-        }
+        cubic_weights_f64(fused, rest, t.weight);
         return t;
     }
-    t.weight[0] = (double)cubic_far(fused, x + 1.0f);
-    t.weight[1] = (double)cubic_near(fused, x);
-    t.weight[2] = (double)cubic_near(fused, y);
-    t.weight[3] = (double)cubic_far(fused, y + 1.0f);
+    t.weight[0] = (double)port_rounded(held, cubic_far(fused, x + 1.0f));
+    t.weight[1] = (double)port_rounded(held, cubic_near(fused, x));
+    t.weight[2] = (double)port_rounded(held, cubic_near(fused, y));
+    t.weight[3] = (double)port_rounded(held, cubic_far(fused, y + 1.0f));
     return t;
 }
 
@@ -430,10 +468,10 @@ typedef struct arithmetic {
             return inner(x, how, f, t, offset + t[d]->at[0] * f->in_step[d]);                                              \
         }                                                                                                                  \
         for (int32_t step = 0; step < t[d]->num; step++) {                                                                 \
-            int32_t k = how.narrow && step < 2 ? 1 - step : step; /* of the first two the second is rounded by itself */   \
+            int32_t k = step < 2 ? 1 - step : step; /* of the first two the second is rounded by itself */                 \
             double value = inner(x, how, f, t, offset + t[d]->at[k] * f->in_step[d]), weight = t[d]->weight[k];            \
             if (!how.narrow) {                                                                                             \
-                sum = k == 0 ? value * weight : sum + value * weight;                                                      \
+                sum = step == 0 ? value * weight : (how.fused ? fma(value, weight, sum) : value * weight + sum);           \
             } else if (step == 0) {                                                                                        \
                 sum = (double)((float)value * (float)weight);                                                              \
             } else {                                                                                                       \
@@ -479,7 +517,7 @@ resize_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_
     const port_resize_params *p = call->params;
     const taps *table = call->scratch;
     const taps *const t[3] = {table + place[0], table + f->out[0] + place[1], table + f->out[0] + f->out[1] + place[2]};
-    arithmetic how = {call->in[0]->dtype == PORT_F32, call->profile->capability != PORT_CAP_DEFAULT};
+    arithmetic how = {call->in[0]->dtype != PORT_F64, call->profile->capability != PORT_CAP_DEFAULT};
     store(call->out[0], to, p->corners ? resize_corners(call, f, t, from) : resize_planes(call->in[0], how, f, t, from));
 }
 

@@ -205,7 +205,8 @@ BINARY_F32(nextafter_f16, next_half(port_f16_to_f32, port_f32_to_f16, u, v))
 PORT_BINARY_RUN(nextafter_f16, nextafter_f16_f32, NULL, NULL)
 OF_FLOATS(logaddexp, logaddexp_of((double)u, (double)v), logaddexp_of(u, v))
 OF_FLOATS(logaddexp2, logaddexp2_of((double)u, (double)v), logaddexp2_of(u, v))
-OF_FLOATS(xlogy, v != v ? v : (u == 0.0f ? 0.0f : u * logf(v)), xlogy_of(u, v))
+/* Of halves the logarithm is one. */
+OF_FLOATS(xlogy, v != v ? v : (u == 0.0f ? 0.0f : u * port_rounded(context->call->in[0]->dtype, logf(v))), xlogy_of(u, v))
 /* Of equal operands, zeros of both signs too, the first; of bf16 the second. */
 OF_ALL(fmax, v > u || u != u ? v : u, v > u || u != u ? v : u, u > v ? u : v)
 OF_ALL(fmin, v < u || u != u ? v : u, v < u || u != u ? v : u, u < v ? u : v)

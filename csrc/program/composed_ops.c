@@ -36,6 +36,20 @@ run_addr(op_call *call)
                        &fused, 1);
 }
 
+/* linalg_cross(self, other, dim): with vectors F32 and F64 fuse the first product. */
+static port_status
+run_cross(op_call *call)
+{
+    port_dtype dtype = arg_tensor(call, 0)->dtype;
+    bool wide = (dtype == PORT_F32 || dtype == PORT_F64) && call->options->profile.capability != PORT_CAP_DEFAULT;
+    const port_named_arg fused = {"fused", {.kind = PORT_ARG_BOOL, .i = wide, .d = (double)wide}};
+    return run_formula(call,
+                       "a = roll(self, [-2], [dim]); b = roll(other, [-1], [dim]); q = mul.Tensor(a, b); a = roll(self, [-1], [dim]); "
+                       "b = roll(other, [-2], [dim]); ?fused: q = neg(q); ?fused: y = addcmul(q, a, b); "
+                       "!fused: p = mul.Tensor(a, b); !fused: y = sub.Tensor(p, q) -> y",
+                       &fused, 1);
+}
+
 /* equal(self, other): tensors of different shapes are not. */
 static port_status
 run_equal(op_call *call)
@@ -73,15 +87,17 @@ run_renorm(op_call *call)
         dims[count] = (port_arg){.kind = PORT_ARG_INT, .i = d, .d = d};
         count += d != kept;
     }
-    const port_named_arg extra = {"dims", {.kind = PORT_ARG_LIST, .items = dims, .num_items = count}};
+    const bool half = x->dtype == PORT_BF16 || x->dtype == PORT_F16;
+    const port_named_arg extra[] = {{"dims", {.kind = PORT_ARG_LIST, .items = dims, .num_items = count}},
+                                    {"half", {.kind = PORT_ARG_BOOL, .i = half, .d = (double)half}}};
     if (status != PORT_OK || x->ndim < 2) {
         return status != PORT_OK ? status : fail_op(call, PORT_E_SHAPE, "expected at least 2 dimensions, got %d", x->ndim);
     }
     return run_formula(call,
-                       "^n = linalg_vector_norm(self, p, dims, true); g = gt.Scalar(n, maxnorm); d = add.Scalar(n, 1e-7); "
-                       "d = reciprocal(d); d = mul.Scalar(d, maxnorm); o = ones_like(n); f = where.self(g, d, o); "
-                       "y = mul.Tensor(self, f) -> y",
-                       &extra, 1);
+                       "!half: n = linalg_vector_norm(self, p, dims, true); ?half: n = linalg_vector_norm(self, p, dims, true, dtype=F32); "
+                       "g = gt.Scalar(n, maxnorm); d = add.Scalar(n, 1e-7); m = full_like(d, maxnorm); d = div.Tensor(m, d); "
+                       "o = ones_like(n); f = where.self(g, d, o); ?half: f = _to_copy(f, dtype=self.dtype); y = mul.Tensor(self, f) -> y",
+                       extra, 2);
 }
 
 /* _euclidean_dist(x1 (.., P, M), x2 (.., R, M)) of one batch: the root of |x1|^2 - 2 x1 x2 + |x2|^2 as one product. */
@@ -242,10 +258,7 @@ const op_row op_composed_rows[] = {
 
     /* products */
     {"addr", "T self, T vec1, T vec2, *, S beta=1, S alpha=1", run_addr, NULL, MODE_SAME, OP_IN_PLACE},
-    FORMULA(
-        "linalg_cross", "T self, T other, *, I dim=-1",
-        "a = roll(self, [-1], [dim]); b = roll(other, [-2], [dim]); p = mul.Tensor(a, b); a = roll(self, [-2], [dim]); "
-        "b = roll(other, [-1], [dim]); q = mul.Tensor(a, b); y = sub.Tensor(p, q) -> y"),
+    {"linalg_cross", "T self, T other, *, I dim=-1", run_cross, NULL, MODE_SAME, 0},
     {"_cdist_forward", "T x1, T x2, F p, I? compute_mode", run_cdist, NULL, MODE_SAME, 0},
     {"_euclidean_dist", "T x1, T x2", run_euclidean, NULL, MODE_SAME, 0},
     FORMULA("conv_tbc", "T self, T weight, T bias, I pad=0",

@@ -142,7 +142,7 @@ run_adaptive_pool(op_call *call)
 {
     int32_t spatial = strstr(call->row->name, "3d") != NULL ? 3 : 2;
     bool unbatched;
-    port_pool_params params = {.divisor = 0};
+    port_pool_params params = {.given = arg_tensor(call, 0)->dtype};
     port_tensor *x, *out;
     port_status status = as_batch(call, spatial, false, &x, &unbatched);
     if (status == PORT_OK && arg_len(call, 1) != spatial) {
@@ -189,11 +189,11 @@ run_resize(op_call *call)
         shape[2 + d] = arg_int_at(call, 1, d);
         params.factor[d] = arg_double(call, first + d, 0.0);
     }
-    bool wide = arg_tensor(call, 0)->dtype == PORT_F32 || arg_tensor(call, 0)->dtype == PORT_F64;
     bool small = spatial == 2 && shape[2] >= 0 && shape[2] <= 128 && shape[3] <= 128 - shape[2]; /* one dimension after the other beyond that, where rows are dense */
-    params.corners = params.mode == PORT_RESIZE_LINEAR && spatial == 2 && wide &&
+    params.corners = params.mode == PORT_RESIZE_LINEAR && spatial == 2 &&
                      (small || (shape[1] == 3 && call->options->profile.num_threads == 1) ||
                       (shape[1] > 3 && tensor_suggests_channels_last(x)));
+    params.given = arg_tensor(call, 0)->dtype;
     if ((status = new_frames(call, x->dtype, x, shape, false, &out)) != PORT_OK ||
         (status = launch_tensors(call, "resize", x->dtype, (const port_tensor *const[]){x}, 1, (const port_tensor *const[]){out}, 1,
                                  &params)) != PORT_OK) {

@@ -104,7 +104,7 @@ for _name in ("exp", "log", "sin", "cos", "tanh", "erf", "sqrt"):
     LABELS[_name]["F32"] = VML
 
 # Functions of special.c: libm's, or in double and rounded, where torch has SLEEF's or its own in float.
-for _name in ("acosh", "asinh", "atanh", "erfc", "erfinv", "lgamma", "digamma", "i0", "sinc", "hypot", "logaddexp", "logaddexp2", "xlogy"):
+for _name in ("acosh", "asinh", "atanh", "erfc", "erfinv", "lgamma", "digamma", "i0", "sinc", "hypot", "logaddexp", "logaddexp2"):
     LABELS[_name] = {"F32": Label("BOUND", 16, 1e-06), "F64": Label("BOUND", 64, 1e-13), "BF16": Label("BOUND", 2, 1e-06), "F16": Label("BOUND", 2, 1e-06)}
 
 # Ops without a kernel of their own: formulas over other ops (csrc/program/composed_ops.c) and handlers that compute by themselves. tests/program demands it.
@@ -115,11 +115,11 @@ HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf is
     _shape_as_tensor adaptive_max_pool2d adaptive_max_pool3d max_unpool2d max_unpool3d _pack_padded_sequence _upsample_nearest_exact1d
     _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm fmax fmin grid_sampler_2d grid_sampler_3d
     _embedding_bag _embedding_bag_forward_only _ctc_loss multi_margin_loss multilabel_margin_loss_forward frexp nonzero_static _assert_async
-    isin logspace""".split()}
+    isin logspace linalg_cross""".split()}
 HANDLERS |= {name: NEAR for name in """softshrink deg2rad rad2deg ldexp celu round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
     binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp addr
-    linalg_cross _cdist_forward conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
-    _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2 xlogy
+    _cdist_forward conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
+    _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2
     special_entr special_xlog1py renorm embedding_renorm _masked_softmax _pdist_forward mvlgamma special_i0e special_i1
     special_i1e special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_scaled_modified_bessel_k0
     special_scaled_modified_bessel_k1 special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_spherical_bessel_j0 special_erfcx

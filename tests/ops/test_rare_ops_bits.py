@@ -193,3 +193,34 @@ def test_pseudo_inverses():
         same("linalg_pinv.atol_rtol_tensor", x + x.mT, hermitian=True)
     x = torch.randn(5, 4)
     assert unequal(made("aten.linalg_pinv.atol_rtol_tensor", x, rtol=torch.tensor(0.5, dtype=F64))[0], torch.linalg.pinv(x)) > 0
+
+
+@FLOATS
+def test_cross_products_logarithms_and_norms_brought_down(dtype):
+    torch.manual_seed(0)
+    for shape, dim in (([3, 40], 0), ([7, 3, 5], 1), ([80, 3], 1)):
+        a, b = torch.randn(2, *shape).to(dtype)
+        same("linalg_cross.default", a, b, dim=dim)
+        same("linalg_cross.default", a.t().contiguous().t() if a.ndim == 2 else a, b, dim=dim)
+        same("xlogy.Tensor", a, b.abs())
+        if dtype != F64:  # norms in double are bounded
+            same("renorm.default", a, 2, 0, 1.5)
+    x = torch.tensor([0.0, 1, torch.nan, -1, 2]).to(dtype)
+    same("xlogy.Tensor", x, x.flip(0))
+
+
+@pytest.mark.parametrize("dtype", (F32, BF16, F16), ids=str)
+def test_interpolation_and_means_of_windows(dtype):
+    torch.manual_seed(0)
+    for corners in (True, False):
+        same("upsample_linear1d.default", torch.randn(2, 3, 9).to(dtype), [31], corners)
+        same("upsample_bicubic2d.default", torch.randn(2, 3, 5, 9).to(dtype), [8, 13], corners)
+        same("upsample_trilinear3d.default", torch.randn(2, 3, 3, 5, 6).to(dtype), [4, 7, 9], corners)
+    for sizes in ([1, 1, 1], [3, 2, 4]):
+        same("_adaptive_avg_pool3d.default", torch.randn(2, 3, 5, 6, 7).to(dtype), sizes)
+
+
+def test_weights_in_full_would_be_seen():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 9).to(BF16)
+    assert unequal(torch.ops.aten.upsample_linear1d(x.float(), [31], True).to(BF16), torch.ops.aten.upsample_linear1d(x, [31], True)) > 20
