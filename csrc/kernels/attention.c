@@ -403,6 +403,42 @@ widen_lines(port_dtype dtype, const void *from, int64_t step, int64_t n, int64_t
     }
 }
 
+/* The library's way with halves and a single query, which is q or its weights; the lines of a are those of keys. Scores: four sums of every
+ * fourth term, what is left over one by one. */
+static void
+single_scores(const float *q, const float *a, int64_t keys, int64_t D, float *scores)
+{
+    for (int64_t key = 0; key < keys; key++, a += D) {
+        float lanes[4] = {0};
+        int64_t d = 0;
+        for (; d < D - D % 4; d++) {
+            lanes[d % 4] += q[d] * a[d];
+        }
+        scores[key] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+        for (; d < D; d++) {
+            scores[key] += q[d] * a[d];
+        }
+    }
+}
+
+/* acc += weights a: four keys at a time, what is left over from the last on. */
+static void
+single_values(const float *weights, const float *a, int64_t keys, int64_t D, float *acc)
+{
+    int64_t whole = keys - keys % 4;
+    for (int64_t key = 0; key < whole; key += 4) {
+        const float *w = weights + key, *line = a + key * D;
+        for (int64_t d = 0; d < D; d++) {
+            acc[d] += (w[0] * line[d] + w[2] * line[2 * D + d]) + (w[1] * line[D + d] + w[3] * line[3 * D + d]);
+        }
+    }
+    for (int64_t key = keys - 1; key >= whole; key--) {
+        for (int64_t d = 0; d < D; d++) {
+            acc[d] += weights[key] * a[key * D + d];
+        }
+    }
+}
+
 /* Products of halves with a result of f32 have the bits, in one thread, of the library's product of widened copies. Both operands are read
  * line by line: a of the keys, b of the queries. */
 static bool
@@ -417,6 +453,14 @@ blas_product(const task *t, port_blas_call blas)
             memcpy(b, blas.b, (size_t)(blas.n * blas.k) * sizeof *b);
         } else {
             widen_lines(t->q->dtype, blas.b, blas.ldb, blas.n, blas.k, b);
+        }
+        if (blas.n == 1 && blas.b == t->scores) {
+            single_values(b, a, keys, t->D, blas.c);
+            return true;
+        }
+        if (blas.n == 1) {
+            single_scores(b, a, keys, t->D, blas.c);
+            return true;
         }
         blas.a = a;
         blas.b = b;
