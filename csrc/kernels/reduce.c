@@ -3,8 +3,8 @@
  *
  * Each is a fold over the reduced elements of one output in row-major order, in float64 (exact for comparisons, and
  * more than enough for var) or in 64-bit integers. A NaN wins amax, amin, argmax and argmin, as in torch; ties go to the first. */
+#include "extremes.h"
 #include "sum.h"
-#include "vecmath.h"
 
 typedef struct fold_state {
     double value, mean, m2;
@@ -27,19 +27,23 @@ typedef struct walk {
     int64_t elems;
 } walk;
 
-/* The dimensions of x whose bit in `dims` equals `reduced`. */
+/* The dimensions of x whose bit in `dims` equals `reduced`, merged where one goes on from the other. */
 static walk
 walk_dims(const port_view *x, const port_view *y, uint32_t dims, bool reduced)
 {
     walk w = {.ndim = 0, .elems = 1};
     for (int32_t d = 0; d < x->ndim; d++) {
-        if (((dims >> d & 1u) != 0) == reduced) {
-            w.shape[w.ndim] = x->shape[d];
-            w.in_strides[w.ndim] = x->strides[d] * (int64_t)port_dtype_size(x->dtype);
-            w.out_strides[w.ndim] = y->strides[d] * (int64_t)port_dtype_size(y->dtype);
-            w.elems *= x->shape[d];
-            w.ndim++;
+        if (((dims >> d & 1u) != 0) != reduced) {
+            continue;
         }
+        int64_t in = x->strides[d] * (int64_t)port_dtype_size(x->dtype), out = y->strides[d] * (int64_t)port_dtype_size(y->dtype);
+        int32_t last = w.ndim - 1;
+        bool goes_on = last >= 0 && w.in_strides[last] == x->shape[d] * in && (reduced || w.out_strides[last] == x->shape[d] * out);
+        last = goes_on ? last : w.ndim++;
+        w.shape[last] = goes_on ? w.shape[last] * x->shape[d] : x->shape[d];
+        w.in_strides[last] = in;
+        w.out_strides[last] = out;
+        w.elems *= x->shape[d];
     }
     return w;
 }
@@ -332,130 +336,7 @@ mean_finish(const fold_state *state, const port_kernel_call *call, char *out)
 }
 
 
-/* ---------------------------------------------------------------- extremes of dense rows */
-
-enum { EXTREME_LANES = 32 };
-
-/* The better of two numbers; of which one is better if either is NaN is not said. */
-PORT_INLINE float
-better_of(bool largest, float v, float best)
-{
-    return port_select(largest ? v > best : v < best, v, best);
-}
-
-/* The extreme of n floats and of `best`. False if there is a NaN among the n: then it means nothing. */
-PORT_INLINE bool
-extreme_rest(bool largest, const float *x, int64_t n, float best, float *extreme)
-{
-    int32_t any = 0;
-    for (int64_t i = 0; i < n; i++) {
-        best = better_of(largest, x[i], best);
-        any |= -(int32_t)(x[i] != x[i]);
-    }
-    *extreme = best;
-    return any == 0;
-}
-
-/* The extreme of n > 0 floats. False if there is a NaN: then it means nothing. */
-PORT_INLINE bool
-extreme_any(bool largest, const float *x, int64_t n, float *extreme)
-{
-    float lanes[EXTREME_LANES];
-    int32_t odd[EXTREME_LANES] = {0}, any = 0;
-    int64_t i = 0;
-    for (int lane = 0; lane < EXTREME_LANES; lane++) {
-        lanes[lane] = x[0];
-    }
-    for (; i + EXTREME_LANES <= n; i += EXTREME_LANES) {
-        for (int lane = 0; lane < EXTREME_LANES; lane++) {
-            float v = x[i + lane];
-            lanes[lane] = better_of(largest, v, lanes[lane]);
-            odd[lane] |= -(int32_t)(v != v);
-        }
-    }
-    for (int lane = 0; lane < EXTREME_LANES; lane++) {
-        lanes[0] = better_of(largest, lanes[lane], lanes[0]);
-        any |= odd[lane];
-    }
-    return extreme_rest(largest, x + i, n - i, lanes[0], extreme) && any == 0;
-}
-
-#if PORT_HAVE_AVX2
-PORT_TARGET_AVX2 PORT_INLINE __m256
-better_of_8(bool largest, __m256 v, __m256 best)
-{
-    return largest ? _mm256_max_ps(v, best) : _mm256_min_ps(v, best);
-}
-
-/* The same with four bests of 8 lanes each; one comparison finds the NaN of two vectors. */
-PORT_TARGET_AVX2 PORT_INLINE bool
-extreme_avx2(bool largest, const float *x, int64_t n, float *extreme)
-{
-    __m256 best[4], odd = _mm256_setzero_ps();
-    int64_t i = 0;
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; k++) {
-        best[k] = _mm256_set1_ps(x[0]);
-    }
-    for (; i + EXTREME_LANES <= n; i += EXTREME_LANES) {
-#pragma GCC unroll 2
-        for (int k = 0; k < 4; k += 2) {
-            __m256 u = _mm256_loadu_ps(x + i + 8 * k), v = _mm256_loadu_ps(x + i + 8 * k + 8);
-            best[k] = better_of_8(largest, u, best[k]);
-            best[k + 1] = better_of_8(largest, v, best[k + 1]);
-            odd = _mm256_or_ps(odd, _mm256_cmp_ps(u, v, _CMP_UNORD_Q));
-        }
-    }
-    __m256 lanes = better_of_8(largest, better_of_8(largest, best[0], best[1]), better_of_8(largest, best[2], best[3]));
-    lanes = better_of_8(largest, lanes, _mm256_permute2f128_ps(lanes, lanes, 1));
-    lanes = better_of_8(largest, lanes, _mm256_permute_ps(lanes, 0x4e));
-    lanes = better_of_8(largest, lanes, _mm256_permute_ps(lanes, 0xb1));
-    return extreme_rest(largest, x + i, n - i, _mm256_cvtss_f32(lanes), extreme) && _mm256_movemask_ps(odd) == 0;
-}
-#endif
-
-/* Where the first of n floats stands that equals `value`, or the first NaN if `value` is one; n if there is none. */
-PORT_INLINE int64_t
-place_any(const float *x, int64_t n, float value)
-{
-    bool nan = value != value;
-    int64_t i = 0;
-    for (; i + EXTREME_LANES <= n; i += EXTREME_LANES) {
-        int32_t found = 0;
-        for (int lane = 0; lane < EXTREME_LANES; lane++) {
-            found |= -(int32_t)(x[i + lane] == value) | (-(int32_t)(x[i + lane] != x[i + lane]) & -(int32_t)nan);
-        }
-        if (found != 0) {
-            break;
-        }
-    }
-    while (i < n && !(x[i] == value || (nan && x[i] != x[i]))) {
-        i++;
-    }
-    return i;
-}
-
-/* The first best of n floats, and its place if that is asked for: one build per level, the same bits. Zeros of both signs are equal
- * and NaN have many forms: there the value itself is the one at the first place. */
-#define FIRST_BEST(suffix, extreme, attributes)                                                                      \
-    attributes static float first_best_##suffix(bool largest, const float *x, int64_t n, int64_t *place)             \
-    {                                                                                                                \
-        float best;                                                                                                  \
-        bool whole = largest ? extreme(true, x, n, &best) : extreme(false, x, n, &best);                             \
-        if (place == NULL && whole && best != 0.0f) {                                                                \
-            return best;                                                                                             \
-        }                                                                                                            \
-        int64_t at = place_any(x, n, whole ? best : NAN);                                                            \
-        if (place != NULL) {                                                                                         \
-            *place = at;                                                                                             \
-        }                                                                                                            \
-        return x[at];                                                                                                \
-    }
-FIRST_BEST(ref, extreme_any, )
-#if PORT_HAVE_AVX2
-FIRST_BEST(avx2, extreme_avx2, PORT_TARGET_AVX2)
-FIRST_BEST(avx512, extreme_avx2, PORT_TARGET_AVX512)
-#endif
+/* ---------------------------------------------------------------- extremes of dense rows and columns */
 
 /* A row of n floats of at most 32 bits that lie side by side; the same as folding over it, but for the place unless `placed`. */
 static void
@@ -470,7 +351,7 @@ best_of_row(bool largest, bool placed, port_dtype dtype, const char *x, int64_t 
             port_load_f32(dtype, x + i * bytes, bytes, m, room);
         }
         int64_t place = 0;
-        float v = PORT_PICK_MAP(first_best, port_cpu_level_found())(largest, block, m, placed ? &place : NULL);
+        float v = port_first_best(largest, block, m, placed ? &place : NULL);
         if (i == 0 || v != v || (largest ? v > best : v < best)) {
             best = v;
             state->best_idx = i + place;
@@ -494,7 +375,80 @@ best_range(const void *opaque, int64_t begin, int64_t end)
     }
 }
 
-/* amax, amin, argmax, argmin: along a dense dimension by whole vectors, else fold by fold. */
+enum { MAX_PARTS = 64 };
+
+/* One output, whose elements go in parts; the first best part in order has it. */
+typedef struct best_parts {
+    const reduce_job *job;
+    port_chunks chunks;
+    fold_state states[MAX_PARTS];
+} best_parts;
+
+static void
+best_part(void *opaque, int64_t i)
+{
+    best_parts *parts = opaque;
+    const port_view *x = parts->job->call->in[0];
+    int64_t begin = i * parts->chunks.size, end = begin + parts->chunks.size, n = parts->job->reduced.elems;
+    const char *from = (const char *)x->data + begin * (int64_t)port_dtype_size(x->dtype);
+    best_of_row(parts->job->largest, parts->job->op->finish == store_best_idx, x->dtype, from, (end < n ? end : n) - begin, &parts->states[i]);
+    parts->states[i].best_idx += begin;
+}
+
+static void
+best_alone(const reduce_job *job)
+{
+    int32_t num_threads = job->call->profile->num_threads;
+    best_parts parts = {.job = job, .chunks = port_chunks_by_elems(job->reduced.elems, 1, num_threads < MAX_PARTS ? num_threads : MAX_PARTS)};
+    port_parallel(parts.chunks.count, num_threads, best_part, &parts);
+    fold_state best = parts.states[0];
+    for (int64_t i = 1; i < parts.chunks.count; i++) {
+        double v = parts.states[i].value;
+        if (best.value == best.value && (v != v || (job->largest ? v > best.value : v < best.value))) {
+            best = parts.states[i];
+        }
+    }
+    best.count = job->reduced.elems;
+    job->op->finish(&best, job->call, job->call->out[0]->data);
+}
+
+/* Outputs side by side, of elements that lie a row apart each. */
+static void
+columns_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const reduce_job *job = opaque;
+    const port_view *x = job->call->in[0], *y = job->call->out[0];
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype), out_bytes = (int64_t)port_dtype_size(y->dtype);
+    float best[PORT_BLOCK], room[PORT_BLOCK];
+    int32_t places[PORT_BLOCK];
+    for (int64_t j = begin; j < end; j += PORT_BLOCK) {
+        int64_t m = end - j < PORT_BLOCK ? end - j : PORT_BLOCK;
+        for (int64_t r = 0; r < job->reduced.elems; r++) {
+            const char *from = (const char *)x->data + j * bytes + r * job->reduced.in_strides[0];
+            const float *row = (const float *)(const void *)from;
+            if (x->dtype != PORT_F32) {
+                port_load_f32(x->dtype, from, bytes, m, room);
+                row = room;
+            }
+            port_best_columns(job->largest, (int32_t)r, row, m, best, places);
+        }
+        for (int64_t i = 0; i < m; i++) {
+            fold_state state = {.count = job->reduced.elems, .value = (double)best[i], .best_idx = places[i]};
+            job->op->finish(&state, job->call, (char *)y->data + (j + i) * out_bytes);
+        }
+    }
+}
+
+/* Whether the outputs lie side by side, and so do the elements that they see at one place of the only reduced dimension. */
+static bool
+in_columns(const reduce_job *job)
+{
+    const port_view *x = job->call->in[0], *y = job->call->out[0];
+    return job->kept.ndim == 1 && job->reduced.ndim == 1 && job->kept.in_strides[0] == (int64_t)port_dtype_size(x->dtype) &&
+           job->kept.out_strides[0] == (int64_t)port_dtype_size(y->dtype) && job->reduced.elems > 0 && job->reduced.elems <= INT32_MAX;
+}
+
+/* amax, amin, argmax, argmin: along a dense dimension or across one by whole vectors, else fold by fold. */
 static void
 best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
 {
@@ -503,8 +457,12 @@ best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
     job.largest = largest;
     bool narrow = port_compute_of(x->dtype) == PORT_COMPUTE_F32;
     bool dense = job.reduced.ndim == 1 && job.reduced.in_strides[0] == (int64_t)port_dtype_size(x->dtype);
-    if (!narrow || !dense) {
+    if (narrow && in_columns(&job)) {
+        deal_outputs(&job, columns_range);
+    } else if (!narrow || !dense) {
         deal_outputs(&job, reduce_range);
+    } else if (job.kept.elems == 1 && job.reduced.elems > 0) {
+        best_alone(&job);
     } else if (job.reduced.elems > 0) {
         deal_outputs(&job, best_range);
     }
