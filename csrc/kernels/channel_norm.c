@@ -32,7 +32,16 @@ element(const port_view *view, int64_t c, double if_none)
 PORT_INLINE void
 scale_f32(bool fused, int64_t n, const float *x, int64_t x_step, float *y, int64_t y_step, float shift, float a, float b)
 {
-    for (int64_t i = 0; i < n; i++) {
+    enum { LANES_AT_ONCE = 16 };
+    int64_t i = 0;
+    for (; x_step == 1 && y_step == 1 && i + LANES_AT_ONCE <= n; i += LANES_AT_ONCE) {
+        PORT_INDEPENDENT
+        for (int lane = 0; lane < LANES_AT_ONCE; lane++) {
+            float away = x[i + lane] - shift;
+            y[i + lane] = fused ? fmaf(away, a, b) : away * a + b;
+        }
+    }
+    for (; i < n; i++) {
         float away = x[i * x_step] - shift;
         y[i * y_step] = fused ? fmaf(away, a, b) : away * a + b;
     }
@@ -107,6 +116,57 @@ scale_channel(const port_kernel_call *call, int64_t n, int64_t c, double shift, 
     }
 }
 
+/* y = fma(x, a, b) of `count` channels that lie side by side, each with an a and a b of its own, at all places of one item. */
+#define SCALE_ROWS(suffix, lanes, attributes)                                                                        \
+    attributes static void scale_row_##suffix(bool fused, int64_t n, const float *x, const float *a, const float *b, float *y) \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; fused && i + (lanes) <= n; i += (lanes)) {                                                            \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < (lanes); lane++) {                                                             \
+                y[i + lane] = fmaf(x[i + lane] - 0.0f, a[i + lane], b[i + lane]);                                    \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            y[i] = mul_add(fused, x[i] - 0.0f, a[i], b[i]);                                                          \
+        }                                                                                                            \
+    }
+SCALE_ROWS(ref, 4, )
+#if PORT_HAVE_AVX2
+SCALE_ROWS(avx2, 8, PORT_TARGET_AVX2)
+#endif
+
+enum { CHANNELS = 256 }; /* at a time */
+
+/* Whether x and y are F32 with their channels side by side, and the dimensions of space one behind the other. */
+static bool
+channels_together(const port_kernel_call *call)
+{
+    const port_view *views[2] = {call->in[0], call->out[0]};
+    bool together = views[0]->dtype == PORT_F32 && views[0]->ndim > 2 && views[0]->shape[1] > 1;
+    for (int k = 0; k < 2 && together; k++) {
+        int64_t expected = views[k]->shape[1];
+        together = views[k]->strides[1] == 1;
+        for (int32_t d = views[k]->ndim - 1; d >= 2; d--) {
+            together = together && views[k]->strides[d] == expected;
+            expected *= views[k]->shape[d];
+        }
+    }
+    return together;
+}
+
+/* Channels c to c + count of item n at its places [begin, end). */
+static void
+scale_places(const port_kernel_call *call, int64_t n, int64_t c, int64_t count, int64_t begin, int64_t end, const float *a, const float *b)
+{
+    const port_view *x = call->in[0], *y = call->out[0];
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    for (int64_t m = begin; m < end; m++) {
+        int64_t at = m * x->shape[1] + c;
+        PICK(scale_row)(fused, count, (const float *)x->data + n * x->strides[0] + at, a, b, (float *)y->data + n * y->strides[0] + at);
+    }
+}
+
 /* ---------------------------------------------------------------- batch_norm */
 
 static port_status
@@ -136,25 +196,56 @@ batch_check(const port_kernel_call *call, port_error *err)
     return check_channels("batch_norm", call, 1, 4, err);
 }
 
+/* What channel c is multiplied by, and what is added then. */
+static void
+batch_factors(const port_kernel_call *call, int64_t c, double *a, double *b)
+{
+    double eps = ((const port_norm_params *)call->params)->eps;
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0);
+    double mean = element(call->in[3], c, 0.0), var = element(call->in[4], c, 1.0);
+    *a = weight * (1.0 / sqrt(var + eps));
+    *b = fused ? fma(-mean, *a, bias) : bias - mean * *a;
+    if (call->in[0]->dtype == PORT_F32) {
+        float scale = (float)weight * (1.0f / sqrtf((float)var + (float)eps));
+        *a = (double)scale;
+        *b = (double)mul_add(fused, -(float)mean, scale, (float)bias);
+    }
+}
+
 /* Channels of items, by their number. */
 static void
 batch_range(const void *opaque, int64_t begin, int64_t end)
 {
     const port_kernel_call *call = opaque;
-    const port_view *x = call->in[0];
-    double eps = ((const port_norm_params *)call->params)->eps;
-    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    int64_t channels = call->in[0]->shape[1];
     for (int64_t i = begin; i < end; i++) {
-        int64_t c = i % x->shape[1];
-        double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0);
-        double mean = element(call->in[3], c, 0.0), var = element(call->in[4], c, 1.0);
-        double a = weight * (1.0 / sqrt(var + eps)), b = fused ? fma(-mean, a, bias) : bias - mean * a;
-        if (x->dtype == PORT_F32) {
-            float scale = (float)weight * (1.0f / sqrtf((float)var + (float)eps));
-            a = (double)scale;
-            b = (double)mul_add(fused, -(float)mean, scale, (float)bias);
+        double a, b;
+        batch_factors(call, i % channels, &a, &b);
+        scale_channel(call, i / channels, i % channels, 0.0, a, b);
+    }
+}
+
+/* Places of items, by their number. */
+static void
+batch_places(const void *opaque, int64_t begin, int64_t end)
+{
+    const port_kernel_call *call = opaque;
+    const port_view *x = call->in[0];
+    int64_t all = x->shape[1], places = port_view_elems(x) / x->shape[0] / all;
+    float a[CHANNELS], b[CHANNELS];
+    for (int64_t c = 0; c < all; c += CHANNELS) {
+        int64_t count = all - c < CHANNELS ? all - c : CHANNELS;
+        for (int64_t i = 0; i < count; i++) {
+            double wide_a, wide_b;
+            batch_factors(call, c + i, &wide_a, &wide_b);
+            a[i] = (float)wide_a, b[i] = (float)wide_b;
         }
-        scale_channel(call, i / x->shape[1], c, 0.0, a, b);
+        for (int64_t i = begin; i < end;) {
+            int64_t n = i / places, last = (n + 1) * places < end ? (n + 1) * places : end;
+            scale_places(call, n, c, count, i - n * places, last - n * places, a, b);
+            i = last;
+        }
     }
 }
 
@@ -162,6 +253,10 @@ static void
 batch_run(const port_kernel_call *call)
 {
     const port_view *x = call->in[0];
+    if (channels_together(call) && port_view_elems(x) > 0) {
+        port_deal(port_view_elems(x) / x->shape[1], x->shape[1], call->profile->num_threads, batch_places, call);
+        return;
+    }
     int64_t channels = x->shape[0] * x->shape[1];
     port_deal(channels, channels > 0 ? port_view_elems(x) / channels : 0, call->profile->num_threads, batch_range, call);
 }
@@ -231,8 +326,12 @@ group_moments(const port_kernel_call *call, void *room, int64_t n, int64_t g, do
     part.data = (char *)x->data + (n * x->strides[0] + g * channels * x->strides[1]) * (int64_t)port_dtype_size(x->dtype);
     part.shape[0] = 1;
     part.shape[1] = channels;
-    port_view_gather(&part, room);
     int64_t count = port_view_elems(&part);
+    if (port_view_is_contiguous(&part)) {
+        room = part.data;
+    } else {
+        port_view_gather(&part, room);
+    }
     if (x->dtype == PORT_F32) {
         float mean_f32, var_f32;
         port_row_moments_f32(call->profile->capability != PORT_CAP_DEFAULT, room, count, &mean_f32, &var_f32);
@@ -272,25 +371,58 @@ sums_in_lanes(const port_kernel_call *call, const float *x, int64_t positions, i
     *squares = port_add_lanes(square_sums, LANES, halving);
 }
 
-/* The same with one sum for each channel and each thread, which has a range of the positions of all items. */
+/* Sums and squares of `count` channels that lie side by side, over positions `all` apart. */
+#define ADD_PLACES(suffix, lanes, attributes)                                                                        \
+    attributes static void add_places_##suffix(bool fused, const float *x, int64_t positions, int64_t all, int64_t count, float *sums, float *squares) \
+    {                                                                                                                \
+        for (int64_t m = 0; m < positions; m++, x += all) {                                                          \
+            int64_t i = 0;                                                                                           \
+            for (; fused && i + (lanes) <= count; i += (lanes)) {                                                    \
+                PORT_INDEPENDENT                                                                                     \
+                for (int lane = 0; lane < (lanes); lane++) {                                                         \
+                    sums[i + lane] += x[i + lane];                                                                   \
+                    squares[i + lane] = fmaf(x[i + lane], x[i + lane], squares[i + lane]);                           \
+                }                                                                                                    \
+            }                                                                                                        \
+            for (; i < count; i++) {                                                                                 \
+                sums[i] += x[i];                                                                                     \
+                squares[i] = mul_add(fused, x[i], x[i], squares[i]);                                                 \
+            }                                                                                                        \
+        }                                                                                                            \
+    }
+ADD_PLACES(ref, 4, )
+#if PORT_HAVE_AVX2
+ADD_PLACES(avx2, 8, PORT_TARGET_AVX2)
+#endif
+
+enum { SUM_CHANNELS = 64, SUM_PARTS = 16 }; /* at a time */
+
+/* The same with one sum for each channel and each thread, which has a range of the positions of all items. Channel by channel the threads' sums
+ * are added in order; those of threads that have nothing of the item are 0. */
 static void
 sums_by_channels(const port_kernel_call *call, const float *x, int64_t n, int64_t positions, int64_t channels, float *sum, float *squares)
 {
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
     int64_t all = call->in[0]->shape[1];
     port_chunks chunks = port_chunks_of(call->in[0]->shape[0] * positions, 1, call->profile->num_threads);
+    int64_t first = n * positions / chunks.size, parts = ((n + 1) * positions - 1) / chunks.size - first + 1;
+    int64_t step = parts <= SUM_PARTS ? SUM_CHANNELS : 1; /* of many threads one after the other */
     *sum = *squares = 0.0f;
-    for (int64_t c = 0; c < channels; c++) {
-        for (int64_t part = 0; part < chunks.count; part++) {
-            int64_t begin = part * chunks.size - n * positions, end = begin + chunks.size;
-            float part_sum = 0.0f, part_squares = 0.0f;
-            for (int64_t m = begin > 0 ? begin : 0; m < end && m < positions; m++) {
-                float value = x[m * all + c];
-                part_sum += value;
-                part_squares = mul_add(fused, value, value, part_squares);
+    for (int64_t c = 0; c < channels; c += step) {
+        int64_t count = channels - c < step ? channels - c : step, at_once = step > 1 ? parts : 1;
+        for (int64_t p = 0; p < parts; p += at_once) {
+            float sums[SUM_PARTS][SUM_CHANNELS] = {{0.0f}}, square_sums[SUM_PARTS][SUM_CHANNELS] = {{0.0f}};
+            for (int64_t k = 0; k < at_once; k++) {
+                int64_t begin = (first + p + k) * chunks.size - n * positions, end = begin + chunks.size;
+                begin = begin > 0 ? begin : 0, end = end < positions ? end : positions;
+                PICK(add_places)(fused, x + begin * all + c, end - begin, all, count, sums[k], square_sums[k]);
             }
-            *sum += part_sum;
-            *squares += part_squares;
+            for (int64_t i = 0; i < count; i++) {
+                for (int64_t k = 0; k < at_once; k++) {
+                    *sum += sums[k][i];
+                    *squares += square_sums[k][i];
+                }
+            }
         }
     }
 }
@@ -302,7 +434,9 @@ nhwc_moments(const port_kernel_call *call, float *room, int64_t n, int64_t g, do
     const port_view *x = call->in[0];
     const port_group_params *p = call->params;
     int64_t all = x->shape[1], channels = all / p->groups, positions = port_view_elems(x) / x->shape[0] / all;
-    if (g == 0) {
+    if (channels_together(call)) {
+        room = (float *)x->data + n * x->strides[0];
+    } else if (g == 0) {
         port_view item = *x;
         item.data = (char *)x->data + n * x->strides[0] * (int64_t)sizeof(float);
         item.shape[0] = 1;
@@ -334,6 +468,9 @@ scale_group(const port_kernel_call *call, int64_t n, int64_t g, double mean, dou
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
     int64_t channels = x->shape[1] / p->groups;
     bool plain = call->in[1] == NULL && call->in[2] == NULL && !p->channels_last;
+    bool together = p->channels_last && channels_together(call);
+    float scales[CHANNELS], shifts[CHANNELS];
+    int64_t places = port_view_elems(x) / x->shape[0] / x->shape[1], ready = 0;
     for (int64_t c = g * channels; c < (g + 1) * channels; c++) {
         double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = bias - mean * a;
         if (x->dtype == PORT_F32) {
@@ -341,7 +478,15 @@ scale_group(const port_kernel_call *call, int64_t n, int64_t g, double mean, dou
             bool hoisted = p->channels_last && call->in[1] == NULL; /* the group's mean * rstd is rounded by itself */
             b = (double)mul_add(fused && !hoisted, -(float)a, (float)mean, (float)bias);
         }
-        scale_channel(call, n, c, plain ? mean : 0.0, plain ? rstd : a, plain ? -0.0 : b); /* -0: no zero changes its sign */
+        if (!together) {
+            scale_channel(call, n, c, plain ? mean : 0.0, plain ? rstd : a, plain ? -0.0 : b); /* -0: no zero changes its sign */
+            continue;
+        }
+        scales[ready] = (float)a, shifts[ready] = (float)b;
+        if (++ready == CHANNELS || c + 1 == (g + 1) * channels) {
+            scale_places(call, n, c + 1 - ready, ready, 0, places, scales, shifts);
+            ready = 0;
+        }
     }
 }
 

@@ -230,9 +230,27 @@ row_moments(bool simd, port_dtype dtype, bool fused, int parts, const char *from
     *var_out = m2 / (float)n;
 }
 
+#if PORT_HAVE_AVX2
+PORT_TARGET_AVX2 static void
+row_moments_avx2(bool fused, const char *x, int64_t n, float *mean, float *var)
+{
+    if (fused) {
+        row_moments(true, PORT_F32, true, 1, x, n, mean, var);
+    } else {
+        row_moments(true, PORT_F32, false, 1, x, n, mean, var);
+    }
+}
+#endif
+
 void
 port_row_moments_f32(bool fused, const float *x, int64_t n, float *mean, float *var)
 {
+#if PORT_HAVE_AVX2
+    if (port_cpu_level_found() > 0) {
+        row_moments_avx2(fused, (const char *)x, n, mean, var);
+        return;
+    }
+#endif
     row_moments(false, PORT_F32, fused, 1, (const char *)x, n, mean, var);
 }
 

@@ -6,15 +6,18 @@
  *     resize       nearest, linear and cubic interpolation: taps and weights per dimension, dimensions from the outermost inwards
  * Source: at::native MaxPoolKernel, AvgPoolKernel, AdaptiveAvgPoolKernel, UpSampleKernel, GridSamplerKernel (BSD-3-Clause; restated).
  * With avx2 and up their compiler fuses a * b + c. */
-#include "loops.h"
+#include "extremes.h"
 
 #include <math.h>
 
 typedef struct frames {
     int32_t spatial;
     int64_t N, C, in[3], out[3], in_step[3], out_step[3]; /* fewer dimensions: leading ones of size 1 */
-    int64_t channel; /* being visited */
+    int64_t channel; /* being visited; the first of CHANNELS or fewer, of which there are `count`, where they are visited together */
+    int64_t count;
 } frames;
+
+enum { CHANNELS = 128 };
 
 static frames
 frames_of(const port_view *x, const port_view *y)
@@ -37,7 +40,7 @@ param_of(const int64_t *of, const frames *f, int32_t d, int64_t if_absent)
     return from < 0 ? if_absent : of[from];
 }
 
-static double
+PORT_INLINE double
 load(const port_view *view, int64_t at)
 {
     return view->dtype == PORT_F32 ? (double)((const float *)view->data)[at] : ((const double *)view->data)[at];
@@ -73,7 +76,7 @@ frames_check(const char *op, const port_kernel_call *call, port_error *err)
 /* Calls visit for every element of y: its offset, the offset of its channel in x, its place. */
 typedef void (*frame_visit)(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place);
 
-/* Channels of items, by their number. */
+/* Channels of items, by their number; where channels lie side by side, rows of places. */
 typedef struct frame_job {
     const port_kernel_call *call;
     frame_visit visit;
@@ -102,11 +105,49 @@ visit_channels(const void *opaque, int64_t begin, int64_t end)
 }
 
 static void
-for_each_output(const port_kernel_call *call, frame_visit visit)
+visit_rows(const void *opaque, int64_t begin, int64_t end)
+{
+    const frame_job *job = opaque;
+    const port_view *x = job->call->in[0], *y = job->call->out[0];
+    frames f = frames_of(x, y);
+    for (int64_t i = begin; i < end; i++) {
+        int64_t n = i / (f.out[0] * f.out[1]), place[3] = {i / f.out[1] % f.out[0], i % f.out[1], 0};
+        for (; place[2] < f.out[2]; place[2]++) {
+            int64_t to = n * y->strides[0] + place[0] * f.out_step[0] + place[1] * f.out_step[1] + place[2] * f.out_step[2];
+            for (f.channel = 0; f.channel < f.C; f.channel += CHANNELS) {
+                f.count = f.C - f.channel < CHANNELS ? f.C - f.channel : CHANNELS;
+                job->visit(job->call, &f, n * x->strides[0] + f.channel, to + f.channel, place);
+            }
+        }
+    }
+}
+
+/* Whether x and all that is made are F32 (places I64) with their channels side by side, and places fit in 32 bits. */
+static bool
+channels_together(const port_kernel_call *call)
+{
+    const port_view *x = call->in[0];
+    bool together = x->dtype == PORT_F32 && x->shape[1] > 1 && x->strides[1] == 1 && port_view_elems(x) <= INT32_MAX;
+    for (int32_t k = 0; k < call->num_out; k++) {
+        together = together && (call->out[k] == NULL || call->out[k]->strides[1] == 1);
+    }
+    return together;
+}
+
+/* all: the same as `visit` for several channels that lie side by side; NULL if there is no such way. */
+static void
+for_each_output(const port_kernel_call *call, frame_visit visit, frame_visit all)
 {
     const port_view *x = call->in[0], *y = call->out[0];
     int64_t channels = x->shape[0] * x->shape[1], elems = port_view_elems(x) + port_view_elems(y);
     frame_job job = {call, visit};
+    if (all != NULL && channels_together(call) && elems > 0) {
+        frames f = frames_of(x, y);
+        int64_t rows = f.N * f.out[0] * f.out[1];
+        job.visit = all;
+        port_deal(rows, rows > 0 ? elems / rows : 0, call->profile->num_threads, visit_rows, &job);
+        return;
+    }
     port_deal(channels, channels > 0 ? elems / channels : 0, call->profile->num_threads, visit_channels, &job);
 }
 
@@ -149,7 +190,7 @@ spans_scratch_bytes(const port_kernel_call *call)
 
 static void
 for_each_window(const port_kernel_call *call, span (*span_of)(const port_pool_params *p, const frames *f, int32_t d, int64_t place),
-                frame_visit visit)
+                frame_visit visit, frame_visit all)
 {
     frames f = frames_of(call->in[0], call->out[0]);
     span *table = call->scratch;
@@ -158,7 +199,7 @@ for_each_window(const port_kernel_call *call, span (*span_of)(const port_pool_pa
             *table++ = span_of(call->params, &f, d, i);
         }
     }
-    for_each_output(call, visit);
+    for_each_output(call, visit, all);
 }
 
 /* What an output sees: its spans, how far apart the places of one are, and how far in x. */
@@ -234,6 +275,71 @@ max_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int6
     }
 }
 
+/* Several channels at once, which lie side by side. */
+static void
+max_pool_all(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    const float *x = (const float *)call->in[0]->data + from;
+    window w = window_of(call, f, place);
+    float best[CHANNELS];
+    int32_t at[CHANNELS];
+    for (int32_t d = 0; d < 3; d++) {
+        w.step[d] = param_of(((const port_pool_params *)call->params)->dilation, f, d, 1);
+    }
+    for (int64_t i = 0; i < f->count; i++) {
+        best[i] = -INFINITY;
+        at[i] = (int32_t)((w.s[0].begin * f->in[1] + w.s[1].begin) * f->in[2] + w.s[2].begin);
+    }
+    for (int64_t a = w.s[0].begin; a < w.s[0].end; a += w.step[0]) {
+        for (int64_t b = w.s[1].begin; b < w.s[1].end; b += w.step[1]) {
+            for (int64_t c = w.s[2].begin; c < w.s[2].end; c += w.step[2]) {
+                const float *row = x + a * w.in_step[0] + b * w.in_step[1] + c * w.in_step[2];
+                port_greatest_columns((int32_t)((a * f->in[1] + b) * f->in[2] + c), row, f->count, best, at);
+            }
+        }
+    }
+    memcpy((float *)call->out[0]->data + to, best, (size_t)f->count * sizeof *best);
+    for (int64_t i = 0; i < f->count && call->num_out > 1 && call->out[1] != NULL; i++) {
+        ((int64_t *)call->out[1]->data)[to + i] = at[i];
+    }
+}
+
+PORT_INLINE float
+plus(float a, float b)
+{
+    return a + b;
+}
+
+PORT_INLINE float
+ratio(float a, float b)
+{
+    return a / b;
+}
+
+PORT_DEFINE_MAP2(plus_map, plus)
+PORT_DEFINE_MAP2(ratio_map, ratio)
+
+static void
+window_sums(const float *x, const window *w, int64_t count, float *sums)
+{
+    memset(sums, 0, (size_t)count * sizeof *sums);
+    for (int64_t a = w->s[0].begin; a < w->s[0].end; a++) {
+        for (int64_t b = w->s[1].begin; b < w->s[1].end; b++) {
+            for (int64_t c = w->s[2].begin; c < w->s[2].end; c++) {
+                const float *row = x + a * w->in_step[0] + b * w->in_step[1] + c * w->in_step[2];
+                PORT_PICK_MAP(plus_map, port_cpu_level_found())(count, sums, 1, row, 1, sums);
+            }
+        }
+    }
+}
+
+/* y = x / divisor */
+static void
+divide_all(int64_t n, const float *x, float divisor, float *y)
+{
+    PORT_PICK_MAP(ratio_map, port_cpu_level_found())(n, x, 1, &divisor, 0, y);
+}
+
 static double
 window_sum(const port_view *x, const window *w, int64_t from)
 {
@@ -246,18 +352,38 @@ divide(const port_view *x, double a, double b)
     return x->dtype == PORT_F32 ? (double)((float)a / (float)b) : a / b;
 }
 
+/* What a window's sum is divided by; `inside`: how many places of the frame it covers. */
+static int64_t
+avg_divisor(const port_pool_params *p, const window *w, int64_t *inside)
+{
+    uint64_t size = 1; /* wraps, as the reference's does */
+    *inside = 1;
+    for (int32_t d = 0; d < 3; d++) {
+        *inside *= w->s[d].end > w->s[d].begin ? w->s[d].end - w->s[d].begin : 0;
+        size *= (uint64_t)w->s[d].whole;
+    }
+    return p->divisor != 0 ? p->divisor : (p->count_include_pad ? (int64_t)size : *inside);
+}
+
+static void
+avg_pool_all(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    window w = window_of(call, f, place);
+    int64_t inside, divisor = avg_divisor(call->params, &w, &inside);
+    float sums[CHANNELS], *y = (float *)call->out[0]->data + to;
+    window_sums((const float *)call->in[0]->data + from, &w, f->count, sums);
+    if (inside == 0) {
+        memset(y, 0, (size_t)f->count * sizeof *y);
+    } else {
+        divide_all(f->count, sums, (float)(double)divisor, y);
+    }
+}
+
 static void
 avg_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
 {
-    const port_pool_params *p = call->params;
     window w = window_of(call, f, place);
-    int64_t inside = 1;
-    uint64_t size = 1; /* wraps, as the reference's does */
-    for (int32_t d = 0; d < 3; d++) {
-        inside *= w.s[d].end > w.s[d].begin ? w.s[d].end - w.s[d].begin : 0;
-        size *= (uint64_t)w.s[d].whole;
-    }
-    int64_t divisor = p->divisor != 0 ? p->divisor : (p->count_include_pad ? (int64_t)size : inside);
+    int64_t inside, divisor = avg_divisor(call->params, &w, &inside);
     store(call->out[0], to, inside == 0 ? 0.0 : divide(call->in[0], window_sum(call->in[0], &w, from), (double)divisor));
 }
 
@@ -301,6 +427,22 @@ adaptive_visit(const port_kernel_call *call, const frames *f, int64_t from, int6
     store(call->out[0], to, in_vector ? divide(call->in[0], sum, size) : sum);
 }
 
+/* The whole vectors of channels by the window's size, the rest by each side in turn. */
+static void
+adaptive_all(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    window w = window_of(call, f, place);
+    int64_t lanes = port_profile_lanes(call->profile, PORT_F32), whole = f->C - f->C % lanes - f->channel;
+    float sums[CHANNELS], *y = (float *)call->out[0]->data + to;
+    whole = whole < 0 ? 0 : (whole < f->count ? whole : f->count);
+    window_sums((const float *)call->in[0]->data + from, &w, f->count, sums);
+    divide_all(whole, sums, (float)((double)w.s[0].whole * (double)w.s[1].whole * (double)w.s[2].whole), y);
+    for (int32_t d = 0; d < 3; d++) {
+        divide_all(f->count - whole, sums + whole, (float)w.s[d].whole, sums + whole);
+    }
+    memcpy(y + whole, sums + whole, (size_t)(f->count - whole) * sizeof *y);
+}
+
 static port_status
 pool_check(const port_kernel_call *call, port_error *err)
 {
@@ -327,19 +469,19 @@ adaptive_check(const port_kernel_call *call, port_error *err)
 static void
 max_pool_run(const port_kernel_call *call)
 {
-    for_each_window(call, pool_span, max_pool_visit);
+    for_each_window(call, pool_span, max_pool_visit, max_pool_all);
 }
 
 static void
 avg_pool_run(const port_kernel_call *call)
 {
-    for_each_window(call, pool_span, avg_pool_visit);
+    for_each_window(call, pool_span, avg_pool_visit, avg_pool_all);
 }
 
 static void
 adaptive_run(const port_kernel_call *call)
 {
-    for_each_window(call, adaptive_span, adaptive_visit);
+    for_each_window(call, adaptive_span, adaptive_visit, adaptive_all);
 }
 
 /* ---------------------------------------------------------------- resize */
@@ -352,7 +494,7 @@ typedef struct taps {
     double weight[MAX_TAPS]; /* f32 numbers but for F64 */
 } taps;
 
-static float
+PORT_INLINE float
 mul_add(bool fused, float a, float b, float c)
 {
     return fused ? fmaf(a, b, c) : a * b + c;
@@ -461,7 +603,7 @@ typedef struct arithmetic {
 
 /* Interpolates dimension d, from what `inner` makes of those behind it. */
 #define RESIZE_DIM(name, d, inner)                                                                                         \
-    static inline double name(const port_view *x, arithmetic how, const frames *f, const taps *const t[3], int64_t offset) \
+    PORT_INLINE double name(const port_view *x, arithmetic how, const frames *f, const taps *const t[3], int64_t offset) \
     {                                                                                                                      \
         double sum = 0.0;                                                                                                  \
         if (t[d]->num == 1) {                                                                                              \
@@ -487,14 +629,15 @@ RESIZE_DIM(resize_planes, 0, resize_rows)
 
 /* The four corners of two dimensions as one sum: in vectors of channels from the last row on, in the rest from the first (which product
  * of the first two is rounded is their compiler's choice). */
-static double
+static const int32_t corner_order[2][4] = {{2, 3, 1, 0}, {1, 0, 2, 3}};
+
+PORT_INLINE double
 resize_corners(const port_kernel_call *call, const frames *f, const taps *const t[3], int64_t from)
 {
     const port_view *x = call->in[0];
     bool narrow = x->dtype == PORT_F32, fused = call->profile->capability != PORT_CAP_DEFAULT;
     int64_t lanes = narrow ? 8 : 4; /* of 256 bits under AVX-512 too */
-    static const int32_t in_vector[4] = {2, 3, 1, 0}, in_rest[4] = {1, 0, 2, 3};
-    const int32_t *order = f->channel < f->C - f->C % lanes ? in_vector : in_rest;
+    const int32_t *order = corner_order[f->channel >= f->C - f->C % lanes];
     double sum = 0.0;
     for (int32_t k = 0; k < 4; k++) {
         int32_t row = order[k] / 2, column = order[k] % 2;
@@ -510,15 +653,102 @@ resize_corners(const port_kernel_call *call, const frames *f, const taps *const 
     return sum;
 }
 
-/* The scratch holds the taps of each place of each dimension, one dimension after the other. */
+/* The same of `count` channels: four rows of x by four weights, fused or not, one build per level. */
+#define FOUR_ROWS(suffix, lanes, attributes)                                                                               \
+    attributes static void four_rows_##suffix(bool fused, int64_t n, const float *const x[4], const float weight[4], float *y) \
+    {                                                                                                                      \
+        int64_t i = 0;                                                                                                     \
+        for (; fused && i + (lanes) <= n; i += (lanes)) {                                                                  \
+            PORT_INDEPENDENT                                                                                               \
+            for (int lane = 0; lane < (lanes); lane++) {                                                                   \
+                float sum = fmaf(x[1][i + lane], weight[1], x[0][i + lane] * weight[0]);                                   \
+                y[i + lane] = fmaf(x[3][i + lane], weight[3], fmaf(x[2][i + lane], weight[2], sum));                       \
+            }                                                                                                              \
+        }                                                                                                                  \
+        for (; i < n; i++) {                                                                                               \
+            float sum = x[0][i] * weight[0];                                                                               \
+            for (int k = 1; k < 4; k++) {                                                                                  \
+                sum = mul_add(fused, x[k][i], weight[k], sum);                                                             \
+            }                                                                                                              \
+            y[i] = sum;                                                                                                    \
+        }                                                                                                                  \
+    }
+FOUR_ROWS(ref, 4, )
+#if PORT_HAVE_AVX2
+FOUR_ROWS(avx2, 8, PORT_TARGET_AVX2)
+FOUR_ROWS(avx512, 16, PORT_TARGET_AVX512)
+#endif
+
 static void
-resize_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+corners_all(const port_kernel_call *call, const frames *f, const taps *const t[3], int64_t from, int64_t to)
+{
+    const float *x = (const float *)call->in[0]->data + from;
+    float *y = (float *)call->out[0]->data + to;
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    int64_t begin = 0, whole = f->C - f->C % 8 - f->channel; /* as resize_corners has it */
+    whole = whole < 0 ? 0 : (whole < f->count ? whole : f->count);
+    for (int rest = 0; rest < 2; rest++) {
+        const float *rows[4];
+        float weight[4];
+        for (int32_t k = 0; k < 4; k++) {
+            int32_t corner = corner_order[rest][k], row = corner / 2, column = corner % 2;
+            rows[k] = x + begin + t[1]->at[row] * f->in_step[1] + t[2]->at[column] * f->in_step[2];
+            weight[k] = (float)t[1]->weight[row] * (float)t[2]->weight[column];
+        }
+        int64_t end = rest == 0 ? whole : f->count;
+        PORT_PICK_MAP(four_rows, port_cpu_level_found())(fused, end - begin, rows, weight, y + begin);
+        begin = end;
+    }
+}
+
+/* The scratch holds the taps of each place of each dimension, one dimension after the other. */
+PORT_INLINE void
+resize_one(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
 {
     const port_resize_params *p = call->params;
     const taps *table = call->scratch;
     const taps *const t[3] = {table + place[0], table + f->out[0] + place[1], table + f->out[0] + f->out[1] + place[2]};
     arithmetic how = {call->in[0]->dtype != PORT_F64, call->profile->capability != PORT_CAP_DEFAULT};
     store(call->out[0], to, p->corners ? resize_corners(call, f, t, from) : resize_planes(call->in[0], how, f, t, from));
+}
+
+/* Two builds: without the instruction an fma is a call. */
+static void
+resize_visit_ref(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    resize_one(call, f, from, to, place);
+}
+
+#if PORT_HAVE_AVX2
+PORT_TARGET_AVX2 static void
+resize_visit_avx2(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    resize_one(call, f, from, to, place);
+}
+#define RESIZE_VISIT (port_cpu_level_found() > 0 ? resize_visit_avx2 : resize_visit_ref)
+#else
+#define RESIZE_VISIT resize_visit_ref
+#endif
+
+/* Nearest places are copied; corners as above; else one channel after the other. */
+static void
+resize_all(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+{
+    const port_resize_params *p = call->params;
+    const taps *table = call->scratch;
+    const taps *const t[3] = {table + place[0], table + f->out[0] + place[1], table + f->out[0] + f->out[1] + place[2]};
+    if (p->corners) {
+        corners_all(call, f, t, from, to);
+        return;
+    }
+    if (t[0]->num == 1 && t[1]->num == 1 && t[2]->num == 1) {
+        int64_t at = from + t[0]->at[0] * f->in_step[0] + t[1]->at[0] * f->in_step[1] + t[2]->at[0] * f->in_step[2];
+        memcpy((float *)call->out[0]->data + to, (const float *)call->in[0]->data + at, (size_t)f->count * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < f->count; i++) {
+        RESIZE_VISIT(call, f, from + i, to + i, place);
+    }
 }
 
 static size_t
@@ -550,7 +780,7 @@ resize_run(const port_kernel_call *call)
             *table++ = own < 0 ? (taps){.num = 1, .weight = {1.0}} : taps_of(call, i, f.in[d], f.out[d], p->factor[own]);
         }
     }
-    for_each_output(call, resize_visit);
+    for_each_output(call, RESIZE_VISIT, resize_all);
 }
 
 #define TWO_ROWS(op, check, scratch, run) {op, PORT_F32, "ref", 0, check, scratch, run}, {op, PORT_F64, "ref", 0, check, scratch, run}

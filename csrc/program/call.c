@@ -238,9 +238,9 @@ result_from_tensor(port_tensor *tensor, port_result *result, port_error *err)
         return port_fail(err, PORT_E_NOMEM, "no memory for a result of %llu bytes", (unsigned long long)bytes);
     }
     port_view view = tensor_view(tensor);
-    port_view_gather(&view, memory);
     result->memory = memory;
     result->view = port_view_contiguous(memory, tensor->dtype, tensor->ndim, tensor->shape);
+    copy_view(NULL, &result->view, &view);
     return PORT_OK;
 }
 

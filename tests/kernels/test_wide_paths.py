@@ -1,0 +1,119 @@
+"""Paths that take several outputs at once (columns, channels side by side, one output in parts, dense rows of an index), with torch's bits on its threads."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from porting import _core, providers
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+OPTIONS = {"provider": "torch" if providers.load_torch_provider() else "auto", "capability": torch.backends.cpu.get_cpu_capability().lower(), "mkldnn": True}
+
+
+def array_of(value):
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if value.dtype == torch.bfloat16 else value.numpy()
+
+
+def bits(x: np.ndarray) -> np.ndarray:
+    """As integers, every NaN as the same one."""
+    x = np.ascontiguousarray(x)
+    whole = x.view({1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[x.itemsize])
+    return whole if x.dtype.kind in "biu" else np.where(np.isnan(x.astype(np.float32)), whole.dtype.type(0x7FC0), whole)
+
+
+def same_as_torch(aten: str, arguments: list) -> None:
+    packet, overload = aten.split(".")
+    expected = getattr(getattr(torch.ops.aten, packet), overload)(*arguments)
+    actual = _core.call_op(f"aten.{aten}", [array_of(a) for a in arguments], {}, num_threads=torch.get_num_threads(), **OPTIONS)
+    for theirs, ours in zip(expected if isinstance(expected, tuple) else (expected,), actual if isinstance(actual, tuple) else (actual,), strict=True):
+        assert theirs.shape == ours.shape
+        assert np.array_equal(bits(array_of(theirs.contiguous())), bits(ours)), aten
+
+
+def strewn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Numbers with zeros, ties, infinities and a few NaN."""
+    x = torch.randn(*shape).mul(4).round().div(4) + 0.0  # no -0: which of two zeros comes out is not promised
+    for value, part in ((0.0, 0.1), (float("-inf"), 0.02), (float("inf"), 0.002), (float("nan"), 0.002)):
+        x[torch.rand(*shape) < part] = value
+    return x.to(dtype)
+
+
+def test_a_wrong_bit_is_seen():
+    x = np.array([0.0, np.nan], np.float32)
+    assert np.array_equal(bits(x), bits(x.copy())) and not np.array_equal(bits(x), bits(np.array([-0.0, np.nan], np.float32)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(5, 1), (7, 33), (40, 700), (3, 5, 130)])
+def test_extremes_of_columns(shape, dtype):
+    torch.manual_seed(0)
+    x = strewn(*shape, dtype=DTYPES[dtype])
+    for name in ("amax", "amin"):
+        same_as_torch(f"{name}.default", [x, [0]])
+        same_as_torch(f"{name}.default", [x, [len(shape) - 2]])
+    for name in ("argmax", "argmin"):
+        same_as_torch(f"{name}.default", [x, 0])
+    same_as_torch("max.dim", [x, 0])
+    same_as_torch("min.dim", [x, len(shape) - 2])
+
+
+@pytest.mark.parametrize("with_nan", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_extremes_of_everything(dtype, with_nan):
+    torch.manual_seed(1)
+    for elems in (1, 40, 70_001, 200_000):
+        x = strewn(elems, dtype=DTYPES[dtype])
+        x = x if with_nan else torch.nan_to_num(x, nan=0.25)
+        for name in ("max", "min", "argmax", "argmin"):
+            same_as_torch(f"{name}.default", [x])
+
+
+def test_products_of_columns():
+    torch.manual_seed(2)
+    for shape in ((9, 1), (6, 515), (4, 3, 40)):
+        same_as_torch("prod.dim_int", [torch.randn(*shape), 0])
+
+
+@pytest.mark.parametrize("channels", [2, 7, 24, 130, 267])
+def test_channels_side_by_side(channels):
+    torch.manual_seed(3)
+    x = strewn(2, channels, 9, 8).contiguous(memory_format=torch.channels_last)
+    y = torch.randn(2, channels, 9, 8).contiguous(memory_format=torch.channels_last)
+    same_as_torch("max_pool2d_with_indices.default", [x, [3, 3], [2, 2], [1, 1]])
+    same_as_torch("max_pool2d_with_indices.default", [x, [2, 3], [1, 2], [1, 0], [2, 1]])
+    for z in (x, y):
+        same_as_torch("avg_pool2d.default", [z, [3, 2], [2, 2], [1, 1], False, False])
+        same_as_torch("_adaptive_avg_pool2d.default", [z, [4, 3]])
+        same_as_torch("upsample_nearest2d.default", [z, [13, 17]])
+    same_as_torch("upsample_bilinear2d.default", [y, [13, 17], False])
+    same_as_torch("upsample_bilinear2d.default", [y, [20, 5], True])
+
+
+@pytest.mark.parametrize("channels", [4, 24, 300])
+def test_norms_of_channels_side_by_side(channels):
+    torch.manual_seed(4)
+    weight, bias, mean, var = torch.randn(channels), torch.randn(channels), torch.randn(channels), torch.rand(channels) + 0.1
+    for shape in ((2, channels, 5, 7), (3, channels, 33, 32)):
+        for layout in (torch.channels_last, torch.contiguous_format):
+            x = torch.randn(*shape).contiguous(memory_format=layout)
+            same_as_torch("_native_batch_norm_legit_no_training.default", [x, weight, bias, mean, var, 0.1, 1e-5])
+            for groups in (1, 2, channels):
+                same_as_torch("native_group_norm.default", [x, weight, bias, shape[0], channels, shape[2] * shape[3], groups, 1e-5])
+                same_as_torch("native_group_norm.default", [x, None, None, shape[0], channels, shape[2] * shape[3], groups, 1e-5])
+
+
+def test_dense_rows_of_an_index():
+    torch.manual_seed(5)
+    x, source, index = torch.randn(6, 100), torch.randn(9, 100), torch.randint(0, 6, (9,))
+    same_as_torch("index_add.default", [x, 0, index, source])
+    same_as_torch("scatter_add.default", [x, 0, index[:, None].expand(9, 100), source])
+    same_as_torch("scatter.src", [x, 0, torch.arange(6)[:, None].expand(6, 100), source])
+
+
+@pytest.mark.parametrize("elems", [1, 15, 17, 70_000])
+def test_filled(elems):
+    for dtype, value in ((torch.float32, -0.0), (torch.bfloat16, 1.5), (torch.int64, -3), (torch.bool, True), (torch.uint8, 200)):
+        same_as_torch("full_like.default", [torch.zeros(elems, dtype=dtype), value])
+        same_as_torch("fill.Scalar", [torch.zeros(2 * elems, dtype=dtype)[::2], value])
