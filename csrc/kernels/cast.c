@@ -111,9 +111,17 @@ fill_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0
     } else {
         port_store_f64(dtype, &value.d, 1, element, 0);
     }
+    char line[64];
+    for (size_t at = 0; at < sizeof line; at += bytes) {
+        memcpy(line + at, element, bytes);
+    }
+    int64_t lines = strides[0] == (int64_t)bytes ? size0 * strides[0] / (int64_t)sizeof line : 0;
     for (int64_t r = 0; r < size1; r++) {
         char *y = data[0] + r * strides[1];
-        for (int64_t i = 0; i < size0; i++) {
+        for (int64_t i = 0; i < lines; i++) {
+            memcpy(y + i * (int64_t)sizeof line, line, sizeof line);
+        }
+        for (int64_t i = lines * (int64_t)sizeof line / (int64_t)bytes; i < size0; i++) {
             memcpy(y + i * strides[0], element, bytes);
         }
     }
@@ -134,7 +142,7 @@ fill_run(const port_kernel_call *call)
     const port_view *operands[1] = {call->out[0]};
     port_iter iter = port_iter_elementwise(1, operands);
     port_kernel_call copy = *call;
-    port_iter_for_each(&iter, 1, fill_loop, &copy);
+    port_iter_for_each(&iter, call->profile->num_threads, fill_loop, &copy);
 }
 
 /* ---------------------------------------------------------------- arange */

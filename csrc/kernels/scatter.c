@@ -2,6 +2,7 @@
  *     scatter   y[..., index[p], ...] = combine(y[..., index[p], ...], src[p]) for all places p of index, in row-major order
  * Source: at::native scatter_add, scatter_reduce, index_add, index_put (BSD-3-Clause; restated). */
 #include "loops.h"
+#include "vecmath.h"
 
 #include <math.h>
 
@@ -56,7 +57,8 @@ in_range(const port_kernel_call *call)
     int64_t size = call->out[0]->shape[((const port_scatter_params *)call->params)->dim], rows = num_rows(index);
     for (int64_t r = 0; r < rows; r++) {
         place_row row = row_of(call, r);
-        for (int64_t i = 0; i < row.count; i++) {
+        int64_t different = row.index_step == 0 && row.count > 1 ? 1 : row.count;
+        for (int64_t i = 0; i < different; i++) {
             int64_t at = index_at(index->dtype, row.index + i * row.index_step);
             if (at < 0 || at >= size) {
                 return false;
@@ -125,9 +127,39 @@ combine_i64(port_scatter_kind kind, int64_t y, int64_t x)
         port_store_##suffix(dtype, &old, 1, y, 0);                                                                   \
     } while (0)
 
+PORT_INLINE float
+plus(float a, float b)
+{
+    return a + b;
+}
+
+PORT_DEFINE_MAP2(plus_map, plus)
+
+/* A dense row of F32 that goes to one place of the index: added or set as a whole. False: it is none. */
+static bool
+scatter_dense(const port_kernel_call *call, const place_row *row)
+{
+    const port_scatter_params *p = call->params;
+    const port_view *y = call->out[0];
+    bool dense = row->index_step == 0 && row->count > 1 && row->line_step == (int64_t)sizeof(float) && row->src_step == row->line_step;
+    if (!dense || y->dtype != PORT_F32 || (p->kind != PORT_SCATTER_ADD && p->kind != PORT_SCATTER_SET)) {
+        return false;
+    }
+    float *to = (float *)(void *)row->line + index_at(call->in[0]->dtype, row->index) * y->strides[p->dim];
+    if (p->kind == PORT_SCATTER_SET) {
+        memcpy(to, row->src, (size_t)row->count * sizeof *to);
+    } else {
+        PORT_PICK_MAP(plus_map, port_cpu_level_found())(row->count, to, 1, (const float *)(const void *)row->src, 1, to);
+    }
+    return true;
+}
+
 static void
 scatter_row(const port_kernel_call *call, const place_row *row)
 {
+    if (scatter_dense(call, row)) {
+        return;
+    }
     const port_scatter_params *p = call->params;
     const port_view *view = call->out[0];
     port_dtype dtype = view->dtype;
