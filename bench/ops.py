@@ -8,7 +8,8 @@ memory than a core's cache keeps. A reading is torch's time divided by ours, of 
 time. The rounds go over all rows, on fresh operands each: so a burst of other work falls on one reading of some rows. Printed are milliseconds of both, the median of
 a row's readings (above 1: ours is faster) and their quartiles. In part fusion ours op by op stands in the place of torch.
 Programs must give the bits of the model's forward before they are timed. A row whose upper quartile is below its aim is named at the end as slower, and the exit
-code is then 1; one whose median alone is below is named apart. Ours allocates its result per call, as torch does. Processor time is of all threads together,
+code is then 1; one whose median alone is below is named apart. Ours allocates its result per call, as torch does; of a result that is channels-last, which a
+program keeps so, it gives a row-major copy, and the row counts that too. Processor time is of all threads together,
 and others on the machine hardly show in it; what several threads save shows on the wall's clock alone.
 """
 import argparse
@@ -67,6 +68,38 @@ def operands(rows: int, cols: int) -> dict:
     cases["argmax"] = ("aten.argmax.default", lambda: ([x(), 1], {}))
     cases["var"] = ("aten.var.correction", lambda: ([x(), [1]], {"correction": 1}))
     cases["cumsum"] = ("aten.cumsum.default", lambda: ([x(), 1], {}))
+    cases["amax first"] = ("aten.amax.default", lambda: ([x(), [0]], {}))
+    cases["amax all"] = ("aten.amax.default", lambda: ([x(), []], {}))
+    cases["argmax first"] = ("aten.argmax.default", lambda: ([x(), 0], {}))
+    cases["prod first"] = ("aten.prod.dim_int", lambda: ([x(), 0], {}))
+    cases["sum i64"] = ("aten.sum.default", lambda: ([torch.randint(0, 9, (rows, cols))], {}))
+    cases["sum bool"] = ("aten.sum.default", lambda: ([x() > 0], {}))
+    for name in ("cumprod", "cummax", "logcumsumexp"):
+        cases[name] = (f"aten.{name}.default", lambda: ([x(), 1], {}))
+    cases["fft"] = ("aten._fft_r2c.default", lambda: ([x(), [1], 0, True], {}))
+    for name in ("leaky_relu", "hardswish", "softplus", "mish", "log1p"):
+        cases[name] = (f"aten.{name}.default", lambda: ([x().abs()], {}))
+    cases["full_like"] = ("aten.full_like.default", lambda: ([x(), 0.5], {}))
+    cases["index_add"] = ("aten.index_add.default", lambda: ([x(), 0, torch.randint(0, rows, (rows,)), x()], {}))
+    for layout, suffix in ((torch.contiguous_format, ""), (torch.channels_last, " channels-last")):
+
+        def frames(layout: torch.memory_format = layout) -> torch.Tensor:
+            return x(shape=(4, 64, 64, rows * cols // (4 * 64 * 64))).contiguous(memory_format=layout)
+
+        def channels(frames=frames) -> list:
+            return [frames(), *(torch.rand(64) for _ in range(4))]
+
+        cases[f"max_pool{suffix}"] = ("aten.max_pool2d_with_indices.default", lambda frames=frames: ([frames(), [3, 3], [2, 2], [1, 1]], {}))
+        cases[f"avg_pool{suffix}"] = ("aten.avg_pool2d.default", lambda frames=frames: ([frames(), [2, 2], [2, 2]], {}))
+        cases[f"bilinear{suffix}"] = ("aten.upsample_bilinear2d.default", lambda frames=frames: ([frames(), [96, 96], False], {}))
+        cases[f"group_norm{suffix}"] = (
+            "aten.native_group_norm.default",
+            lambda channels=channels: ([*channels()[:3], 4, 64, rows * cols // (4 * 64), 8, 1e-5], {}),
+        )
+        cases[f"batch_norm{suffix}"] = (
+            "aten._native_batch_norm_legit_no_training.default",
+            lambda channels=channels: ([*channels(), 0.1, 1e-5], {}),
+        )
     cases["softmax first"] = ("aten._softmax.default", lambda: ([x(), 0, False], {}))
     cases["embedding"] = ("aten.embedding.default", lambda: ([x(), torch.randint(0, rows, (rows,))], {}))
     for dtype in (f32, bf16, f16):
