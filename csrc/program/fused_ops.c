@@ -4,15 +4,17 @@
 
 #include <math.h>
 
+/* The product without its bias, which is added to it; of one operand for all three it is one product. */
 #define PROJECTED(NAME, FROM, BEGIN, END, SHAPE)                                                                      \
-    "a = slice.Tensor(qkv_weight, 0, " BEGIN ", " END "); b = slice.Tensor(qkv_bias, 0, " BEGIN ", " END "); " NAME " = linear(" FROM ", a, b); "  \
+    "b = slice.Tensor(qkv_bias, 0, " BEGIN ", " END "); ?same: " NAME " = slice.Tensor(r, 2, " BEGIN ", " END "); "            \
+    "!same: a = slice.Tensor(qkv_weight, 0, " BEGIN ", " END "); !same: " NAME " = linear(" FROM ", a); " NAME " = add.Tensor(" NAME ", b); "  \
     NAME " = reshape(" NAME ", " SHAPE "); " NAME " = transpose.int(" NAME ", 1, 2); "
 /* A mask hides where it is true: (T, S), with mask_type 1 (B, S), with 2 (B, H, T, S). */
 #define MASKED                                                                                                        \
     "?mask: m = _to_copy(mask, dtype=BOOL); ?mask: ?mask_type=1: m = unsqueeze(m, 1); ?mask: ?mask_type=1: m = unsqueeze(m, 1); "  \
     "?mask: s = masked_fill.Scalar(s, m, -inf); "
 #define ATTENTION                                                                                                     \
-    PROJECTED("q", "query", "0", "E", "qshape") PROJECTED("k", "key", "E", "E2", "kshape") PROJECTED("v", "value", "E2", "E3", "kshape")  \
+    "?same: r = linear(query, qkv_weight); " PROJECTED("q", "query", "0", "E", "qshape") PROJECTED("k", "key", "E", "E2", "kshape") PROJECTED("v", "value", "E2", "E3", "kshape")  \
     "q = mul.Scalar(q, scale); q = reshape(q, qflat); k = transpose.int(k, 2, 3); k = reshape(k, kflat); v = reshape(v, vflat); "  \
     "s = bmm(q, k); s = reshape(s, sshape); " MASKED "p = _softmax(s, -1, false); w = reshape(p, sflat); o = bmm(w, v); o = reshape(o, oshape); "  \
     "o = transpose.int(o, 1, 2); o = reshape(o, xshape); y = linear(o, proj_weight, proj_bias); "
@@ -78,6 +80,9 @@ run_multi_head(op_call *call)
     name_int(&names, "E", E);
     name_int(&names, "E2", 2 * E);
     name_int(&names, "E3", 3 * E);
+    const void *memory = tensor_view(q).data;
+    bool same = memory == tensor_view(k).data && memory == tensor_view(arg_tensor(call, 2)).data;
+    names.extra[names.count++] = (port_named_arg){"same", {.kind = PORT_ARG_BOOL, .i = same, .d = (double)same}};
     const char *formula = ATTENTION "w = new_empty(y, [0]) -> y, w";
     if (arg_bool(call, 10)) {
         formula = arg_bool(call, 11) ? ATTENTION "w = mean.dim(p, [1]) -> y, w" : ATTENTION "-> y, p";

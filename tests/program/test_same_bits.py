@@ -92,8 +92,15 @@ def convolutions() -> Iterator[Call]:
             yield "aten.convolution.default", [x, weight, randn(8), [1], [1], [1], False, [0], 1]
 
 
+def heads() -> Any:
+    """torch's own multi-head attention over one operand: one product for queries, keys and values, and the bias after it."""
+    for B, T, E, H in ((3, 7, 8, 2), (4, 33, 64, 4), (2, 17, 40, 1)):
+        x = randn(B, T, E)
+        yield "aten._native_multi_head_attention.default", [x, x, x, E, H, randn(3 * E, E), randn(3 * E), randn(E, E), randn(E), None, True, False]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("calls", [transforms, complex_products, batch_norms, resizes, logits, convolutions])
+@pytest.mark.parametrize("calls", [heads, transforms, complex_products, batch_norms, resizes, logits, convolutions])
 def test_the_bits_are_torchs(calls: Any, threads: int) -> None:
     provider, _ = providers.use_provider("torch")
     before = torch.get_num_threads()
