@@ -416,8 +416,8 @@ adaptive_visit(const port_kernel_call *call, const frames *f, int64_t from, int6
         return;
     }
     double sum = window_sum(call->in[0], &w, from);
-    /* The reference divides by each side of the window in turn; for channels-last by its size, in whole vectors of channels. */
-    int64_t lanes = port_profile_lanes(call->profile, call->in[0]->dtype), channel = to % (f->C > 0 ? f->C : 1);
+    /* The reference divides by each side of the window in turn; for channels-last by its size, in whole vectors of 256 bits of channels. */
+    int64_t lanes = call->in[0]->dtype == PORT_F32 ? 8 : 4, channel = to % (f->C > 0 ? f->C : 1);
     bool in_vector = is_channels_last && channel < f->C - f->C % lanes;
     double size = 1.0;
     for (int32_t d = 0; d < 3; d++) {
@@ -432,7 +432,7 @@ static void
 adaptive_all(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
 {
     window w = window_of(call, f, place);
-    int64_t lanes = port_profile_lanes(call->profile, PORT_F32), whole = f->C - f->C % lanes - f->channel;
+    int64_t whole = f->C - f->C % 8 - f->channel;
     float sums[CHANNELS], *y = (float *)call->out[0]->data + to;
     whole = whole < 0 ? 0 : (whole < f->count ? whole : f->count);
     window_sums((const float *)call->in[0]->data + from, &w, f->count, sums);
