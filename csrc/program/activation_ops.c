@@ -373,6 +373,7 @@ typedef struct complex_loop {
     enum { COMPLEX_SUM, COMPLEX_PRODUCT, COMPLEX_QUOTIENT, COMPLEX_POWER, COMPLEX_EQUAL, COMPLEX_UNEQUAL } kind;
     float factor;  /* of the second term of a sum */
     bool compiled; /* for the CPU's vectors: with fma where the compiler found pairs */
+    int64_t group; /* of a power that is a square: elements of two vectors, behind which everything is fused; else 0 */
 } complex_loop;
 
 /* Elements [from, to) of a run of n products whose imaginary parts of both factors meet in one fused operation. The reference's own vectors
@@ -387,6 +388,14 @@ fused_part(const int64_t *strides, int64_t n, int64_t *from, int64_t *to)
     int64_t rest = dense ? n % 8 : n, first = n - rest;
     *from = repeated ? first + 1 : first;
     *to = repeated ? first + (rest > 4 ? 5 : 0) : first + rest - rest % 2;
+}
+
+static void
+fused_part_of_square(const int64_t *strides, int64_t n, int64_t group, int64_t *from, int64_t *to)
+{
+    const int64_t size = 2 * (int64_t)sizeof(float);
+    *from = strides[0] == size && strides[1] == size ? n - n % group : 0;
+    *to = n;
 }
 
 /* As std::pow: 0 to the power of 0 is 1. */
@@ -432,7 +441,9 @@ complex_rows(void *context, char *const *data, const int64_t *strides, int64_t s
 {
     const complex_loop *loop = context;
     int64_t from = 0, to = 0;
-    if (loop->compiled) {
+    if (loop->compiled && loop->group > 0) {
+        fused_part_of_square(strides, size0, loop->group, &from, &to);
+    } else if (loop->compiled) {
         fused_part(strides, size0, &from, &to);
     }
     for (int64_t row = 0; row < size1; row++) {
@@ -463,14 +474,16 @@ run_complex_binary(op_call *call)
     if (which == sizeof names / sizeof names[0]) {
         return fail_unsupported(call, "a complex operand");
     }
-    if (strcmp(kernel, "pow_scalar") == 0 && arg_scalar(call, 1).d == 2.0) {
-        return run_formula(call, "y = mul.Tensor(self, self) -> y", NULL, 0);
-    }
+    const port_arg *power = &call->args[1];
+    bool square = strcmp(kernel, "pow_scalar") == 0 && (power->kind == PORT_ARG_COMPLEX ? power->d == 2.0 && power->imag == 0.0 : arg_scalar(call, 1).d == 2.0);
     bool compares = kinds[which] == COMPLEX_EQUAL || kinds[which] == COMPLEX_UNEQUAL;
     float alpha = call->num_args > 2 ? (float)arg_scalar(call, 2).d : 1.0f;
-    complex_loop loop = {kinds[which], strcmp(kernel, "sub") == 0 ? -alpha : alpha, call->options->profile.capability != PORT_CAP_DEFAULT};
+    port_capability capability = call->options->profile.capability;
+    complex_loop loop = {square ? COMPLEX_PRODUCT : kinds[which], strcmp(kernel, "sub") == 0 ? -alpha : alpha, capability != PORT_CAP_DEFAULT, 0};
+    loop.group = square ? (capability == PORT_CAP_AVX512 ? 16 : 8) : 0;
     port_status status = complex_operand(call, first, &both[0]);
-    if (status != PORT_OK || (status = complex_operand(call, 1 - first, &both[1])) != PORT_OK ||
+    both[1] = both[0];
+    if (status != PORT_OK || (!square && (status = complex_operand(call, 1 - first, &both[1])) != PORT_OK) ||
         (status = plan_pointwise(call, both, 2, &plan)) != PORT_OK ||
         (status = tensor_new(call, compares ? PORT_BOOL : PORT_C64, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
         return status;

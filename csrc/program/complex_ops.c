@@ -42,11 +42,35 @@ part_of(op_call *call, const port_tensor *x, int32_t part, port_tensor **out)
     return status;
 }
 
+/* Of any of both parts, as BOOL. */
+static port_status
+is_not_zero(op_call *call, const port_tensor *x, const port_tensor **out)
+{
+    const port_tensor *flags[2];
+    port_tensor *part;
+    for (int32_t k = 0; k < 2; k++) {
+        port_status status = part_of(call, x, k, &part);
+        if (status != PORT_OK || (status = tensor_cast(call, part, PORT_BOOL, &flags[k])) != PORT_OK) {
+            return status;
+        }
+    }
+    bool *to = (bool *)tensor_view(flags[0]).data; /* both casts are new, and lie alike */
+    const bool *imag = (const bool *)tensor_view(flags[1]).data;
+    for (int64_t i = 0, n = tensor_elems(x); i < n; i++) {
+        to[i] = to[i] || imag[i];
+    }
+    *out = flags[0];
+    return PORT_OK;
+}
+
 port_status
 tensor_cast_complex(op_call *call, const port_tensor *tensor, port_dtype dtype, const port_tensor **out)
 {
     int64_t strides[PORT_MAX_NDIM];
     port_tensor *made, *part;
+    if (tensor->dtype == PORT_C64 && dtype == PORT_BOOL) {
+        return is_not_zero(call, tensor, out);
+    }
     if (tensor->dtype == PORT_C64) { /* torch drops the imaginary part with a warning */
         port_status status = part_of(call, tensor, 0, &part);
         return status == PORT_OK ? tensor_cast(call, part, dtype, out) : status;

@@ -216,9 +216,14 @@ run_group_norm(op_call *call)
         return fail_op(call, PORT_E_SHAPE, "expected (N, C, ...) in groups, got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
     }
     port_dtype inner = inner_dtype(x->dtype);
-    bool mixed = (in[1] != NULL && in[1]->dtype == PORT_F32) || (in[2] != NULL && in[2]->dtype == PORT_F32);
+    bool mixed = (in[1] != NULL && in[1]->dtype == PORT_F32) || (in[2] != NULL && in[2]->dtype == PORT_F32); /* or all are F32 */
+    port_dtype affine = mixed && inner == PORT_F32 ? PORT_F32 : x->dtype;
     port_status status = PORT_OK;
     for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
+        if (k > 0 && in[k] != NULL && in[k]->dtype != affine) {
+            return fail_op(call, PORT_E_DTYPE, "a weight or bias of %s for an input of %s; expected %s", port_dtype_name(in[k]->dtype),
+                           port_dtype_name(x->dtype), port_dtype_name(affine));
+        }
         status = in[k] != NULL ? tensor_cast(call, in[k], inner, &in[k]) : PORT_OK;
     }
     format_strides(x->ndim, x->shape, params.channels_last, strides);

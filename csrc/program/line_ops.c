@@ -2,6 +2,7 @@
  * Source: at::native RangeFactories.cpp and cpu/RangeFactoriesKernel.cpp (BSD-3-Clause; restated). */
 #include "exec.h"
 #include "floats.h"
+#include "numbers.h"
 
 /* The first two arguments, start and end. */
 static port_status
@@ -21,6 +22,21 @@ read_ends(op_call *call, port_scalar *ends)
             return status;
         }
         ends[k] = (port_scalar){PORT_SCALAR_FLOAT, 0, *(const double *)tensor_view(number).data};
+    }
+    return PORT_OK;
+}
+
+/* The ends as numbers of the dtype, of integers without what stands behind the point; of a line of one step the second does not count. */
+static port_status
+cut_ends(op_call *call, port_dtype dtype, int64_t steps, port_scalar *ends)
+{
+    for (int32_t k = 0; k < 2 && k < steps; k++) {
+        double given = ends[k].d;
+        bool whole = dtype_is_integral(dtype);
+        ends[k].d = whole ? trunc(given) : float_rounded(dtype, given);
+        if (whole ? !dtype_holds(dtype, given) : isinf(ends[k].d) && !isinf(given)) {
+            return fail_op(call, PORT_E_VALUE, "an end of %g, which %s does not hold", given, port_dtype_name(dtype));
+        }
     }
     return PORT_OK;
 }
@@ -54,11 +70,8 @@ run_linspace(op_call *call)
     if (dtype == PORT_C64 || dtype == PORT_BOOL || (!whole && !dtype_is_float(dtype))) {
         return fail_unsupported(call, "a result of %s", port_dtype_name(dtype));
     }
-    for (int32_t k = 0; k < 2; k++) {
-        ends[k].d = whole ? trunc(ends[k].d) : float_rounded(dtype, ends[k].d);
-    }
-    status = tensor_new(call, whole ? PORT_F64 : dtype, 1, &steps, NULL, &wide);
-    if (status != PORT_OK) {
+    if ((status = cut_ends(call, dtype, steps, ends)) != PORT_OK ||
+        (status = tensor_new(call, whole ? PORT_F64 : dtype, 1, &steps, NULL, &wide)) != PORT_OK) {
         return status;
     }
     bool fused = call->options->profile.capability != PORT_CAP_DEFAULT;
@@ -88,10 +101,8 @@ run_logspace(op_call *call)
     if (!whole && !dtype_is_float(dtype)) {
         return fail_unsupported(call, "a result of %s", port_dtype_name(dtype));
     }
-    for (int32_t k = 0; k < 2 && steps != 1; k++) {
-        ends[k].d = whole ? trunc(ends[k].d) : float_rounded(dtype, ends[k].d);
-    }
-    if ((status = tensor_new(call, PORT_F64, 1, &steps, NULL, &wide)) != PORT_OK) {
+    if ((steps != 1 && (status = cut_ends(call, dtype, steps, ends)) != PORT_OK) ||
+        (status = tensor_new(call, PORT_F64, 1, &steps, NULL, &wide)) != PORT_OK) {
         return status;
     }
     double step = float_rounded(whole ? PORT_F64 : dtype, ends[1].d - ends[0].d) / (double)(steps - 1), *to = (double *)tensor_view(wide).data;

@@ -78,7 +78,7 @@ as_lengths(op_call *call, int32_t idx, const port_tensor **out)
         return status == PORT_OK ? tensor_contiguous(call, given, out) : status;
     }
     int64_t len = arg_len(call, idx);
-    port_tensor *made;
+    port_tensor *made = NULL;
     port_status status = tensor_new(call, PORT_I64, 1, &len, NULL, &made);
     for (int64_t k = 0; status == PORT_OK && k < len; k++) {
         ((int64_t *)tensor_view(made).data)[k] = arg_int_at(call, idx, k);
@@ -122,9 +122,9 @@ static port_status
 ctc_operands(op_call *call, const port_tensor **targets, const port_tensor **steps, const port_tensor **counts)
 {
     const port_tensor *x = arg_tensor(call, 0), *given = arg_tensor(call, 1);
-    if (x->ndim != 3 || (x->dtype != PORT_F32 && x->dtype != PORT_F64) || x->shape[1] < 1 || !dtype_is_integral(given->dtype) ||
-        (given->ndim != 1 && (given->ndim != 2 || given->shape[0] != x->shape[1]))) {
-        return fail_op(call, PORT_E_SHAPE, "expected F32 or F64 (T, B, C), and labels (B, S) or in one row");
+    if (x->ndim != 3 || (x->dtype != PORT_F32 && x->dtype != PORT_F64) || tensor_elems(x) < 1 ||
+        !dtype_is_integral(given->dtype) || (given->ndim != 1 && (given->ndim != 2 || given->shape[0] != x->shape[1]))) {
+        return fail_op(call, PORT_E_SHAPE, "expected F32 or F64 (T, B, C), none of them 0, and labels (B, S) or in one row");
     }
     port_status status = tensor_cast(call, given, PORT_I64, targets);
     if (status != PORT_OK || (status = tensor_contiguous(call, *targets, targets)) != PORT_OK ||
@@ -158,7 +158,7 @@ run_ctc_loss(op_call *call)
         (status = tensor_fill(call, alpha, (port_scalar){PORT_SCALAR_INT, 0, 0.0})) != PORT_OK) {
         return status;
     }
-    for (int64_t b = 0; b < B && x->shape[0] > 0; b++) {
+    for (int64_t b = 0; b < B; b++) {
         ctc_item item = {.log_probs = (const char *)tensor_view(x).data + b * x->strides[1] * size,
                          .step_bytes = x->strides[0] * size, .class_bytes = x->strides[2] * size,
                          .targets = (const int64_t *)tensor_view(targets).data + (targets->ndim == 1 ? used : b * targets->shape[1]),
@@ -194,6 +194,18 @@ as_dense(op_call *call, const port_tensor *t, port_dtype dtype, const void **dat
     return status;
 }
 
+/* per_class: of x's shape; else a frame's one, in a row of them where there are several. */
+static bool
+is_margin_target(const port_tensor *x, const port_tensor *target, bool per_class)
+{
+    int64_t classes = x->ndim > 0 ? x->shape[x->ndim - 1] : 1, frames = x->ndim == 2 ? x->shape[0] : 1;
+    if (!per_class) {
+        return target->ndim <= 1 && tensor_elems(target) == frames;
+    }
+    return x->ndim == 2 ? target->ndim == 2 && target->shape[0] == frames && target->shape[1] == classes
+                        : target->ndim <= 1 && tensor_elems(target) == classes;
+}
+
 /* per_class: the target names classes of x's shape, else one for each frame. */
 static port_status
 read_margins(op_call *call, bool per_class, const port_tensor *weight, margin_operands *m)
@@ -202,16 +214,17 @@ read_margins(op_call *call, bool per_class, const port_tensor *weight, margin_op
     const void *data[3] = {NULL, NULL, NULL};
     *m = (margin_operands){.N = x->ndim == 2 ? x->shape[0] : 1, .C = x->ndim > 0 ? x->shape[x->ndim - 1] : 1, .dtype = x->dtype};
     if (x->ndim > 2 || m->C < 1 || (x->dtype != PORT_F32 && x->dtype != PORT_F64) || target->dtype != PORT_I64 ||
-        tensor_elems(target) != (per_class ? m->N * m->C : m->N) ||
-        (weight != NULL && (weight->dtype != x->dtype || tensor_elems(weight) != m->C))) {
-        return fail_op(call, PORT_E_SHAPE, "expected F32 or F64 (N, C) or (C), classes as I64, and weights (C)");
+        !is_margin_target(x, target, per_class) ||
+        (weight != NULL && (weight->dtype != x->dtype || weight->ndim > 1 || tensor_elems(weight) != m->C))) {
+        return fail_op(call, PORT_E_SHAPE, "expected F32 or F64 (N, C) or (C), classes as I64 %s, and weights (C)",
+                       per_class ? "of the same shape" : "(N)");
     }
     port_status status = as_dense(call, x, PORT_F64, &data[0]);
     status = status == PORT_OK ? as_dense(call, target, PORT_I64, &data[1]) : status;
     status = status == PORT_OK && weight != NULL ? as_dense(call, weight, PORT_F64, &data[2]) : status;
     m->x = data[0], m->target = data[1], m->weight = data[2];
     for (int64_t k = 0; status == PORT_OK && k < tensor_elems(target); k++) {
-        if (m->target[k] >= m->C || m->target[k] < (per_class ? INT64_MIN : 0)) {
+        if (m->target[k] >= m->C || m->target[k] < (per_class ? -1 : 0)) {
             status = fail_op(call, PORT_E_VALUE, "target %lld is class %lld of %lld", (long long)k, (long long)m->target[k], (long long)m->C);
         }
     }

@@ -63,28 +63,37 @@ integer_product(op_call *call, const port_tensor *c, const port_tensor *a, const
     return status == PORT_OK ? tensor_alias(call, result, out) : status;
 }
 
-/* y = beta * c + alpha * a @ b for two matrices (gemm) or two stacks of them (bmm); c may be NULL. */
+/* Of a @ b, to which c, which may be NULL, has to broadcast. */
 static port_status
-product(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double beta, double alpha,
-        int32_t ndim, port_tensor **out)
+product_shape(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, int32_t ndim, int64_t shape[3])
 {
-    port_status status = need_same_dtype(call, a, b);
-    if (status != PORT_OK || (status = need_same_dtype(call, a, c)) != PORT_OK) {
-        return status;
-    }
     char left[200], right[200];
     if (a->ndim != ndim || b->ndim != ndim || a->shape[ndim - 1] != b->shape[ndim - 2] ||
         (ndim == 3 && a->shape[0] != b->shape[0])) {
         return fail_op(call, PORT_E_SHAPE, "shapes %s and %s do not multiply", shape_text(a->ndim, a->shape, left, sizeof left),
                        shape_text(b->ndim, b->shape, right, sizeof right));
     }
-    int64_t shape[3];
-    memcpy(shape, a->shape, sizeof shape);
+    memcpy(shape, a->shape, 3 * sizeof *shape);
     shape[ndim - 1] = b->shape[ndim - 1];
     if (c != NULL && !broadcasts_to(c, ndim, shape)) {
         return fail_op(call, PORT_E_SHAPE, "a tensor of shape %s cannot be added to a product of shape %s",
                        shape_text(c->ndim, c->shape, left, sizeof left), shape_text(ndim, shape, right, sizeof right));
     }
+    return PORT_OK;
+}
+
+/* y = beta * c + alpha * a @ b for two matrices (gemm) or two stacks of them (bmm); c may be NULL, and is not read where beta is 0. */
+static port_status
+product(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double beta, double alpha,
+        int32_t ndim, port_tensor **out)
+{
+    port_status status = need_same_dtype(call, a, b);
+    int64_t shape[3];
+    if (status != PORT_OK || (status = need_same_dtype(call, a, c)) != PORT_OK ||
+        (status = product_shape(call, c, a, b, ndim, shape)) != PORT_OK) {
+        return status;
+    }
+    c = beta != 0.0 ? c : NULL;
     if (dtype_is_integral(a->dtype)) {
         return integer_product(call, c, a, b, beta, alpha, ndim, shape, out);
     }
@@ -132,9 +141,12 @@ run_addmm(op_call *call)
     bool stack = strcmp(call->row->name, "baddbmm") == 0;
     if (c->dtype == PORT_C64 && arg_tensor(call, 1)->dtype == PORT_C64 && arg_tensor(call, 2)->dtype == PORT_C64) {
 #define ADDED(MM, A, B) "y = " MM "(" A ", " B "); !alpha=1: y = mul.Scalar(y, alpha); !beta=1: self = mul.Scalar(self, beta); !beta=0: y = add.Tensor(y, self) -> y"
-        return run_formula(call, stack ? ADDED("bmm", "batch1", "batch2") : ADDED("mm", "mat1", "mat2"), NULL, 0);
+        int64_t shape[3];
+        port_status status = product_shape(call, c, arg_tensor(call, 1), arg_tensor(call, 2), stack ? 3 : 2, shape);
+        return status != PORT_OK ? status
+                                 : run_formula(call, stack ? ADDED("bmm", "batch1", "batch2") : ADDED("mm", "mat1", "mat2"), NULL, 0);
     }
-    return emit_product(call, beta != 0.0 ? c : NULL, arg_tensor(call, 1), arg_tensor(call, 2), beta, alpha, stack ? 3 : 2);
+    return emit_product(call, c, arg_tensor(call, 1), arg_tensor(call, 2), beta, alpha, stack ? 3 : 2);
 }
 
 /* addbmm(self, batch1, batch2, beta, alpha): one matrix after the other is added to the result. */

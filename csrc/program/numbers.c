@@ -1,6 +1,8 @@
 /* numbers.c -- see numbers.h. */
 #include "numbers.h"
 
+#include <math.h>
+
 port_status
 numbers_of(op_call *call, const port_tensor *x, number_list *numbers)
 {
@@ -52,4 +54,14 @@ new_integers(op_call *call, int64_t n, int64_t **room)
     port_status status = new_room(call, PORT_I64, n, &held);
     *room = held;
     return status;
+}
+
+bool
+dtype_holds(port_dtype dtype, double v)
+{
+    bool is_unsigned = dtype == PORT_U8 || dtype == PORT_U16 || dtype == PORT_U32 || dtype == PORT_U64;
+    int bits = 8 * (int)port_dtype_size(dtype) - (is_unsigned ? 0 : 1);
+    bits = bits < 63 ? bits : 63; /* also of U64: callers go on in int64 */
+    double most = bits < 53 ? ldexp(1.0, bits) - 1.0 : nextafter(ldexp(1.0, bits), 0.0);
+    return v <= most && v >= (is_unsigned ? 0.0 : -ldexp(1.0, bits));
 }

@@ -19,4 +19,7 @@ int compare_numbers(const number_list *numbers, int64_t i, int64_t j);
 port_status new_doubles(op_call *call, int64_t n, double **room);
 port_status new_integers(op_call *call, int64_t n, int64_t **room);
 
+/* Whether v lies between the least and the largest number of a dtype of integers; a NaN does not. */
+bool dtype_holds(port_dtype dtype, double v);
+
 #endif /* PORT_NUMBERS_H */

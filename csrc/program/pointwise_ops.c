@@ -4,6 +4,7 @@
  * and rounds once at the end. */
 #include "compose.h"
 #include "floats.h"
+#include "numbers.h"
 
 #include <math.h>
 
@@ -398,13 +399,11 @@ cut_value(op_call *call, op_operand *value, port_dtype dtype)
 {
     const port_tensor *t = value->tensor;
     double v = t == NULL ? value->scalar.d : float_load(t->dtype, tensor_view(t).data, 0);
-    bool is_unsigned = dtype == PORT_U8 || dtype == PORT_U16 || dtype == PORT_U32 || dtype == PORT_U64;
-    int bits = 8 * (int)port_dtype_size(dtype) - (is_unsigned ? 0 : 1);
     if (dtype == PORT_BOOL) {
         *value = (op_operand){.scalar = {PORT_SCALAR_BOOL, v != 0.0, v != 0.0 ? 1.0 : 0.0}};
         return PORT_OK;
     }
-    if (!(trunc(v) < ldexp(1.0, bits < 63 ? bits : 63) && trunc(v) >= (is_unsigned ? 0.0 : -ldexp(1.0, bits)))) {
+    if (!dtype_holds(dtype, v)) {
         return fail_op(call, PORT_E_DTYPE, "the value %g cannot be written into %s", v, port_dtype_name(dtype));
     }
     *value = (op_operand){.scalar = {PORT_SCALAR_INT, (int64_t)v, trunc(v)}};
@@ -428,6 +427,9 @@ run_masked_fill(op_call *call)
         return fail_op(call, PORT_E_SHAPE, "the value must have no dimensions, it has %d", value.tensor->ndim);
     }
     port_dtype given = result_type(&value, 1);
+    if (given == PORT_C64 && self.tensor->dtype != PORT_C64) {
+        return fail_op(call, PORT_E_DTYPE, "a value of C64 cannot be written into %s", port_dtype_name(self.tensor->dtype));
+    }
     if (dtype_is_float(given) && !dtype_is_float(self.tensor->dtype) && self.tensor->dtype != PORT_C64 &&
         (status = cut_value(call, &value, self.tensor->dtype)) != PORT_OK) {
         return status;

@@ -43,7 +43,7 @@ run_affine_grid(op_call *call)
                        extra, COUNT(extra));
 }
 
-/* _masked_softmax(self, mask, dim, mask_type): what is masked counts as -inf. A mask of type 0 is (T, S), of type 1 (B, S) for (B, H, T, S). */
+/* _masked_softmax(self, mask, dim, mask_type): what is masked counts as -inf. A mask of type 0 is (T, T), of type 1 (B, T) for (B, H, T, T). */
 static port_status
 run_masked_softmax(op_call *call)
 {
@@ -51,9 +51,10 @@ run_masked_softmax(op_call *call)
     int64_t type = arg_given(call, 3) ? arg_int(call, 3) : 2;
     bool fits = mask->dtype == PORT_BOOL && dtype_is_float(x->dtype) && type >= 0 && type <= 2;
     fits = fits && (type == 2 ? mask->ndim == x->ndim && memcmp(mask->shape, x->shape, (size_t)x->ndim * sizeof x->shape[0]) == 0
-                              : mask->ndim == 2 && x->ndim == 4 && mask->shape[0] == x->shape[type == 0 ? 2 : 0] && mask->shape[1] == x->shape[3]);
+                              : mask->ndim == 2 && x->ndim == 4 && x->shape[2] == x->shape[3] && mask->shape[0] == x->shape[type == 0 ? 2 : 0] &&
+                                    mask->shape[1] == x->shape[3]);
     if (!fits) {
-        return fail_op(call, PORT_E_SHAPE, "expected a BOOL mask of the scores' shape, or of 4-dimensional scores (T, S) or (B, S) by its type");
+        return fail_op(call, PORT_E_SHAPE, "expected a BOOL mask of the scores' shape, or of 4-dimensional scores (B, H, T, T) a (T, T) or (B, T) by its type");
     }
     const port_named_arg extra[] = {INTEGER("last", arg_given(call, 2) ? arg_int(call, 2) : x->ndim - 1)};
     return run_formula(call,
@@ -85,6 +86,9 @@ run_mvlgamma(op_call *call)
     int64_t p = arg_int(call, 1);
     if (p < 1 || p > INT32_MAX) {
         return fail_op(call, PORT_E_VALUE, "p is %lld; expected 1 or more", (long long)p);
+    }
+    if (arg_tensor(call, 0)->dtype == PORT_BOOL) {
+        return fail_op(call, PORT_E_DTYPE, "a tensor of BOOL; expected numbers");
     }
     const port_named_arg extra[] = {{"first", {.kind = PORT_ARG_FLOAT, .d = -(double)p / 2.0 + 0.5}},
                                     {"more", {.kind = PORT_ARG_FLOAT, .d = (double)(p * p - p) * log(3.14159265358979323846) / 4.0}}};

@@ -119,6 +119,9 @@ reduce_complex(op_call *call, bool full)
     if (status != PORT_OK || strcmp(call->row->kernel, "prod") == 0) {
         return status != PORT_OK ? status : fail_unsupported(call, "operands of C64");
     }
+    if (arg_dtype(call, call->num_args - 1, PORT_C64) != PORT_C64) {
+        return fail_unsupported(call, "operands of C64 with a result of another dtype");
+    }
     if (x->ndim == 0) {
         return run_formula(call, "y = clone(self) -> y", NULL, 0);
     }

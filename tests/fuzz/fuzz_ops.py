@@ -115,7 +115,9 @@ class Caller:
         kind = kind[0]
         if kind == "T" or (kind == "N" and rng.random() < 0.6):
             return self.array()
-        if kind in "NS":
+        if kind in "NC" and rng.random() < 0.2:
+            return complex(rng.choice(FLOATS), rng.choice(FLOATS))
+        if kind in "NSC":
             return rng.choice([self.number(), rng.choice(FLOATS), rng.random() < 0.5])
         if kind in "LO":
             return [None if kind == "O" and rng.random() < 0.3 else self.array() for _ in range(rng.choice([0, 1, 2, 2, 3, 4, 9]))]
