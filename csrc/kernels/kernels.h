@@ -59,6 +59,7 @@ typedef struct port_reduce_params {
     uint32_t dims;     /* bit d set: dimension d is reduced */
     double correction; /* var, std only */
     bool about_mean;   /* var, std of F32 and F64 with one output: two passes, as the reference; else Welford's update always */
+    bool signs_in_order; /* amax, amin of floats: which of two zeros it is follows the reference's order; else it is the first */
 } port_reduce_params;
 
 /* ---- softmax.c: softmax, log_softmax: in (x), out (y), same shape; floating. Along the last dimension softmax may have x and y in one place. */

@@ -1,8 +1,9 @@
 /* reduce.c -- reductions over any set of dimensions: prod amax amin any all argmax argmin var, and cumsum. (sum, mean in the reference's order: sum.c;
- * products of floats: prod.c)
+ * products of floats: ordered.c)
  *
  * Each is a fold over the reduced elements of one output in row-major order, in float64 (exact for comparisons, and
- * more than enough for var) or in 64-bit integers. A NaN wins amax, amin, argmax and argmin, as in torch; ties go to the first. */
+ * more than enough for var) or in 64-bit integers. A NaN wins amax, amin, argmax and argmin, as in torch; ties go to the first,
+ * but which of two zeros amax and amin give follows the reference's order (ordered.c). */
 #include "extremes.h"
 #include "sum.h"
 
@@ -465,6 +466,9 @@ best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
         best_alone(&job);
     } else if (job.reduced.elems > 0) {
         deal_outputs(&job, best_range);
+    }
+    if (op->finish == store_value && port_dtype_is_float(x->dtype) && ((const port_reduce_params *)call->params)->signs_in_order) {
+        port_sign_zero_extremes(call, largest);
     }
 }
 

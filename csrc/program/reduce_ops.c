@@ -82,7 +82,8 @@ reduce(op_call *call, const char *kernel, const port_tensor *x, uint32_t dims, b
     }
     port_tensor *made, *out;
     const port_tensor *result;
-    port_reduce_params params = {dims, correction, .about_mean = strstr(call->row->name, "_mean") == NULL};
+    port_reduce_params params = {dims, correction, .about_mean = strstr(call->row->name, "_mean") == NULL,
+                                 .signs_in_order = strcmp(call->row->name, "amax") == 0 || strcmp(call->row->name, "amin") == 0};
     if (status != PORT_OK ||
         (status = tensor_new(call, result_dtype(kernel, x->dtype), x->ndim, shape, NULL, &made)) != PORT_OK ||
         (status = launch_tensors(call, kernel, x->dtype, &x, 1, (const port_tensor *const[]){made}, 1, &params)) != PORT_OK ||

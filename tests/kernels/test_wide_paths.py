@@ -34,7 +34,7 @@ def same_as_torch(aten: str, arguments: list) -> None:
 
 def strewn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Numbers with zeros, ties, infinities and a few NaN."""
-    x = torch.randn(*shape).mul(4).round().div(4) + 0.0  # no -0: which of two zeros comes out is not promised
+    x = torch.randn(*shape).mul(4).round().div(4) 
     for value, part in ((0.0, 0.1), (float("-inf"), 0.02), (float("inf"), 0.002), (float("nan"), 0.002)):
         x[torch.rand(*shape) < part] = value
     return x.to(dtype)
@@ -43,6 +43,18 @@ def strewn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def test_a_wrong_bit_is_seen():
     x = np.array([0.0, np.nan], np.float32)
     assert np.array_equal(bits(x), bits(x.copy())) and not np.array_equal(bits(x), bits(np.array([-0.0, np.nan], np.float32)))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16, torch.float16))
+@pytest.mark.parametrize(("shape", "dims"), [((7, 5), [0]), ((100, 37), [0]), ((300, 200), [0]), ((300, 200), [1]), ((3, 50, 40), [0, 2]), ((300, 300), []), ((33,), [0])])
+def test_the_sign_of_an_extreme_zero_follows_the_order(shape, dims, dtype):
+    torch.manual_seed(0)
+    zeros = torch.randint(0, 2, shape).mul(2).sub(1).mul(0.0)
+    some = torch.where(torch.rand(shape) < 0.5, zeros, torch.rand(shape))
+    for name, sign in (("amax", -1), ("amin", 1)):
+        for x in (zeros.to(dtype), (some * sign).to(dtype)):
+            same_as_torch(f"{name}.default", [x, dims])
+            same_as_torch(f"{name}.default", [x.abs(), dims])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
