@@ -250,10 +250,12 @@ typedef struct port_conv_params {
 } port_conv_params;
 
 /* ---- onednn_convolution.c
- * onednn_convolution: the same, not transposed, all row-major F32, with the bits of oneDNN's AVX-512 code */
+ * onednn_convolution: the same, not transposed, all row-major F32, with the bits of oneDNN's AVX-512 code; of BF16 ones, which come widened,
+ *                     what it rounds at the end */
 typedef struct port_onednn_conv_params {
     port_conv_params conv; /* channels_last is not read */
     bool nhwc;             /* the reference's tensors were channels-last */
+    bool paired;           /* ... and BF16, in its code for AVX512_BF16 */
 } port_onednn_conv_params;
 
 /* ---- onednn_deconvolution.c

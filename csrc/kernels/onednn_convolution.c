@@ -13,6 +13,8 @@
  *                                                   channels it has the first block (point_block),
  *                                                   and as many again are one chain from 0 each, added to y
  *     everything else                               one chain from 0 for each 16 channels; each is added to y, which begins as the bias
+ * BF16 (with AVX512_BF16) takes channels by pairs, the second of each first, and adds the bias last. Row-major, what is in blocks of 16 above
+ * is one chain from 0 over all blocks; 1x1 kernels have a chain from 0 for each block of twice as many channels.
  * What its own code refuses (pads beyond what it unrolls, long kernels) is unfolded and multiplied: there a chain from 0 runs over channels
  * first and kernel elements innermost, in blocks of at most PRODUCT_TERMS terms, which are added; the bias comes last.
  * x (N, C, H, W), w (O, C / groups, kh, kw), y (N, O, H', W'): row-major, whatever format the reference had; or without H, or with a depth before it.
@@ -42,6 +44,8 @@ typedef struct conv_plan {
     int64_t block; /* channels of one chain */
     bool from_bias; /* the first chain begins with the bias */
     bool bias_last; /* y begins as 0 and gets the bias at the end */
+    bool paired;    /* channels come by pairs, the second first */
+    bool one_chain; /* a block goes on where the one before it ended */
     bool unfolded;  /* computed as a product */
     int64_t lanes;  /* channels of a group that its code keeps side by side; 0: none fit */
 } conv_plan;
@@ -66,21 +70,21 @@ point_tile(int64_t rows, int64_t positions, int64_t least, int64_t most)
     return found;
 }
 
-/* Channels of one chain so that no tile has MAX_HITS lines on one set: lines lie `positions` apart for LANES channels. */
+/* Channels of one chain so that no tile has MAX_HITS lines on one set: lines lie `positions` apart for the channels that fill one. */
 static int64_t
-without_aliases(int64_t block, int64_t positions, int64_t tile)
+without_aliases(int64_t block, int64_t positions, int64_t tile, int64_t filling)
 {
-    if (positions * block <= (int64_t)WAY_LINES * LANES * MAX_HITS) {
+    if (positions * block <= WAY_LINES * filling * MAX_HITS) {
         return block;
     }
-    int64_t lines = positions * (block / LANES);
+    int64_t lines = positions * (block / filling);
     for (int64_t first = 0; first < tile; first++) {
         int64_t hits = 0;
         for (int64_t line = first; line < lines && hits < MAX_HITS; line += WAY_LINES) {
             hits += line % positions < tile;
             if (hits == MAX_HITS) {
                 int64_t fits = (line + WAY_LINES) / positions;
-                fits = LANES * (fits > 1 ? fits : 1);
+                fits = filling * (fits > 1 ? fits : 1);
                 block = fits < block ? fits : block;
             }
         }
@@ -105,24 +109,26 @@ best_divisor(int64_t amount, int64_t most)
     return best;
 }
 
-/* Channels of one chain of a 1x1 kernel without groups: by rows, channels in and out, images and threads. */
+/* Channels of one chain of a 1x1 kernel without groups: by rows, channels in and out, images and threads. Of BF16 twice as many fill a line. */
 static int64_t
-point_block(int64_t images, int64_t channels, int64_t out_channels, int64_t rows, int64_t columns, int32_t threads)
+point_block(int64_t images, int64_t channels, int64_t out_channels, int64_t rows, int64_t columns, int32_t threads, bool paired)
 {
     int64_t in = (channels + LANES - 1) / LANES * LANES, out = (out_channels + LANES - 1) / LANES * LANES;
     int64_t positions = rows * columns, block, tile;
+    int64_t filling = paired ? 2 * LANES : LANES;
     bool few_rows = rows <= 10, middle = rows > 10 && rows < 28;
     if (8 * images >= threads) {
         bool narrow = out > 128 && out < 256 && middle;
         tile = point_tile(rows, positions, narrow ? 5 : 6, narrow ? 6 : 9);
         block = middle && out <= 256 ? 80 : (few_rows ? 256 : 512);
+        block *= filling / LANES;
         block = block < in ? block : in;
     } else {
         int64_t most = in < 1024 ? in / LANES : (few_rows ? 16 : 8);
         tile = point_tile(rows, positions, 9, 30);
         block = best_divisor(in / LANES, most) * LANES;
     }
-    return without_aliases(block, positions, tile);
+    return without_aliases(block, positions, tile, filling);
 }
 
 static int64_t
@@ -259,11 +265,14 @@ plan_of(const port_kernel_call *call)
     plan.lanes = lanes_of(&plan, p->groups);
     bool point = plan.taps == 1, depthwise = p->groups > 1 && plan.group_in == 1 && plan.group_out == 1 && x->ndim < 5;
     plan.from_bias = !params->nhwc && (depthwise || (point && whole && !padded && p->groups == 1));
-    plan.bias_last = params->nhwc;
+    plan.bias_last = params->nhwc || params->paired;
+    plan.paired = params->paired;
     plan.block = params->nhwc ? last_block(&plan) : (plan.lanes > 0 ? plan.lanes : LANES);
     if (plan.from_bias && !depthwise) {
-        plan.block = point_block(x->shape[0], plan.C, plan.O, plan.out[0] * plan.out[1], plan.out[2], call->profile->num_threads);
+        plan.block = point_block(x->shape[0], plan.C, plan.O, plan.out[0] * plan.out[1], plan.out[2], call->profile->num_threads, plan.paired);
     }
+    plan.one_chain = plan.paired && !params->nhwc && !(plan.from_bias && !depthwise);
+    plan.from_bias = plan.from_bias && !plan.paired;
     bool points = point && !depthwise && p->groups == 1 && !padded;
     plan.unfolded = !params->nhwc && !points && is_refused(&plan, x->shape[0], depthwise);
     return plan;
@@ -373,6 +382,13 @@ unfold(const conv_plan *plan, const float *x, const int64_t *places, float *colu
     }
 }
 
+/* Which channel below `last` comes where channel c stands; `last` is odd for the last block alone. */
+PORT_INLINE int64_t
+channel_at(const conv_plan *plan, int64_t c, int64_t last)
+{
+    return plan->paired && (c ^ 1) < last ? c ^ 1 : c;
+}
+
 /* acc[o] += the chain over kernel elements and the channels [first, last) with w[o], for OUTS channels out. */
 typedef void (*chain_fn)(const conv_plan *plan, const float *const *w, const float *columns, int64_t first, int64_t last,
                          float acc[OUTS][STEP]);
@@ -383,7 +399,8 @@ chain_ref(const conv_plan *plan, const float *const *w, const float *columns, in
     int64_t taps = plan->taps;
     for (int64_t o = 0; o < OUTS; o++) {
         for (int64_t k = 0; k < taps; k++) {
-            for (int64_t c = first; c < last; c++) {
+            for (int64_t at = first; at < last; at++) {
+                int64_t c = channel_at(plan, at, last);
                 for (int64_t l = 0; l < STEP; l++) {
                     acc[o][l] = fmaf(w[o][c * taps + k], columns[(c * taps + k) * STEP + l], acc[o][l]);
                 }
@@ -406,7 +423,8 @@ chain_ref(const conv_plan *plan, const float *const *w, const float *columns, in
                 _Pragma("GCC unroll 4") for (int v = 0; v < (vectors); v++) { sums[o][v] = load(acc[o] + l + v * (lanes)); } \
             }                                                                                                               \
             for (int64_t k = 0; k < taps; k++) {                                                                            \
-                for (int64_t c = first; c < last; c++) {                                                                    \
+                for (int64_t at = first; at < last; at++) {                                                                 \
+                    int64_t c = channel_at(plan, at, last);                                                                 \
                     const float *column = columns + (c * taps + k) * STEP + l;                                              \
                     vector seen[vectors];                                                                                   \
                     _Pragma("GCC unroll 4") for (int v = 0; v < (vectors); v++) { seen[v] = load(column + v * (lanes)); }   \
@@ -506,7 +524,7 @@ outputs(const conv_plan *plan, chain_fn chain, const float *const *w, const floa
     for (int64_t c = 0; c < plan->group_in; c += plan->block) {
         int64_t last = least_of(c + plan->block, plan->group_in);
         float sums[OUTS][STEP] = {{0.0f}};
-        bool goes_on = c == 0 && plan->from_bias;
+        bool goes_on = plan->one_chain || (c == 0 && plan->from_bias);
         chain(plan, w, columns, c, last, goes_on ? y : sums);
         for (int64_t i = 0; i < OUTS * STEP && !goes_on; i++) {
             y[i / STEP][i % STEP] += sums[i / STEP][i % STEP];

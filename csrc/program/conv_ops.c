@@ -67,13 +67,28 @@ out_shape(op_call *call, const port_tensor *x, const port_tensor *w, const port_
                           (long long)p->groups);
 }
 
+/* Whether oneDNN takes halves: BF16 where the processor has AVX-512; of F16 it asks for more, which no profile has. */
+static bool
+takes_halves(const op_call *call, port_dtype dtype, int32_t spatial, const port_conv_params *p)
+{
+    const port_profile *profile = &call->options->profile;
+    bool taken = dtype == PORT_BF16 && profile->mkldnn && profile->onednn_avx512;
+    for (int32_t d = 0; d < spatial; d++) {
+        taken = taken && !(p->transposed && p->output_padding[d] >= p->stride[d]);
+    }
+    return taken;
+}
+
 /* Whether the reference leaves this convolution to oneDNN (at::native ConvParams::use_mkldnn), in code whose order of summation is known.
- * Of a single image only what is large or has groups goes there. */
+ * Of a single image in F32 only what is large or has groups goes there. */
 static bool
 goes_to_onednn(const op_call *call, const port_tensor *x, const port_tensor *w, const port_conv_params *p)
 {
     const port_profile *profile = &call->options->profile;
     int32_t spatial = x->ndim - 2;
+    if (x->dtype == PORT_BF16 && profile->onednn_bf16 && !p->transposed) {
+        return takes_halves(call, x->dtype, spatial, p) && tensor_elems(x) > 0;
+    }
     if (!profile->mkldnn || !profile->onednn_avx512 || x->dtype != PORT_F32) {
         return false;
     }
@@ -93,18 +108,6 @@ goes_to_onednn(const op_call *call, const port_tensor *x, const port_tensor *w, 
     return worth && large && tensor_elems(x) > 0;
 }
 
-/* Whether oneDNN takes halves: BF16 where the processor has AVX-512; of F16 it asks for more, which no profile has. */
-static bool
-takes_halves(const op_call *call, port_dtype dtype, int32_t spatial, const port_conv_params *p)
-{
-    const port_profile *profile = &call->options->profile;
-    bool taken = dtype == PORT_BF16 && profile->mkldnn && profile->onednn_avx512;
-    for (int32_t d = 0; d < spatial; d++) {
-        taken = taken && !(p->transposed && p->output_padding[d] >= p->stride[d]);
-    }
-    return taken;
-}
-
 /* Whether an image is one pixel, of which row-major and channels-last are the same memory, and its strides do not say channels-last;
  * without groups oneDNN takes row-major code. */
 static bool
@@ -119,16 +122,21 @@ by_onednn(op_call *call, const port_tensor *const *in, const port_conv_params *p
     const port_tensor *dense[3] = {NULL, NULL, NULL}, *result;
     int32_t ndim = in[0]->ndim;
     port_onednn_conv_params params = {.conv = *p, .nhwc = p->channels_last && (p->groups > 1 || !is_plain_pixel(in[0]))};
+    port_dtype dtype = in[0]->dtype;
+    params.paired = dtype == PORT_BF16;
     port_tensor *out;
     port_status status = PORT_OK;
     for (int32_t k = 0; status == PORT_OK && k < 3; k++) {
-        status = in[k] == NULL ? PORT_OK : tensor_contiguous(call, in[k], &dense[k]);
+        if (in[k] != NULL && (status = tensor_cast(call, in[k], PORT_F32, &dense[k])) == PORT_OK) {
+            status = tensor_contiguous(call, dense[k], &dense[k]);
+        }
     }
     const char *kernel = p->transposed ? "onednn_deconvolution" : "onednn_convolution";
     if (status != PORT_OK || (status = tensor_new(call, PORT_F32, ndim, shape, NULL, &out)) != PORT_OK ||
         (status = launch_tensors(call, kernel, PORT_F32, dense, 3, (const port_tensor *const[]){out}, 1,
                                  p->transposed ? (const void *)p : &params)) != PORT_OK ||
-        (status = tensor_in_format(call, out, p->channels_last, &result)) != PORT_OK ||
+        (status = tensor_cast(call, out, dtype, &result)) != PORT_OK ||
+        (status = tensor_in_format(call, result, p->channels_last, &result)) != PORT_OK ||
         (status = tensor_alias(call, result, y)) != PORT_OK) {
         return status;
     }

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from matmul_tools import tensor
 from porting import _core
+from test_gemm import HAS_PAIRS
 from test_kernels import ONEDNN, ours
 
 ATEN = torch.ops.aten
@@ -103,6 +104,33 @@ def test_convolution_of_onednn(case, batch):
             expected = ATEN.convolution.default(*arguments)
             mine = torch.from_numpy(ours("aten.convolution.default", arguments, {}, mkldnn=ONEDNN))
             assert torch.equal(mine, expected) if exact else (mine - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+BF16_CONVOLUTIONS = [  # C, O, kernel, stride, padding, groups, sizes
+    (64, 64, (3, 3), 1, 1, 1, (8, 8)), (256, 24, (1, 1), 1, 0, 1, (16, 16)), (512, 8, (1, 1), 1, 0, 1, (32, 32)), (700, 16, (1, 1), 1, 0, 1, (8, 8)),
+    (21, 96, (3, 3), 2, 1, 1, (9, 17)), (3, 16, (8, 8), 4, 3, 1, (40, 40)), (48, 32, (3, 3), 1, 1, 2, (8, 8)), (24, 24, (3, 3), 1, 1, 24, (9, 9)),
+    (40, 96, (5,), 2, 2, 1, (50,)), (34, 16, (3, 2, 3), 1, 1, 1, (4, 5, 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BF16_CONVOLUTIONS)
+def test_convolution_of_onednn_in_bf16(case):
+    """All bits with AVX512_BF16, where channels come by pairs. One half of them nearly cancels the other, so that a sum in any other order shows."""
+    C, O, kernel, stride, padding, groups, sizes = case
+    n, half = len(sizes), C // groups // 2
+    torch.manual_seed(0)
+    x, w = torch.randn(2, groups, C // groups, *sizes).bfloat16(), torch.randn(O, C // groups, *kernel).bfloat16()
+    x[:, :, half : 2 * half] = x[:, :, :half] * (1 + torch.randn(2, groups, half, *sizes).bfloat16() / 64)
+    w[:, half : 2 * half] = -w[:, :half]
+    x, seen = x.flatten(1, 2), False
+    for bias in (None, torch.randn(O, dtype=torch.bfloat16)):
+        for laid in (x, x.contiguous(memory_format=torch.channels_last)) if n == 2 else (x,):
+            arguments = [laid, w, bias, [stride] * n, [padding] * n, [1] * n, False, [0] * n, groups]
+            expected = ATEN.convolution.default(*arguments)
+            mine, single = (tensor(ours("aten.convolution.default", arguments, {}, mkldnn=level)) for level in (ONEDNN, "avx512"))
+            assert torch.equal(mine, expected) if HAS_PAIRS else (mine - expected).abs().max() <= 0.01 * expected.abs().max()
+            seen = seen or not torch.equal(single, expected)
+    assert seen or half < 8 or not HAS_PAIRS
 
 
 @pytest.mark.parametrize("case", [case for case in ONEDNN_CONVOLUTIONS if max(case[2]) > 1])
