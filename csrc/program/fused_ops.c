@@ -147,6 +147,75 @@ product_of_three(op_call *call, const port_tensor *const *in, port_dtype inner, 
     return status;
 }
 
+static port_view
+stack_view(const port_tensor *t, const int64_t *shape, const int64_t *strides)
+{
+    port_view view = tensor_view(t);
+    view.ndim = 3;
+    memcpy(view.shape, shape, 3 * sizeof *shape);
+    memcpy(view.strides, strides, 3 * sizeof *strides);
+    return view;
+}
+
+static port_status
+launch_bmm(op_call *call, const port_view *a, const port_view *b, const port_view *y)
+{
+    const port_gemm_params params = {1.0, 0.0};
+    return launch(call, "bmm", a->dtype, (const port_view *const[]){a, b, NULL}, 3, &y, 1, &params);
+}
+
+/* A bilinear layer's: y[n, o] = x1[n] . W[o] . x2[n]. For each o one product with the matrix W[o] and a stack of products with the rows of x2;
+ * one row is no stack. */
+static port_status
+run_bilinear(op_call *call, const port_tensor *x1, const port_tensor *weight, const port_tensor *x2)
+{
+    int64_t N = x1->shape[0], O = weight->shape[0], I = weight->shape[1], J = weight->shape[2];
+    port_tensor *out, *rows, *column;
+    port_status status = tensor_new(call, x1->dtype, 2, (const int64_t[]){N, O}, NULL, &out);
+    if (status != PORT_OK || (status = tensor_fill(call, out, (port_scalar){PORT_SCALAR_INT, 0, 0.0})) != PORT_OK ||
+        (status = tensor_new(call, x1->dtype, 2, (const int64_t[]){N, J}, NULL, &rows)) != PORT_OK ||
+        (status = tensor_new(call, x1->dtype, 1, &N, NULL, &column)) != PORT_OK) {
+        return status;
+    }
+    port_view y = tensor_view(out), sums = tensor_view(column);
+    port_view left = stack_view(x1, (const int64_t[]){1, N, I}, (const int64_t[]){N * x1->strides[0], x1->strides[0], x1->strides[1]});
+    port_view matrix = stack_view(weight, (const int64_t[]){1, I, J}, weight->strides);
+    port_view whole = stack_view(rows, (const int64_t[]){1, N, J}, (const int64_t[]){N * J, J, 1});
+    port_view row = stack_view(rows, (const int64_t[]){N, 1, J}, (const int64_t[]){J, J, 1});
+    port_view right = stack_view(x2, (const int64_t[]){N, J, 1}, (const int64_t[]){x2->strides[0], x2->strides[1], 1});
+    port_view sum = stack_view(column, (const int64_t[]){N, 1, 1}, (const int64_t[]){1, 1, 1});
+    y.ndim = 1;
+    y.strides[0] = O;
+    for (int64_t o = 0; status == PORT_OK && o < O && N * I * J > 0; o++) {
+        const port_view *const added[2] = {&y, &sums};
+        const port_view *const to = &y;
+        status = launch_bmm(call, &left, &matrix, &whole);
+        if (status == PORT_OK && (status = launch_bmm(call, &row, &right, &sum)) == PORT_OK) {
+            status = launch(call, "add", y.dtype, added, 2, &to, 1, NULL);
+        }
+        y.data = (char *)y.data + port_dtype_size(y.dtype);
+        matrix.data = (char *)matrix.data + weight->strides[0] * (int64_t)port_dtype_size(matrix.dtype);
+    }
+    return status == PORT_OK ? emit(call, out) : status;
+}
+
+static bool
+lists_are(const op_call *call, int32_t idx, int64_t first, int64_t second)
+{
+    return arg_len(call, idx) == (second < 0 ? 1 : 2) && arg_int_at(call, idx, 0) == first && (second < 0 || arg_int_at(call, idx, 1) == second);
+}
+
+/* Whether _trilinear is that of a bilinear layer; other sums may run in another order here. */
+static bool
+is_bilinear(const op_call *call)
+{
+    const port_tensor *x1 = arg_tensor(call, 0), *weight = arg_tensor(call, 1), *x2 = arg_tensor(call, 2);
+    bool fits = x1->ndim == 2 && weight->ndim == 3 && x2->ndim == 2 && x1->dtype == weight->dtype && x1->dtype == x2->dtype &&
+                dtype_is_float(x1->dtype) && x1->shape[0] == x2->shape[0] && x1->shape[1] == weight->shape[1] && x2->shape[1] == weight->shape[2];
+    return fits && lists_are(call, 3, 1, 3) && lists_are(call, 4, 0, -1) && lists_are(call, 5, 1, 2) && lists_are(call, 6, 2, 3) &&
+           arg_int(call, 7) == 1;
+}
+
 /* _trilinear(i1, i2, i3, expand1, expand2, expand3, sumdim, unroll_dim): products of the three, widened, summed over dimensions. */
 static port_status
 run_trilinear(op_call *call)
@@ -155,6 +224,9 @@ run_trilinear(op_call *call)
     op_plan plan;
     port_tensor *seen;
     port_status status;
+    if (is_bilinear(call)) {
+        return run_bilinear(call, arg_tensor(call, 0), arg_tensor(call, 1), arg_tensor(call, 2));
+    }
     for (int32_t k = 0; k < 3; k++) {
         if ((status = widened_operand(call, k, &seen)) != PORT_OK) {
             return status;

@@ -143,6 +143,14 @@ run_simple(op_call *call, const op_operand *operands, int32_t num_operands, cons
         return run_by_number(call, operands, &plan, dtype);
     }
     port_dtype inner = keeps ? PORT_F32 : dtype;
+    op_operand rounded[2];
+    if (keeps) { /* the first operand is a half before it is computed with */
+        const port_tensor *a = operands[0].tensor;
+        status = a != NULL ? tensor_cast(call, a, dtype, &a) : scalar_to_tensor(call, operands[0].scalar, dtype, &a);
+        memcpy(rounded, operands, sizeof rounded);
+        rounded[0].tensor = a;
+        operands = rounded;
+    }
     return status == PORT_OK ? run_planned(call, call->row->kernel, operands, num_operands, &plan, inner,
                                            compares ? PORT_BOOL : dtype, compares, params)
                              : status;
@@ -443,6 +451,8 @@ run_masked_fill(op_call *call)
 #define TWO "T self, N other"
 #define TWO_SCALAR "T self, C other"
 #define WITH_ALPHA "T self, N other, *, S alpha=1"
+#define NUMBERS "N self, N other" /* torch.mul(2.0, x) hands its number on as it is */
+#define NUMBER_WITH_ALPHA "N self, N other, *, S alpha=1"
 #define SCALAR_ALPHA "T self, C other, S alpha=1"
 #define COMPARISON(NAME)                                           \
     BINARY(NAME ".Tensor", NAME, TWO, MODE_COMPARE, OP_IN_PLACE), \
@@ -473,15 +483,15 @@ const op_row op_pointwise_rows[] = {
     {"clamp_min", "T self, S min", run_clamp, "clamp", MODE_SAME, OP_IN_PLACE},
     {"clamp_max", "T self, S max", run_clamp, "clamp", MODE_SAME, OP_IN_PLACE},
     {"hardtanh", "T self, S min_val=-1, S max_val=1", run_clamp, "clamp", MODE_SAME, OP_IN_PLACE | OP_NO_BOOL},
-    BINARY("add.Tensor", "add", WITH_ALPHA, MODE_SAME, OP_IN_PLACE),
+    BINARY("add.Tensor", "add", NUMBER_WITH_ALPHA, MODE_SAME, OP_IN_PLACE),
     BINARY("add.Scalar", "add", SCALAR_ALPHA, MODE_SAME, OP_IN_PLACE),
-    BINARY("sub.Tensor", "sub", WITH_ALPHA, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
+    BINARY("sub.Tensor", "sub", NUMBER_WITH_ALPHA, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("sub.Scalar", "sub", SCALAR_ALPHA, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("rsub.Tensor", "sub", WITH_ALPHA, MODE_SAME, OP_SWAP | OP_NO_BOOL),
     BINARY("rsub.Scalar", "sub", SCALAR_ALPHA, MODE_SAME, OP_SWAP | OP_NO_BOOL),
-    BINARY("mul.Tensor", "mul", TWO, MODE_SAME, OP_IN_PLACE),
+    BINARY("mul.Tensor", "mul", NUMBERS, MODE_SAME, OP_IN_PLACE),
     BINARY("mul.Scalar", "mul", TWO_SCALAR, MODE_SAME, OP_IN_PLACE),
-    BINARY("div.Tensor", "div", TWO, MODE_FLOAT, OP_IN_PLACE),
+    BINARY("div.Tensor", "div", NUMBERS, MODE_FLOAT, OP_IN_PLACE),
     BINARY("div.Scalar", "div", TWO_SCALAR, MODE_FLOAT, OP_IN_PLACE),
     BINARY("pow.Tensor_Tensor", "pow", "T self, N exponent", MODE_SAME, OP_NO_BOOL),
     BINARY("pow.Scalar", "pow", "C self, T exponent", MODE_SAME, OP_NO_BOOL),
@@ -493,7 +503,7 @@ const op_row op_pointwise_rows[] = {
     BINARY("remainder.Scalar", "remainder", TWO_SCALAR, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("fmod.Tensor", "fmod", TWO, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
     BINARY("fmod.Scalar", "fmod", TWO_SCALAR, MODE_SAME, OP_IN_PLACE | OP_NO_BOOL),
-    BINARY("floor_divide", "floor_divide", "N self, N other", MODE_SAME, OP_NO_BOOL),
+    BINARY("floor_divide", "floor_divide", NUMBERS, MODE_SAME, OP_NO_BOOL),
     BINARY("floor_divide.Scalar", "floor_divide", TWO_SCALAR, MODE_SAME, OP_NO_BOOL),
     {"floor_divide_.Tensor", TWO, run_binary, "floor_divide", MODE_SAME, OP_NO_BOOL | OP_WRITES},
     BINARY("atan2", "atan2", TWO, MODE_FLOAT, OP_IN_PLACE),

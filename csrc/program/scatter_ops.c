@@ -31,10 +31,38 @@ at_least_1d(const port_tensor *t)
 }
 
 static port_status
-scatter_into(op_call *call, int32_t dim, port_scatter_kind kind, const port_view *index, const port_view *src, port_tensor *out)
+launch_one(op_call *call, const char *kernel, const port_view *from, const port_view *to)
+{
+    return launch(call, kernel, from->dtype, &from, 1, &to, 1, NULL);
+}
+
+/* Halves are combined in F32 and rounded once, after the last of them. */
+static port_status
+combine_wide(op_call *call, const port_scatter_params *params, const port_view *index, const port_view *src, port_tensor *out)
+{
+    port_tensor *sum, *terms;
+    port_status status = tensor_new(call, PORT_F32, out->ndim, out->shape, NULL, &sum);
+    if (status != PORT_OK || (status = tensor_new(call, PORT_F32, src->ndim, src->shape, NULL, &terms)) != PORT_OK) {
+        return status;
+    }
+    port_view narrow = at_least_1d(out), y = at_least_1d(sum), x = tensor_view(terms);
+    if ((status = launch_one(call, "cast", &narrow, &y)) != PORT_OK || (status = launch_one(call, "cast", src, &x)) != PORT_OK ||
+        (status = launch(call, "scatter", PORT_F32, (const port_view *const[]){index, &x}, 2, (const port_view *const[]){&y}, 1, params)) != PORT_OK ||
+        (status = launch_one(call, "cast", &y, &narrow)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, out);
+}
+
+/* each: halves are rounded after every element that is combined with them. */
+static port_status
+scatter_into(op_call *call, int32_t dim, port_scatter_kind kind, bool each, const port_view *index, const port_view *src, port_tensor *out)
 {
     port_scatter_params params = {dim, kind};
     port_view y = at_least_1d(out), from = *src;
+    if (!each && kind != PORT_SCATTER_SET && (out->dtype == PORT_BF16 || out->dtype == PORT_F16)) {
+        return combine_wide(call, &params, index, src, out);
+    }
     bool moves = out->dtype == PORT_C64 && kind == PORT_SCATTER_SET; /* a complex number goes as the double that has its bits */
     y.dtype = from.dtype = moves ? PORT_F64 : out->dtype;
     src = &from;
@@ -147,7 +175,7 @@ run_scatter(op_call *call)
     }
     port_view places = at_least_1d(index);
     port_view from = arg_tensor(call, 3) != NULL ? at_least_1d(src) : view_broadcast(src, places.ndim, places.shape);
-    return tensor_elems(index) == 0 ? emit(call, out) : scatter_into(call, d, kind, &places, &from, out);
+    return tensor_elems(index) == 0 ? emit(call, out) : scatter_into(call, d, kind, false, &places, &from, out);
 }
 
 /* index_add (self, dim, index, source, alpha), index_copy, index_fill: the index of one dimension is repeated over the others. */
@@ -181,8 +209,9 @@ run_index_write(op_call *call)
         return fail_op(call, PORT_E_SHAPE, "a source of %d dimensions for a tensor of %d", src->ndim, self->ndim);
     }
     port_view from = repeated ? view_broadcast(src, places.ndim, places.shape) : at_least_1d(src);
+    bool each = self->ndim < 2 || (d != 0 && d != self->ndim - 1); /* line after line; torch has index_add of the others done by scatter_add */
     return port_view_elems(&places) == 0 ? emit(call, out)
-                                         : scatter_into(call, d, adds ? PORT_SCATTER_ADD : PORT_SCATTER_SET, &places, &from, out);
+                                         : scatter_into(call, d, adds ? PORT_SCATTER_ADD : PORT_SCATTER_SET, each, &places, &from, out);
 }
 
 /* masked_scatter(self, mask, source): the source's elements one after the other where the mask is true. */

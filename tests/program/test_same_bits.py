@@ -99,16 +99,33 @@ def heads() -> Any:
         yield "aten._native_multi_head_attention.default", [x, x, x, E, H, randn(3 * E, E), randn(3 * E), randn(E, E), randn(E), None, True, False]
 
 
+def bilinear_layers() -> Iterator[Call]:
+    """Of one row and of many, with one feature in and out, and products that go to the library."""
+    for N, O, I, J in ((4, 5, 3, 7), (1, 4, 5, 7), (3, 1, 1, 6), (6, 3, 9, 1), (33, 17, 40, 24), (5, 3, 64, 64)):
+        yield "aten._trilinear.default", [randn(N, I), randn(O, I, J), randn(N, J), [1, 3], [0], [1, 2], [2, 3]]
+        yield "aten._trilinear.default", [randn(I, N).t(), randn(O, J, I).mT, randn(N, 2 * J)[:, ::2], [1, 3], [0], [1, 2], [2, 3]]
+
+
+def numbers_first() -> Iterator[Call]:
+    """`torch.add(0.3333, x, alpha=0.6667)` hands its number on as it is, in the place of a tensor."""
+    for x in (randn(77), randn(9, 40).t(), randn(())):
+        for name in ("add", "sub", "mul", "div"):
+            yield f"aten.{name}.Tensor", [0.3333, x]
+        yield "aten.add.Tensor", [0.3333, x, {"alpha": 0.6667}]
+        yield "aten.sub.Tensor", [2, x, {"alpha": 0.6667}]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("calls", [heads, transforms, complex_products, batch_norms, resizes, logits, convolutions])
+@pytest.mark.parametrize("calls", [bilinear_layers, numbers_first, heads, transforms, complex_products, batch_norms, resizes, logits, convolutions])
 def test_the_bits_are_torchs(calls: Any, threads: int) -> None:
     provider, _ = providers.use_provider("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for name, args in calls():
-            theirs = in_torch(name, args)
-            for got, want in zip(in_c(name, args, provider=provider, mkldnn=True), theirs, strict=True):
+            named = args.pop() if isinstance(args[-1], dict) else {}
+            theirs = in_torch(name, args, named)
+            for got, want in zip(in_c(name, args, named, provider=provider, mkldnn=True), theirs, strict=True):
                 assert equal_bits(got, want), f"{name} {[(tuple(a.shape), a.stride()) if isinstance(a, torch.Tensor) else a for a in args]}"
     finally:
         torch.set_num_threads(before)
