@@ -236,7 +236,7 @@ const op_row op_composed_rows[] = {
     FORMULA(
         "nansum", "T self, A? dim=None, B keepdim=False, *, D? dtype=None",
         "n = isnan(self); z = masked_fill.Scalar(self, n, 0); y = sum.dim_IntList(z, dim, keepdim, dtype=dtype) -> y"),
-    FORMULA("trace", "T self", "d = diagonal(self); y = sum(d) -> y"),
+    FORMULA("trace", "T self", "d = diagonal(self); d = constant_pad_nd(d, [1, 0]); d = cumsum(d, 0); y = select.int(d, 0, -1) -> y"),
     FORMULA("dist", "T self, T other, S p=2", "d = sub.Tensor(self, other); y = linalg_vector_norm(d, p) -> y"),
     FORMULA("norm.Scalar", "T self, S p=2", "y = linalg_vector_norm(self, p) -> y"),
     FORMULA("norm.ScalarOpt_dtype", "T self, S? p, *, D dtype",

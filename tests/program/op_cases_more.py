@@ -406,3 +406,16 @@ add("geqrf", [one(x) for x in _oblong])
 _reflectors = [torch.geqrf(x) for x in (rand(5, 3), rand(4, 4, dtype=F64), rand(2, 6, 3))]
 add("linalg_householder_product", [one(*r) for r in _reflectors] + [one(_reflectors[0][0], _reflectors[0][1][:2])])
 add("linalg_matrix_exp", [one(x) for x in (rand(4, 4, low=-0.5, high=0.5), rand(3, 3, dtype=F64, low=-1, high=1), rand(2, 3, 3, low=-0.3, high=0.3).mT, rand(1, 1), rand(0, 0), torch.zeros(2, 2))])
+
+# ---------------------------------------------------------------- last, as the numbers of what is above hang on the order: more of some ops
+_first = [one(n, x) for d in (*FLOATS, I64) for n in (2, 0.3333) for x in (rand(3, 4, dtype=d, low=0.5), rand(dtype=d, low=0.5), rand(4, 40, dtype=d, low=0.5).t())]
+for name in ("add", "sub", "mul", "div"):  # torch.mul(2.0, x): the number comes as it is, in the place of a tensor
+    CASES[f"aten.{name}.Tensor"] += _first + (like(_first[:24], alpha=0.5) if name in ("add", "sub") else [])
+for d in (BF16, F16):  # rounded once after seven terms, or after each of seven
+    _terms, _places = rand(7, 6, 7, dtype=d), index(2, 7, 7)
+    for suffix in ("", "_"):
+        CASES[f"aten.scatter_add{suffix}.default"] += [one(rand(2, 7, dtype=d), 0, _places, _terms[:, 0])]
+        CASES[f"aten.scatter_reduce{suffix}.two"] += [one(rand(2, 7, dtype=d), 0, _places, _terms[:, 0], r) for r in ("sum", "prod")]
+        CASES[f"aten.index_add{suffix}.default"] += [one(rand(*(2 if k == dim else n for k, n in enumerate((7, 6, 7))), dtype=d), dim, index(2, 6 if dim == 1 else 7),
+                                                         _terms) for dim in (0, 1, 2)] + [one(rand(2, dtype=d), 0, index(2, 7), _terms[0, 0])]  # fmt: skip
+CASES["aten.trace.default"] += [one(rand(0, 3)), *(one(rand(40, 50, dtype=d)) for d in FLOATS)]
