@@ -74,6 +74,15 @@ def operands(rows: int, cols: int) -> dict:
     cases["prod first"] = ("aten.prod.dim_int", lambda: ([x(), 0], {}))
     cases["sum i64"] = ("aten.sum.default", lambda: ([torch.randint(0, 9, (rows, cols))], {}))
     cases["sum bool"] = ("aten.sum.default", lambda: ([x() > 0], {}))
+    for name in ("lt", "add", "mul", "bitwise_and"):
+        cases[f"{name} i64"] = (f"aten.{name}.Tensor", lambda: ([torch.randint(0, 9, (rows, cols)), torch.randint(0, 9, (rows, cols))], {}))
+    for name in ("eq.Tensor", "logical_and.default", "bitwise_or.Tensor"):
+        cases[f"{name.split('.')[0]} bool"] = (f"aten.{name}", lambda: ([x() > 0, x() > 0], {}))
+    for name in ("logical_not", "bitwise_not"):
+        cases[f"{name} bool"] = (f"aten.{name}.default", lambda: ([x() > 0], {}))
+    cases["where i64"] = ("aten.where.self", lambda: ([x() > 0, torch.randint(0, 9, (rows, cols)), torch.randint(0, 9, (rows, cols))], {}))
+    cases["where bool"] = ("aten.where.self", lambda: ([x() > 0, x() > 0, x() > 0], {}))
+    cases["masked_fill row"] = ("aten.masked_fill.Scalar", lambda: ([x(), columns() > 0, -1e9], {}))
     for name in ("cumprod", "cummax", "logcumsumexp"):
         cases[name] = (f"aten.{name}.default", lambda: ([x(), 1], {}))
     cases["fft"] = ("aten._fft_r2c.default", lambda: ([x(), [1], 0, True], {}))

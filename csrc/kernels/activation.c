@@ -57,7 +57,7 @@ has_vector_functions(const unary_context *context)
     }                                                                                                                \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        static const unary_op op = {name##_f32, name##_f64, NULL, NULL};                                             \
+        static const unary_op op = {name##_f32, name##_f64, NULL, NULL, NULL};                                       \
         port_unary_run(call, &op, level);                                                                            \
     }                                                                                                                \
     PORT_RUN_LEVELS(name, name##_any)

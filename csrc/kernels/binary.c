@@ -153,6 +153,10 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     for (int64_t r = 0; r < size1; r++) {
         binary_row row = {data[1] + r * strides[4], data[2] + r * strides[5], data[0] + r * strides[3],
                           strides[1],               strides[2],               strides[0]};
+        if (vector && context->op->whole != NULL && context->alpha_int == 1 &&
+            context->op->whole(dtype, context->call->out[0]->dtype, port_cpu_level_found(), size0, row.a, a_dense, row.b, b_dense, row.y)) {
+            continue;
+        }
         if (context->compute != PORT_COMPUTE_F32) {
             int64_t first = hoisted ? bulk : size0;
             own.b_hoisted = false;
@@ -528,16 +532,13 @@ static void
 where_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
 {
     size_t bytes = *(const size_t *)opaque;
+    int64_t step = (int64_t)bytes;
+    bool dense = bytes != 2 && strides[0] == step && strides[1] == 1 && (strides[2] == step || strides[2] == 0) && (strides[3] == step || strides[3] == 0);
     for (int64_t r = 0; r < size1; r++) {
         char *y = data[0] + r * strides[4];
         const char *condition = data[1] + r * strides[5], *a = data[2] + r * strides[6], *b = data[3] + r * strides[7];
-        bool dense = bytes == 4 && strides[0] == 4 && strides[1] == 1 && strides[2] == 4 && strides[3] == 4;
-        for (int64_t i = 0; i < size0 && dense; i++) {
-            int32_t mask = -(int32_t)(condition[i] != 0), yes, no;
-            memcpy(&yes, a + 4 * i, 4);
-            memcpy(&no, b + 4 * i, 4);
-            yes = (yes & mask) | (no & ~mask);
-            memcpy(y + 4 * i, &yes, 4);
+        if (dense) {
+            port_whole_where(bytes, size0, condition, a, strides[2] != 0, b, strides[3] != 0, y);
         }
         for (int64_t i = 0; i < size0 && !dense; i++) {
             char value[8];
@@ -575,23 +576,23 @@ where_run(const port_kernel_call *call)
 
 /* ---------------------------------------------------------------- rows */
 
-#define RUN_ALL(name) RUN_FLOATS(name, name##_i64, NULL, NULL)
-#define RUN_FLOATS(name, i64, half, by_number)                                                                                 \
+#define RUN_ALL(name) RUN_FLOATS(name, name##_i64, NULL, NULL, port_whole_##name)
+#define RUN_FLOATS(name, i64, half, by_number, whole)                                                                \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        static const binary_op op = {name##_f32, name##_f64, i64, half, by_number};                                  \
+        static const binary_op op = {name##_f32, name##_f64, i64, half, by_number, whole};                           \
         port_binary_run(call, &op, level);                                                                           \
     }                                                                                                                \
     PORT_RUN_LEVELS(name, name##_any)
 #define FLOATS(name) PORT_LEVEL_ROWS(name, port_binary_check)
 
-RUN_FLOATS(add, add_i64, sum_halves, NULL)
-RUN_FLOATS(sub, sub_i64, difference_halves, NULL)
-RUN_FLOATS(mul, mul_i64, mul_halves, mul_number_halves)
-RUN_FLOATS(div, NULL, div_halves, div_number_halves)
-RUN_ALL(pow)
-RUN_FLOATS(maximum, maximum_i64, maximum_halves, NULL)
-RUN_FLOATS(minimum, minimum_i64, minimum_halves, NULL)
+RUN_FLOATS(add, add_i64, sum_halves, NULL, port_whole_add)
+RUN_FLOATS(sub, sub_i64, difference_halves, NULL, port_whole_sub)
+RUN_FLOATS(mul, mul_i64, mul_halves, mul_number_halves, port_whole_mul)
+RUN_FLOATS(div, NULL, div_halves, div_number_halves, NULL)
+RUN_FLOATS(pow, pow_i64, NULL, NULL, NULL)
+RUN_FLOATS(maximum, maximum_i64, maximum_halves, NULL, port_whole_maximum)
+RUN_FLOATS(minimum, minimum_i64, minimum_halves, NULL, port_whole_minimum)
 PORT_BINARY_RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
 PORT_BINARY_RUN(fmod, fmod_f32, fmod_f64, fmod_i64)
 PORT_BINARY_RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)
@@ -608,9 +609,9 @@ RUN_ALL(gt)
 RUN_ALL(ge)
 RUN_ALL(logical_and)
 RUN_ALL(logical_or)
-PORT_BINARY_RUN(bitwise_and, NULL, NULL, bitwise_and_i64)
-PORT_BINARY_RUN(bitwise_or, NULL, NULL, bitwise_or_i64)
-PORT_BINARY_RUN(bitwise_xor, NULL, NULL, bitwise_xor_i64)
+PORT_BINARY_RUN_WHOLE(bitwise_and)
+PORT_BINARY_RUN_WHOLE(bitwise_or)
+PORT_BINARY_RUN_WHOLE(bitwise_xor)
 
 #define INTS(name) PORT_INT_ROWS(#name, "ref", 0, port_binary_check, name##_run)
 #define BOOLS(name) PORT_BOOL_ROW(#name, "ref", 0, port_binary_check, name##_run)

@@ -4,6 +4,7 @@
 #define PORT_BINARY_H
 
 #include "levels.h"
+#include "wholes.h"
 
 typedef struct binary_context {
     const port_kernel_call *call;
@@ -27,6 +28,7 @@ typedef struct binary_op {
     bool (*half)(port_dtype dtype, int32_t level, int64_t n, const char *a, int64_t a_step, const char *b, int64_t b_step, char *y);
     /* The same where b is the number p. */
     bool (*half_by_number)(port_dtype dtype, int32_t level, int64_t n, const char *a, char *y, float p, float q);
+    port_whole_map whole; /* n dense elements of I64 or BOOL in one go, with alpha 1; NULL: i64 alone */
 } binary_op;
 
 void port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level);
@@ -42,11 +44,17 @@ port_status port_binary_check(const port_kernel_call *call, port_error *err);
             y[i] = (type)(expression);                                                                               \
         }                                                                                                            \
     }
-/* name_run, which has one build for all levels. */
+/* name_run, which has one build of its own for all levels; of integers, with whole runs of them. */
+#define PORT_BINARY_RUN_WHOLE(name)                                                                                  \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const binary_op op = {.i64 = name##_i64, .whole = port_whole_##name};                                 \
+        port_binary_run(call, &op, 0);                                                                               \
+    }
 #define PORT_BINARY_RUN(name, f32, f64, i64)                                                                         \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const binary_op op = {f32, f64, i64, NULL, NULL};                                                     \
+        static const binary_op op = {f32, f64, i64, NULL, NULL, NULL};                                                    \
         port_binary_run(call, &op, 0);                                                                               \
     }
 

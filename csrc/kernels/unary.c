@@ -65,6 +65,10 @@ unary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size
     for (int64_t row = 0; row < size1; row++) {
         char *to = data[0] + row * strides[2];
         const char *from = data[1] + row * strides[3];
+        if (contiguous && context->op->whole != NULL &&
+            context->op->whole(x->dtype, context->call->out[0]->dtype, port_cpu_level_found(), size0, from, to)) {
+            continue;
+        }
         if (context->compute != PORT_COMPUTE_F32) {
             unary_row_wide(context, from, strides[1], to, strides[0], size0);
             continue;
@@ -464,8 +468,8 @@ port_gelu_grain(int64_t n, int32_t num_threads)
 static void
 gelu_any(const port_kernel_call *call, int32_t level)
 {
-    static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL, gelu_erf_half}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL, gelu_tanh_half},
-                          by_onednn = {gelu_onednn_f32, NULL, NULL, gelu_onednn_half};
+    static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL, gelu_erf_half, NULL}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL, gelu_tanh_half, NULL},
+                          by_onednn = {gelu_onednn_f32, NULL, NULL, gelu_onednn_half, NULL};
     const port_gelu_params *params = call->params;
     const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
     int64_t grain = port_gelu_grain(port_view_elems(call->in[0]), call->profile->num_threads);
@@ -575,9 +579,9 @@ F64_OP(one, v != v ? 1.0 : 1.0)
 static void
 pow_scalar_by(const port_kernel_call *call, int32_t level, const unary_op *by_pow)
 {
-    static const unary_op by_sqrt = {sqrt_f32, sqrt_f64, pow_i64, sqrt_half}, by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64, rsqrt_once_half},
-                          by_division = {reciprocal_f32, reciprocal_f64, pow_i64, reciprocal_half},
-                          by_copy = {copy_f32, copy_f64, pow_i64, copy_half}, by_one = {one_f32, one_f64, pow_i64, one_half};
+    static const unary_op by_sqrt = {sqrt_f32, sqrt_f64, pow_i64, sqrt_half, NULL}, by_rsqrt = {rsqrt_f32, rsqrt_f64, pow_i64, rsqrt_once_half, NULL},
+                          by_division = {reciprocal_f32, reciprocal_f64, pow_i64, reciprocal_half, NULL},
+                          by_copy = {copy_f32, copy_f64, pow_i64, copy_half, NULL}, by_one = {one_f32, one_f64, pow_i64, one_half, NULL};
     double exponent = ((const port_pow_params *)call->params)->exponent.d;
     const unary_op *op = by_pow;
     if (call->in[0]->dtype != PORT_F16) { /* which torch leaves to pow */
@@ -597,7 +601,7 @@ pow_scalar_by(const port_kernel_call *call, int32_t level, const unary_op *by_po
 static void
 pow_scalar_any(const port_kernel_call *call, int32_t level)
 {
-    static const unary_op by_pow = {pow_f32, pow_f64, pow_i64, pow_half};
+    static const unary_op by_pow = {pow_f32, pow_f64, pow_i64, pow_half, NULL};
     pow_scalar_by(call, level, &by_pow);
 }
 
@@ -612,7 +616,7 @@ pow_strict_f32(const unary_context *context, bool is_vector, int64_t n, const fl
 static void
 pow_scalar_strict_run(const port_kernel_call *call)
 {
-    static const unary_op by_pow = {pow_strict_f32, pow_f64, pow_i64, NULL};
+    static const unary_op by_pow = {pow_strict_f32, pow_f64, pow_i64, NULL, NULL};
     pow_scalar_by(call, 0, &by_pow);
 }
 
@@ -695,10 +699,11 @@ clamp_check(const port_kernel_call *call, port_error *err)
 
 /* ---------------------------------------------------------------- rows */
 
-#define RUN_BY(runner, name, f32, f64, i64, half)                                                                    \
+#define RUN_BY(runner, name, f32, f64, i64, half) RUN_WHOLE(runner, name, f32, f64, i64, half, NULL)
+#define RUN_WHOLE(runner, name, f32, f64, i64, half, whole)                                                          \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        static const unary_op op = {f32, f64, i64, half};                                                            \
+        static const unary_op op = {f32, f64, i64, half, whole};                                                     \
         runner(call, &op, level);                                                                                    \
     }                                                                                                                \
     PORT_RUN_LEVELS(name, name##_any)
@@ -718,7 +723,7 @@ RUN(ceil, ceil_i64, ceil_half)
 RUN(round, round_i64, round_half)
 RUN(sign, sign_i64, sign_half)
 RUN(square, square_i64, square_half)
-RUN(logical_not, logical_not_i64, NULL)
+RUN_WHOLE(port_unary_run, logical_not, logical_not_f32, logical_not_f64, logical_not_i64, NULL, port_whole_logical_not)
 
 RUN_LIBRARY(sin, NULL)
 RUN_LIBRARY(cos, NULL)
@@ -730,7 +735,12 @@ RUN_LIBRARY(tanh, tanh_half)
 RUN(sigmoid, NULL, sigmoid_half)
 RUN(silu, NULL, silu_half)
 
-PORT_UNARY_RUN(bitwise_not, NULL, NULL, bitwise_not_i64)
+static void
+bitwise_not_run(const port_kernel_call *call)
+{
+    static const unary_op op = {.i64 = bitwise_not_i64, .whole = port_whole_bitwise_not};
+    port_unary_run(call, &op, 0);
+}
 
 #define FLOATS(name) PORT_LEVEL_ROWS(name, port_unary_check)
 #define INTS(name) PORT_INT_ROWS(#name, "ref", 0, port_unary_check, name##_run)

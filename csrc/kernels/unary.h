@@ -3,6 +3,7 @@
 #define PORT_UNARY_H
 
 #include "levels.h"
+#include "wholes.h"
 
 typedef struct unary_context {
     const port_kernel_call *call;
@@ -23,6 +24,7 @@ typedef struct unary_op {
     unary_f64 f64;
     unary_i64 i64; /* BOOL and all integers */
     unary_half half; /* NULL: f32 alone */
+    port_whole_map1 whole; /* dense I64 and BOOL in one go; NULL: i64 alone */
 } unary_op;
 
 void port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level);
@@ -59,7 +61,7 @@ port_status port_unary_check(const port_kernel_call *call, port_error *err);
 #define PORT_UNARY_RUN(name, f32, f64, i64)                                                                          \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const unary_op op = {f32, f64, i64, NULL};                                                                \
+        static const unary_op op = {f32, f64, i64, NULL, NULL};                                      \
         port_unary_run(call, &op, 0);                                                                                \
     }
 

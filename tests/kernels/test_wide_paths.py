@@ -129,3 +129,33 @@ def test_filled(elems):
     for dtype, value in ((torch.float32, -0.0), (torch.bfloat16, 1.5), (torch.int64, -3), (torch.bool, True), (torch.uint8, 200)):
         same_as_torch("full_like.default", [torch.zeros(elems, dtype=dtype), value])
         same_as_torch("fill.Scalar", [torch.zeros(2 * elems, dtype=dtype)[::2], value])
+
+
+def whole_operands(dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Pairs of one shape, with a row, a column, a number and a transposed one; rows longer than whole vectors and shorter."""
+
+    def x(*shape: int) -> torch.Tensor:
+        return torch.randint(0, 2, shape).bool() if dtype == torch.bool else torch.randint(-3, 4, shape) + torch.randint(0, 2, shape) * 2**40
+
+    return [(x(3, 203), x(3, 203)), (x(3, 203), x(203)), (x(203), x(3, 203)), (x(3, 203), x(3, 1)), (x(3, 1), x(3, 203)), (x(3, 7), x(3, 7)), (x(70, 65), x(65, 70).t())]
+
+
+@pytest.mark.parametrize("dtype", (torch.int64, torch.bool))
+def test_integers_and_truths(dtype):
+    torch.manual_seed(0)
+    names = [f"{name}.Tensor" for name in ("eq", "ne", "lt", "le", "gt", "ge", "bitwise_and", "bitwise_or", "bitwise_xor", "mul")]
+    names += [f"{name}.default" for name in ("logical_and", "logical_or", "logical_xor", "maximum", "minimum")]
+    names += ["add.Tensor", "sub.Tensor"] if dtype == torch.int64 else []
+    for a, b in whole_operands(dtype):
+        for name in names:
+            same_as_torch(name, [a, b])
+        for name in ("logical_not.default", "bitwise_not.default"):
+            same_as_torch(name, [b])
+
+
+@pytest.mark.parametrize("dtype", (torch.int64, torch.bool, torch.float32, torch.float16))
+def test_where_of_broadcast_operands(dtype):
+    torch.manual_seed(0)
+    for (a, b), (condition, _) in zip(whole_operands(torch.int64), whole_operands(torch.bool)):
+        same_as_torch("where.self", [condition, a.to(dtype), b.to(dtype)])
+        same_as_torch("where.self", [condition, a.to(dtype), torch.ones((), dtype=dtype)])
