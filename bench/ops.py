@@ -74,6 +74,9 @@ def operands(rows: int, cols: int) -> dict:
     cases["prod first"] = ("aten.prod.dim_int", lambda: ([x(), 0], {}))
     cases["sum i64"] = ("aten.sum.default", lambda: ([torch.randint(0, 9, (rows, cols))], {}))
     cases["sum bool"] = ("aten.sum.default", lambda: ([x() > 0], {}))
+    for name in ("addcmul", "addcdiv"):
+        cases[name] = (f"aten.{name}.default", lambda: ([x(), x(), x()], {}))
+    cases["lerp"] = ("aten.lerp.Scalar", lambda: ([x(), x(), 0.3], {}))
     for name in ("lt", "add", "mul", "bitwise_and"):
         cases[f"{name} i64"] = (f"aten.{name}.Tensor", lambda: ([torch.randint(0, 9, (rows, cols)), torch.randint(0, 9, (rows, cols))], {}))
     for name in ("eq.Tensor", "logical_and.default", "bitwise_or.Tensor"):

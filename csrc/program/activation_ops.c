@@ -197,8 +197,9 @@ typedef struct three_call {
     void *y;
 } three_call;
 
-#define THREE(name, real, fma_of, abs_of)                                                                            \
-    static void name(const three_call *t)                                                                            \
+/* Built twice: without the instruction each fma is a call. */
+#define THREE(name, real, fma_of, abs_of, attributes)                                                                \
+    attributes static void name(const three_call *t)                                                                            \
     {                                                                                                                \
         const real *x = t->x, *a = t->a, *b = t->b;                                                                  \
         real *y = t->y, scale = (real)t->value;                                                                      \
@@ -214,8 +215,15 @@ typedef struct three_call {
             }                                                                                                        \
         }                                                                                                            \
     }
-THREE(three_f32, float, fmaf, fabsf)
-THREE(three_f64, double, fma, fabs)
+THREE(three_f32, float, fmaf, fabsf, )
+THREE(three_f64, double, fma, fabs, )
+#if PORT_HAVE_AVX2
+THREE(three_f32_avx2, float, fmaf, fabsf, PORT_TARGET_AVX2)
+THREE(three_f64_avx2, double, fma, fabs, PORT_TARGET_AVX2)
+#define PICK_THREE(name) (port_cpu_level_found() > 0 ? name##_avx2 : name)
+#else
+#define PICK_THREE(name) name
+#endif
 
 /* addcmul, addcdiv (self, a, b, value), lerp (self, end, weight): F32 and F64, brought to one row-major shape first. */
 static port_status
@@ -252,7 +260,7 @@ run_three(op_call *call)
                         .a = tensor_view(dense[1]).data,
                         .b = num == 3 ? tensor_view(dense[2]).data : NULL,
                         .y = tensor_view(out).data};
-    (dtype == PORT_F32 ? three_f32 : three_f64)(&three);
+    (dtype == PORT_F32 ? PICK_THREE(three_f32) : PICK_THREE(three_f64))(&three);
     return emit(call, out);
 }
 
