@@ -468,12 +468,12 @@ _POINTWISE = frozenset("add add_ mul mul_ div div_ sub sub_ pow neg rsub".split(
 
 
 def kind_of(program: Program, interval: Interval, class_name: str = "") -> str:
-    """What a module call computes, from its ops: linear, embedding, layer_norm, rms_norm, activation, attention, softmax, move
-    or composite. The class's name only separates attention from larger modules that contain it."""
+    """What a module call computes, from its ops: linear, embedding, layer_norm, rms_norm, activation, attention, softmax, move,
+    constant (no op at all: the program holds what it returns) or composite. The class's name only separates attention from larger modules that contain it."""
     ops = [base_name(name) for name in program.op_names(interval)]
     work = [op for op in ops if op not in _MOVES]
     if not work:
-        return "move"
+        return "constant" if not ops and interval.outputs and all(value in program.constants for value in interval.outputs.values()) else "move"
     kinds = set(work)
     matmuls = [op for op in work if op in _MATMULS]
     fused = any("scaled_dot_product" in op for op in work)

@@ -12,6 +12,9 @@ Nor that a batch norm in training changes its running statistics: the op's schem
 
 from __future__ import annotations
 
+import functools
+import gc
+import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
@@ -36,6 +39,7 @@ _PLAIN = frozenset((int, bool, str, type(None)))
 _TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
 _NO_ARGUMENTS: dict[str, Any] = {}
 _VECTOR_BYTES = 16  # what a library's small products look at: parameters read from files (safetensors) need not begin there
+_Cache = type(functools.lru_cache(lambda: None))
 _OUTSIDE = -1  # "made at op" of a value that no op made
 
 # Shares memory with its argument although its schema does not say so.
@@ -344,8 +348,8 @@ class Recorder(TorchDispatchMode):
         outputs = {}
         try:
             for path, tensor in leaves:
-                # A tensor that no op made and that is nobody's parameter came from outside the dispatcher: left out.
-                if self._find(recording, tensor) is not None or self._parameter_name(tensor) is not None:
+                # A tensor that no op made, that is nobody's parameter and that no cache kept came from outside the dispatcher: left out.
+                if self._find(recording, tensor) is not None or self._parameter_name(tensor) is not None or _is_kept(tensor):
                     outputs[path] = int(self._use(recording, tensor))
         except Exception as error:
             self._fail(recording, f"{module}: outputs not recorded: {error}")
@@ -630,6 +634,20 @@ def _is_reachable(recording: _Recording, base: int) -> bool:
     """Whether a tensor that is known to share this value's memory is still there. If none is, nothing known can see a change of it."""
     weak = recording.weak
     return weak[base]() is not None or any(b == base and weak[v]() is not None for v, b in enumerate(recording.base))
+
+
+def _has_compiled() -> bool:
+    """Whether a part of a model was compiled in this process."""
+    frames = sys.modules.get("torch._dynamo.convert_frame")
+    return frames is not None and bool(getattr(frames, "FRAME_COMPILE_COUNTER", True))
+
+
+def _is_kept(tensor: torch.Tensor) -> bool:
+    """Whether a `functools` cache holds this tensor, which no op of the recorded call made: an earlier run did, and it is a constant now.
+    Memory that is not torch's own (numpy's), and what a compiled part of the model may have made unseen, is not taken for it."""
+    if tensor.layout is not torch.strided or _has_compiled() or not tensor.untyped_storage().resizable():
+        return False
+    return any(type(owner) is _Cache for owner in gc.get_referrers(tensor))
 
 
 def _flatten_result(result: Any) -> Iterable[Any]:

@@ -39,7 +39,7 @@ TORCH_TOLERANCES = {
     "float16": (1e-3, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float32": (1.3e-6, 1e-5), "float64": (1e-7, 1e-7), "complex64": (1.3e-6, 1e-5),
 }
 #: Kinds whose outputs are copies, choices or integers: nothing is rounded, so nothing may differ.
-EXACT_KINDS = frozenset({"embedding", "move", "mask", "integer"})
+EXACT_KINDS = frozenset({"constant", "embedding", "move", "mask", "integer"})
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
 """The recorder on small modules made to be difficult: closures, in-place ops, sharing, exceptions, patterns."""
 
+import functools
 import gc
 import weakref
 
+import numpy as np
+import porting
 import pytest
 import torch
+from porting.hooks import ActivationCollector
 from porting.recorder import Pattern, Recorder, pattern_of
 from replay import Harness, check, same_bits
 from torch import nn
@@ -499,3 +503,32 @@ class Owner(nn.Module):
 
 def test_memory_that_was_freed_and_taken_again_is_no_second_view():
     assert check(run(Owner(Fresh()), x(2, 4))) == 2
+
+
+class Cached(nn.Module):
+    """Positions that a cache keeps; or the same in memory of numpy's, which another library may have filled during the call."""
+
+    def __init__(self, foreign=False):
+        super().__init__()
+        self.make = functools.lru_cache(lambda n: torch.from_numpy(np.arange(n, dtype=np.float32)) if foreign else torch.arange(n).float())
+
+    def forward(self, t):
+        return self.make(t.shape[-1])
+
+
+@pytest.mark.parametrize("foreign, compiled", [(False, False), (True, False), (False, True)])
+def test_a_tensor_that_a_cache_kept_is_a_constant(tmp_path, monkeypatch, foreign, compiled):
+    """Made in the recorded call it is made by its ops; kept from before it is a constant of the program, and a wrong one is refused."""
+    monkeypatch.setattr("porting.recorder._has_compiled", lambda: compiled)
+    model = nn.Sequential(nn.Linear(4, 6), Cached(foreign))
+    for times in (0, 1):
+        with torch.no_grad():
+            capture = ActivationCollector(model, tmp_path / f"{times}", program="all")(x(2, 4))[1]
+        with capture:
+            rows = {row.module: row for row in porting.check(capture).rows}
+            known = not times or not (foreign or compiled)
+            assert rows["1"].status == rows[""].status == ("compared" if known else "no program")
+            assert not known or (rows["1"].passed and rows[""].passed and (rows["1"].kind == "constant") == (foreign or bool(times)))
+            right = dict(capture.items())
+            assert porting.compare(capture, right).passed
+            assert not porting.compare(capture, {**right, "1.out.0": right["1.out.0"] + np.float32(2**-20)}).passed

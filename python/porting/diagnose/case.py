@@ -254,7 +254,8 @@ class Case:
         self.profile = kept if times[0] <= times[1] else self.profile
 
     def _leaves(self, values: Mapping[int, Array]) -> dict[str, Array]:
-        return {leaf: values[v] for leaf, v in self.outputs.items() if leaf in self.actual}
+        known = {**self.feeds, **values}  # a module may hand on what it was given, or a constant
+        return {leaf: known[v] for leaf, v in self.outputs.items() if leaf in self.actual and v in known}
 
     def reference(self) -> dict[str, Array]:
         """The module's outputs as the unchanged program computes them in C."""
@@ -289,7 +290,8 @@ class Case:
             feeds = {v: a for v, a in feeds.items() if v not in made}
             ops = [Op("aten.reshape.default", op.args, op.kwargs, op.outputs) if op.name in ("aten.view.default", "aten._unsafe_view.default") else op for op in ops]
         values = self._run(draft.values, ops, feeds, wanted, wide)
-        return {leaf: values[v] for leaf, v in draft.outputs.items() if leaf in self.actual}
+        known = {**feeds, **values}
+        return {leaf: known[v] for leaf, v in draft.outputs.items() if leaf in self.actual and v in known}
 
     def run_override(self, override: Mapping[int, Array], wide: bool = False) -> dict[str, Array]:
         """Outputs when these values had been others. The ops after each value see the new one. wide: those ops in float64."""
