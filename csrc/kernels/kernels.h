@@ -197,6 +197,7 @@ typedef struct port_vector_norm_params {
 } port_vector_norm_params;
 typedef struct port_weight_norm_params {
     bool rows; /* of each row, else of each column */
+    bool halves; /* v and g were halves, whose rows take two vectors at a time */
 } port_weight_norm_params;
 
 /* ---- triangular.c

@@ -216,15 +216,17 @@ weight_norm_check(const port_kernel_call *call, port_error *err)
 }
 
 /* The 2-norm of a row that is shorter than a vector: one after the other; else in lanes that are added by halves
- * (default: in order). */
+ * (default: in order). Of halves two vectors are summed side by side, and then added. */
 static float
 halved_row_norm(const port_kernel_call *call, const float *x, int64_t n)
 {
-    float sums[LANES] = {0.0f}; /* a row without elements has the norm 0 */
-    int64_t count = n < LANES ? n : LANES;
+    float sums[2 * LANES] = {0.0f}; /* a row without elements has the norm 0 */
+    int64_t count = n < LANES ? n : LANES, width = ((const port_weight_norm_params *)call->params)->halves ? 2 * LANES : LANES;
     for (int64_t i = 0; i < n; i++) {
-        float product = x[i] * x[i];
-        sums[i % LANES] = i < count ? product : sums[i % LANES] + product;
+        sums[i % width] += x[i] * x[i];
+    }
+    for (int64_t i = 0; i < LANES; i++) {
+        sums[i] += sums[LANES + i];
     }
     return sqrtf(port_add_lanes(sums, count, count == LANES && call->profile->capability != PORT_CAP_DEFAULT));
 }

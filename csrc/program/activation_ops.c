@@ -119,7 +119,7 @@ run_log_sigmoid(op_call *call)
     return status == PORT_OK ? emit(call, buffer) : status;
 }
 
-/* _weight_norm_interface(v, g, dim): w = v * (g / norm), norm over all dimensions but dim. */
+/* _weight_norm_interface(v, g, dim): w = v * (g / norm), norm over all dimensions but dim. Of halves the norm stays F32. */
 static port_status
 run_weight_norm(op_call *call)
 {
@@ -127,7 +127,8 @@ run_weight_norm(op_call *call)
     int64_t shape[PORT_MAX_NDIM];
     int32_t d;
     port_status status = wrap_dim(call, arg_int(call, 2), v->ndim, &d);
-    bool known = (v->dtype == PORT_F32 || v->dtype == PORT_F64) && g->dtype == v->dtype;
+    port_dtype dtype = v->dtype, inner = dtype == PORT_F64 ? PORT_F64 : PORT_F32;
+    bool known = dtype_is_float(dtype) && g->dtype == dtype;
     if (status != PORT_OK || !known || v->ndim == 0 || tensor_elems(g) != v->shape[d]) {
         return status != PORT_OK ? status : fail_unsupported(call, "a weight of %s", port_dtype_name(v->dtype));
     }
@@ -142,9 +143,10 @@ run_weight_norm(op_call *call)
     flat[0] = rows;
     flat[1] = rows > 0 ? tensor_elems(v) / rows : 0;
     port_tensor *norm, *out, *parts[3];
-    if ((status = tensor_contiguous(call, v, &v)) != PORT_OK || (status = tensor_contiguous(call, g, &g)) != PORT_OK ||
-        (status = tensor_new(call, v->dtype, v->ndim, shape, NULL, &norm)) != PORT_OK ||
-        (status = tensor_new(call, v->dtype, v->ndim, v->shape, NULL, &out)) != PORT_OK) {
+    if ((status = tensor_cast(call, v, inner, &v)) != PORT_OK || (status = tensor_cast(call, g, inner, &g)) != PORT_OK ||
+        (status = tensor_contiguous(call, v, &v)) != PORT_OK || (status = tensor_contiguous(call, g, &g)) != PORT_OK ||
+        (status = tensor_new(call, inner, v->ndim, shape, NULL, &norm)) != PORT_OK ||
+        (status = tensor_new(call, inner, v->ndim, v->shape, NULL, &out)) != PORT_OK) {
         return status;
     }
     const port_tensor *whole[3] = {v, out, norm};
@@ -154,14 +156,13 @@ run_weight_norm(op_call *call)
             return status;
         }
     }
-    port_weight_norm_params params = {.rows = d == 0};
-    status = launch_tensors(call, "weight_norm", v->dtype, (const port_tensor *const[]){parts[0], g}, 2,
+    port_weight_norm_params params = {.rows = d == 0, .halves = dtype != inner};
+    status = launch_tensors(call, "weight_norm", inner, (const port_tensor *const[]){parts[0], g}, 2,
                             (const port_tensor *const[]){parts[1], parts[2]}, 2, &params);
-    if (status != PORT_OK) {
+    if (status != PORT_OK || (status = tensor_cast(call, out, dtype, &v)) != PORT_OK || (status = emit(call, v)) != PORT_OK) {
         return status;
     }
-    status = emit(call, out);
-    return status == PORT_OK ? emit(call, norm) : status;
+    return emit(call, norm);
 }
 
 /* ------------------------------------------------------------------ three operands */

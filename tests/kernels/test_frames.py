@@ -328,6 +328,9 @@ def test_norms(n):
     v = torch.randn(33, 2, n)
     check("aten._weight_norm_interface.default", [v, torch.randn(33, 1, 1), 0])
     check("aten._weight_norm_interface.default", [v, torch.randn(1, 1, n), 2])
+    for dtype in (torch.bfloat16, torch.float16):
+        check("aten._weight_norm_interface.default", [v.to(dtype), torch.randn(33, 1, 1, dtype=dtype), 0], 2.0**-8 if 8 < 2 * n < 16 else 0.0)
+        check("aten._weight_norm_interface.default", [v.to(dtype), torch.randn(1, 1, n, dtype=dtype), 2])
 
 
 @pytest.mark.parametrize("upper", (True, False))
