@@ -15,6 +15,7 @@ typedef struct item {
     int64_t M, N, K;
     port_matrix a, b;
     void *y;
+    bool as_rows; /* see port_gemm_params */
 } item;
 
 static int64_t
@@ -137,7 +138,7 @@ has_gemm(const port_provider *provider, port_dtype dtype)
     return dtype == PORT_F32 ? provider->sgemm != NULL : dtype == PORT_F64 && provider->dgemm != NULL;
 }
 
-/* y is row-major, so BLAS is asked for its transpose, y^T = b^T a^T; only a single column is taken as it is. Copies go to `space`; without
+/* y is row-major, so BLAS is asked for its transpose, y^T = b^T a^T; only a single column is taken as it is, but for as_rows. Copies go to `space`; without
  * it the call tells flags alone. */
 static port_blas_call
 item_call(const item *p, double alpha, double beta, char *space)
@@ -152,7 +153,7 @@ item_call(const item *p, double alpha, double beta, char *space)
         copy_dense(&b, p->K, p->N, &space);
     }
     port_blas_call call = {.k = p->K, .alpha = alpha, .beta = beta, .c = p->y};
-    if (p->N == 1) {
+    if (p->N == 1 && !p->as_rows) {
         call.m = p->M;
         call.n = 1;
         call.ldc = 1;
@@ -268,12 +269,10 @@ gemm_run(const port_kernel_call *call, way how)
     if (port_view_elems(call->out[0]) > 0) {
         double beta = addend(call, params);
         item p = item_of(call, 0);
+        p.as_rows = params->as_rows;
         run_item(call, &p, 1, params->alpha, beta, how);
     }
 }
-
-/* ATen does not ask a BLAS for small batches: products below this many multiplications are plain loops. */
-#define SMALL_PRODUCT 400
 
 static float
 small_sum_f32(const item *p, int64_t i, int64_t j)
@@ -362,7 +361,7 @@ bmm_run(const port_kernel_call *call, way how)
     }
     double beta = addend(call, params);
     int64_t num_products = y->shape[1] * y->shape[2] * a->shape[2];
-    bool small = how != WAY_REF && num_products > 0 && num_products < SMALL_PRODUCT;
+    bool small = how != WAY_REF && num_products > 0 && num_products < PORT_SMALL_PRODUCT;
     if (how == WAY_BLAS && num_products > 0 && !small && bmm_at_once(call, params->alpha, beta)) {
         return;
     }

@@ -102,7 +102,10 @@ typedef struct port_isin_params {
  * Both for F32 and F64; BF16 and F16 are summed in f32, in the reference's order (matmul.h), and rounded once. */
 typedef struct port_gemm_params {
     double alpha, beta;
+    bool as_rows; /* of gemm: a library is asked for rows of a y of one column too, as ATen asks where y lies in given memory */
 } port_gemm_params;
+/* ATen does not ask a BLAS for small batches: products of fewer multiplications for each item are plain loops. */
+enum { PORT_SMALL_PRODUCT = 400 };
 /* Whether each item of a stack of B products of (M, K) and (K, N) has the bits in it that it has by itself in one thread.
  * sizes: B, M, K, N. Own loops always, but where the size of a BF16 stack decides its order; a library's float32 products where none takes its
  * small path and each has one thread. */

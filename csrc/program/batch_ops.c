@@ -7,7 +7,7 @@
 #include "compose.h"
 #include "floats.h"
 
-enum { MAX_LANES = 16 };
+enum { MAX_LANES = 16, FEW_CHANNELS = 16 };
 
 /* One channel of x, and how the reference sums it up. */
 typedef struct channel_sum {
@@ -67,7 +67,7 @@ sum_range(const channel_sum *s, const char *data, const double *mean, int64_t be
         if (narrow) {
             sum = (double)add_term(s, (float)sum, (float)v, mean != NULL);
         } else if (s->dtype == PORT_F64) {
-            sum = mean == NULL ? sum + v : (s->channels_last && s->fused ? fma(v, v, sum) : sum + v * v);
+            sum = mean == NULL ? sum + v : (s->fused ? fma(v, v, sum) : sum + v * v);
         } else {
             sum += mean == NULL ? v : (double)((float)v * (float)v);
         }
@@ -75,13 +75,17 @@ sum_range(const channel_sum *s, const char *data, const double *mean, int64_t be
     return sum;
 }
 
-/* Row-major frames in double; channels-last ones in a part for each thread, in the dtype of computation. */
+/* Row-major frames in double; channels-last ones in a part for each thread, in the dtype of computation. With no more elements than threads
+ * the reference takes few channels together, by vectors and in that dtype, and many one by one in double. */
 static double
 sum_in_order(const channel_sum *s, const char *data, const double *mean)
 {
     bool narrow = s->dtype != PORT_F64, half = narrow && s->dtype != PORT_F32;
     if (!s->channels_last || s->n <= s->num_threads) {
-        return sum_range(s, data, mean, 0, s->n, half);
+        bool together = half || (s->channels_last && s->pixel_step <= FEW_CHANNELS);
+        channel_sum alone = *s;
+        alone.fused = s->fused && together;
+        return sum_range(&alone, data, mean, 0, s->n, narrow && together);
     }
     int64_t part = (s->n + s->num_threads - 1) / s->num_threads;
     double sum = 0.0;

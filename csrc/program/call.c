@@ -74,7 +74,7 @@ names_argument(const op_row *row, const char *wanted)
 static port_status
 run_into_out(op_call *call, const port_arg *args, size_t num_args, const port_named_arg *named, size_t num_named)
 {
-    port_named_arg known[OP_MAX_ARGS];
+    port_named_arg known[OP_MAX_ARGS] = {{.name = NULL}};
     const port_tensor *outs[OP_MAX_ARGS];
     size_t num_known = 0, num_outs = 0;
     if (num_named > OP_MAX_ARGS) {
@@ -93,6 +93,7 @@ run_into_out(op_call *call, const port_arg *args, size_t num_args, const port_na
     call->in_place = false; /* for its handler */
     port_status status = bind_args(call, args, num_args, known, num_known);
     if (status == PORT_OK) {
+        call->written = num_outs == 1 ? outs[0] : NULL;
         status = call->row->run(call);
     }
     if (status == PORT_OK && call->num_out != num_outs) {
@@ -123,6 +124,7 @@ op_call_run(op_call *call, const port_arg *args, size_t num_args, const port_nam
         status = fail_op(call, PORT_E_VALUE, "the first argument is no tensor: there is nothing to change in place");
     }
     if (status == PORT_OK) {
+        call->written = call->in_place ? arg_tensor(call, 0) : NULL;
         status = call->row->run(call);
     }
     if (status == PORT_OK && call->in_place) {

@@ -52,6 +52,7 @@ typedef struct op_call {
     bool kernel_ran, variant_ran;
     bool wide; /* its first output was recorded as F64: see default_dtype */
     const port_tensor *target; /* where an op may make its result (tensor_for_result); or NULL */
+    const port_tensor *written; /* whose memory the result goes into: of an op in place, or with out=; or NULL */
     port_view rounded[3]; /* operands of the kernel that is being launched, where the options round them */
     port_error *err;
 } op_call;

@@ -160,7 +160,7 @@ stack_view(const port_tensor *t, const int64_t *shape, const int64_t *strides)
 static port_status
 launch_bmm(op_call *call, const port_view *a, const port_view *b, const port_view *y)
 {
-    const port_gemm_params params = {1.0, 0.0};
+    const port_gemm_params params = {.alpha = 1.0, .beta = 0.0};
     return launch(call, "bmm", a->dtype, (const port_view *const[]){a, b, NULL}, 3, &y, 1, &params);
 }
 

@@ -63,6 +63,136 @@ integer_product(op_call *call, const port_tensor *c, const port_tensor *a, const
     return status == PORT_OK ? tensor_alias(call, result, out) : status;
 }
 
+static port_status
+multiply(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, const port_gemm_params *params, int32_t ndim,
+         const int64_t *shape, port_tensor **out)
+{
+    port_status status = tensor_for_result(call, a->dtype, ndim, shape, NULL, out);
+    if (status != PORT_OK) {
+        return status;
+    }
+    port_view views[3] = {tensor_view(a), tensor_view(b)}, y = tensor_view(*out);
+    const port_view *in[3] = {&views[0], &views[1], NULL};
+    if (c != NULL) {
+        views[2] = view_broadcast(c, ndim, shape);
+        in[2] = &views[2];
+    }
+    return launch(call, ndim == 2 ? "gemm" : "bmm", a->dtype, in, 3, (const port_view *const[]){&y}, 1, params);
+}
+
+static bool
+lies_as(const port_tensor *t, int32_t ndim, const int64_t *shape)
+{
+    return t != NULL && t->ndim == ndim && memcmp(t->shape, shape, (size_t)ndim * sizeof *shape) == 0;
+}
+
+static bool
+lies_in_lines(const port_tensor *t, int32_t along, int32_t across)
+{
+    return t->strides[along] == 1 && (t->shape[across] == 1 || t->strides[across] >= (t->shape[along] > 1 ? t->shape[along] : 1));
+}
+
+static port_status
+broadcast(op_call *call, const port_tensor *t, int32_t ndim, const int64_t *shape, port_tensor **out)
+{
+    port_status status = tensor_alias(call, t, out);
+    if (status == PORT_OK) {
+        port_view view = view_broadcast(t, ndim, shape);
+        (*out)->ndim = ndim;
+        memcpy((*out)->shape, view.shape, (size_t)ndim * sizeof *shape);
+        memcpy((*out)->strides, view.strides, (size_t)ndim * sizeof *shape);
+    }
+    return status;
+}
+
+/* A matrix, or a row-major copy of what a library cannot take, transposed. */
+static port_status
+turned(op_call *call, const port_tensor *t, port_tensor **out)
+{
+    port_status status = PORT_OK;
+    if (!lies_in_lines(t, 0, 1) && !lies_in_lines(t, 1, 0)) {
+        status = tensor_contiguous(call, t, &t);
+    }
+    if (status != PORT_OK || (status = tensor_alias(call, t, out)) != PORT_OK) {
+        return status;
+    }
+    for (int32_t d = 0; d < 2; d++) {
+        (*out)->shape[d] = t->shape[1 - d];
+        (*out)->strides[d] = t->strides[1 - d];
+    }
+    return PORT_OK;
+}
+
+/* A product into memory that is there: where its columns are dense, or neither they nor its rows, the reference asks a library for the
+ * product itself, else, as for new memory, for its transpose. A library may round differently for each. Here the transpose of either is made:
+ * (a b)^T = b^T a^T. */
+static port_status
+into_given(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double alpha, double beta, const port_tensor *to,
+           port_tensor **out)
+{
+    const port_gemm_params params = {.alpha = alpha, .beta = beta, .as_rows = true};
+    bool onednn = a->dtype == PORT_BF16 && call->options->profile.onednn_bf16; /* looks at the operands' layout alone */
+    if (onednn || (!lies_in_lines(to, 0, 1) && lies_in_lines(to, 1, 0))) {
+        return multiply(call, c, a, b, &params, 2, to->shape, out);
+    }
+    port_tensor *a_turned, *b_turned, *wide, *c_turned = NULL, *made;
+    const int64_t shape[2] = {to->shape[1], to->shape[0]};
+    port_status status = turned(call, a, &a_turned);
+    if (status == PORT_OK && (status = turned(call, b, &b_turned)) == PORT_OK && c != NULL &&
+        (status = broadcast(call, c, 2, to->shape, &wide)) == PORT_OK) {
+        status = turned(call, wide, &c_turned);
+    }
+    status = status == PORT_OK ? multiply(call, c_turned, b_turned, a_turned, &params, 2, shape, &made) : status;
+    return status == PORT_OK ? turned(call, made, out) : status;
+}
+
+/* Matrix i of a stack. */
+static port_status
+matrix_of(op_call *call, const port_tensor *stack, int64_t i, port_tensor **out)
+{
+    port_status status = tensor_alias(call, stack, out);
+    if (status == PORT_OK) {
+        (*out)->offset_bytes += tensor_elems(stack) > 0 ? i * stack->strides[0] * (int64_t)port_dtype_size(stack->dtype) : 0;
+        (*out)->ndim = 2;
+        memmove((*out)->shape, &stack->shape[1], 2 * sizeof stack->shape[0]);
+        memmove((*out)->strides, &stack->strides[1], 2 * sizeof stack->strides[0]);
+    }
+    return status;
+}
+
+/* A stack of products into memory that is not row-major: the reference makes one matrix after the other in it. A library may sum by
+ * alignment, so stacks of columns are made where they would lie. */
+static port_status
+into_given_stack(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double alpha, double beta,
+                 const port_tensor *to, port_tensor **out)
+{
+    port_tensor *wide = NULL, *items[5] = {NULL}; /* a, b, to, c; the product */
+    const int64_t M = to->shape[1], N = to->shape[2], by_columns[3] = {M * N, 1, M};
+    bool columns = memcmp(to->strides, by_columns, sizeof by_columns) == 0;
+    port_status status = tensor_new(call, a->dtype, 3, to->shape, columns ? by_columns : NULL, out);
+    if (status == PORT_OK && c != NULL) {
+        status = broadcast(call, c, 3, to->shape, &wide);
+    }
+    const port_tensor *const stacks[4] = {a, b, to, wide}, *before = call->target;
+    for (int64_t i = 0; status == PORT_OK && i < to->shape[0]; i++) {
+        port_tensor *place = NULL, *line = NULL;
+        for (int32_t k = 0; status == PORT_OK && k < 4; k++) {
+            status = stacks[k] != NULL ? matrix_of(call, stacks[k], i, &items[k]) : PORT_OK;
+        }
+        if (status == PORT_OK && (status = matrix_of(call, *out, i, &place)) == PORT_OK && columns) {
+            status = turned(call, place, &line);
+        }
+        call->target = line;
+        status = status == PORT_OK ? into_given(call, items[3], items[0], items[1], alpha, beta, items[2], &items[4]) : status;
+        if (status == PORT_OK && tensor_view(items[4]).data != tensor_view(place).data) {
+            port_view from = tensor_view(items[4]), y = tensor_view(place);
+            copy_view(call, &y, &from);
+        }
+    }
+    call->target = before;
+    return status;
+}
+
 /* Of a @ b, to which c, which may be NULL, has to broadcast. */
 static port_status
 product_shape(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, int32_t ndim, int64_t shape[3])
@@ -97,18 +227,20 @@ product(op_call *call, const port_tensor *c, const port_tensor *a, const port_te
     if (dtype_is_integral(a->dtype)) {
         return integer_product(call, c, a, b, beta, alpha, ndim, shape, out);
     }
-    status = tensor_for_result(call, a->dtype, ndim, shape, NULL, out);
-    if (status != PORT_OK) {
+    const port_tensor *to = lies_as(call->written, ndim, shape) ? call->written : NULL;
+    if (to != NULL && ndim == 2) {
+        const port_tensor *before = call->target;
+        call->target = NULL; /* what is made may be the transpose */
+        status = into_given(call, c, a, b, alpha, beta, to, out);
+        call->target = before;
         return status;
     }
-    port_view views[3] = {tensor_view(a), tensor_view(b)}, y = tensor_view(*out);
-    const port_view *in[3] = {&views[0], &views[1], NULL};
-    if (c != NULL) {
-        views[2] = view_broadcast(c, ndim, shape);
-        in[2] = &views[2];
+    bool apart = to != NULL && !tensor_is_contiguous(to) && shape[1] * shape[2] * a->shape[2] >= PORT_SMALL_PRODUCT;
+    if (apart && (a->dtype == PORT_F32 || a->dtype == PORT_F64)) {
+        return into_given_stack(call, c, a, b, alpha, beta, to, out);
     }
-    port_gemm_params params = {alpha, beta};
-    return launch(call, ndim == 2 ? "gemm" : "bmm", a->dtype, in, 3, (const port_view *const[]){&y}, 1, &params);
+    const port_gemm_params params = {.alpha = alpha, .beta = beta};
+    return multiply(call, c, a, b, &params, ndim, shape, out);
 }
 
 static port_status
@@ -168,14 +300,10 @@ run_addbmm(op_call *call)
     port_tensor *items[2], *made = NULL;
     for (int64_t i = 0; i < stacks[0]->shape[0]; i++) {
         for (int32_t k = 0; k < 2; k++) {
-            port_status status = tensor_alias(call, stacks[k], &items[k]);
+            port_status status = matrix_of(call, stacks[k], i, &items[k]);
             if (status != PORT_OK) {
                 return status;
             }
-            items[k]->offset_bytes += tensor_elems(items[k]) > 0 ? i * stacks[k]->strides[0] * (int64_t)port_dtype_size(stacks[k]->dtype) : 0;
-            items[k]->ndim = 2;
-            memmove(items[k]->shape, &items[k]->shape[1], 2 * sizeof items[k]->shape[0]);
-            memmove(items[k]->strides, &items[k]->strides[1], 2 * sizeof items[k]->strides[0]);
         }
         port_status status = product(call, sum, items[0], items[1], i == 0 ? beta : 1.0, alpha, 2, &made);
         if (status != PORT_OK) {

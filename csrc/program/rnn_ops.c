@@ -22,7 +22,7 @@ product_with_weight(op_call *call, const port_tensor *a, const port_tensor *w, c
     if (c != NULL) {
         added = view_broadcast(c, 2, shape);
     }
-    port_gemm_params params = {1.0, c != NULL ? 1.0 : 0.0};
+    port_gemm_params params = {.alpha = 1.0, .beta = c != NULL ? 1.0 : 0.0};
     return launch(call, "gemm", a->dtype, (const port_view *const[]){&left, &right, c != NULL ? &added : NULL}, 3,
                   (const port_view *const[]){&out}, 1, &params);
 }
