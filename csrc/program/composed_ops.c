@@ -150,6 +150,16 @@ run_cdist(op_call *call)
                              "y = linalg_vector_norm(d, p, [-1]) -> y", NULL, 0);
 }
 
+/* as_strided_scatter(self, src, size, stride, storage_offset). The reference's copy has the gaps of self too, and the numbers count in them. */
+static port_status
+run_as_strided_scatter(op_call *call)
+{
+    if (!tensor_is_dense(arg_tensor(call, 0))) {
+        return fail_unsupported(call, "a tensor with gaps between its elements");
+    }
+    return run_formula(call, "y = clone(self); v = as_strided(y, size, stride, storage_offset); v = copy_(v, src) -> y", NULL, 0);
+}
+
 const op_row op_composed_rows[] = {
     /* what elements are */
     FORMULA("isnan", "T self", "y = ne.Tensor(self, self) -> y"),
@@ -277,8 +287,7 @@ const op_row op_composed_rows[] = {
             "y = clone(self); v = select.int(y, dim, index); v = copy_(v, src) -> y"),
     FORMULA("diagonal_scatter", "T self, T src, I offset=0, I dim1=0, I dim2=1",
             "y = clone(self); v = diagonal(y, offset, dim1, dim2); v = copy_(v, src) -> y"),
-    FORMULA("as_strided_scatter", "T self, T src, A size, A stride, I? storage_offset=None",
-            "y = clone(self); v = as_strided(y, size, stride, storage_offset); v = copy_(v, src) -> y"),
+    {"as_strided_scatter", "T self, T src, A size, A stride, I? storage_offset=None", run_as_strided_scatter, NULL, MODE_SAME, 0},
 
     {.name = NULL},
 };

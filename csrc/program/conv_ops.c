@@ -228,6 +228,7 @@ run_convolution(op_call *call)
     const port_tensor *in[3] = {arg_tensor(call, 0), arg_tensor(call, 1), arg_tensor(call, 2)};
     const port_tensor *x = in[0], *w = in[1];
     port_conv_params params = {.transposed = false};
+    int64_t shape[PORT_MAX_NDIM];
     port_tensor *y;
     bool widened;
     if (x->ndim < 3 || x->ndim > 5 || w->ndim != x->ndim || w->dtype != x->dtype || !dtype_is_float(x->dtype)) {
@@ -235,7 +236,8 @@ run_convolution(op_call *call)
                                 w->ndim, port_dtype_name(w->dtype));
     }
     port_status status = read_params(call, x->ndim - 2, &params);
-    if (status != PORT_OK || (status = as_plane(call, in, &params, &widened)) != PORT_OK ||
+    if (status != PORT_OK || (status = out_shape(call, x, w, &params, shape)) != PORT_OK ||
+        (status = as_plane(call, in, &params, &widened)) != PORT_OK ||
         (status = convolve(call, in, &params, &y)) != PORT_OK) {
         return status;
     }
