@@ -32,16 +32,22 @@ port_cpu_has_avx512(void)
 #endif
 }
 
+/* Asked once, as everything of the CPU: CPUID takes microseconds in a virtual machine. */
 bool
 port_cpu_has_avx512_bf16(void)
 {
+    static atomic_int asked = -1;
+    int found = atomic_load_explicit(&asked, memory_order_relaxed);
+    if (found < 0) {
+        found = 0;
 #if defined(__x86_64__)
-    unsigned a, b, c, d;
-    bool amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & (1u << 22)) != 0; /* AMX-BF16 */
-    return port_cpu_has_avx512() && !amx && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 5)) != 0;
-#else
-    return false;
+        unsigned a, b, c, d;
+        bool amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & (1u << 22)) != 0; /* AMX-BF16 */
+        found = port_cpu_has_avx512() && !amx && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 5)) != 0;
 #endif
+        atomic_store_explicit(&asked, found, memory_order_relaxed);
+    }
+    return found != 0;
 }
 
 static atomic_int level_found = -1, level_detected = -1;
