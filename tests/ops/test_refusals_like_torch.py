@@ -130,3 +130,18 @@ def test_masks_of_attention_are_square():
 def test_truth_has_no_gamma_function():
     refused("mvlgamma.default", torch.tensor([True]), 1, word="BOOL")
     made("aten.mvlgamma.default", torch.tensor([3]), 1)
+
+
+def test_places_are_not_written_where_a_tensor_has_gaps():
+    dense, source = torch.randn(3, 3), torch.randn(2, 2)
+    for x in (dense, dense.mT):
+        theirs = torch.ops.aten.as_strided_scatter(x, source, (2, 2), (1, 2), 0)
+        assert unequal(made("aten.as_strided_scatter.default", x, source, [2, 2], [1, 2], 0)[0], theirs) == 0
+    with pytest.raises(_core.PortingError, match="gaps"):
+        made("aten.as_strided_scatter.default", torch.randn(3, 6)[:, ::2], source, [2, 2], [1, 2], 0)
+
+
+def test_exponentials_of_matrices_of_halves_are_refused():
+    made("aten.linalg_matrix_exp.default", torch.eye(3))
+    with pytest.raises(_core.PortingError, match="F32 or F64"):
+        made("aten.linalg_matrix_exp.default", torch.eye(3, dtype=torch.bfloat16))
