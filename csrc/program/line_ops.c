@@ -4,14 +4,21 @@
 #include "floats.h"
 #include "numbers.h"
 
+typedef struct line {
+    double ends[2];
+    int64_t steps;
+    port_dtype dtype; /* of the result */
+    bool whole;       /* which is integers */
+} line;
+
 /* The first two arguments, start and end. */
 static port_status
-read_ends(op_call *call, port_scalar *ends)
+read_ends(op_call *call, double *ends)
 {
     for (int32_t k = 0; k < 2; k++) {
         const port_tensor *t = arg_tensor(call, k), *number;
         if (t == NULL) {
-            ends[k] = arg_scalar(call, k);
+            ends[k] = arg_scalar(call, k).d;
             continue;
         }
         if (t->ndim != 0 || t->dtype == PORT_C64) {
@@ -21,21 +28,20 @@ read_ends(op_call *call, port_scalar *ends)
         if (status != PORT_OK) {
             return status;
         }
-        ends[k] = (port_scalar){PORT_SCALAR_FLOAT, 0, *(const double *)tensor_view(number).data};
+        ends[k] = *(const double *)tensor_view(number).data;
     }
     return PORT_OK;
 }
 
 /* The ends as numbers of the dtype, of integers without what stands behind the point; of a line of one step the second does not count. */
 static port_status
-cut_ends(op_call *call, port_dtype dtype, int64_t steps, port_scalar *ends)
+cut_ends(op_call *call, line *given)
 {
-    for (int32_t k = 0; k < 2 && k < steps; k++) {
-        double given = ends[k].d;
-        bool whole = dtype_is_integral(dtype);
-        ends[k].d = whole ? trunc(given) : float_rounded(dtype, given);
-        if (whole ? !dtype_holds(dtype, given) : isinf(ends[k].d) && !isinf(given)) {
-            return fail_op(call, PORT_E_VALUE, "an end of %g, which %s does not hold", given, port_dtype_name(dtype));
+    for (int32_t k = 0; k < 2 && k < given->steps; k++) {
+        double end = given->ends[k], cut = given->whole ? trunc(end) : float_rounded(given->dtype, end);
+        given->ends[k] = cut;
+        if (given->whole ? !dtype_holds(given->dtype, end) : isinf(cut) && !isinf(end)) {
+            return fail_op(call, PORT_E_VALUE, "an end of %g, which %s does not hold", end, port_dtype_name(given->dtype));
         }
     }
     return PORT_OK;
@@ -53,66 +59,69 @@ line_element(port_dtype dtype, bool fused, double start, double end, int64_t i, 
     return fused && (dtype == PORT_F32 || dtype == PORT_F64) ? float_fma(dtype, by, k, from) : float_rounded(dtype, from + float_rounded(dtype, by * k));
 }
 
+/* What both are given; argument `dtype_at` is the result's dtype. */
+static port_status
+read_line(op_call *call, int32_t dtype_at, line *given)
+{
+    port_dtype dtype = arg_dtype(call, dtype_at, default_dtype(call));
+    *given = (line){.steps = arg_int(call, 2), .dtype = dtype, .whole = dtype_is_integral(dtype)};
+    port_status status = read_ends(call, given->ends);
+    if (status != PORT_OK) {
+        return status;
+    }
+    return given->whole || dtype_is_float(dtype) ? PORT_OK : fail_unsupported(call, "a result of %s", port_dtype_name(dtype));
+}
+
+static port_status
+emit_as(op_call *call, const port_tensor *wide, port_dtype dtype)
+{
+    const port_tensor *result;
+    port_status status = tensor_cast(call, wide, dtype, &result);
+    return status == PORT_OK ? emit(call, result) : status;
+}
+
 /* linspace(start, end, steps) */
 static port_status
 run_linspace(op_call *call)
 {
-    port_scalar ends[2];
-    int64_t steps = arg_int(call, 2);
-    port_dtype dtype = arg_dtype(call, 3, default_dtype(call));
-    bool whole = dtype_is_integral(dtype);
+    line given;
     port_tensor *wide;
-    const port_tensor *result;
-    port_status status = read_ends(call, ends);
-    if (status != PORT_OK) {
-        return status;
+    port_status status = read_line(call, 3, &given);
+    if (status == PORT_OK && given.dtype == PORT_BOOL) {
+        return fail_unsupported(call, "a result of %s", port_dtype_name(given.dtype));
     }
-    if (dtype == PORT_C64 || dtype == PORT_BOOL || (!whole && !dtype_is_float(dtype))) {
-        return fail_unsupported(call, "a result of %s", port_dtype_name(dtype));
-    }
-    if ((status = cut_ends(call, dtype, steps, ends)) != PORT_OK ||
-        (status = tensor_new(call, whole ? PORT_F64 : dtype, 1, &steps, NULL, &wide)) != PORT_OK) {
+    if (status != PORT_OK || (status = cut_ends(call, &given)) != PORT_OK ||
+        (status = tensor_new(call, given.whole ? PORT_F64 : given.dtype, 1, &given.steps, NULL, &wide)) != PORT_OK) {
         return status;
     }
     bool fused = call->options->profile.capability != PORT_CAP_DEFAULT;
-    for (int64_t i = 0; i < steps; i++) {
-        double v = steps == 1 ? ends[0].d : line_element(wide->dtype, fused, ends[0].d, ends[1].d, i, steps);
+    for (int64_t i = 0; i < given.steps; i++) {
+        double v = given.steps == 1 ? given.ends[0] : line_element(wide->dtype, fused, given.ends[0], given.ends[1], i, given.steps);
         float_store(wide->dtype, tensor_view(wide).data, i, v);
     }
-    status = tensor_cast(call, wide, dtype, &result);
-    return status == PORT_OK ? emit(call, result) : status;
+    return emit_as(call, wide, given.dtype);
 }
 
 /* logspace(start, end, steps, base): base to the powers of a line that is counted in double from the nearer end. */
 static port_status
 run_logspace(op_call *call)
 {
-    port_scalar ends[2];
-    int64_t steps = arg_int(call, 2);
+    line given;
     double base = arg_double(call, 3, 10.0);
-    port_dtype dtype = arg_dtype(call, 4, default_dtype(call));
-    bool whole = dtype_is_integral(dtype);
     port_tensor *wide;
-    const port_tensor *result;
-    port_status status = read_ends(call, ends);
-    if (status != PORT_OK) {
+    port_status status = read_line(call, 4, &given);
+    if (status != PORT_OK || (given.steps != 1 && (status = cut_ends(call, &given)) != PORT_OK) ||
+        (status = tensor_new(call, PORT_F64, 1, &given.steps, NULL, &wide)) != PORT_OK) {
         return status;
     }
-    if (!whole && !dtype_is_float(dtype)) {
-        return fail_unsupported(call, "a result of %s", port_dtype_name(dtype));
+    double *to = (double *)tensor_view(wide).data;
+    double step = float_rounded(given.whole ? PORT_F64 : given.dtype, given.ends[1] - given.ends[0]) / (double)(given.steps - 1);
+    for (int64_t i = 0; i < given.steps; i++) {
+        bool first_half = i < given.steps / 2 || given.steps == 1;
+        double away = given.steps == 1 ? 0.0 : step * (double)(first_half ? i : given.steps - i - 1);
+        to[i] = pow(base, first_half ? given.ends[0] + away : given.ends[1] - away);
     }
-    if ((steps != 1 && (status = cut_ends(call, dtype, steps, ends)) != PORT_OK) ||
-        (status = tensor_new(call, PORT_F64, 1, &steps, NULL, &wide)) != PORT_OK) {
-        return status;
-    }
-    double step = float_rounded(whole ? PORT_F64 : dtype, ends[1].d - ends[0].d) / (double)(steps - 1), *to = (double *)tensor_view(wide).data;
-    for (int64_t i = 0; i < steps; i++) {
-        bool first_half = i < steps / 2 || steps == 1;
-        double away = steps == 1 ? 0.0 : step * (double)(first_half ? i : steps - i - 1);
-        to[i] = pow(base, first_half ? ends[0].d + away : ends[1].d - away);
-    }
-    status = tensor_cast(call, wide, dtype, &result);
-    return status == PORT_OK ? emit(call, result) : status;
+    return emit_as(call, wide, given.dtype);
 }
 
 #define FACTORY ", *, D? dtype=None, y layout=None, v device=None, p pin_memory=None"
