@@ -169,60 +169,67 @@ reader_calls(PyObject *self, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
+/* One list of all that the reader has of a kind; `item` makes the i-th, NULL with an exception set if it cannot. */
 static PyObject *
-reader_names(PyObject *self, PyObject *Py_UNUSED(ignored))
+list_of(const port_reader *reader, size_t count, PyObject *(*item)(const port_reader *, size_t i))
 {
-    const port_reader *reader = reader_of(self);
-    size_t count = port_reader_num_bound(reader);
     PyObject *list = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; list != NULL && i < count; i++) {
-        const char *name;
-        uint32_t id;
-        port_reader_bound(reader, i, &name, &id);
-        PyObject *item = Py_BuildValue("sI", name, (unsigned int)id);
-        if (item == NULL) {
+        PyObject *made = item(reader, i);
+        if (made == NULL) {
             Py_CLEAR(list);
             break;
         }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+        PyList_SET_ITEM(list, (Py_ssize_t)i, made);
     }
     return list;
+}
+
+static PyObject *
+name_item(const port_reader *reader, size_t i)
+{
+    const char *name;
+    uint32_t id;
+    port_reader_bound(reader, i, &name, &id);
+    return Py_BuildValue("sI", name, (unsigned int)id);
+}
+
+static PyObject *
+alias_item(const port_reader *reader, size_t i)
+{
+    const char *alias, *module;
+    port_reader_alias(reader, i, &alias, &module);
+    return Py_BuildValue("ss", alias, module);
+}
+
+static PyObject *
+note_item(const port_reader *reader, size_t i)
+{
+    return PyUnicode_FromString(port_reader_note(reader, i));
+}
+
+static PyObject *
+full_name_item(const port_reader *reader, size_t i)
+{
+    return PyUnicode_FromString(port_reader_name(reader, i));
+}
+
+static PyObject *
+reader_names(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return list_of(reader_of(self), port_reader_num_bound(reader_of(self)), name_item);
 }
 
 static PyObject *
 reader_aliases(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    const port_reader *reader = reader_of(self);
-    size_t count = port_reader_num_aliases(reader);
-    PyObject *list = PyList_New((Py_ssize_t)count);
-    for (size_t i = 0; list != NULL && i < count; i++) {
-        const char *alias, *module;
-        port_reader_alias(reader, i, &alias, &module);
-        PyObject *item = Py_BuildValue("ss", alias, module);
-        if (item == NULL) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-    }
-    return list;
+    return list_of(reader_of(self), port_reader_num_aliases(reader_of(self)), alias_item);
 }
 
 static PyObject *
 reader_notes(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    const port_reader *reader = reader_of(self);
-    size_t count = port_reader_num_notes(reader);
-    PyObject *list = PyList_New((Py_ssize_t)count);
-    for (size_t i = 0; list != NULL && i < count; i++) {
-        PyObject *item = PyUnicode_FromString(port_reader_note(reader, i));
-        if (item == NULL) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-    }
-    return list;
+    return list_of(reader_of(self), port_reader_num_notes(reader_of(self)), note_item);
 }
 
 static PyObject *
@@ -249,18 +256,7 @@ reader_find(PyObject *self, PyObject *argument)
 static PyObject *
 reader_full_names(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    const port_reader *reader = reader_of(self);
-    size_t count = port_reader_num_names(reader);
-    PyObject *list = PyList_New((Py_ssize_t)count);
-    for (size_t i = 0; list != NULL && i < count; i++) {
-        PyObject *item = PyUnicode_FromString(port_reader_name(reader, i));
-        if (item == NULL) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-    }
-    return list;
+    return list_of(reader_of(self), port_reader_num_names(reader_of(self)), full_name_item);
 }
 
 static PyObject *
