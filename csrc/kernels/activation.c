@@ -4,12 +4,6 @@
  * Source: at::native Activation.cpp, UnaryOpsKernel.cpp (BSD-3-Clause; restated); vector functions: vecmath.h. */
 #include "unary.h"
 
-static bool
-has_vector_functions(const unary_context *context)
-{
-    return context->call->profile->capability != PORT_CAP_DEFAULT;
-}
-
 /* What the forms have in common: v is the element, a, b, c the parameters; `vector` if the vector functions apply, `always` if they do in the scalar
  * rest of a row as well. One build of the f32 loop per level of the CPU; without the vector functions it goes one by one. */
 #define BUILD(name, suffix, lanes, attributes)                                                                       \
@@ -42,7 +36,7 @@ has_vector_functions(const unary_context *context)
     {                                                                                                                \
         const port_activation_params *p = context->call->params;                                                     \
         float a = p != NULL ? (float)p->a : 1.0f, b = p != NULL ? (float)p->b : 1.0f, c = p != NULL ? (float)p->c : 1.0f; \
-        bool always = has_vector_functions(context);                                                                 \
+        bool always = port_has_vector_functions(context, true);                                                                 \
         PORT_PICK_MAP(name##_loop, context->level)(is_vector && always, always, n, x, a, b, c, y);                   \
     }                                                                                                                \
     static void name##_f64(const unary_context *context, int64_t n, const double *x, double *y)                      \

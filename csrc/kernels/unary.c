@@ -4,9 +4,7 @@
  * before and rounded once after), f64 and i64 (BOOL and all integers). The f32 function is told whether the reference is in its vector loop or in
  * the scalar rest of it: the two use different exponentials.
  *
- * Which formula PyTorch uses where (BSD-3-Clause; restated): docs/NUMERICS.md. Source of the vector functions: vecmath.h;
- * of gelu with mkldnn on: gelu_onednn.h. */
-#include "gelu_onednn.h"
+ * Which formula PyTorch uses where (BSD-3-Clause; restated): docs/NUMERICS.md. Source of the vector functions: vecmath.h. */
 #include "unary.h"
 
 /* ---------------------------------------------------------------- the loop */
@@ -83,8 +81,8 @@ unary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size
     }
 }
 
-static void
-run_with_grain(const port_kernel_call *call, const unary_op *op, int32_t level, int64_t grain)
+void
+port_unary_run_with_grain(const port_kernel_call *call, const unary_op *op, int32_t level, int64_t grain)
 {
     unary_context context = {call, op, level, port_compute_of(call->in[0]->dtype)};
     const port_view *operands[2] = {call->out[0], call->in[0]};
@@ -95,7 +93,7 @@ run_with_grain(const port_kernel_call *call, const unary_op *op, int32_t level, 
 void
 port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level)
 {
-    run_with_grain(call, op, level, PORT_GRAIN_SIZE);
+    port_unary_run_with_grain(call, op, level, PORT_GRAIN_SIZE);
 }
 
 /* The same for an op that the reference has not built for AVX-512: its rests are those of avx2. */
@@ -130,7 +128,7 @@ port_unary_check(const port_kernel_call *call, port_error *err)
 /* F32_OP, F64_OP, I64_OP(name, expression in v): y[i] = expression. */
 #define F32_OP(name, expression)                                                                                     \
     F32_ALONE(name, expression)                                                                                      \
-    HALF_MAP(name, name##_of)
+    PORT_UNARY_HALF(name, name##_of)
 /* The same, not for halves by themselves. */
 #define F32_ALONE(name, expression)                                                                                  \
     PORT_INLINE float name##_of(float v)                                                                             \
@@ -145,13 +143,6 @@ port_unary_check(const port_kernel_call *call, port_error *err)
     {                                                                                                                \
         (void)is_vector;                                                                                             \
         PORT_PICK_MAP(name##_map, context->level)(n, x, y);                                                          \
-    }
-/* name_half, for a function that halves take whatever the profile. */
-#define HALF_MAP(name, function)                                                                                     \
-    PORT_HALF_MAP(name, function(v))                                                                                 \
-    static bool name##_half(const unary_context *context, int64_t n, const char *x, char *y)                         \
-    {                                                                                                                \
-        return name##_halves(context->call->in[0]->dtype, context->level, n, x, y, 0.0f, 0.0f);                      \
     }
 #define F64_OP(name, expression) PORT_UNARY_EACH(double, f64, name, expression)
 #define I64_OP(name, expression) PORT_UNARY_EACH(int64_t, i64, name, expression)
@@ -267,10 +258,10 @@ PORT_DEFINE_MAP(exp_map, port_exp_u10)
 PORT_DEFINE_MAP(log_map, port_log_u10)
 PORT_DEFINE_MAP(tanh_map, port_tanh_u10)
 PORT_DEFINE_MAP(sqrt_map, sqrtf)
-HALF_MAP(exp, port_exp_u10)
-HALF_MAP(log, port_log_u10)
-HALF_MAP(tanh, port_tanh_u10)
-HALF_MAP(sqrt, sqrtf)
+PORT_UNARY_HALF(exp, port_exp_u10)
+PORT_UNARY_HALF(log, port_log_u10)
+PORT_UNARY_HALF(tanh, port_tanh_u10)
+PORT_UNARY_HALF(sqrt, sqrtf)
 
 /* For half floats the reference converts and calls its vector functions, not MKL. */
 bool
@@ -301,180 +292,6 @@ F64_OP(sin, sin(v))
 F64_OP(cos, cos(v))
 F64_OP(sqrt, sqrt(v))
 F64_OP(erf, erf(v))
-
-/* ---------------------------------------------------------------- activations */
-
-PORT_INLINE float
-sigmoid_u10(float v)
-{
-    return 1.0f / (1.0f + port_exp_u10(0.0f - v));
-}
-
-PORT_INLINE float
-silu_u10(float v)
-{
-    return v / (1.0f + port_exp_u10(0.0f - v));
-}
-
-PORT_INLINE float
-gelu_erf_as(float v)
-{
-    return v * 0.5f * (1.0f + port_erf_as(v * 0.70710678118654752440f));
-}
-
-#define GELU_BETA ((float)(1.41421356237309504880 * 1.12837916709551257390 * 0.5))
-#define GELU_KAPPA 0.044715f
-
-PORT_INLINE float
-gelu_tanh_u10(float v)
-{
-    float inner = GELU_BETA * fmaf(GELU_KAPPA, v * v * v, v);
-    return 0.5f * v * (1.0f + port_tanh_u10(inner));
-}
-
-#if PORT_HAVE_AVX2
-/* AVX-512 has an exponential in fewer steps. */
-PORT_TARGET_AVX512 static inline __m512
-sigmoid_16(__m512 v)
-{
-    __m512 one = _mm512_set1_ps(1.0f);
-    return _mm512_div_ps(one, _mm512_add_ps(one, port_exp_u10_16(_mm512_sub_ps(_mm512_setzero_ps(), v))));
-}
-
-PORT_TARGET_AVX512 static inline __m512
-silu_16(__m512 v)
-{
-    return _mm512_div_ps(v, _mm512_add_ps(_mm512_set1_ps(1.0f), port_exp_u10_16(_mm512_sub_ps(_mm512_setzero_ps(), v))));
-}
-#endif
-PORT_DEFINE_MAP_OWN_16(sigmoid_map, sigmoid_u10, sigmoid_16)
-PORT_DEFINE_MAP_OWN_16(silu_map, silu_u10, silu_16)
-PORT_DEFINE_MAP(gelu_erf_map, gelu_erf_as)
-PORT_DEFINE_MAP(gelu_tanh_map, gelu_tanh_u10)
-
-/* True where the reference runs its vector functions: in the vector loop, if it was compiled for avx2 or more. */
-static bool
-has_vector_functions(const unary_context *context, bool is_vector)
-{
-    return is_vector && context->call->profile->capability != PORT_CAP_DEFAULT;
-}
-
-PORT_HALF_MAP_OWN_16(sigmoid, sigmoid_u10(v), sigmoid_16)
-PORT_HALF_MAP_OWN_16(silu, silu_u10(v), silu_16)
-PORT_HALF_MAP(gelu_erf, gelu_erf_as(v))
-PORT_HALF_MAP(gelu_tanh, gelu_tanh_u10(v))
-/* name_half, where the reference runs its vector functions. */
-#define VECTOR_HALF(name)                                                                                            \
-    static bool name##_half(const unary_context *context, int64_t n, const char *x, char *y)                         \
-    {                                                                                                                \
-        return has_vector_functions(context, true) &&                                                                \
-               name##_halves(context->call->in[0]->dtype, context->level, n, x, y, 0.0f, 0.0f);                      \
-    }
-VECTOR_HALF(sigmoid)
-VECTOR_HALF(silu)
-VECTOR_HALF(gelu_erf)
-VECTOR_HALF(gelu_tanh)
-
-static void
-sigmoid_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
-{
-    if (has_vector_functions(context, is_vector)) {
-        PORT_PICK_MAP(sigmoid_map, context->level)(n, x, y);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = 1.0f / (1.0f + expf(-x[i]));
-    }
-}
-
-static void
-silu_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
-{
-    if (has_vector_functions(context, is_vector)) {
-        PORT_PICK_MAP(silu_map, context->level)(n, x, y);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = x[i] / (1.0f + expf(-x[i]));
-    }
-}
-
-F64_OP(sigmoid, 1.0 / (1.0 + exp(-v)))
-F64_OP(silu, v / (1.0 + exp(-v)))
-
-static void
-gelu_erf_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
-{
-    if (has_vector_functions(context, is_vector)) {
-        PORT_PICK_MAP(gelu_erf_map, context->level)(n, x, y);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = x[i] * 0.5f * (1.0f + erff(x[i] * 0.70710678118654752440f));
-    }
-}
-
-static void
-gelu_tanh_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
-{
-    if (has_vector_functions(context, is_vector)) {
-        PORT_PICK_MAP(gelu_tanh_map, context->level)(n, x, y);
-        return;
-    }
-    bool fused = context->call->profile->capability != PORT_CAP_DEFAULT;
-    for (int64_t i = 0; i < n; i++) {
-        float cube = x[i] * x[i] * x[i];
-        float inner = GELU_BETA * (fused ? fmaf(GELU_KAPPA, cube, x[i]) : x[i] + GELU_KAPPA * cube);
-        y[i] = 0.5f * x[i] * (1.0f + tanhf(inner));
-    }
-}
-
-static void
-gelu_onednn_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)
-{
-    (void)is_vector;
-    if (context->call->profile->onednn_avx512) {
-        PORT_PICK_MAP(port_gelu_onednn_avx512_map, context->level)(n, x, y);
-    } else {
-        PORT_PICK_MAP(port_gelu_onednn_avx2_map, context->level)(n, x, y);
-    }
-}
-
-static bool
-gelu_onednn_half(const unary_context *context, int64_t n, const char *x, char *y)
-{
-    return port_gelu_onednn_halves(context->call->in[0]->dtype, context->level, n, x, y, 0.0f, 0.0f);
-}
-
-/* What PyTorch hands to oneDNN: more than one element, row-major, of f32, or of bf16 where the CPU has AVX-512. */
-static bool
-gelu_goes_to_onednn(const port_kernel_call *call)
-{
-    port_dtype dtype = call->in[0]->dtype;
-    bool taken = dtype == PORT_F32 || (dtype == PORT_BF16 && call->profile->onednn_avx512);
-    return call->profile->mkldnn && taken && port_view_elems(call->in[0]) > 1 && port_view_is_contiguous(call->in[0]);
-}
-
-F64_OP(gelu_erf, v * 0.5 * (1.0 + erf(v * 0.70710678118654752440)))
-F64_OP(gelu_tanh, 0.5 * v * (1.0 + tanh(0.79788456080286535588 * (v + 0.044715 * v * v * v))))
-
-/* The reference deals larger ones to all of its threads. */
-int64_t
-port_gelu_grain(int64_t n, int32_t num_threads)
-{
-    return n <= 0x4000 ? PORT_GRAIN_SIZE : (n > num_threads ? n / num_threads : 1);
-}
-
-static void
-gelu_any(const port_kernel_call *call, int32_t level)
-{
-    static const unary_op by_erf = {gelu_erf_f32, gelu_erf_f64, NULL, gelu_erf_half, NULL}, by_tanh = {gelu_tanh_f32, gelu_tanh_f64, NULL, gelu_tanh_half, NULL},
-                          by_onednn = {gelu_onednn_f32, NULL, NULL, gelu_onednn_half, NULL};
-    const port_gelu_params *params = call->params;
-    const unary_op *erf_op = gelu_goes_to_onednn(call) ? &by_onednn : &by_erf;
-    int64_t grain = port_gelu_grain(port_view_elems(call->in[0]), call->profile->num_threads);
-    run_with_grain(call, params != NULL && params->tanh_approximation ? &by_tanh : erf_op, level, grain);
-}
 
 /* ---------------------------------------------------------------- pow with a number, clamp */
 
@@ -518,7 +335,7 @@ pow_f32(const unary_context *context, bool is_vector, int64_t n, const float *x,
         PORT_PICK_MAP(cube_map, context->level)(n, x, y);
     } else if (exponent == -2.0f) {
         PORT_PICK_MAP(inverse_square_map, context->level)(n, x, y);
-    } else if (has_vector_functions(context, is_vector)) {
+    } else if (port_has_vector_functions(context, is_vector)) {
         PORT_PICK_MAP(pow_map, context->level)(n, x, 1, &exponent, 0, y);
     } else {
         for (int64_t i = 0; i < n; i++) {
@@ -541,7 +358,7 @@ pow_half(const unary_context *context, int64_t n, const char *x, char *y)
     if (exponent == 3.0f && dtype == PORT_F16) {
         return cube_halves(dtype, context->level, n, x, y, 0.0f, 0.0f);
     }
-    return exponent != 3.0f && exponent != -2.0f && has_vector_functions(context, true) && raised_halves(dtype, context->level, n, x, y, exponent, 0.0f);
+    return exponent != 3.0f && exponent != -2.0f && port_has_vector_functions(context, true) && raised_halves(dtype, context->level, n, x, y, exponent, 0.0f);
 }
 
 static void
@@ -710,7 +527,6 @@ clamp_check(const port_kernel_call *call, port_error *err)
 #define RUN(name, i64, half) RUN_BY(port_unary_run, name, name##_f32, name##_f64, i64, half)
 #define RUN_LIBRARY(name, half) RUN_BY(run_library, name, name##_f32, name##_f64, NULL, half)
 
-PORT_RUN_LEVELS(gelu, gelu_any)
 PORT_RUN_LEVELS(pow_scalar, pow_scalar_any)
 RUN(clamp, clamp_i64, clamp_half)
 RUN(neg, neg_i64, neg_half)
@@ -732,8 +548,6 @@ RUN_LIBRARY(erf, NULL)
 RUN_LIBRARY(exp, exp_half)
 RUN_LIBRARY(log, log_half)
 RUN_LIBRARY(tanh, tanh_half)
-RUN(sigmoid, NULL, sigmoid_half)
-RUN(silu, NULL, silu_half)
 
 static void
 bitwise_not_run(const port_kernel_call *call)
@@ -783,8 +597,5 @@ const port_kernel_row port_unary_rows[] = {
     FLOATS(exp),
     FLOATS(log),
     FLOATS(tanh),
-    FLOATS(sigmoid),
-    FLOATS(silu),
-    FLOATS(gelu),
     {.op = NULL},
 };

@@ -2,6 +2,7 @@
 #ifndef PORT_UNARY_H
 #define PORT_UNARY_H
 
+#include "halves.h"
 #include "levels.h"
 #include "wholes.h"
 
@@ -28,9 +29,18 @@ typedef struct unary_op {
 } unary_op;
 
 void port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level);
+/* The same where the reference cuts the loop so that each thread gets `grain` elements or more. */
+void port_unary_run_with_grain(const port_kernel_call *call, const unary_op *op, int32_t level, int64_t grain);
 /* y = function(x) as the reference calls MKL's vector math; false (and nothing done) if it has no such function for this dtype. */
 bool port_vml_run(const unary_context *context, port_vms function, int64_t n, const float *x, float *y);
 port_status port_unary_check(const port_kernel_call *call, port_error *err);
+
+/* True where the reference runs its vector functions: in the vector loop, if it was compiled for avx2 or more. */
+static inline bool
+port_has_vector_functions(const unary_context *context, bool is_vector)
+{
+    return is_vector && context->call->profile->capability != PORT_CAP_DEFAULT;
+}
 
 /* PORT_UNARY_EACH(type, suffix, name, expression in v): the function name_suffix of a unary_op, for f64 and i64. */
 #define PORT_UNARY_EACH(type, suffix, name, expression)                                                              \
@@ -52,6 +62,20 @@ port_status port_unary_check(const port_kernel_call *call, port_error *err);
             return;                                                                                                  \
         }                                                                                                            \
         fallback;                                                                                                    \
+    }
+/* name_half, for a function that halves take whatever the profile. */
+#define PORT_UNARY_HALF(name, function)                                                                              \
+    PORT_HALF_MAP(name, function(v))                                                                                 \
+    static bool name##_half(const unary_context *context, int64_t n, const char *x, char *y)                         \
+    {                                                                                                                \
+        return name##_halves(context->call->in[0]->dtype, context->level, n, x, y, 0.0f, 0.0f);                      \
+    }
+/* name_half, where the reference runs its vector functions. */
+#define PORT_UNARY_VECTOR_HALF(name)                                                                                   \
+    static bool name##_half(const unary_context *context, int64_t n, const char *x, char *y)                         \
+    {                                                                                                                \
+        return port_has_vector_functions(context, true) &&                                                          \
+               name##_halves(context->call->in[0]->dtype, context->level, n, x, y, 0.0f, 0.0f);                      \
     }
 #define PORT_LIBM_LOOP(function)                                                                                     \
     for (int64_t i = 0; i < n; i++) {                                                                                \

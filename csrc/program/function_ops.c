@@ -10,117 +10,28 @@
 /* A function of one number takes no second. */
 typedef double (*function_of_pair)(double x, double y);
 
-static double
-of_i0e(double x, double y)
-{
-    (void)y;
-    return port_bessel_i0e(x);
-}
-
-static double
-of_i1e(double x, double y)
-{
-    (void)y;
-    return port_bessel_i1e(x);
-}
-
-static double
-of_i0(double x, double y)
-{
-    (void)y;
-    return isinf(x) ? (double)NAN : exp(fabs(x) / 2.0) * port_bessel_i0e(x) * exp(fabs(x) / 2.0);
-}
-
-static double
-of_i1(double x, double y)
-{
-    (void)y;
-    return isinf(x) ? (double)NAN : exp(fabs(x) / 2.0) * port_bessel_i1e(x) * exp(fabs(x) / 2.0);
-}
-
-static double
-of_k0(double x, double y)
-{
-    (void)y;
-    return port_bessel_ke(0.0, x) * exp(-x);
-}
-
-static double
-of_k1(double x, double y)
-{
-    (void)y;
-    return port_bessel_ke(1.0, x) * exp(-x);
-}
-
-static double
-of_scaled_k0(double x, double y)
-{
-    (void)y;
-    return port_bessel_ke(0.0, x);
-}
-
-static double
-of_scaled_k1(double x, double y)
-{
-    (void)y;
-    return port_bessel_ke(1.0, x);
-}
-
-static double
-of_j0(double x, double y)
-{
-    (void)y;
-    return isinf(x) ? (double)NAN : j0(x);
-}
-
-static double
-of_j1(double x, double y)
-{
-    (void)y;
-    return isinf(x) ? (double)NAN : j1(x);
-}
-
-static double
-of_y0(double x, double y)
-{
-    (void)y;
-    return x < 0.0 || isinf(x) ? (double)NAN : y0(x);
-}
-
-static double
-of_y1(double x, double y)
-{
-    (void)y;
-    return x < 0.0 || isinf(x) ? (double)NAN : y1(x);
-}
-
-static double
-of_spherical_j0(double x, double y)
-{
-    (void)y;
-    return isinf(x) ? 0.0 : (x == 0.0 ? 1.0 : sin(x) / x);
-}
-
-static double
-of_erfcx(double x, double y)
-{
-    (void)y;
-    return port_erfcx(x);
-}
-
-static double
-of_log_ndtr(double x, double y)
-{
-    (void)y;
-    return port_log_ndtr(x);
-}
-
-static double
-of_ndtri(double x, double y)
-{
-    (void)y;
-    return port_ndtri(x);
-}
+#define ONE_NUMBER(name, expression)                                                                                  \
+    static double of_##name(double x, double y)                                                                       \
+    {                                                                                                                 \
+        (void)y;                                                                                                      \
+        return (expression);                                                                                          \
+    }
+ONE_NUMBER(i0e, port_bessel_i0e(x))
+ONE_NUMBER(i1e, port_bessel_i1e(x))
+ONE_NUMBER(i0, isinf(x) ? (double)NAN : exp(fabs(x) / 2.0) * port_bessel_i0e(x) * exp(fabs(x) / 2.0))
+ONE_NUMBER(i1, isinf(x) ? (double)NAN : exp(fabs(x) / 2.0) * port_bessel_i1e(x) * exp(fabs(x) / 2.0))
+ONE_NUMBER(k0, port_bessel_ke(0.0, x) * exp(-x))
+ONE_NUMBER(k1, port_bessel_ke(1.0, x) * exp(-x))
+ONE_NUMBER(scaled_k0, port_bessel_ke(0.0, x))
+ONE_NUMBER(scaled_k1, port_bessel_ke(1.0, x))
+ONE_NUMBER(j0, isinf(x) ? (double)NAN : j0(x))
+ONE_NUMBER(j1, isinf(x) ? (double)NAN : j1(x))
+ONE_NUMBER(y0, x < 0.0 || isinf(x) ? (double)NAN : y0(x))
+ONE_NUMBER(y1, x < 0.0 || isinf(x) ? (double)NAN : y1(x))
+ONE_NUMBER(spherical_j0, isinf(x) ? 0.0 : (x == 0.0 ? 1.0 : sin(x) / x))
+ONE_NUMBER(erfcx, port_erfcx(x))
+ONE_NUMBER(log_ndtr, port_log_ndtr(x))
+ONE_NUMBER(ndtri, port_ndtri(x))
 
 #define POLYNOMIAL(name, kind, argument)                                                                              \
     static double of_##name(double x, double n)                                                                       \
