@@ -28,7 +28,8 @@ import programs
 import torch
 from porting import _core, providers
 
-NAMES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+NAMES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16", torch.int32: "i32", torch.int64: "i64", torch.uint8: "u8",
+         torch.bool: "bool"}
 CAPABILITY = {"DEFAULT": "default", "NO AVX": "default", "AVX2": "avx2", "AVX512": "avx512"}
 ROTATED = 5  # sets of operands; odd, so that each side comes to all of them
 
@@ -77,6 +78,23 @@ def operands(rows: int, cols: int) -> dict:
     for name in ("addcmul", "addcdiv"):
         cases[name] = (f"aten.{name}.default", lambda: ([x(), x(), x()], {}))
     cases["lerp"] = ("aten.lerp.Scalar", lambda: ([x(), x(), 0.3], {}))
+    cases["lerp tensor"] = ("aten.lerp.Tensor", lambda: ([x(), x(), x()], {}))
+    for name, arguments in (("threshold", (0.1, 0.5)), ("hardshrink", ()), ("softshrink", ()), ("elu", ()), ("nan_to_num", ()), ("isnan", ()), ("isinf", ())):
+        cases[name] = (f"aten.{name}.default", lambda arguments=arguments: ([x(), *arguments], {}))
+    cases["prelu"] = ("aten._prelu_kernel.default", lambda: ([x(), columns()], {}))
+    cases["smooth_l1"] = ("aten.smooth_l1_loss.default", lambda: ([x(), x()], {}))
+    cases["pow tensors"] = ("aten.pow.Tensor_Tensor", lambda: ([x().abs(), x()], {}))
+    for name in ("remainder", "fmod"):
+        cases[name] = (f"aten.{name}.Tensor", lambda: ([x(), x()], {}))
+    cases["add alpha"] = ("aten.add.Tensor", lambda: ([x(), x()], {"alpha": 0.3}))
+    cases["mul complex"] = ("aten.mul.Tensor", lambda: ([torch.complex(x(), x()), torch.complex(x(), x())], {}))
+    cases["mul f64"] = ("aten.mul.Tensor", lambda: ([x(torch.float64), x(torch.float64)], {}))
+    cases["add i32"] = ("aten.add.Tensor", lambda: ([x().to(torch.int32), x().to(torch.int32)], {}))
+    cases["add u8"] = ("aten.add.Tensor", lambda: ([torch.randint(0, 99, (rows, cols), dtype=torch.uint8) for _ in range(2)], {}))
+    cases["where bf16"] = ("aten.where.self", lambda: ([x() > 0, x(bf16), x(bf16)], {}))
+    for source, target in ((torch.int64, f32), (torch.bool, f32), (torch.int32, bf16), (f32, torch.float64), (torch.float64, f32), (torch.uint8, f32)):
+        title = f"{NAMES[source]} to {NAMES[target]}"
+        cases[title] = ("aten._to_copy.default", lambda source=source, target=target: ([x().abs().to(source)], {"dtype": target}))
     for name in ("lt", "add", "mul", "bitwise_and"):
         cases[f"{name} i64"] = (f"aten.{name}.Tensor", lambda: ([torch.randint(0, 9, (rows, cols)), torch.randint(0, 9, (rows, cols))], {}))
     for name in ("eq.Tensor", "logical_and.default", "bitwise_or.Tensor"):

@@ -190,6 +190,13 @@ typedef struct port_activation_params {
     double a, b, c;
 } port_activation_params;
 
+/* ---- triples.c: in (u, v, w), as many of them as the op has, broadcast, out (y), one floating dtype
+ * addcmul addcdiv (p: value)  lerp (w, or without it p: weight)  threshold (p: threshold, q: value)  hardshrink (F32 and F64) softshrink (p: lambd)
+ * prelu (v: weight)  smooth_l1 (not F16) huber (not BF16) (v: target, p: beta or delta)  nan_to_num (p: nan, q: posinf, r: neginf) */
+typedef struct port_triple_params {
+    double p, q, r;
+} port_triple_params;
+
 /* ---- vector_norm.c
  * vector_norm: in (x), out (y with size 1 at the reduced dimensions), F32 and F64
  * weight_norm: in (v (R, C), g), out (w (R, C), norm), all dense; g and norm have R elements if `rows`, else C; F32 and F64 */
@@ -276,6 +283,6 @@ extern const port_kernel_row port_unary_rows[], port_gelu_rows[], port_rsqrt_row
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
     port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_activation_rows[], port_channel_norm_rows[],
     port_vector_norm_rows[], port_triangular_rows[], port_onednn_convolution_rows[],
-    port_onednn_deconvolution_rows[], port_onednn_lstm_rows[], port_special_rows[], port_products_rows[], port_lapack_rows[];
+    port_onednn_deconvolution_rows[], port_onednn_lstm_rows[], port_special_rows[], port_triple_rows[], port_products_rows[], port_lapack_rows[];
 
 #endif /* PORT_KERNELS_H */

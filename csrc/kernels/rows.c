@@ -12,7 +12,7 @@ static const port_kernel_row *const families[] = {
     port_indexing_rows, port_gemm_rows,   port_attention_rows, port_attention_f64_rows,
     port_convolution_rows, port_scatter_rows, port_topk_rows, port_pool_rows, port_activation_rows, port_channel_norm_rows,
     port_vector_norm_rows, port_triangular_rows, port_onednn_convolution_rows,
-    port_onednn_deconvolution_rows, port_onednn_lstm_rows, port_special_rows, port_products_rows, port_lapack_rows, NULL,
+    port_onednn_deconvolution_rows, port_onednn_lstm_rows, port_special_rows, port_triple_rows, port_products_rows, port_lapack_rows, NULL,
 };
 
 const port_kernel_row *const *

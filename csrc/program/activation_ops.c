@@ -1,4 +1,4 @@
-/* activation_ops.c -- ops made of a few kernels: glu, _safe_softmax, log_sigmoid, weight norm, addcmul, addcdiv, lerp, complex numbers.
+/* activation_ops.c -- ops made of a few kernels: glu, _safe_softmax, log_sigmoid, weight norm, complex numbers.
  *
  * A complex tensor (C64) is pairs of F32; only what rotary embeddings and spectra need is here: polar, the views, products. */
 #include "../kernels/loops.h"
@@ -163,106 +163,6 @@ run_weight_norm(op_call *call)
         return status;
     }
     return emit(call, norm);
-}
-
-/* ------------------------------------------------------------------ three operands */
-
-/* The same for halves, which are computed in F32, and for other dtypes by one op after the other. */
-static port_status
-run_three_narrow(op_call *call, port_dtype dtype)
-{
-    const char *name = call->row->name;
-    bool half = dtype == PORT_F16 || dtype == PORT_BF16, number = strcmp(name, "lerp.Scalar") == 0;
-    if (strncmp(name, "lerp", 4) == 0) {
-        if (half) {
-            return run_formula(call, number ? "^y = lerp.Scalar(self, end, weight) -> y" : "^y = lerp.Tensor(self, end, weight) -> y", NULL, 0);
-        }
-#define LERP                                                                                                          \
-    "d = sub.Tensor(end, self); p = mul.Tensor(d, w); a = add.Tensor(self, p); r = rsub.Scalar(w, 1); p = mul.Tensor(d, r); b = sub.Tensor(end, p); "  \
-    "c = abs(w); c = lt.Scalar(c, 0.5); y = where.self(c, a, b) -> y"
-        return run_formula(call, number ? "w = scalar_tensor(weight, dtype=self.dtype); " LERP : "w = alias(weight); " LERP, NULL, 0);
-    }
-    if (strcmp(name, "addcdiv") == 0) {
-        return run_formula(call, half ? "^y = addcdiv(self, tensor1, tensor2, value=value) -> y"
-                                      : "p = mul.Scalar(tensor1, value); p = div.Tensor(p, tensor2); y = add.Tensor(self, p) -> y", NULL, 0);
-    }
-    return run_formula(call, half ? "^y = addcmul(self, tensor1, tensor2, value=value) -> y"
-                                  : "p = mul.Tensor(tensor1, tensor2); !value=1: p = mul.Scalar(p, value); y = add.Tensor(self, p) -> y", NULL, 0);
-}
-
-typedef struct three_call {
-    bool lerp, product, fused;
-    int64_t n;
-    double value;
-    const void *x, *a, *b; /* b: NULL for a lerp by the number value */
-    void *y;
-} three_call;
-
-/* Built twice: without the instruction each fma is a call. */
-#define THREE(name, real, fma_of, abs_of, attributes)                                                                \
-    attributes static void name(const three_call *t)                                                                            \
-    {                                                                                                                \
-        const real *x = t->x, *a = t->a, *b = t->b;                                                                  \
-        real *y = t->y, scale = (real)t->value;                                                                      \
-        for (int64_t i = 0; i < t->n; i++) {                                                                         \
-            if (t->lerp) {                                                                                           \
-                real w = b != NULL ? b[i] : scale, away = a[i] - x[i];                                               \
-                real part = abs_of(w) < (real)0.5 ? w : w - 1, base = abs_of(w) < (real)0.5 ? x[i] : a[i];           \
-                y[i] = t->fused ? fma_of(part, away, base) : part * away + base;                                     \
-            } else if (t->product) {                                                                                 \
-                y[i] = t->fused ? fma_of(scale * a[i], b[i], x[i]) : x[i] + scale * a[i] * b[i];                     \
-            } else {                                                                                                 \
-                y[i] = x[i] + scale * a[i] / b[i];                                                                   \
-            }                                                                                                        \
-        }                                                                                                            \
-    }
-THREE(three_f32, float, fmaf, fabsf, )
-THREE(three_f64, double, fma, fabs, )
-#if PORT_HAVE_AVX2
-THREE(three_f32_avx2, float, fmaf, fabsf, PORT_TARGET_AVX2)
-THREE(three_f64_avx2, double, fma, fabs, PORT_TARGET_AVX2)
-#define PICK_THREE(name) (port_cpu_level_found() > 0 ? name##_avx2 : name)
-#else
-#define PICK_THREE(name) name
-#endif
-
-/* addcmul, addcdiv (self, a, b, value), lerp (self, end, weight): F32 and F64, brought to one row-major shape first. */
-static port_status
-run_three(op_call *call)
-{
-    op_operand operands[3] = {{.tensor = arg_tensor(call, 0)}, {.tensor = arg_tensor(call, 1)}, {.tensor = arg_tensor(call, 2)}};
-    op_plan plan;
-    bool lerp = strncmp(call->row->name, "lerp", 4) == 0;
-    int32_t num = operands[2].tensor == NULL ? 2 : 3;
-    port_dtype dtype = result_type(operands, num);
-    port_status status = plan_pointwise(call, operands, num, &plan);
-    if (status != PORT_OK || (dtype != PORT_F32 && dtype != PORT_F64)) {
-        return status != PORT_OK ? status : run_three_narrow(call, dtype);
-    }
-    port_tensor *dense[3] = {NULL, NULL, NULL}, *out;
-    for (int32_t k = 0; k < num; k++) {
-        const port_tensor *t;
-        if ((status = tensor_cast(call, operands[k].tensor, dtype, &t)) != PORT_OK ||
-            (status = tensor_new(call, dtype, plan.ndim, plan.shape, plan.strides, &dense[k])) != PORT_OK) {
-            return status;
-        }
-        port_view to = tensor_view(dense[k]), from = view_broadcast(t, plan.ndim, plan.shape);
-        copy_view(call, &to, &from);
-    }
-    if ((status = tensor_new(call, dtype, plan.ndim, plan.shape, plan.strides, &out)) != PORT_OK) {
-        return status;
-    }
-    three_call three = {.lerp = lerp,
-                        .product = strcmp(call->row->name, "addcmul") == 0,
-                        .fused = call->options->profile.capability != PORT_CAP_DEFAULT,
-                        .n = tensor_elems(out),
-                        .value = !lerp ? arg_scalar(call, 3).d : (num == 2 ? arg_scalar(call, 2).d : 0.0),
-                        .x = tensor_view(dense[0]).data,
-                        .a = tensor_view(dense[1]).data,
-                        .b = num == 3 ? tensor_view(dense[2]).data : NULL,
-                        .y = tensor_view(out).data};
-    (dtype == PORT_F32 ? PICK_THREE(three_f32) : PICK_THREE(three_f64))(&three);
-    return emit(call, out);
 }
 
 /* ------------------------------------------------------------------ complex numbers */
@@ -543,10 +443,6 @@ const op_row op_activation_rows[] = {
     {"_safe_softmax", "T self, I dim, D? dtype=None", run_safe_softmax, "softmax", 0, 0},
     {"log_sigmoid_forward", "T self", run_log_sigmoid, "log_sigmoid", 0, 0},
     {"_weight_norm_interface", "T v, T g, I dim=0", run_weight_norm, "weight_norm", 0, 0},
-    {"addcmul", "T self, T tensor1, T tensor2, *, S value=1", run_three, NULL, 0, OP_IN_PLACE},
-    {"addcdiv", "T self, T tensor1, T tensor2, *, S value=1", run_three, NULL, 0, OP_IN_PLACE},
-    {"lerp.Scalar", "T self, T end, S weight", run_three, NULL, 0, OP_IN_PLACE},
-    {"lerp.Tensor", "T self, T end, T weight", run_three, NULL, 0, OP_IN_PLACE},
     {"polar", "T abs, T angle", run_polar, NULL, 0, 0},
     {"view_as_real", "T self", run_complex_view, NULL, 0, 0},
     {"view_as_complex", "T self", run_complex_view, NULL, 0, 0},

@@ -193,16 +193,6 @@ const op_row op_composed_rows[] = {
     FORMULA("ldexp.Tensor", "T self, T other", "p = pow.Scalar(2.0, other); y = mul.Tensor(self, p) -> y"),
     {"ldexp_", "T self, T other", run_composed, "p = pow.Scalar(2.0, other); y = mul.Tensor(self, p) -> y", MODE_SAME,
      OP_WRITES},
-    FORMULA("hardshrink", "T self, S lambd=0.5",
-            "a = abs(self); c = le.Scalar(a, lambd); y = masked_fill.Scalar(self, c, 0) -> y"),
-    FORMULA(
-        "softshrink", "T self, S lambd=0.5",
-        "^a = gt.Scalar(self, lambd); m = sub.Scalar(self, lambd); p = add.Scalar(self, lambd); b = lt.Scalar(p, 0); "
-        "z = mul.Scalar(self, 0); y = where.self(b, p, z); y = where.self(a, m, y) -> y"),
-    FORMULA_("threshold", "T self, S threshold, S value",
-             "c = le.Scalar(self, threshold); y = masked_fill.Scalar(self, c, value) -> y"),
-    FORMULA("_prelu_kernel", "T self, T weight",
-            "c = gt.Scalar(self, 0); p = mul.Tensor(weight, self); y = where.self(c, self, p) -> y"),
     {"logit", "T self, F? eps=None", run_logit,
              AS_FLOAT "?eps: e = scalar_tensor(eps, dtype=self.dtype); ?eps: h = rsub.Scalar(e, 1.0); ?eps: self = "
                           "clamp.Tensor(self, e, h); "
@@ -218,16 +208,6 @@ const op_row op_composed_rows[] = {
 
     /* losses */
     LOSS("mse_loss", "I reduction=1", "d = sub.Tensor(self, target); l = mul.Tensor(d, d); "),
-    LOSS("smooth_l1_loss", "I reduction=1, F beta=1.0",
-         "d = sub.Tensor(self, target); z = abs(d); h = mul.Scalar(z, 0.5); h = mul.Tensor(h, z); h = div.Scalar(h, "
-         "beta); "
-         "b = scalar_tensor(beta, dtype=z.dtype); b = mul.Scalar(b, 0.5); f = sub.Tensor(z, b); c = lt.Scalar(z, "
-         "beta); l = where.self(c, h, f); "),
-    LOSS("huber_loss", "I reduction=1, F delta=1.0",
-         "d = sub.Tensor(self, target); z = abs(d); h = mul.Scalar(z, 0.5); h = mul.Tensor(h, z); b = "
-         "scalar_tensor(delta, dtype=z.dtype); "
-         "b = mul.Scalar(b, 0.5); f = sub.Tensor(z, b); f = mul.Scalar(f, delta); c = le.Scalar(z, delta); l = "
-         "where.self(c, h, f); "),
     LOSS("soft_margin_loss", "I reduction=1", "n = neg(self); n = mul.Tensor(n, target); e = exp(n); l = log1p(e); "),
     LOSS("binary_cross_entropy", "T? weight=None, I reduction=1",
          "n = neg(self); a = log1p(n); a = clamp_min(a, -100); t = sub.Scalar(target, 1); a = mul.Tensor(t, a); b = "

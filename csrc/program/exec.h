@@ -85,7 +85,7 @@ struct op_row {
 extern const op_row op_view_rows[], op_pointwise_rows[], op_create_rows[], op_move_rows[], op_reduce_rows[], op_matmul_rows[],
     op_index_rows[], op_norm_rows[], op_conv_rows[], op_scatter_rows[], op_sort_rows[], op_image_rows[], op_activation_rows[], op_data_rows[],
     op_special_rows[], op_composed_rows[], op_scan_rows[], op_unique_rows[],
-    op_sample_rows[], op_grid_rows[], op_bag_rows[], op_batch_rows[], op_copy_rows[], op_rnn_rows[], op_window_rows[], op_train_rows[], op_rearrange_rows[], op_complex_rows[], op_fused_rows[], op_linalg_rows[], op_fft_rows[], op_loss_rows[], op_line_rows[], op_rare_rows[], op_function_rows[];
+    op_sample_rows[], op_grid_rows[], op_bag_rows[], op_batch_rows[], op_copy_rows[], op_rnn_rows[], op_window_rows[], op_train_rows[], op_rearrange_rows[], op_complex_rows[], op_fused_rows[], op_linalg_rows[], op_fft_rows[], op_loss_rows[], op_line_rows[], op_rare_rows[], op_function_rows[], op_triple_rows[];
 
 /* ---- registry.c */
 /* The row of "aten.<op>.<overload>", or NULL. *in_place: it is the in-place form, or one that writes into out= arguments. */
@@ -200,6 +200,9 @@ port_status plan_pointwise(op_call *call, const op_operand *operands, int32_t nu
 port_status run_unary(op_call *call);
 port_status run_binary(op_call *call);
 port_status run_activation(op_call *call);
+/* Runs a kernel over operands that are brought to `dtype` and the plan's shape; the result is cast to out_dtype. */
+port_status run_planned(op_call *call, const char *kernel, const op_operand *operands, int32_t num_operands, const op_plan *plan, port_dtype dtype,
+                        port_dtype out_dtype, bool compares, const void *params);
 
 /* ---- sort_ops.c */
 /* x with dimension d moved to the end, as dense rows. */

@@ -26,8 +26,7 @@ compute_dtype(op_call *call, const char *kernel, port_dtype dtype)
     return half && !kernel_exists(call, kernel, dtype) ? PORT_F32 : dtype;
 }
 
-/* Runs a kernel over operands that are brought to `dtype` and the plan's shape; the result is cast to out_dtype. */
-static port_status
+port_status
 run_planned(op_call *call, const char *kernel, const op_operand *operands, int32_t num_operands, const op_plan *plan,
             port_dtype dtype, port_dtype out_dtype, bool compares, const void *params)
 {

@@ -6,7 +6,7 @@ static const op_row *const families[] = {op_view_rows,   op_pointwise_rows, op_c
                                          op_scatter_rows, op_sort_rows, op_image_rows, op_activation_rows, op_data_rows,
                                          op_special_rows, op_composed_rows, op_scan_rows, op_unique_rows,
                                          op_sample_rows, op_grid_rows, op_bag_rows, op_batch_rows, op_copy_rows, op_rnn_rows, op_window_rows, op_train_rows,
-                                         op_rearrange_rows, op_complex_rows, op_fused_rows, op_linalg_rows, op_fft_rows, op_loss_rows, op_line_rows, op_rare_rows, op_function_rows};
+                                         op_rearrange_rows, op_complex_rows, op_fused_rows, op_linalg_rows, op_fft_rows, op_loss_rows, op_line_rows, op_rare_rows, op_function_rows, op_triple_rows};
 #define NUM_FAMILIES (sizeof families / sizeof families[0])
 
 /* "add.Tensor" against "add", "Tensor". */

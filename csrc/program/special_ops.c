@@ -1,8 +1,7 @@
 /* special_ops.c -- elementwise ops that few models use: the functions of special.c, forms of arithmetic with the
- * number first, and those that look at single elements: signbit, nan_to_num, round to decimals, celu. */
+ * number first, and those that look at single elements: signbit, round to decimals, celu. */
 #include "exec.h"
 
-#include <float.h>
 #include <math.h>
 
 /* celu(x, alpha) is elu with the inner factor 1 / alpha. */
@@ -48,33 +47,6 @@ map_elements(op_call *call, port_dtype dtype, element_map map)
     }
     status = tensor_cast(call, made, dtype, &result);
     return status == PORT_OK ? emit(call, result) : status;
-}
-
-static double
-largest(port_dtype dtype)
-{
-    switch (dtype) {
-    case PORT_F16: return 65504.0;
-    case PORT_BF16: return 3.3895313892515355e38;
-    case PORT_F32: return (double)FLT_MAX;
-    default: return DBL_MAX;
-    }
-}
-
-static double
-finite_number(const op_call *call, const port_tensor *x, double v)
-{
-    if (v != v) {
-        return arg_double(call, 1, 0.0);
-    }
-    return !isinf(v) ? v : (v > 0.0 ? arg_double(call, 2, largest(x->dtype)) : arg_double(call, 3, -largest(x->dtype)));
-}
-
-static port_status
-run_nan_to_num(op_call *call)
-{
-    const port_tensor *x = arg_tensor(call, 0);
-    return dtype_is_float(x->dtype) ? map_elements(call, x->dtype, finite_number) : run_unary(call);
 }
 
 static double
@@ -159,8 +131,6 @@ const op_row op_special_rows[] = {
     SHIFT("lshift", "bitwise_left_shift", "shift_left"),
     SHIFT("rshift", "bitwise_right_shift", "shift_right"),
     {"celu", "T self, S alpha=1.0", run_celu, "elu", MODE_SAME, OP_IN_PLACE},
-    {"nan_to_num", "T self, F? nan=None, F? posinf=None, F? neginf=None", run_nan_to_num, "neg", MODE_KEEP,
-     OP_IN_PLACE},
     {"signbit", "T self", run_signbit, NULL, MODE_SAME, 0},
     {"round.decimals", "T self, *, I decimals", run_round_decimals, NULL, MODE_SAME, OP_IN_PLACE},
     {.name = NULL},

@@ -230,3 +230,21 @@ CASES |= {
     "gcd": Case("aten.gcd.default", INTS, other),
     "lcm": Case("aten.lcm.default", INTS, other),
 }
+
+
+def three(x):
+    """Operands for an op of three: same shape, with the second a row, with the third a number."""
+    return [([x, y, (x.flip(0) if x.dim() else x) * 0.25], {"value": value}) for (_, y), _ in other(x) for value in (1, 0.3)]
+
+
+CASES |= {name: Case(f"aten.{name}.default", FLOATS, three) for name in ("addcmul", "addcdiv")}
+CASES |= {
+    "lerp": Case("aten.lerp.Scalar", FLOATS, lambda x: [([x, y, w], {}) for (_, y), _ in other(x) for w in (0.3, 0.5, -2)]),
+    "threshold": Case("aten.threshold.default", FLOATS, lambda x: [([x, t, 0.7], {}) for t in (0.5, 0.1, -0.2)]),
+    "hardshrink": Case("aten.hardshrink.default", ("F32", "F64"), lambda x: [([x, lambd], {}) for lambd in (0.5, 0.1)]),
+    "softshrink": Case("aten.softshrink.default", FLOATS, lambda x: [([x, lambd], {}) for lambd in (0.5, 0.1, 0)], row_major=True),
+    "prelu": Case("aten._prelu_kernel.default", FLOATS, lambda x: [a for a in other(x) if a[0][1].dim() == x.dim()]),
+    "smooth_l1": Case("aten.smooth_l1_loss.default", ("F32", "F64", "BF16"), lambda x: [([x, y, 0, beta], {}) for (_, y), _ in other(x) for beta in (1.0, 0.3)]),
+    "huber": Case("aten.huber_loss.default", ("F32", "F64", "F16"), lambda x: [([x, y, 0, delta], {}) for (_, y), _ in other(x) for delta in (1.0, 0.3)]),
+    "nan_to_num": Case("aten.nan_to_num.default", FLOATS, lambda x: [([x], {}), ([x, 0.1, 2.5, -1000.0], {})]),
+}
