@@ -5,6 +5,7 @@
  * Formulas: PyTorch's BinaryOpsKernel (BSD-3-Clause; restated), see docs/NUMERICS.md. */
 #include "binary.h"
 #include "../core/plane.h"
+#include "fmod.h"
 #include "halves.h"
 
 /* ---------------------------------------------------------------- the loop */
@@ -158,11 +159,12 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
             continue;
         }
         if (context->compute != PORT_COMPUTE_F32) {
-            int64_t first = hoisted ? bulk : size0;
             own.b_hoisted = false;
-            binary_row_wide(context, row, first);
+            own.in_vectors = true;
+            binary_row_wide(context, row, bulk);
             own.b_hoisted = hoisted;
-            binary_row_wide(context, row_advance(row, first), size0 - first);
+            own.in_vectors = false;
+            binary_row_wide(context, row_advance(row, bulk), size0 - bulk);
             continue;
         }
         bool done = false;
@@ -183,7 +185,7 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
 void
 port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level)
 {
-    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1, level, NULL, false};
+    binary_context context = {call, op, port_compute_of(call->in[0]->dtype), 1.0, 1, level, NULL, false, false};
     const port_binary_params *params = call->params;
     if (params != NULL && params->alpha.kind != PORT_SCALAR_NONE) {
         context.alpha = params->alpha.d;
@@ -340,14 +342,26 @@ PORT_BINARY_EACH(int64_t, i64, bitwise_and, u &v)
 PORT_BINARY_EACH(int64_t, i64, bitwise_or, u | v)
 PORT_BINARY_EACH(int64_t, i64, bitwise_xor, u ^ v)
 
+/* The rest of a division: the vector function's, which differs for extreme operands, or libm's (fmod.h). */
+static float
+rest_f32(const binary_context *context, bool is_vector, float u, float v)
+{
+    return is_vector && context->call->profile->capability != PORT_CAP_DEFAULT ? port_fmod_f32(u, v) : fmodf(u, v);
+}
+
+static double
+rest_f64(const binary_context *context, double u, double v)
+{
+    return context->in_vectors && context->call->profile->capability != PORT_CAP_DEFAULT ? port_fmod_f64(u, v) : fmod(u, v);
+}
+
 /* Python's modulo: the sign of the divisor. */
 static void
 remainder_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
               int64_t b_step, float *y)
 {
-    (void)context, (void)is_vector;
     for (int64_t i = 0; i < n; i++) {
-        float divisor = b[i * b_step], rest = fmodf(a[i * a_step], divisor);
+        float divisor = b[i * b_step], rest = rest_f32(context, is_vector, a[i * a_step], divisor);
         y[i] = rest != 0.0f && (divisor < 0.0f) != (rest < 0.0f) ? rest + divisor : rest;
     }
 }
@@ -355,9 +369,8 @@ remainder_f32(const binary_context *context, bool is_vector, int64_t n, const fl
 static void
 remainder_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
 {
-    (void)context;
     for (int64_t i = 0; i < n; i++) {
-        double rest = fmod(a[i], b[i]);
+        double rest = rest_f64(context, a[i], b[i]);
         y[i] = rest != 0.0 && (b[i] < 0.0) != (rest < 0.0) ? rest + b[i] : rest;
     }
 }
@@ -383,8 +396,16 @@ fmod_i64(const binary_context *context, int64_t n, const int64_t *a, const int64
     }
 }
 
-OP_F32(fmod, fmodf(u, v))
-PORT_BINARY_EACH(double, f64, fmod, fmod(u, v))
+static void
+fmod_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
+         int64_t b_step, float *y)
+{
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = rest_f32(context, is_vector, a[i * a_step], b[i * b_step]);
+    }
+}
+
+PORT_BINARY_EACH(double, f64, fmod, rest_f64(context, u, v))
 OP_F32(atan2, atan2f(u, v))
 PORT_BINARY_EACH(double, f64, atan2, atan2(u, v))
 

@@ -15,6 +15,7 @@ typedef struct binary_context {
     int32_t level;  /* of the row: which builds of the maps may run; same bits, faster */
     const float *number; /* what stands for b, or NULL */
     bool b_hoisted; /* b is one number for the row (of doubles: and this is the row's rest): the compiler of the reference hoists alpha * b */
+    bool in_vectors; /* of doubles: these elements are the row's vectors, not its rest */
 } binary_context;
 
 /* a_step, b_step: 1, or 0 where the operand is one number for all n. */

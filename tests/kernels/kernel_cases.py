@@ -76,7 +76,7 @@ def other(x):
 
 
 def positive_other(x):
-    """As other, without zeros and the extreme ratios for which torch's vector fmod gives NaN."""
+    """As other, without zeros, by which integers cannot be divided."""
     divisor = torch.randint(1, 40, tuple(x.shape)).to(x.dtype)
     return [([torch.nan_to_num(x, 0.0, 0.0, 0.0).clamp(-1000, 1000) if x.dtype.is_floating_point else x, divisor], {})]
 
