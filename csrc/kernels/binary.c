@@ -142,8 +142,8 @@ binary_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     bool vector = y_dense && ((a_dense && b_dense) || (a_dense && strides[2] == 0) || (b_dense && strides[1] == 0));
     bool hoisted = vector && !b_dense;
     own.b_hoisted = hoisted;
-    /* a + alpha * b has no build for avx512 in the reference. */
-    int64_t step = 2 * (context->alpha != 1.0 ? 32 / in_bytes : port_profile_lanes(context->call->profile, context->call->in[0]->dtype));
+    bool is_narrow = context->alpha != 1.0 || context->op->only_avx2;
+    int64_t step = 2 * (is_narrow ? 32 / in_bytes : port_profile_lanes(context->call->profile, context->call->in[0]->dtype));
     int64_t bulk = vector ? size0 - size0 % step : 0;
     port_dtype dtype = context->call->in[0]->dtype;
     bool in_halves = context->alpha == 1.0 && dtype == context->call->out[0]->dtype;
@@ -601,7 +601,7 @@ where_run(const port_kernel_call *call)
 #define RUN_FLOATS(name, i64, half, by_number, whole)                                                                \
     static void name##_any(const port_kernel_call *call, int32_t level)                                              \
     {                                                                                                                \
-        static const binary_op op = {name##_f32, name##_f64, i64, half, by_number, whole};                           \
+        static const binary_op op = {name##_f32, name##_f64, i64, half, by_number, whole, false};                    \
         port_binary_run(call, &op, level);                                                                           \
     }                                                                                                                \
     PORT_RUN_LEVELS(name, name##_any)
@@ -614,8 +614,8 @@ RUN_FLOATS(div, NULL, div_halves, div_number_halves, NULL)
 RUN_FLOATS(pow, pow_i64, NULL, NULL, NULL)
 RUN_FLOATS(maximum, maximum_i64, maximum_halves, NULL, port_whole_maximum)
 RUN_FLOATS(minimum, minimum_i64, minimum_halves, NULL, port_whole_minimum)
-PORT_BINARY_RUN(remainder, remainder_f32, remainder_f64, remainder_i64)
-PORT_BINARY_RUN(fmod, fmod_f32, fmod_f64, fmod_i64)
+PORT_BINARY_RUN_AVX2(remainder)
+PORT_BINARY_RUN_AVX2(fmod)
 PORT_BINARY_RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)
 PORT_BINARY_RUN(trunc_divide, trunc_divide_f32, trunc_divide_f64, trunc_divide_i64)
 PORT_BINARY_RUN(atan2, atan2_f32, atan2_f64, NULL)

@@ -30,6 +30,7 @@ typedef struct binary_op {
     /* The same where b is the number p. */
     bool (*half_by_number)(port_dtype dtype, int32_t level, int64_t n, const char *a, char *y, float p, float q);
     port_whole_map whole; /* n dense elements of I64 or BOOL in one go, with alpha 1; NULL: i64 alone */
+    bool only_avx2; /* the reference has no build for avx512, as for a + alpha * b */
 } binary_op;
 
 void port_binary_run(const port_kernel_call *call, const binary_op *op, int32_t level);
@@ -52,10 +53,16 @@ port_status port_binary_check(const port_kernel_call *call, port_error *err);
         static const binary_op op = {.i64 = name##_i64, .whole = port_whole_##name};                                 \
         port_binary_run(call, &op, 0);                                                                               \
     }
+#define PORT_BINARY_RUN_AVX2(name)                                                                                   \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const binary_op op = {.f32 = name##_f32, .f64 = name##_f64, .i64 = name##_i64, .only_avx2 = true};    \
+        port_binary_run(call, &op, 0);                                                                               \
+    }
 #define PORT_BINARY_RUN(name, f32, f64, i64)                                                                         \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \
-        static const binary_op op = {f32, f64, i64, NULL, NULL, NULL};                                                    \
+        static const binary_op op = {f32, f64, i64, NULL, NULL, NULL, false};                                        \
         port_binary_run(call, &op, 0);                                                                               \
     }
 

@@ -1,9 +1,8 @@
 /* functions.c -- series, continued fractions and recurrences for the functions of functions.h.
- * Source: NIST Handbook of Mathematical Functions, chapters 5, 7, 8, 10, 18, 25. */
+ * Source: NIST Handbook of Mathematical Functions, chapters 5, 7, 8, 10, 25. */
 #include "functions.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 static const double PI = 3.14159265358979323846;
@@ -103,66 +102,84 @@ port_ndtri(double p)
 
 /* ---------------------------------------------------------------- the gamma function's family */
 
-/* The first terms, then Euler's and Maclaurin's formula. */
+/* Ten terms or as many as it takes, then Euler's and Maclaurin's formula; the reference's steps, in its order, which
+ * are in double but for the first power. */
 double
-port_zeta(double x, double q)
+port_zeta(double x, double q, port_precision p)
 {
-    static const double bernoulli[] = {1.0 / 6, -1.0 / 30, 1.0 / 42, -1.0 / 30, 5.0 / 66, -691.0 / 2730, 7.0 / 6, -3617.0 / 510};
+    static const double factor[] = {12.0, -720.0, 30240.0, -1209600.0, 47900160.0, -1.8924375803183791606e9, 7.47242496e10,
+                                    -2.950130727918164224e12, 1.1646782814350067249e14, -4.5979787224074726105e15,
+                                    1.8152105401943546773e17, -7.1661652561756670113e18}; /* (2k)! / Bernoulli's number 2k */
+    const double least = 0x1p-53;
     if (x == 1.0) {
         return (double)INFINITY;
     }
-    if (x < 1.0 || q != q) {
+    if (x < 1.0) {
         return (double)NAN;
     }
     if (q <= 0.0 && (q == floor(q) || x != floor(x))) {
         return q == floor(q) ? (double)INFINITY : (double)NAN;
     }
-    if (isinf(x)) { /* above 1 the reference multiplies 0 by infinity */
-        return q > 1.0 ? (double)NAN : pow(q, -x);
-    }
-    double sum = 0.0, at = q;
-    for (int k = 0; k < 10 || at <= 10.0; k++, at += 1.0) {
-        double term = pow(at, -x);
-        sum += term;
-        if (k >= 10 && at > 0.0 && fabs(term) < 1e-17 * fabs(sum)) {
-            return sum;
-        }
-        if (at < -1e6) { /* so far below 0 no sum of terms comes to an end */
+    double sum = p.is_f32 ? (double)powf((float)q, (float)-x) : pow(q, -x), at = q, term = 0.0;
+    for (int k = 0; k < 9 || at <= 9.0; k++) {
+        if (at < 0.0 && at + 1.0 == at) { /* so far below 0 the reference never comes to an end */
             return (double)NAN;
         }
+        at += 1.0;
+        term = pow(at, -x);
+        sum += term;
+        if (-least * sum < term && term < least * sum) {
+            return port_step(p, sum);
+        }
     }
-    double last = pow(at, -x), factor = x / at / 2.0;
-    sum += last * at / (x - 1.0) + last / 2.0;
-    for (int k = 0; k < 8; k++) {
-        sum += bernoulli[k] * last * factor;
-        factor *= (x + 2.0 * k + 1.0) * (x + 2.0 * k + 2.0) / (at * at) / ((2.0 * k + 3.0) * (2.0 * k + 4.0));
+    sum += term * at / (x - 1.0);
+    sum -= 0.5 * term;
+    double rising = 1.0;
+    for (int k = 0; k < 12; k++) {
+        rising *= x + 2.0 * k;
+        term /= at;
+        double t = rising * term / factor[k];
+        sum += t;
+        if (fabs(t / sum) < least) {
+            break;
+        }
+        rising *= x + 2.0 * k + 1.0;
+        term /= at;
     }
-    return sum;
+    return port_step(p, sum);
 }
 
 /* Six terms of the recurrence and three of the asymptotic series, which is all that the reference takes: 9 digits. */
 static double
-trigamma(double x)
+trigamma(double x, port_precision p)
 {
-    double sum = 0.0;
+    double sum = 0.0, sign = 1.0;
     if (x < 0.5) {
-        double wave = sin(PI * x);
-        return PI * PI / (wave * wave) - trigamma(1.0 - x);
+        double angle = port_step(p, port_step(p, PI) * x), wave = p.is_f32 ? (double)sinf((float)angle) : sin(angle);
+        double square = port_step(p, port_step(p, PI) * port_step(p, PI));
+        sum = -port_step(p, square / port_step(p, wave * wave));
+        sign = -1.0;
+        x = port_step(p, 1.0 - x);
     }
-    for (int k = 0; k < 6; k++, x += 1.0) {
-        sum += 1.0 / (x * x);
+    for (int k = 0; k < 6; k++) {
+        sum = port_step(p, sum + port_step(p, 1.0 / port_step(p, x * x)));
+        x = port_step(p, x + 1.0);
     }
-    double z = 1.0 / (x * x);
-    return sum + (1.0 + 1.0 / (2.0 * x) + z * (1.0 / 6.0 - z * (1.0 / 30.0 - z * (1.0 / 42.0)))) / x;
+    double z = port_step(p, 1.0 / port_step(p, x * x)), head = port_step(p, 1.0 + port_step(p, 1.0 / (2.0 * x)));
+    double inner = port_fused_step(p, -z, port_step(p, 1.0 / 42.0), port_step(p, 1.0 / 30.0));
+    inner = port_fused_step(p, -z, inner, port_step(p, 1.0 / 6.0));
+    sum = port_step(p, sum + port_step(p, port_fused_step(p, z, inner, head) / x));
+    return sign * sum;
 }
 
 double
-port_polygamma(double n, double x)
+port_polygamma(double n, double x, port_precision p)
 {
     if (n == 1.0) {
-        return trigamma(x);
+        return trigamma(x, p);
     }
-    double size = exp(lgamma(n + 1.0)) * port_zeta(n + 1.0, x);
+    double factorial = p.is_f32 ? (double)expf(lgammaf((float)n + 1.0f)) : exp(lgamma(n + 1.0));
+    double size = port_step(p, factorial * port_zeta(port_step(p, n + 1.0), x, p));
     return fmod(n, 2.0) == 0.0 ? -size : size;
 }
 
@@ -239,86 +256,4 @@ port_igammac(double a, double x)
         return 1.0 - end;
     }
     return x < a + 1.0 ? 1.0 - lower_series(a, x) : upper_fraction(a, x);
-}
-
-/* ---------------------------------------------------------------- orthogonal polynomials */
-
-/* At -1 and 1, where cosines have no sine to be divided by. */
-static double
-chebyshev_at_end(port_polynomial kind, bool positive, double n)
-{
-    double sign = positive || fmod(n, 2.0) == 0.0 ? 1.0 : -1.0;
-    switch (kind) {
-    case PORT_CHEBYSHEV_U: return sign * (n + 1.0);
-    case PORT_CHEBYSHEV_V: return positive ? 1.0 : sign * (2.0 * n + 1.0);
-    case PORT_CHEBYSHEV_W: return positive ? 2.0 * n + 1.0 : sign;
-    default: return sign;
-    }
-}
-
-static double
-chebyshev_inside(port_polynomial kind, double x, double n)
-{
-    double angle = acos(x);
-    switch (kind) {
-    case PORT_CHEBYSHEV_U: return sin((n + 1.0) * angle) / sin(angle);
-    case PORT_CHEBYSHEV_V: return cos((n + 0.5) * angle) / cos(angle / 2.0);
-    case PORT_CHEBYSHEV_W: return sin((n + 0.5) * angle) / sin(angle / 2.0);
-    default: return cos(n * angle);
-    }
-}
-
-/* The polynomial of degree k + 1 from those of degree k (now) and k - 1 (before). */
-static double
-next_polynomial(port_polynomial kind, double x, double k, double now, double before)
-{
-    switch (kind) {
-    case PORT_HERMITE_H: return 2.0 * x * now - 2.0 * k * before;
-    case PORT_HERMITE_HE: return x * now - k * before;
-    case PORT_LAGUERRE_L: return ((2.0 * k + 1.0 - x) * now - k * before) / (k + 1.0);
-    case PORT_LEGENDRE_P: return ((2.0 * k + 1.0) * x * now - k * before) / (k + 1.0);
-    default: return 2.0 * x * now - before;
-    }
-}
-
-static double
-first_degree(port_polynomial kind, double x)
-{
-    switch (kind) {
-    case PORT_CHEBYSHEV_U:
-    case PORT_HERMITE_H: return 2.0 * x;
-    case PORT_CHEBYSHEV_V: return 2.0 * x - 1.0;
-    case PORT_CHEBYSHEV_W: return 2.0 * x + 1.0;
-    case PORT_LAGUERRE_L: return 1.0 - x;
-    default: return x;
-    }
-}
-
-double
-port_polynomial_of(port_polynomial kind, double x, double n)
-{
-    bool chebyshev = kind <= PORT_CHEBYSHEV_W;
-    n = trunc(n);
-    if (!(n >= 0.0 && n < 0x1p63)) { /* beyond it no integer is left, and the reference's conversion gives the least one */
-        return 0.0;
-    }
-    if (n > PORT_MAX_DEGREE && !chebyshev) {
-        return (double)NAN;
-    }
-    if (fabs(x) == 1.0 && (chebyshev || kind == PORT_LEGENDRE_P)) {
-        return chebyshev_at_end(chebyshev ? kind : PORT_CHEBYSHEV_T, x > 0.0, n);
-    }
-    if (chebyshev && n > 8.0 && fabs(x) < 1.0) {
-        return chebyshev_inside(kind, x, n);
-    }
-    double before = 1.0, now = first_degree(kind, x);
-    if (n == 0.0) {
-        return before;
-    }
-    for (double k = 1.0; k < n && isfinite(now); k += 1.0) {
-        double next = next_polynomial(kind, x, k, now, before);
-        before = now;
-        now = next;
-    }
-    return now;
 }

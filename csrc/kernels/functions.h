@@ -6,6 +6,8 @@
 #ifndef PORT_FUNCTIONS_H
 #define PORT_FUNCTIONS_H
 
+#include "precision.h"
+
 /* The modified Bessel functions of the first kind, of order 0 and 1, times e^-|x|. */
 double port_bessel_i0e(double x);
 double port_bessel_i1e(double x);
@@ -17,9 +19,9 @@ double port_erfcx(double x);
 double port_log_ndtr(double x);
 double port_ndtri(double p);
 /* Hurwitz's zeta function: the sum of (q + k)^-x over k = 0, 1, ... */
-double port_zeta(double x, double q);
+double port_zeta(double x, double q, port_precision precision);
 /* The n-th derivative of digamma, n >= 1. */
-double port_polygamma(double n, double x);
+double port_polygamma(double n, double x, port_precision precision);
 /* The regularised incomplete gamma function from 0 to x, or from x on. */
 double port_igamma(double a, double x);
 double port_igammac(double a, double x);
@@ -28,8 +30,9 @@ typedef enum port_polynomial {
     PORT_CHEBYSHEV_T, PORT_CHEBYSHEV_U, PORT_CHEBYSHEV_V, PORT_CHEBYSHEV_W,
     PORT_HERMITE_H, PORT_HERMITE_HE, PORT_LAGUERRE_L, PORT_LEGENDRE_P
 } port_polynomial;
-/* Of degree n, of which the fraction is cut; below 0 it is 0. NaN for degrees above PORT_MAX_DEGREE that only a recurrence reaches. */
+/* Of degree n, of which the fraction is cut; 0 below 0 and beyond 64-bit integers. shifted: Chebyshev's on [0, 1].
+ * The number of steps is at most n; callers refuse degrees above PORT_MAX_DEGREE where no closed form takes over. */
 #define PORT_MAX_DEGREE 1000000.0
-double port_polynomial_of(port_polynomial kind, double x, double n);
+double port_polynomial_of(port_polynomial kind, bool shifted, double x, double n, port_precision precision);
 
 #endif /* PORT_FUNCTIONS_H */

@@ -8,79 +8,85 @@
 #include <math.h>
 
 /* A function of one number takes no second. */
-typedef double (*function_of_pair)(double x, double y);
+typedef double (*function_of_pair)(double x, double y, port_precision precision);
 
-#define ONE_NUMBER(name, expression)                                                                                  \
-    static double of_##name(double x, double y)                                                                       \
+#define FUNCTION(name, expression)                                                                                    \
+    static double of_##name(double x, double y, port_precision precision)                                             \
     {                                                                                                                 \
-        (void)y;                                                                                                      \
+        (void)y, (void)precision;                                                                                     \
         return (expression);                                                                                          \
     }
-ONE_NUMBER(i0e, port_bessel_i0e(x))
-ONE_NUMBER(i1e, port_bessel_i1e(x))
-ONE_NUMBER(i0, isinf(x) ? (double)NAN : exp(fabs(x) / 2.0) * port_bessel_i0e(x) * exp(fabs(x) / 2.0))
-ONE_NUMBER(i1, isinf(x) ? (double)NAN : exp(fabs(x) / 2.0) * port_bessel_i1e(x) * exp(fabs(x) / 2.0))
-ONE_NUMBER(k0, port_bessel_ke(0.0, x) * exp(-x))
-ONE_NUMBER(k1, port_bessel_ke(1.0, x) * exp(-x))
-ONE_NUMBER(scaled_k0, port_bessel_ke(0.0, x))
-ONE_NUMBER(scaled_k1, port_bessel_ke(1.0, x))
-ONE_NUMBER(j0, isinf(x) ? (double)NAN : j0(x))
-ONE_NUMBER(j1, isinf(x) ? (double)NAN : j1(x))
-ONE_NUMBER(y0, x < 0.0 || isinf(x) ? (double)NAN : y0(x))
-ONE_NUMBER(y1, x < 0.0 || isinf(x) ? (double)NAN : y1(x))
-ONE_NUMBER(spherical_j0, isinf(x) ? 0.0 : (x == 0.0 ? 1.0 : sin(x) / x))
-ONE_NUMBER(erfcx, port_erfcx(x))
-ONE_NUMBER(log_ndtr, port_log_ndtr(x))
-ONE_NUMBER(ndtri, port_ndtri(x))
 
-#define POLYNOMIAL(name, kind, argument)                                                                              \
-    static double of_##name(double x, double n)                                                                       \
-    {                                                                                                                 \
-        return port_polynomial_of(kind, argument, n);                                                                 \
-    }
-POLYNOMIAL(chebyshev_t, PORT_CHEBYSHEV_T, x)
-POLYNOMIAL(chebyshev_u, PORT_CHEBYSHEV_U, x)
-POLYNOMIAL(chebyshev_v, PORT_CHEBYSHEV_V, x)
-POLYNOMIAL(chebyshev_w, PORT_CHEBYSHEV_W, x)
-POLYNOMIAL(shifted_t, PORT_CHEBYSHEV_T, 2.0 * x - 1.0)
-POLYNOMIAL(shifted_u, PORT_CHEBYSHEV_U, 2.0 * x - 1.0)
-POLYNOMIAL(shifted_v, PORT_CHEBYSHEV_V, 2.0 * x - 1.0)
-POLYNOMIAL(shifted_w, PORT_CHEBYSHEV_W, 2.0 * x - 1.0)
-POLYNOMIAL(hermite_he, PORT_HERMITE_HE, x)
-POLYNOMIAL(laguerre, PORT_LAGUERRE_L, x)
-POLYNOMIAL(legendre, PORT_LEGENDRE_P, x)
+FUNCTION(i0e, port_bessel_i0e(x))
+FUNCTION(i1e, port_bessel_i1e(x))
+FUNCTION(i0, isinf(x) ? (double)NAN : exp(fabs(x) / 2.0) * port_bessel_i0e(x) * exp(fabs(x) / 2.0))
+FUNCTION(i1, isinf(x) ? (double)NAN : exp(fabs(x) / 2.0) * port_bessel_i1e(x) * exp(fabs(x) / 2.0))
+FUNCTION(k0, port_bessel_ke(0.0, x) * exp(-x))
+FUNCTION(k1, port_bessel_ke(1.0, x) * exp(-x))
+FUNCTION(scaled_k0, port_bessel_ke(0.0, x))
+FUNCTION(scaled_k1, port_bessel_ke(1.0, x))
+FUNCTION(j0, isinf(x) ? (double)NAN : j0(x))
+FUNCTION(j1, isinf(x) ? (double)NAN : j1(x))
+FUNCTION(y0, x < 0.0 || isinf(x) ? (double)NAN : y0(x))
+FUNCTION(y1, x < 0.0 || isinf(x) ? (double)NAN : y1(x))
+FUNCTION(spherical_j0, isinf(x) ? 0.0 : (x == 0.0 ? 1.0 : sin(x) / x))
+FUNCTION(erfcx, port_erfcx(x))
+FUNCTION(log_ndtr, port_log_ndtr(x))
+FUNCTION(ndtri, port_ndtri(x))
+FUNCTION(igamma, port_igamma(x, y))
+FUNCTION(igammac, port_igammac(x, y))
 
-static double
-of_hermite_h(double x, double n)
-{
-    return !isfinite(n) ? 0.0 : port_polynomial_of(PORT_HERMITE_H, x, n);
-}
-
-/* Names without special_, in torch's spelling. */
-static const struct {
+/* A function of pairs, or else a polynomial. Names without special_, in torch's spelling. */
+typedef struct function {
     const char *name;
     function_of_pair of;
-} functions[] = {
-    {"i0e", of_i0e}, {"i1", of_i1}, {"i1e", of_i1e}, {"modified_bessel_i0", of_i0}, {"modified_bessel_i1", of_i1},
-    {"modified_bessel_k0", of_k0}, {"modified_bessel_k1", of_k1}, {"scaled_modified_bessel_k0", of_scaled_k0},
-    {"scaled_modified_bessel_k1", of_scaled_k1}, {"bessel_j0", of_j0}, {"bessel_j1", of_j1}, {"bessel_y0", of_y0}, {"bessel_y1", of_y1},
-    {"spherical_bessel_j0", of_spherical_j0}, {"erfcx", of_erfcx}, {"log_ndtr", of_log_ndtr}, {"ndtri", of_ndtri}, {"zeta", port_zeta},
-    {"chebyshev_polynomial_t", of_chebyshev_t}, {"chebyshev_polynomial_u", of_chebyshev_u}, {"chebyshev_polynomial_v", of_chebyshev_v},
-    {"chebyshev_polynomial_w", of_chebyshev_w}, {"shifted_chebyshev_polynomial_t", of_shifted_t},
-    {"shifted_chebyshev_polynomial_u", of_shifted_u}, {"shifted_chebyshev_polynomial_v", of_shifted_v},
-    {"shifted_chebyshev_polynomial_w", of_shifted_w}, {"hermite_polynomial_h", of_hermite_h}, {"hermite_polynomial_he", of_hermite_he},
-    {"laguerre_polynomial_l", of_laguerre}, {"legendre_polynomial_p", of_legendre}, {"igamma", port_igamma}, {"igammac", port_igammac},
-    {"polygamma", port_polygamma},
+    port_polynomial kind;
+    bool shifted;
+} function;
+
+static const function functions[] = {
+    {.name = "i0e", .of = of_i0e},
+    {.name = "i1", .of = of_i1},
+    {.name = "i1e", .of = of_i1e},
+    {.name = "modified_bessel_i0", .of = of_i0},
+    {.name = "modified_bessel_i1", .of = of_i1},
+    {.name = "modified_bessel_k0", .of = of_k0},
+    {.name = "modified_bessel_k1", .of = of_k1},
+    {.name = "scaled_modified_bessel_k0", .of = of_scaled_k0},
+    {.name = "scaled_modified_bessel_k1", .of = of_scaled_k1},
+    {.name = "bessel_j0", .of = of_j0},
+    {.name = "bessel_j1", .of = of_j1},
+    {.name = "bessel_y0", .of = of_y0},
+    {.name = "bessel_y1", .of = of_y1},
+    {.name = "spherical_bessel_j0", .of = of_spherical_j0},
+    {.name = "erfcx", .of = of_erfcx},
+    {.name = "log_ndtr", .of = of_log_ndtr},
+    {.name = "ndtri", .of = of_ndtri},
+    {.name = "zeta", .of = port_zeta},
+    {.name = "igamma", .of = of_igamma},
+    {.name = "igammac", .of = of_igammac},
+    {.name = "chebyshev_polynomial_t", .kind = PORT_CHEBYSHEV_T},
+    {.name = "chebyshev_polynomial_u", .kind = PORT_CHEBYSHEV_U},
+    {.name = "chebyshev_polynomial_v", .kind = PORT_CHEBYSHEV_V},
+    {.name = "chebyshev_polynomial_w", .kind = PORT_CHEBYSHEV_W},
+    {.name = "shifted_chebyshev_polynomial_t", .kind = PORT_CHEBYSHEV_T, .shifted = true},
+    {.name = "shifted_chebyshev_polynomial_u", .kind = PORT_CHEBYSHEV_U, .shifted = true},
+    {.name = "shifted_chebyshev_polynomial_v", .kind = PORT_CHEBYSHEV_V, .shifted = true},
+    {.name = "shifted_chebyshev_polynomial_w", .kind = PORT_CHEBYSHEV_W, .shifted = true},
+    {.name = "hermite_polynomial_h", .kind = PORT_HERMITE_H},
+    {.name = "hermite_polynomial_he", .kind = PORT_HERMITE_HE},
+    {.name = "laguerre_polynomial_l", .kind = PORT_LAGUERRE_L},
+    {.name = "legendre_polynomial_p", .kind = PORT_LEGENDRE_P},
 };
 
-static function_of_pair
+static const function *
 function_named(const char *name)
 {
     name += strncmp(name, "special_", 8) == 0 ? 8 : 0;
     size_t length = strcspn(name, ".");
     for (size_t k = 0; k < sizeof functions / sizeof functions[0]; k++) {
         if (strlen(functions[k].name) == length && strncmp(functions[k].name, name, length) == 0) {
-            return functions[k].of;
+            return &functions[k];
         }
     }
     return NULL;
@@ -105,14 +111,14 @@ operand_in_double(op_call *call, const op_operand *operand, const op_plan *plan,
 
 /* y = f(first, second) of one or two operands; integers make floats. */
 static port_status
-map_operands(op_call *call, function_of_pair of, const op_operand *operands, int32_t num_operands)
+map_operands(op_call *call, const function *f, const op_operand *operands, int32_t num_operands)
 {
     port_dtype dtype = result_type(operands, num_operands);
     op_plan plan;
     double *data[2] = {NULL, NULL};
     port_tensor *made;
     const port_tensor *result;
-    if (of == NULL || dtype >= PORT_NUM_DTYPES || dtype == PORT_C64) {
+    if (f == NULL || dtype >= PORT_NUM_DTYPES || dtype == PORT_C64) {
         return fail_unsupported(call, "operands of %s", dtype < PORT_NUM_DTYPES ? port_dtype_name(dtype) : "dtypes that have none in common");
     }
     dtype = dtype_is_float(dtype) ? dtype : default_dtype(call);
@@ -124,12 +130,14 @@ map_operands(op_call *call, function_of_pair of, const op_operand *operands, int
         return status;
     }
     double *to = (double *)tensor_view(made).data;
-    bool recurs = of == of_laguerre || of == of_legendre;
+    bool recurs = f->of == NULL && (f->kind == PORT_LAGUERRE_L || f->kind == PORT_LEGENDRE_P);
+    port_precision precision = {dtype == PORT_F32, call->options->profile.capability != PORT_CAP_DEFAULT};
     for (int64_t i = 0, n = tensor_elems(made); i < n; i++) {
         if (recurs && data[1][i] > PORT_MAX_DEGREE && data[1][i] < 0x1p63) {
             return fail_unsupported(call, "a polynomial of degree %g", data[1][i]);
         }
-        to[i] = of(data[0][i], num_operands > 1 ? data[1][i] : 0.0);
+        double second = num_operands > 1 ? data[1][i] : 0.0;
+        to[i] = f->of != NULL ? f->of(data[0][i], second, precision) : port_polynomial_of(f->kind, f->shifted, data[0][i], second, precision);
     }
     status = tensor_cast(call, made, dtype, &result);
     return status == PORT_OK ? emit(call, result) : status;
@@ -160,7 +168,8 @@ run_polygamma(op_call *call)
     }
     const op_operand one = {.tensor = arg_tensor(call, first)};
     const op_operand degree = {.scalar = {PORT_SCALAR_INT, n, (double)n}};
-    return map_operands(call, port_polygamma, (const op_operand[]){degree, one}, 2);
+    static const function polygamma = {.name = "polygamma", .of = port_polygamma};
+    return map_operands(call, &polygamma, (const op_operand[]){degree, one}, 2);
 }
 
 /* kaiser_window(window_length, [periodic, [beta]]): i0(beta sqrt(1 - ((k - a) / a)^2)) / i0(beta), a the middle. */
@@ -182,10 +191,11 @@ run_kaiser(op_call *call)
     if (status != PORT_OK) {
         return status;
     }
+    const port_precision in_double = {false, false};
     double middle = (double)(length - 1 + (periodic && length > 1)) / 2.0, *to = (double *)tensor_view(wide).data;
     for (int64_t k = 0; k < length; k++) {
         double away = length > 1 ? (float_rounded(dtype, (double)k) - middle) / middle : 0.0;
-        to[k] = of_i0(beta * sqrt(1.0 - away * away), 0.0) / of_i0(beta, 0.0);
+        to[k] = of_i0(beta * sqrt(1.0 - away * away), 0.0, in_double) / of_i0(beta, 0.0, in_double);
     }
     status = tensor_cast(call, wide, dtype, &result);
     return status == PORT_OK ? emit(call, result) : status;

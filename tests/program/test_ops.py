@@ -40,7 +40,7 @@ ROUNDED = set("""_log_softmax _scaled_dot_product_flash_attention_for_cpu _softm
     native_batch_norm _native_batch_norm_legit_no_training native_group_norm""".split())
 # Only the library of the torch provider computes them; with it not one bit may differ.
 LIBRARY = set("_linalg_eigh _linalg_svd linalg_pinv".split())
-FUSED = {"linalg_cross"}  # exact under torch's capability; here programs run under `default`
+FUSED = {"linalg_cross", "polygamma", *(op for op in ops_table.HANDLERS if "polynomial" in op)}  # exact under torch's capability; here programs run under `default`
 # The ops that have no kernel of their own promise for themselves.
 EXACT |= {op for op, label in ops_table.HANDLERS.items() if label.kind == "EXACT"} - FUSED
 ROUNDED |= {op for op, label in ops_table.HANDLERS.items() if label.kind != "EXACT"} | FUSED

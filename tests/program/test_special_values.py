@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bits import capability, in_c, in_torch
-from porting import providers
+from porting import _core, providers
 
 _generator = torch.Generator().manual_seed(5)
 WHOLE = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -52,7 +52,48 @@ def test_rests_in_vectors_and_behind_them(name: str, dtype: torch.dtype) -> None
     """torch's vector function gives NaN for quotients beyond its steps, libm's in the rest of a row the true rest."""
     a, b = any_bits(4099, dtype), any_bits(4099, dtype)
     b[1::4] = a[1::4] * torch.rand(a[1::4].shape, dtype=dtype, generator=_generator)
-    for operands in ((a, b), (a[::2], b[::2]), (a, b[4]), (a, torch.tensor(torch.finfo(dtype).smallest_normal / 8, dtype=dtype))):
+    for operands in ((a, b), (a[:29], b[:29]), (a[::2], b[::2]), (a, b[4]), (a, torch.tensor(torch.finfo(dtype).smallest_normal / 8, dtype=dtype))):
         assert unequal(f"aten.{name}.Tensor", list(operands)) == 0
     if capability() != "default":
         assert unequal(f"aten.{name}.Tensor", [a, b], capability="default") > 0  # what tells the two apart is in the operands
+
+
+POLYNOMIALS = [name for name in _core.known_ops() if "polynomial" in name and name.endswith(".default")]
+
+
+@DTYPES
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_polynomials(name: str, dtype: torch.dtype) -> None:
+    """Inside the interval and beyond it, at its ends and next to them, of degrees that are none."""
+    x = torch.cat((1.5 * torch.randn(400, dtype=dtype, generator=_generator), torch.rand(200, dtype=dtype, generator=_generator)))
+    last = torch.finfo(dtype).eps / 2
+    x = torch.cat((x, torch.tensor([0.5, 1 - last, last - 1, last, 1e20], dtype=dtype), specials(dtype))).nan_to_num(1.0, math.inf, -math.inf)
+    for n in (0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 31, 128, 129, 513, -1, -0.5, 0.7, 1e30, math.inf, -math.inf, math.nan):
+        assert unequal(name, [x, torch.full_like(x, n)]) == 0, n
+    assert unequal(name, [torch.full((3,), math.nan, dtype=dtype), torch.tensor([0.0, 1.0, -1.0], dtype=dtype)]) == 0
+
+
+def test_polynomials_in_fused_steps() -> None:
+    x, n = torch.randn(400, generator=_generator), torch.full((400,), 40.0)
+    if capability() != "default":
+        assert unequal("aten.special_hermite_polynomial_h.default", [x, n], capability="default") > 0
+
+
+def poles(dtype: torch.dtype) -> torch.Tensor:
+    """Numbers about 0 and next to it, where zeta and polygamma have poles, with whole ones among them."""
+    small = torch.tensor([1e-30, -0.5, -2.5, 2.0, 3.0, -4.0, 100.0, 1e20], dtype=dtype)
+    return torch.cat((5 * torch.randn(600, dtype=dtype, generator=_generator), 10 * torch.rand(600, dtype=dtype, generator=_generator), small, specials(dtype)))
+
+
+@DTYPES
+def test_zeta(dtype: torch.dtype) -> None:
+    q = poles(dtype)[:, None].clamp_(min=-1e5)  # torch never comes to an end far below 0
+    x = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 6.7, 40.0, math.inf, math.nan], dtype=dtype)
+    assert unequal("aten.special_zeta.default", [x.expand(len(q), -1).contiguous(), q.expand(-1, len(x)).contiguous()]) == 0
+
+
+@DTYPES
+@pytest.mark.parametrize("n", (1, 2, 3, 9, 40))
+def test_polygamma(n: int, dtype: torch.dtype) -> None:
+    x = poles(dtype)
+    assert unequal("aten.polygamma.default", [n, x if n == 1 else x.clamp_(min=-1e5)]) == 0
