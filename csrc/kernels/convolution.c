@@ -126,9 +126,10 @@ frame_parts(const port_kernel_call *call, const shape_of_conv *s)
     return port_chunks_by_elems(s->N, s->K * s->L, alone ? 1 : num_threads);
 }
 
-/* For each part one frame of one group: columns, output and input, each moved by up to 64 bytes; and the own loops' panel. */
+/* For each part one frame of one group: columns, output and input, each moved by up to 64 bytes; and the own loops' panel. Of stacked groups
+ * one frame of all of them, and the batch's pointers. */
 typedef struct conv_room {
-    size_t columns_bytes, output_bytes, input_bytes, all_bytes;
+    size_t columns_bytes, output_bytes, input_bytes, panel_bytes, all_bytes;
 } conv_room;
 
 static bool
@@ -137,20 +138,29 @@ is_of_halves(const port_conv_params *p)
     return p->halves == PORT_F16 || p->halves == PORT_BF16;
 }
 
+/* Whether the groups of a frame are one stack of products, as those of volumes are in the reference: a library may sum them otherwise. */
+static bool
+is_stacked(const port_kernel_call *call, const shape_of_conv *s)
+{
+    const port_conv_params *p = call->params;
+    return s->spatial == 3 && s->groups > 1 && !p->transposed && !p->channels_last && !is_of_halves(p);
+}
+
 static conv_room
 room_of(const port_kernel_call *call, const shape_of_conv *s)
 {
     const port_conv_params *p = call->params;
     size_t size = port_dtype_size(call->in[0]->dtype);
-    conv_room room = {.columns_bytes = (size_t)(s->K * s->L) * size,
-                      .output_bytes = (size_t)(s->group_out * s->num_out) * size,
+    int64_t stack = is_stacked(call, s) ? s->groups : 1;
+    conv_room room = {.columns_bytes = (size_t)(stack * s->K * s->L) * size,
+                      .output_bytes = (size_t)(stack * s->group_out * s->num_out) * size,
                       .input_bytes = (size_t)(s->group_in * s->num_in) * size};
     int32_t num_threads = call->profile->num_threads;
     int64_t terms = p->transposed ? s->group_in : s->K, rows = p->channels_last ? s->L : (p->transposed ? s->K : s->group_out);
-    size_t panel_bytes = is_of_halves(p) ? port_half_matmul_scratch_bytes(rows, terms, num_threads)
-                                         : port_matmul_scratch_bytes(terms, call->in[0]->dtype, num_threads);
+    room.panel_bytes = round_up(is_of_halves(p) ? port_half_matmul_scratch_bytes(rows, terms, num_threads)
+                                                : port_matmul_scratch_bytes(terms, call->in[0]->dtype, num_threads));
     room.all_bytes = round_up(room.columns_bytes + 64) + round_up(room.output_bytes + 64) + round_up(room.input_bytes + 64) +
-                     round_up(panel_bytes);
+                     room.panel_bytes + (stack > 1 ? round_up((size_t)stack * 3 * sizeof(void *)) : 0);
     return room;
 }
 
@@ -172,7 +182,7 @@ typedef struct frame {
     conv_way how;
     size_t size; /* bytes of an element */
     int64_t n, g;
-    char *columns, *input, *output, *panel;
+    char *columns, *input, *output, *panel, *pointers;
 } frame;
 
 static int64_t
@@ -386,6 +396,36 @@ store_output(const frame *f)
     }
 }
 
+/* All groups of a frame: columns (groups, K, L), output (groups, O / groups, L). */
+static void
+stacked_frame(const frame *all)
+{
+    const shape_of_conv *s = &all->s;
+    const port_view *w = all->call->in[1];
+    const int64_t w_step = s->group_out * s->K, columns_step = s->K * s->L, output_step = s->group_out * s->L;
+    const double beta = all->call->in[2] != NULL ? 1.0 : 0.0;
+    frame f = *all;
+    for (f.g = 0; f.g < s->groups; f.g++) {
+        f.columns = all->columns + (size_t)(f.g * columns_step) * f.size;
+        f.output = all->output + (size_t)(f.g * output_step) * f.size;
+        for_each_tap(&f, unfold_tap);
+        start_output(&f);
+    }
+    port_blas_call blas = {.m = s->L, .n = s->group_out, .k = s->K, .alpha = 1.0, .beta = beta, .a = all->columns, .b = w->data,
+                           .c = all->output, .lda = s->L, .ldb = s->K, .ldc = s->L};
+    bool done = output_step > 0 && s->K > 0 &&
+                port_blas_gemm_batch(all->call->provider, w->dtype, blas, s->groups, columns_step, w_step, output_step, all->pointers);
+    for (f.g = 0; f.g < s->groups; f.g++) {
+        f.output = all->output + (size_t)(f.g * output_step) * f.size;
+        if (!done) {
+            port_matrix weight = {(const char *)w->data + (size_t)(f.g * w_step) * f.size, w->dtype, s->K, 1};
+            port_matrix columns = {all->columns + (size_t)(f.g * columns_step) * f.size, w->dtype, s->L, 1};
+            multiply(&f, weight, columns, f.output, s->group_out, s->L, s->K, beta);
+        }
+        store_output(&f);
+    }
+}
+
 /* ---------------------------------------------------------------- all frames */
 
 typedef struct conv_job {
@@ -407,13 +447,19 @@ conv_part(void *opaque, int64_t part)
     char *input = output + round_up(room.output_bytes + 64);
     f.panel = input + round_up(room.input_bytes + 64);
     int32_t num_threads = is_serial(call, s) ? call->profile->num_threads : 1;
+    f.pointers = f.panel + room.panel_bytes;
+    bool stacked = job->how == CONV_BLAS && is_stacked(call, s);
     int restore = job->how == CONV_BLAS ? port_provider_use_threads(call->provider, num_threads) : -1;
     int64_t begin = part * job->parts.size, end = begin + job->parts.size < s->N ? begin + job->parts.size : s->N;
-    for (f.g = 0; f.g < s->groups; f.g++) {
+    for (f.g = 0; f.g < (stacked ? 1 : s->groups); f.g++) {
         for (f.n = begin; f.n < end; f.n++) { /* frame n lies where it does in a tensor of all frames: modulo 64 bytes */
             f.columns = columns + (f.p->transposed && s->spatial == 3 ? 0 : (size_t)f.n * room.columns_bytes % 64);
             f.output = output + (size_t)f.n * room.output_bytes % 64;
             f.input = input + (size_t)f.n * room.input_bytes % 64;
+            if (stacked) {
+                stacked_frame(&f);
+                continue;
+            }
             if (f.p->transposed) {
                 transposed_frame(&f);
             } else {

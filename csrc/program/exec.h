@@ -213,6 +213,8 @@ port_status emit_rows(op_call *call, const port_tensor *rows, const port_tensor 
 /* ---- matmul_ops.c */
 /* The shape of a stack of matrices `of`, over the batch dimensions that both broadcast to; false if they do not fit. */
 bool stack_shape(const port_tensor *of, const port_tensor *other, int32_t *ndim, int64_t *shape, int64_t *count);
+/* The number by which a product of so many terms multiplies its addend: of none, rounded to the dtype. */
+double factor_of_addend(port_dtype dtype, int64_t terms, double beta);
 /* A new stack of matrices of that shape with the tensor's content, column-major if `columns`, and the same as one dimension
  * of `count` matrices. */
 port_status copy_stack(op_call *call, const port_tensor *t, bool columns, int32_t ndim, const int64_t *shape, int64_t count,

@@ -438,6 +438,7 @@ run_mv(op_call *call)
                                        : "x = unsqueeze(vec, 1); y = mm(self, x); y = squeeze.dim(y, 1) -> y",
                            (const port_named_arg[]){{"size", {.kind = PORT_ARG_INT, .i = a->shape[0]}}}, 1);
     }
+    params.beta = factor_of_addend(a->dtype, a->shape[1], params.beta);
     port_status status = tensor_new(call, a->dtype, 1, a->shape, NULL, &out);
     if (status != PORT_OK) {
         return status;

@@ -1,5 +1,6 @@
 /* matmul_ops.c -- matrix products and attention. */
 #include "compose.h"
+#include "floats.h"
 
 static port_status
 need_same_dtype(op_call *call, const port_tensor *a, const port_tensor *b)
@@ -212,6 +213,12 @@ product_shape(op_call *call, const port_tensor *c, const port_tensor *a, const p
     return PORT_OK;
 }
 
+double
+factor_of_addend(port_dtype dtype, int64_t terms, double beta)
+{
+    return terms == 0 && dtype_is_float(dtype) ? float_rounded(dtype, beta) : beta;
+}
+
 /* y = beta * c + alpha * a @ b for two matrices (gemm) or two stacks of them (bmm); c may be NULL, and is not read where beta is 0. */
 static port_status
 product(op_call *call, const port_tensor *c, const port_tensor *a, const port_tensor *b, double beta, double alpha,
@@ -224,6 +231,7 @@ product(op_call *call, const port_tensor *c, const port_tensor *a, const port_te
         return status;
     }
     c = beta != 0.0 ? c : NULL;
+    beta = factor_of_addend(a->dtype, a->shape[ndim - 1], beta);
     if (dtype_is_integral(a->dtype)) {
         return integer_product(call, c, a, b, beta, alpha, ndim, shape, out);
     }
@@ -292,9 +300,11 @@ run_addbmm(op_call *call)
         return fail_op(call, PORT_E_SHAPE, "expected two stacks of as many matrices that multiply");
     }
     if (tensor_elems(stacks[0]) == 0 || tensor_elems(stacks[1]) == 0) { /* sums of nothing, however many */
-        const port_named_arg extra[2] = {{"rows", {.kind = PORT_ARG_INT, .i = stacks[0]->shape[1]}}, {"cols", {.kind = PORT_ARG_INT, .i = stacks[1]->shape[2]}}};
-        return run_formula(call, beta == 0.0 ? "y = new_zeros(self, [rows, cols]) -> y"
-                                             : "y = expand(self, [rows, cols]); y = mul.Scalar(y, beta) -> y", extra, 2);
+        const port_named_arg extra[3] = {{"rows", {.kind = PORT_ARG_INT, .i = stacks[0]->shape[1]}}, {"cols", {.kind = PORT_ARG_INT, .i = stacks[1]->shape[2]}},
+                                         {"factor", {.kind = PORT_ARG_FLOAT, .d = factor_of_addend(c->dtype, 0, beta)}}};
+        return run_formula(call, beta == 0.0              ? "y = new_zeros(self, [rows, cols]) -> y"
+                                 : dtype_is_float(c->dtype) ? "y = expand(self, [rows, cols]); y = mul.Scalar(y, factor) -> y"
+                                                            : "y = expand(self, [rows, cols]); y = mul.Scalar(y, beta) -> y", extra, 3);
     }
     const port_tensor *sum = beta != 0.0 ? c : NULL;
     port_tensor *items[2], *made = NULL;

@@ -51,12 +51,12 @@ combine_wide(op_call *call, const port_scatter_params *params, const port_view *
         (status = launch_one(call, "cast", &y, &narrow)) != PORT_OK) {
         return status;
     }
-    return emit(call, out);
+    return PORT_OK;
 }
 
 /* each: halves are rounded after every element that is combined with them. */
 static port_status
-scatter_into(op_call *call, int32_t dim, port_scatter_kind kind, bool each, const port_view *index, const port_view *src, port_tensor *out)
+combine_into(op_call *call, int32_t dim, port_scatter_kind kind, bool each, const port_view *index, const port_view *src, port_tensor *out)
 {
     port_scatter_params params = {dim, kind};
     port_view y = at_least_1d(out), from = *src;
@@ -66,9 +66,33 @@ scatter_into(op_call *call, int32_t dim, port_scatter_kind kind, bool each, cons
     bool moves = out->dtype == PORT_C64 && kind == PORT_SCATTER_SET; /* a complex number goes as the double that has its bits */
     y.dtype = from.dtype = moves ? PORT_F64 : out->dtype;
     src = &from;
-    port_status status = launch(call, "scatter", y.dtype, (const port_view *const[]){index, src}, 2, (const port_view *const[]){&y}, 1,
-                                &params);
+    return launch(call, "scatter", y.dtype, (const port_view *const[]){index, src}, 2, (const port_view *const[]){&y}, 1, &params);
+}
+
+static port_status
+scatter_into(op_call *call, int32_t dim, port_scatter_kind kind, bool each, const port_view *index, const port_view *src, port_tensor *out)
+{
+    port_status status = port_view_elems(index) > 0 ? combine_into(call, dim, kind, each, index, src, out) : PORT_OK;
     return status == PORT_OK ? emit(call, out) : status;
+}
+
+/* The index of one dimension, repeated over the others of a tensor. */
+static port_view
+lines_of(const port_tensor *self, const port_tensor *index, int32_t dim)
+{
+    port_view whole = at_least_1d(self), places = {.data = tensor_view(index).data, .dtype = index->dtype, .ndim = whole.ndim};
+    for (int32_t k = 0; k < whole.ndim; k++) {
+        places.shape[k] = k == dim ? tensor_elems(index) : whole.shape[k];
+        places.strides[k] = k == dim && index->ndim == 1 ? index->strides[0] : 0;
+    }
+    return places;
+}
+
+/* torch writes line after line along a dimension that is neither the first nor the last, and has the others done by scatter_add. */
+static bool
+adds_by_lines(const port_tensor *self, int32_t dim)
+{
+    return self->ndim < 2 || (dim != 0 && dim != self->ndim - 1);
 }
 
 /* "add", "sum", "multiply", "prod", "amax", "amin"; anything else is not taken. */
@@ -127,6 +151,42 @@ reduce_without_self(op_call *call)
     return run_formula(call, "y = scatter.value(self, dim, index, start); y = scatter_reduce.two(y, dim, index, src, reduce) -> y", extra, 1);
 }
 
+/* index_reduce of halves, which are rounded after every element; so are the counts that means are divided by. */
+static port_status
+reduce_halves(op_call *call, int32_t d)
+{
+    const port_tensor *self = arg_tensor(call, 0), *index = arg_tensor(call, 2), *source = arg_tensor(call, 3), *first, *one;
+    const char *reduce = arg_text(call, 4, "");
+    bool mean = strcmp(reduce, "mean") == 0, include_self = arg_bool(call, 5);
+    const port_scalar unit = {.kind = PORT_SCALAR_INT, .i = 1, .d = 1.0};
+    port_scatter_kind kind = PORT_SCATTER_ADD;
+    port_view places = lines_of(self, index, d), from = tensor_view(source);
+    port_arg start;
+    port_tensor *out, *counts;
+    if (!neutral_element(reduce, self->dtype, &start) || (!mean && !kind_of_reduce(reduce, &kind))) {
+        return fail_unsupported(call, "the reduction %.40s", reduce);
+    }
+    port_status status = copy_of(call, self, &out);
+    if (status != PORT_OK || tensor_elems(index) == 0 || (status = scalar_to_tensor(call, (port_scalar){.kind = PORT_SCALAR_FLOAT, .d = start.d}, self->dtype, &first)) != PORT_OK ||
+        (status = scalar_to_tensor(call, unit, self->dtype, &one)) != PORT_OK) {
+        return status == PORT_OK ? emit(call, out) : status;
+    }
+    port_view begins = view_broadcast(first, places.ndim, places.shape), ones = view_broadcast(one, places.ndim, places.shape);
+    status = include_self ? PORT_OK : combine_into(call, d, PORT_SCATTER_SET, true, &places, &begins, out);
+    if (status != PORT_OK || (status = combine_into(call, d, kind, true, &places, &from, out)) != PORT_OK || !mean ||
+        (status = copy_of(call, self, &counts)) != PORT_OK) {
+        return status == PORT_OK ? emit(call, out) : status;
+    }
+    port_view count = tensor_view(counts), all = view_broadcast(one, self->ndim, self->shape), y = tensor_view(out);
+    copy_view(call, &count, &all); /* an element that no line meets is divided by 1 too */
+    if ((!include_self && (status = combine_into(call, d, PORT_SCATTER_SET, true, &places, &begins, counts)) != PORT_OK) ||
+        (status = combine_into(call, d, PORT_SCATTER_ADD, adds_by_lines(self, d), &places, &ones, counts)) != PORT_OK ||
+        (status = launch(call, "div", self->dtype, (const port_view *const[]){&y, &count}, 2, (const port_view *const[]){&y}, 1, NULL)) != PORT_OK) {
+        return status;
+    }
+    return emit(call, out);
+}
+
 /* index_reduce(self, dim, index, source, reduce, include_self): scatter_reduce with the index repeated over the other dimensions. */
 static port_status
 run_index_reduce(op_call *call)
@@ -141,6 +201,9 @@ run_index_reduce(op_call *call)
     }
     if (status != PORT_OK || source->ndim == 0 || index->ndim != 1) {
         return status != PORT_OK ? status : fail_op(call, PORT_E_SHAPE, "an index of %d dimensions for a source of %d", index->ndim, source->ndim);
+    }
+    if (source->dtype == PORT_F16 || source->dtype == PORT_BF16) {
+        return reduce_halves(call, d);
     }
     for (int32_t k = 0; k < source->ndim; k++) {
         shape[k] = (port_arg){.kind = PORT_ARG_INT, .i = source->shape[k]};
@@ -175,7 +238,7 @@ run_scatter(op_call *call)
     }
     port_view places = at_least_1d(index);
     port_view from = arg_tensor(call, 3) != NULL ? at_least_1d(src) : view_broadcast(src, places.ndim, places.shape);
-    return tensor_elems(index) == 0 ? emit(call, out) : scatter_into(call, d, kind, false, &places, &from, out);
+    return scatter_into(call, d, kind, false, &places, &from, out);
 }
 
 /* index_add (self, dim, index, source, alpha), index_copy, index_fill: the index of one dimension is repeated over the others. */
@@ -199,19 +262,13 @@ run_index_write(op_call *call)
     if ((status = copy_of(call, self, &out)) != PORT_OK) {
         return status;
     }
-    port_view whole = at_least_1d(self), places = {.data = tensor_view(index).data, .dtype = index->dtype, .ndim = whole.ndim};
-    for (int32_t k = 0; k < whole.ndim; k++) {
-        places.shape[k] = k == d ? tensor_elems(index) : whole.shape[k];
-        places.strides[k] = k == d && index->ndim == 1 ? index->strides[0] : 0;
-    }
+    port_view places = lines_of(self, index, d);
     bool repeated = arg_tensor(call, 3) == NULL || src->ndim == 0;
-    if (!repeated && src->ndim != whole.ndim) {
+    if (!repeated && src->ndim != places.ndim) {
         return fail_op(call, PORT_E_SHAPE, "a source of %d dimensions for a tensor of %d", src->ndim, self->ndim);
     }
     port_view from = repeated ? view_broadcast(src, places.ndim, places.shape) : at_least_1d(src);
-    bool each = self->ndim < 2 || (d != 0 && d != self->ndim - 1); /* line after line; torch has index_add of the others done by scatter_add */
-    return port_view_elems(&places) == 0 ? emit(call, out)
-                                         : scatter_into(call, d, adds ? PORT_SCATTER_ADD : PORT_SCATTER_SET, each, &places, &from, out);
+    return scatter_into(call, d, adds ? PORT_SCATTER_ADD : PORT_SCATTER_SET, adds_by_lines(self, d), &places, &from, out);
 }
 
 /* masked_scatter(self, mask, source): the source's elements one after the other where the mask is true. */

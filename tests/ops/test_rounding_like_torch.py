@@ -114,3 +114,33 @@ def test_a_range_of_halves(dtype, start, step):
     for count in (5, 31, 33, 100, 1001, 10000):
         theirs = torch.arange(start, start + step * count, step, dtype=dtype)
         assert unequal(made("aten.arange.start_step", start, start + step * count, step, dtype=dtype)[0], theirs) == 0, count
+
+
+@pytest.mark.parametrize("dtype", (BF16, F16, F32), ids=str)
+@pytest.mark.parametrize("op", ("addmm", "baddbmm", "addbmm", "addmv"))
+def test_products_of_no_terms_multiply_the_addend_by_a_rounded_number(op, dtype):
+    torch.manual_seed(0)
+    rand = lambda *shape: torch.randn(*shape).to(dtype)  # noqa: E731
+    sizes = {"addmm": ((5, 40), (5, 0), (0, 40)), "baddbmm": ((2, 5, 40), (2, 5, 0), (2, 0, 40)), "addbmm": ((5, 40), (0, 5, 3), (0, 3, 40)),
+             "addmv": ((200,), (200, 0), (0,))}[op]  # fmt: skip
+    operands = [rand(*shape) for shape in sizes]
+    for beta in (0.2, 1.1, 0):
+        assert unequal(made(f"aten.{op}.default", *operands, beta=beta, alpha=0.6)[0], getattr(torch, op)(*operands, beta=beta, alpha=0.6)) == 0
+    if dtype != F32:  # the number in full would be seen
+        assert unequal((operands[0].float() * 1.1).to(dtype), getattr(torch, op)(*operands, beta=1.1)) > 10
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.parametrize("dtype", (BF16, F16, F32), ids=str)
+@pytest.mark.parametrize("reduce", ("mean", "prod"))
+def test_halves_reduced_by_index_are_rounded_at_every_step(reduce, dtype):
+    """Sums and products of lines, and the counts, which no longer grow from 256 of BF16 on."""
+    torch.manual_seed(0)
+    x, index = torch.randn(5, 6, 5).to(dtype), torch.randint(0, 4, (900,))
+    source = (1 + torch.randn(5, 900, 5) / 30).to(dtype)
+    for keep in (True, False):
+        theirs = torch.index_reduce(x, 1, index, source, reduce, include_self=keep)
+        assert unequal(made("aten.index_reduce.default", x, 1, index, source, reduce, include_self=keep)[0], theirs) == 0
+        if dtype != F32:
+            once = torch.index_reduce(x.float(), 1, index, source.float(), reduce, include_self=keep).to(dtype)
+            assert unequal(once, theirs) > 20
