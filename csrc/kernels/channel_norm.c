@@ -200,8 +200,9 @@ batch_check(const port_kernel_call *call, port_error *err)
 static void
 batch_factors(const port_kernel_call *call, int64_t c, double *a, double *b)
 {
-    double eps = ((const port_norm_params *)call->params)->eps;
-    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    const port_batch_norm_params *p = call->params;
+    double eps = p->eps;
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT && !p->rounded_product;
     double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0);
     double mean = element(call->in[3], c, 0.0), var = element(call->in[4], c, 1.0);
     *a = weight * (1.0 / sqrt(var + eps));
@@ -317,7 +318,7 @@ group_scratch_bytes(const port_kernel_call *call)
 }
 
 static void
-group_moments(const port_kernel_call *call, void *room, int64_t n, int64_t g, double *mean, double *var)
+group_moments(const port_kernel_call *call, void *room, int64_t n, int64_t g, double *mean, double *rstd)
 {
     const port_view *x = call->in[0];
     const port_group_params *p = call->params;
@@ -332,22 +333,15 @@ group_moments(const port_kernel_call *call, void *room, int64_t n, int64_t g, do
     } else {
         port_view_gather(&part, room);
     }
-    if (x->dtype == PORT_F32) {
-        float mean_f32, var_f32;
-        port_row_moments_f32(call->profile->capability != PORT_CAP_DEFAULT, room, count, &mean_f32, &var_f32);
-        *mean = (double)mean_f32;
-        *var = (double)var_f32;
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    if (x->dtype == PORT_F64) {
+        port_row_norm_f64(fused, room, count, p->eps, NULL, NULL, NULL, mean, rstd);
         return;
     }
-    const double *values = room;
-    double m = 0.0, m2 = 0.0;
-    for (int64_t i = 0; i < count; i++) {
-        double delta = values[i] - m;
-        m += delta / (double)(i + 1);
-        m2 += delta * (values[i] - m);
-    }
-    *mean = m;
-    *var = m2 / (double)count;
+    float mean_f32, var;
+    port_row_moments_f32(fused, room, count, &mean_f32, &var);
+    *mean = (double)mean_f32;
+    *rstd = (double)(float)(1.0 / sqrt((double)(var > 0.0f || var != var ? var : 0.0f) + p->eps));
 }
 
 /* Positions from which on the reference sums each channel by itself. */
@@ -472,7 +466,7 @@ scale_group(const port_kernel_call *call, int64_t n, int64_t g, double mean, dou
     float scales[CHANNELS], shifts[CHANNELS];
     int64_t places = port_view_elems(x) / x->shape[0] / x->shape[1], ready = 0;
     for (int64_t c = g * channels; c < (g + 1) * channels; c++) {
-        double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = bias - mean * a;
+        double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = fused ? fma(-a, mean, bias) : bias - mean * a;
         if (x->dtype == PORT_F32) {
             a = (double)((float)rstd * (float)weight);
             bool hoisted = p->channels_last && call->in[1] == NULL; /* the group's mean * rstd is rounded by itself */
@@ -500,13 +494,11 @@ group_part(void *opaque, int64_t part)
     void *room = (char *)call->scratch + (size_t)part * job->room_bytes;
     int64_t last = (part + 1) * job->chunks.size < job->units ? (part + 1) * job->chunks.size : job->units;
     for (int64_t i = part * job->chunks.size * job->unit_groups; i < last * job->unit_groups; i++) {
-        double mean, var, rstd;
+        double mean, rstd;
         if (p->channels_last && x->dtype == PORT_F32) {
             nhwc_moments(call, room, i / p->groups, i % p->groups, &mean, &rstd);
         } else {
-            group_moments(call, room, i / p->groups, i % p->groups, &mean, &var);
-            rstd = 1.0 / sqrt((var > 0.0 || var != var ? var : 0.0) + p->eps);
-            rstd = x->dtype == PORT_F32 ? (double)(float)rstd : rstd;
+            group_moments(call, room, i / p->groups, i % p->groups, &mean, &rstd);
         }
         scale_group(call, i / p->groups, i % p->groups, mean, rstd);
         port_store_f64(mean_out->dtype, &mean, 1, (char *)mean_out->data + i * (int64_t)port_dtype_size(mean_out->dtype), 0);

@@ -174,8 +174,7 @@ typedef struct port_resize_params {
  * group_norm: in (x, weight, bias), out (y, mean (N, groups), rstd (N, groups)) */
 typedef struct port_batch_norm_params {
     double eps;
-    bool inverted; /* in the place of var stands 1 / sqrt(var + eps) */
-    bool apart;    /* as of tensors that are neither row-major nor channels-last: y = (x - mean) / sqrt(var + eps) * weight + bias, nothing fused */
+    bool rounded_product; /* mean * a, rounded by itself before bias takes it away: parameters of F16, which x, in F32, does not show */
 } port_batch_norm_params;
 typedef struct port_group_params {
     int64_t groups;

@@ -182,13 +182,14 @@ check_batch(op_call *call, const port_tensor *x, int32_t num_parameters)
     return PORT_OK;
 }
 
-/* Emits x * a + (bias - mean * a), a = weight / sqrt(var + eps), of (x, weight or NULL, bias or NULL, mean, var). */
+/* Emits x * a + (bias - mean * a), a = weight / sqrt(var + eps), of (x, weight or NULL, bias or NULL, mean, var), in which the reference has
+ * parameters of dtype `param`. */
 static port_status
-normalise_channels(op_call *call, const port_tensor *const *given, double eps)
+normalise_channels(op_call *call, const port_tensor *const *given, port_dtype param, double eps)
 {
     const port_tensor *x = given[0], *in[5], *result;
     port_dtype wide = x->dtype == PORT_F64 ? PORT_F64 : PORT_F32;
-    port_norm_params params = {.eps = eps};
+    port_batch_norm_params params = {.eps = eps, .rounded_product = param == PORT_F16};
     port_tensor *out;
     int64_t strides[PORT_MAX_NDIM];
     port_status status = PORT_OK;
@@ -324,30 +325,31 @@ run_training(op_call *call, int32_t num_parameters, int32_t momentum_idx)
     const port_tensor *in[5] = {x, made[2], arg_tensor(call, 2), made[0], made[3]};
     if ((status = batch_statistics(call, param, &r, made)) != PORT_OK ||
         (status = tensor_fill(call, made[3], (port_scalar){PORT_SCALAR_FLOAT, 0, 1.0})) != PORT_OK ||
-        (status = normalise_channels(call, in, 0.0)) != PORT_OK || (status = emit(call, made[0])) != PORT_OK) {
+        (status = normalise_channels(call, in, param, 0.0)) != PORT_OK || (status = emit(call, made[0])) != PORT_OK) {
         return status;
     }
     return emit(call, made[1]);
 }
 
-/* The norm with the running statistics; the statistics that training would save are empty, of dtype `saved`. */
+/* The norm with the running statistics; the statistics that training would save are empty. */
 static port_status
-run_given(op_call *call, int32_t eps_idx, port_dtype saved)
+run_given(op_call *call, int32_t eps_idx)
 {
     const port_tensor *x = arg_tensor(call, 0);
     const port_tensor *const in[5] = {x, arg_tensor(call, 1), arg_tensor(call, 2), arg_tensor(call, 3), arg_tensor(call, 4)};
     double eps = arg_double(call, eps_idx, 1e-5);
     port_tensor *none;
     int64_t zero = 0;
+    port_dtype param = statistics_dtype(call, x, 4);
     port_status status = check_batch(call, x, 4);
     if (status == PORT_OK && (in[3] == NULL || in[4] == NULL)) {
         return fail_op(call, PORT_E_VALUE, "mean and variance are missing");
     }
     if (status == PORT_OK) {
-        status = tensor_elems(x) == 0 || is_dense(call, x) ? normalise_channels(call, in, eps)
+        status = tensor_elems(x) == 0 || is_dense(call, x) ? normalise_channels(call, in, param, eps)
                                                            : run_strided(call, false, false, 0.0, eps);
     }
-    if (status != PORT_OK || (status = tensor_new(call, saved, 1, &zero, NULL, &none)) != PORT_OK ||
+    if (status != PORT_OK || (status = tensor_new(call, param, 1, &zero, NULL, &none)) != PORT_OK ||
         (status = emit(call, none)) != PORT_OK) {
         return status;
     }
@@ -358,7 +360,7 @@ run_given(op_call *call, int32_t eps_idx, port_dtype saved)
 static port_status
 run_no_training(op_call *call)
 {
-    return run_given(call, 6, arg_tensor(call, 0)->dtype == PORT_F64 ? PORT_F64 : PORT_F32);
+    return run_given(call, 6);
 }
 
 /* Batch norm: (input, weight, bias, [running_mean, running_var,] [training,] momentum, eps). */
@@ -368,8 +370,7 @@ run_batch_norm(op_call *call)
     bool no_stats = strstr(call->row->name, "no_stats") != NULL, update = strstr(call->row->name, "with_update") != NULL;
     int32_t training_idx = no_stats ? 3 : 5, num_parameters = no_stats ? 2 : 4;
     if (!no_stats && !update && !arg_bool(call, training_idx)) {
-        const port_tensor *x = arg_tensor(call, 0);
-        return run_given(call, 7, statistics_dtype(call, x, num_parameters));
+        return run_given(call, 7);
     }
     port_status status = run_training(call, num_parameters, update ? 5 : training_idx + 1);
     if (status != PORT_OK || !update) {

@@ -152,7 +152,7 @@ static const kernel_case cases[] = {
     {"softmax", NULL, {"f 90 701"}, {"f 90 701"}, &(const port_softmax_params){.dim = 1}},
     {"layer_norm", NULL, {"b 90 704", "b 704", "b 704"}, {"b 90 704", "f 90", "f 90"}, &(const port_norm_params){1, 1e-5}},
     {"rms_norm", NULL, {"b 90 704", "b 704"}, {"b 90 704"}, &(const port_norm_params){1, 1e-6}},
-    {"batch_norm", NULL, {"f 3 8 40 50", "f 8", "f 8", "f 8", "f 8"}, {"f 3 8 40 50"}, &(const port_norm_params){.eps = 2.0}},
+    {"batch_norm", NULL, {"f 3 8 40 50", "f 8", "f 8", "f 8", "f 8"}, {"f 3 8 40 50"}, &(const port_batch_norm_params){.eps = 2.0}},
     {"group_norm", NULL, {"f 3 8 40 50", "f 8", "f 8"}, {"f 3 8 40 50", "f 3 2", "f 3 2"}, &(const port_group_params){2, 1e-5, false}},
     {"group_norm", NULL, {"f 3 8 40 50", "f 8", "f 8"}, {"f 3 8 40 50", "f 3 2", "f 3 2"}, &(const port_group_params){2, 1e-5, true}},
     {"max_pool", NULL, {"f 3 8 40 50"}, {"f 3 8 20 25", "i 3 8 20 25"}, &window},
