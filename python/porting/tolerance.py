@@ -59,7 +59,7 @@ _KINDS = {
     "rms_norm": _Kind(8, 0.5, 4, "s = |e|"),
     "softmax": _Kind(16, 0.5, 2, "s = p (1 + max - x)"),
     "activation": _Kind(16, 0, 4, "s = |x| or |e|"),
-    "composite": _Kind(64, 0, 8, "s = rms of the row + |e|"),
+    "composite": _Kind(64, 0, 8, "s = rms of the row + |e|"),  # rows of fewer than 8 elements: `_item_rms`
     "conditioned": _Kind(20, 0, 2, "s = rms of the row + |e|"),  # a composite or attention whose float64 run gave kappa
 }
 #: Amber of "conditioned"; and (green, amber) where the stored type is a half one, in which every op rounds.
@@ -195,7 +195,7 @@ class Tolerance:
         base broadcasts to the shape: mostly one number for each row. None: this rule needs no scale.
 
         expected : the reference, real. kind : docs/DESIGN.md. terms : K of a dot product, ops of a composite.
-        scale : the condition scale s, if known. Without it the row's rms is taken.
+        scale : the condition scale s, if known. Without it the row's rms is taken (of short rows those around it too).
         kappa : how far a composite or attention amplifies rounding: an array that broadcasts to the shape, if a float64 run said so
             (golden.py), or 1, which it is at least.
         """
@@ -218,7 +218,7 @@ class Tolerance:
                 return _finite(kappa * (row_rms(expected) + _absolute(expected)) + tiny), slope, u
             return kappa * row_rms(expected) + tiny, slope + kappa, u
         if scale is None:
-            return row_rms(expected) + tiny, slope + 1.0, u
+            return _item_rms(expected) + tiny, slope + 1.0, u
         return _finite(np.asarray(scale, np.float64)) + tiny, slope, u
 
     def extra_metrics(self, expected: np.ndarray, actual: np.ndarray, kind: str) -> dict[str, float]:
@@ -458,6 +458,18 @@ def _finite(scale: np.ndarray | float) -> np.ndarray | float:
 def row_rms(x: np.ndarray) -> np.ndarray:
     """Root mean square along the last axis, of the finite elements, keeping the axis; shape (..., 1), () for a scalar."""
     return _row_sizes(x, "rms")
+
+
+def _item_rms(x: np.ndarray) -> np.ndarray:
+    """`row_rms`, but rows of fewer than 8 elements, whose size one of them may decide, as those of an image that is one pixel wide, are taken
+    together with their neighbours: as many of the last axes as have 8 elements, never the first. Broadcasts to x."""
+    first, elems = x.ndim - 1, x.shape[-1] if x.ndim else 1
+    while first > 1 and elems < 8:
+        first -= 1
+        elems *= x.shape[first]
+    if first >= x.ndim - 1:
+        return row_rms(x)
+    return row_rms(x.reshape(*x.shape[:first], elems)).reshape(*x.shape[:first], *(1,) * (x.ndim - first))
 
 
 def typical_size(x: np.ndarray) -> np.ndarray:
