@@ -3,9 +3,7 @@
  *     rms_norm:   y = x * rsqrt(mean(x^2) + eps) * weight
  * x: (rows, cols); weight, bias: cols elements, row-major, or NULL. f32, and bf16 and f16 computed in f32; f64 in double.
  *
- * Mean and variance are PyTorch's RowwiseMoments (BSD-3-Clause; restated): Welford in 8 lanes over chunks of 16 vectors, chunks merged as a
- * binary tree, then the scalar rest, then the lanes one after the other (Chan, Golub, LeVeque 1979). With avx2 and up
- * the lanes contract a * b + c into fma. */
+ * Mean and variance are those of moments.h, in 8 lanes of floats and 4 of doubles. */
 #include "dense.h"
 #include "norm.h"
 #include "sum.h"
@@ -13,68 +11,20 @@
 
 #include <math.h>
 
-enum { LANES = 8, CHUNK_VECTORS = 16, MAX_DEPTH = 48 };
+#define MOMENTS_REAL float
+#define MOMENTS(name) name##_f32
+#define MOMENTS_FMA fmaf
+#define MOMENTS_LANES 8 /* with avx512 too */
+#include "moments.h"
+#define MOMENTS_REAL double
+#define MOMENTS(name) name##_f64
+#define MOMENTS_FMA fma
+#define MOMENTS_LANES 4
+#include "moments.h"
 
-typedef struct moments {
-    int64_t count;
-    float mean[LANES], m2[LANES];
-} moments;
+enum { LANES = LANES_f32, CHUNK_VECTORS = CHUNK_VECTORS_f32 };
 
-PORT_INLINE float
-multiply_add(bool fused, float a, float b, float c)
-{
-    return fused ? fmaf(a, b, c) : a * b + c;
-}
-
-/* into += add, lane by lane. Into nothing the same with the numbers that are known: half of the merges. */
-PORT_INLINE void
-merge_moments(bool fused, const moments *add, moments *into)
-{
-    int64_t count = into->count + add->count;
-    if (into->count == 0 && count > 0) {
-        PORT_INDEPENDENT
-        for (int lane = 0; lane < LANES; lane++) {
-            float mean = add->mean[lane];
-            into->mean[lane] = mean + 0.0f; /* no -0 */
-            into->m2[lane] = multiply_add(fused, mean * 0.0f, mean, add->m2[lane] + 0.0f); /* NaN where the mean is infinite */
-        }
-        into->count = count;
-        return;
-    }
-    float c = count == 0 ? 0.0f : (float)add->count / (float)count;
-    float before = (float)into->count;
-    PORT_INDEPENDENT
-    for (int lane = 0; lane < LANES; lane++) {
-        float delta = add->mean[lane] - into->mean[lane];
-        float step = c * delta; /* named in the reference's source, which keeps the compiler from fusing it */
-        into->mean[lane] += step;
-        into->m2[lane] = multiply_add(fused, delta * before, step, into->m2[lane] + add->m2[lane]);
-    }
-    into->count = count;
-}
-
-static const float weights[CHUNK_VECTORS] = {1.0f / 1, 1.0f / 2,  1.0f / 3,  1.0f / 4,  1.0f / 5,  1.0f / 6,  1.0f / 7,  1.0f / 8,
-                                             1.0f / 9, 1.0f / 10, 1.0f / 11, 1.0f / 12, 1.0f / 13, 1.0f / 14, 1.0f / 15, 1.0f / 16};
-
-/* Welford over `vectors` vectors from x, `step` floats apart. */
-PORT_INLINE void
-chunk_moments(bool fused, const float *x, int64_t step, int64_t vectors, moments *chunk)
-{
-    float mean[LANES] = {0.0f}, m2[LANES] = {0.0f}; /* not in *chunk, which x might alias for all the compiler knows */
-    for (int64_t v = 0; v < vectors; v++, x += step) {
-        float weight = weights[v];
-        for (int lane = 0; lane < LANES; lane++) {
-            float delta = x[lane] - mean[lane];
-            mean[lane] = multiply_add(fused, delta, weight, mean[lane]);
-            m2[lane] = multiply_add(fused, delta, x[lane] - mean[lane], m2[lane]);
-        }
-    }
-    chunk->count = vectors;
-    memcpy(chunk->mean, mean, sizeof(mean));
-    memcpy(chunk->m2, m2, sizeof(m2));
-}
-
-/* The same for the four parts of 4 / parts whole chunks of any of the three types as they lie: each is one chain of dependent steps, and four of them
+/* chunk_moments for the four parts of 4 / parts whole chunks of any of the three types as they lie: each is one chain of dependent steps, and four of them
  * run side by side. */
 #if PORT_HAVE_AVX2
 PORT_TARGET_AVX2 PORT_INLINE __m256
@@ -88,7 +38,7 @@ eight_of(port_dtype dtype, const char *from)
 }
 
 PORT_TARGET_AVX2 PORT_INLINE void
-four_chunks_of(port_dtype dtype, bool fused, int parts, const char *x, moments chunks[4])
+four_chunks_of(port_dtype dtype, bool fused, int parts, const char *x, moments_f32 chunks[4])
 {
     const int64_t vector_bytes = LANES * (dtype == PORT_F32 ? 4 : 2);
     __m256 mean[4], m2[4];
@@ -99,7 +49,7 @@ four_chunks_of(port_dtype dtype, bool fused, int parts, const char *x, moments c
         mean[c] = m2[c] = _mm256_setzero_ps();
     }
     for (int v = 0; v < CHUNK_VECTORS; v++) {
-        __m256 weight = _mm256_set1_ps(weights[v]);
+        __m256 weight = _mm256_set1_ps(weights_f32[v]);
         /* The processor itself does not see four streams of so few lines coming. Two groups on, and into the second level: the first has too few
          * lines under way to wait for memory. */
         uintptr_t ahead = (uintptr_t)x + (8 * CHUNK_VECTORS + 4 * (uintptr_t)v) * (uintptr_t)vector_bytes;
@@ -124,7 +74,7 @@ four_chunks_of(port_dtype dtype, bool fused, int parts, const char *x, moments c
 }
 
 PORT_TARGET_AVX2 PORT_INLINE void
-four_chunks_by(port_dtype dtype, bool fused, int parts, const char *x, moments chunks[4])
+four_chunks_by(port_dtype dtype, bool fused, int parts, const char *x, moments_f32 chunks[4])
 {
     if (dtype == PORT_BF16) {
         four_chunks_of(PORT_BF16, fused, 2, x, chunks);
@@ -138,7 +88,7 @@ four_chunks_by(port_dtype dtype, bool fused, int parts, const char *x, moments c
 }
 
 PORT_TARGET_AVX2 static void
-four_chunks(port_dtype dtype, bool fused, int parts, const char *x, moments chunks[4])
+four_chunks(port_dtype dtype, bool fused, int parts, const char *x, moments_f32 chunks[4])
 {
     if (fused) {
         four_chunks_by(dtype, true, parts, x, chunks);
@@ -150,22 +100,14 @@ four_chunks(port_dtype dtype, bool fused, int parts, const char *x, moments chun
 #define four_chunks(dtype, fused, parts, x, chunks) (void)(x)
 #endif
 
-/* The lanes' moments of a row, merged over its chunks. Vectors of halves fill two of floats, of which each has moments of its own (parts = 2). */
+/* Takes the chunks of a row into the tree. Vectors of halves fill two of floats, of which each has moments of its own (parts = 2). */
 PORT_INLINE void
-vector_moments(bool simd, port_dtype dtype, bool fused, int parts, const char *x, int64_t vectors, moments *total)
+take_chunks(bool simd, port_dtype dtype, bool fused, int parts, const char *x, int64_t vectors, int32_t depth, moments_f32 *tree)
 {
-    int64_t chunks = (vectors + CHUNK_VECTORS - 1) / CHUNK_VECTORS;
-    int32_t depth = 1;
-    while (((int64_t)1 << depth) < chunks) {
-        depth++;
-    }
-    moments stack[MAX_DEPTH], made[4];
-    const moments *chunk = made;
+    moments_f32 made[4];
+    const moments_f32 *chunk = made;
     int64_t ready = 0; /* chunks whose moments are known */
-    for (int32_t level = 0; level < depth; level++) {
-        stack[level] = (moments){.count = 0};
-    }
-    for (int64_t i = 0; i < chunks; i++) {
+    for (int64_t i = 0; i * CHUNK_VECTORS < vectors; i++) {
         int64_t rest = vectors - i * CHUNK_VECTORS;
         const char *from = x + i * CHUNK_VECTORS * LANES * parts * (int64_t)port_dtype_size(dtype);
         if (i == ready) {
@@ -181,53 +123,45 @@ vector_moments(bool simd, port_dtype dtype, bool fused, int parts, const char *x
                     wide = room;
                 }
                 for (int part = 0; part < parts; part++) {
-                    chunk_moments(fused, wide + part * LANES, parts * LANES, rest, &made[part]);
+                    chunk_moments_f32(fused, wide + part * LANES, parts * LANES, rest, &made[part]);
                 }
             }
             chunk = made;
             ready += four ? 4 / parts : 1;
         }
         if (parts == 2) {
-            merge_moments(fused, chunk++, &stack[0]);
+            merge_moments_f32(fused, chunk++, &tree[0]);
         }
-        merge_moments(fused, chunk++, &stack[0]);
-        for (int32_t level = 1; level < depth && ((i + 1) >> (level - 1) & 1) == 0; level++) {
-            merge_moments(fused, &stack[level - 1], &stack[level]);
-            stack[level - 1] = (moments){.count = 0};
-        }
+        merge_moments_f32(fused, chunk++, &tree[0]);
+        tree_carry_f32(fused, i, depth, tree);
     }
-    for (int32_t level = 1; level < depth; level++) {
-        merge_moments(fused, &stack[level], &stack[0]);
-    }
-    *total = stack[0];
 }
 
 /* One row of n elements: mean and (biased) variance. Halves may be given as they lie if there are whole vectors of them only. */
 PORT_INLINE void
-row_moments(bool simd, port_dtype dtype, bool fused, int parts, const char *from, int64_t n, float *mean_out, float *var_out)
+row_moments(bool simd, port_dtype dtype, bool fused, int parts, const char *x, int64_t n, float *mean, float *var)
 {
-    const float *x = (const float *)(const void *)from;
-    int64_t vectors = n / (parts * LANES), count = 0;
-    moments lanes;
-    float mean = 0.0f, m2 = 0.0f;
-    vector_moments(simd, dtype, fused, parts, from, vectors, &lanes);
+    int64_t vectors = n / (parts * LANES);
+    moments_f32 tree[MAX_DEPTH_f32];
+    int32_t depth = tree_begin_f32((vectors + CHUNK_VECTORS - 1) / CHUNK_VECTORS, tree);
+    take_chunks(simd, dtype, fused, parts, x, vectors, depth, tree);
     vectors *= parts;
-    for (int64_t i = vectors * LANES; i < n; i++) {
-        float delta = x[i] - mean;
-        count++;
-        mean += delta / (float)count;
-        m2 += delta * (x[i] - mean);
+    tree_end_f32(fused, depth, tree, vectors, (const float *)(const void *)x, vectors * LANES, n, mean, var);
+}
+
+PORT_INLINE void
+row_moments_f64(bool fused, const double *x, int64_t n, double *mean, double *var)
+{
+    int64_t vectors = n / LANES_f64, chunks = (vectors + CHUNK_VECTORS - 1) / CHUNK_VECTORS;
+    moments_f64 tree[MAX_DEPTH_f64], chunk;
+    int32_t depth = tree_begin_f64(chunks, tree);
+    for (int64_t i = 0; i < chunks; i++) {
+        int64_t rest = vectors - i * CHUNK_VECTORS;
+        chunk_moments_f64(fused, x + i * CHUNK_VECTORS * LANES_f64, LANES_f64, rest < CHUNK_VECTORS ? rest : CHUNK_VECTORS, &chunk);
+        merge_moments_f64(fused, &chunk, &tree[0]);
+        tree_carry_f64(fused, i, depth, tree);
     }
-    for (int lane = 0; lane < LANES; lane++) {
-        int64_t together = count + vectors;
-        float c = together == 0 ? 0.0f : (float)vectors / (float)together;
-        float delta = lanes.mean[lane] - mean;
-        mean = multiply_add(fused, c, delta, mean);
-        m2 += multiply_add(fused, delta * delta * c, (float)count, lanes.m2[lane]);
-        count = together;
-    }
-    *mean_out = mean;
-    *var_out = m2 / (float)n;
+    tree_end_f64(fused, depth, tree, vectors, x, vectors * LANES_f64, n, mean, var);
 }
 
 #if PORT_HAVE_AVX2
@@ -254,23 +188,7 @@ port_row_moments_f32(bool fused, const float *x, int64_t n, float *mean, float *
     row_moments(false, PORT_F32, fused, 1, (const char *)x, n, mean, var);
 }
 
-PORT_INLINE void
-row_apply(bool fused, const float *x, int64_t n, float mean, float rstd, const float *weight, const float *bias, float *y)
-{
-    int64_t i = 0;
-    for (; i + LANES <= n && weight != NULL && bias != NULL; i += LANES) {
-        PORT_INDEPENDENT
-        for (int lane = 0; lane < LANES; lane++) {
-            y[i + lane] = multiply_add(fused, (x[i + lane] - mean) * rstd, weight[i + lane], bias[i + lane]);
-        }
-    }
-    for (; i < n; i++) {
-        float centred = x[i] - mean, b = bias != NULL ? bias[i] : 0.0f;
-        y[i] = weight != NULL ? multiply_add(fused, centred * rstd, weight[i], b) : multiply_add(fused, centred, rstd, b);
-    }
-}
-
-/* The same of halves: the mean is scaled rather than taken away first. */
+/* row_apply of halves: the mean is scaled rather than taken away first. */
 PORT_INLINE void
 row_apply_half(bool fused, const float *x, int64_t n, float mean, float rstd, const float *weight, const float *bias, float *y)
 {
@@ -279,12 +197,12 @@ row_apply_half(bool fused, const float *x, int64_t n, float mean, float rstd, co
     for (; i + LANES <= n && weight != NULL && bias != NULL; i += LANES) {
         PORT_INDEPENDENT
         for (int lane = 0; lane < LANES; lane++) {
-            y[i + lane] = multiply_add(fused, multiply_add(fused, x[i + lane], rstd, shift), weight[i + lane], bias[i + lane]);
+            y[i + lane] = multiply_add_f32(fused, multiply_add_f32(fused, x[i + lane], rstd, shift), weight[i + lane], bias[i + lane]);
         }
     }
     for (; i < n; i++) {
-        float scaled = multiply_add(fused, x[i], rstd, shift);
-        y[i] = multiply_add(fused, scaled, weight != NULL ? weight[i] : 1.0f, bias != NULL ? bias[i] : 0.0f);
+        float scaled = multiply_add_f32(fused, x[i], rstd, shift);
+        y[i] = multiply_add_f32(fused, scaled, weight != NULL ? weight[i] : 1.0f, bias != NULL ? bias[i] : 0.0f);
     }
 }
 
@@ -313,7 +231,7 @@ typedef void (*norm_row)(bool half, const float *x, int64_t n, float eps, const 
         if (half) {                                                                                                  \
             row_apply_half(fused, x, n, *mean, *rstd, weight, bias, y);                                              \
         } else {                                                                                                     \
-            row_apply(fused, x, n, *mean, *rstd, weight, bias, y);                                                   \
+            row_apply_f32(fused, x, n, *mean, *rstd, weight, bias, y);                                                   \
         }                                                                                                            \
     }
 LAYER_NORM_ROW(layer_row_plain, false, false, )
@@ -363,22 +281,31 @@ layer_row_direct(port_dtype dtype, const char *x, int64_t n, float eps, const fl
 #define layer_row_fused_avx2 layer_row_fused
 #endif
 
-static void
-layer_row_f64(const double *x, int64_t n, double eps, const double *weight, const double *bias, double *y, double *mean_out,
-              double *rstd_out)
+/* A row of doubles. */
+#define ROW_F64(name, fused, attributes)                                                                             \
+    attributes static void name(const double *x, int64_t n, double eps, const double *weight, const double *bias, double *y, double *mean, \
+                                double *rstd)                                                                        \
+    {                                                                                                                \
+        double var;                                                                                                  \
+        row_moments_f64(fused, x, n, mean, &var);                                                                    \
+        *rstd = 1.0 / sqrt((var > 0.0 || var != var ? var : 0.0) + eps);                                             \
+        if (y != NULL) {                                                                                             \
+            row_apply_f64(fused, x, n, *mean, *rstd, weight, bias, y);                                               \
+        }                                                                                                            \
+    }
+ROW_F64(row_plain_f64, false, )
+ROW_F64(row_fused_f64, true, )
+#if PORT_HAVE_AVX2
+ROW_F64(row_fused_f64_avx2, true, PORT_TARGET_AVX2)
+#else
+#define row_fused_f64_avx2 row_fused_f64
+#endif
+
+void
+port_row_norm_f64(bool fused, const double *x, int64_t n, double eps, const double *weight, const double *bias, double *y, double *mean,
+                  double *rstd)
 {
-    double mean = 0.0, m2 = 0.0;
-    for (int64_t i = 0; i < n; i++) {
-        double delta = x[i] - mean;
-        mean += delta / (double)(i + 1);
-        m2 += delta * (x[i] - mean);
-    }
-    double rstd = 1.0 / sqrt(m2 / (double)n + eps);
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = (x[i] - mean) * rstd * (weight != NULL ? weight[i] : 1.0) + (bias != NULL ? bias[i] : 0.0);
-    }
-    *mean_out = mean;
-    *rstd_out = rstd;
+    (!fused ? row_plain_f64 : (port_cpu_level_found() > 0 ? row_fused_f64_avx2 : row_fused_f64))(x, n, eps, weight, bias, y, mean, rstd);
 }
 
 static void
@@ -409,13 +336,12 @@ rms_row_f32(const float *x, int64_t n, float eps, const float *weight, float *sq
 }
 
 static void
-rms_row_f64(const double *x, int64_t n, double eps, const double *weight, double *y)
+rms_row_f64(const double *x, int64_t n, double eps, const double *weight, double *squares, double *y)
 {
-    double total = 0.0;
     for (int64_t i = 0; i < n; i++) {
-        total += x[i] * x[i];
+        squares[i] = x[i] * x[i];
     }
-    double scale = 1.0 / sqrt(total / (double)n + eps);
+    double scale = 1.0 / sqrt(port_cascade_sum_f64(squares, n) / (double)n + eps);
     for (int64_t i = 0; i < n; i++) {
         y[i] = x[i] * scale * (weight != NULL ? weight[i] : 1.0);
     }
@@ -533,7 +459,7 @@ layer_norm_one(const norm_job *job, char *room, int64_t r)
     double mean = 0.0, rstd = 0.0;
     float narrow_mean = 0.0f, narrow_rstd = 0.0f, *made = (float *)(void *)(room + b->each_bytes);
     if (x->dtype == PORT_F64) {
-        layer_row_f64(from, b->cols, eps, b->weight, b->bias, (double *)(void *)to, &mean, &rstd);
+        port_row_norm_f64(call->profile->capability != PORT_CAP_DEFAULT, from, b->cols, eps, b->weight, b->bias, (double *)(void *)to, &mean, &rstd);
     } else if (job->as_it_lies) {
         layer_row_direct(x->dtype, (const char *)x->data + r * b->cols * bytes, b->cols, (float)eps, b->weight, b->bias, to, &narrow_mean, &narrow_rstd);
     } else if (x->dtype == PORT_F32) {
@@ -606,7 +532,7 @@ rms_norm_part(void *opaque, int64_t part)
         char *to = (char *)y->data + r * b->cols * bytes;
         void *from = row_of(x, r * b->cols, b->cols, room);
         if (x->dtype == PORT_F64) {
-            rms_row_f64(from, b->cols, params->eps, b->weight, (double *)(void *)to);
+            rms_row_f64(from, b->cols, params->eps, b->weight, (double *)(void *)squares, (double *)(void *)to);
             continue;
         }
         rms_row_f32(from, b->cols, (float)params->eps, b->weight, squares, direct ? (float *)(void *)to : made);

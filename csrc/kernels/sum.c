@@ -48,17 +48,19 @@ typedef struct sum_context {
     bool pairs;
 } sum_context;
 
-float
-port_cascade_sum_f32(const float *x, int64_t n)
-{
-    if (n < 8) {
-        source_float scalar = {PORT_F32, 1, false, 4};
-        vector_float total;
-        row_sum_float(&scalar, (const char *)x, 4, n, &total);
-        return total[0];
+#define CASCADE_SUM(name, type, suffix, dtype)                                                                       \
+    type name(const type *x, int64_t n)                                                                              \
+    {                                                                                                                \
+        if (n < 32 / (int64_t)sizeof(type)) {                                                                        \
+            source_##suffix scalar = {dtype, 1, false, sizeof(type)};                                                \
+            vector_##suffix total;                                                                                   \
+            row_sum_##suffix(&scalar, (const char *)x, sizeof(type), n, &total);                                     \
+            return total[0];                                                                                         \
+        }                                                                                                            \
+        return PICK(inner_sum_##suffix)(dtype, (const char *)x, n, false);                                           \
     }
-    return PICK(inner_sum_float)(PORT_F32, (const char *)x, n, false);
-}
+CASCADE_SUM(port_cascade_sum_f32, float, float, PORT_F32)
+CASCADE_SUM(port_cascade_sum_f64, double, double, PORT_F64)
 
 static void
 sum_i64(port_dtype dtype, char *out, int64_t out_stride, const char *in, const int64_t *in_strides, int64_t size0, int64_t size1)

@@ -8,6 +8,7 @@
 
 /* The sum of n contiguous elements as one row of an inner reduction. */
 float port_cascade_sum_f32(const float *x, int64_t n);
+double port_cascade_sum_f64(const double *x, int64_t n);
 
 /* Reduces x over `dims` into out, which holds the neutral element, in the reference's order (parallel_reduce): `loop` gets (out, in) and
  * reduces into what out holds. One output of many elements has one part per thread, whose results, of out's dtype, are then reduced
