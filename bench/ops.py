@@ -121,7 +121,16 @@ def operands(rows: int, cols: int) -> dict:
 
         cases[f"max_pool{suffix}"] = ("aten.max_pool2d_with_indices.default", lambda frames=frames: ([frames(), [3, 3], [2, 2], [1, 1]], {}))
         cases[f"avg_pool{suffix}"] = ("aten.avg_pool2d.default", lambda frames=frames: ([frames(), [2, 2], [2, 2]], {}))
-        cases[f"bilinear{suffix}"] = ("aten.upsample_bilinear2d.default", lambda frames=frames: ([frames(), [96, 96], False], {}))
+        for name in ("bilinear", "bicubic"):
+            cases[f"{name}{suffix}"] = (f"aten.upsample_{name}2d.default", lambda frames=frames: ([frames(), [96, 96], False], {}))
+        cases[f"nearest{suffix}"] = ("aten.upsample_nearest2d.default", lambda frames=frames: ([frames(), [96, 96]], {}))
+        cases[f"adaptive_avg_pool{suffix}"] = ("aten._adaptive_avg_pool2d.default", lambda frames=frames: ([frames(), [7, 7]], {}))
+        cases[f"adaptive_avg_pool to one{suffix}"] = ("aten._adaptive_avg_pool2d.default", lambda frames=frames: ([frames(), [1, 1]], {}))
+        for mode, name in enumerate(("linear", "nearest", "cubic")):
+            cases[f"grid_sample {name}{suffix}"] = (
+                "aten.grid_sampler_2d.default",
+                lambda frames=frames, mode=mode: ([frames(), torch.rand(4, 32, 32, 2) * 2.2 - 1.1, mode, 0, False], {}),
+            )
         cases[f"group_norm{suffix}"] = (
             "aten.native_group_norm.default",
             lambda channels=channels: ([*channels()[:3], 4, 64, rows * cols // (4 * 64), 8, 1e-5], {}),
@@ -130,6 +139,9 @@ def operands(rows: int, cols: int) -> dict:
             "aten._native_batch_norm_legit_no_training.default",
             lambda channels=channels: ([*channels(), 0.1, 1e-5], {}),
         )
+    cases["bilinear large"] = ("aten.upsample_bilinear2d.default", lambda: ([x(shape=(4, 3, 256, rows * cols // (12 * 256))), [384, 384], False], {}))
+    cases["linear1d"] = ("aten.upsample_linear1d.default", lambda: ([x(shape=(4, rows // 4, cols)), [2 * cols], False], {}))
+    cases["trilinear"] = ("aten.upsample_trilinear3d.default", lambda: ([x(shape=(4, 16, 16, 16, rows * cols // (4 * 16**3))), [24, 24, 72], False], {}))
     cases["softmax first"] = ("aten._softmax.default", lambda: ([x(), 0, False], {}))
     cases["embedding"] = ("aten.embedding.default", lambda: ([x(), torch.randint(0, rows, (rows,))], {}))
     for dtype in (f32, bf16, f16):
