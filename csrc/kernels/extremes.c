@@ -134,39 +134,35 @@ port_first_best(bool largest, const float *x, int64_t n, int64_t *place)
 
 /* ---------------------------------------------------------------- columns */
 
-/* One build per level, with `lanes` columns at a time. Of equals the first stays, and so does the first NaN unless the last is wanted. */
-#define COLUMN(largest, last_nan, i)                                                                                           \
+/* One build per level, with `lanes` columns at a time. Of equals the first stays, and so does the first NaN. */
+#define COLUMN(largest, i)                                                                                           \
     do {                                                                                                             \
         float v = row[i], old = best[i];                                                                             \
-        int32_t better = -(int32_t)((largest) ? v > old : v < old) | (-(int32_t)(v != v) & -(int32_t)((last_nan) | (old == old))); \
+        int32_t better = -(int32_t)((largest) ? v > old : v < old) | (-(int32_t)(v != v) & -(int32_t)(old == old)); \
         best[i] = port_f32_of_bits((port_f32_bits(v) & better) | (port_f32_bits(old) & ~better));                    \
         places[i] = (r & better) | (places[i] & ~better);                                                            \
     } while (0)
 #define COLUMN_BUILDS(suffix, lanes, attributes)                                                                     \
-    attributes PORT_INLINE void best_any_##suffix(bool largest, bool last_nan, int32_t r, const float *row, int64_t n, float *best, int32_t *places) \
+    attributes PORT_INLINE void best_any_##suffix(bool largest, int32_t r, const float *row, int64_t n, float *best, int32_t *places) \
     {                                                                                                                \
         int64_t i = 0;                                                                                               \
         for (; i + (lanes) <= n; i += (lanes)) {                                                                     \
             PORT_INDEPENDENT                                                                                         \
             for (int lane = 0; lane < (lanes); lane++) {                                                             \
-                COLUMN(largest, last_nan, i + lane);                                                                           \
+                COLUMN(largest, i + lane);                                                                           \
             }                                                                                                        \
         }                                                                                                            \
         for (; i < n; i++) {                                                                                         \
-            COLUMN(largest, last_nan, i);                                                                                      \
+            COLUMN(largest, i);                                                                                      \
         }                                                                                                            \
     }                                                                                                                \
     attributes static void best_columns_##suffix(bool largest, int32_t r, const float *row, int64_t n, float *best, int32_t *places) \
     {                                                                                                                \
         if (largest) {                                                                                               \
-            best_any_##suffix(true, false, r, row, n, best, places);                                                        \
+            best_any_##suffix(true, r, row, n, best, places);                                                        \
         } else {                                                                                                     \
-            best_any_##suffix(false, false, r, row, n, best, places);                                                       \
+            best_any_##suffix(false, r, row, n, best, places);                                                       \
         }                                                                                                            \
-    }                                                                                                                \
-    attributes static void greatest_##suffix(int32_t r, const float *row, int64_t n, float *best, int32_t *places)   \
-    {                                                                                                                \
-        best_any_##suffix(true, true, r, row, n, best, places);                                                      \
     }
 COLUMN_BUILDS(ref, 4, )
 #if PORT_HAVE_AVX2
@@ -183,10 +179,4 @@ port_best_columns(bool largest, int32_t r, const float *row, int64_t n, float *b
         return;
     }
     PORT_PICK_MAP(best_columns, port_cpu_level_found())(largest, r, row, n, best, places);
-}
-
-void
-port_greatest_columns(int32_t r, const float *row, int64_t n, float *best, int32_t *places)
-{
-    PORT_PICK_MAP(greatest, port_cpu_level_found())(r, row, n, best, places);
 }

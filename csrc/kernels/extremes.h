@@ -1,4 +1,4 @@
-/* extremes.h -- extremes of floats by whole vectors, for reduce.c and pool.c. Private to csrc/kernels/.
+/* extremes.h -- extremes of floats by whole vectors, for reduce.c. Private to csrc/kernels/.
  * The same bits at every level of the CPU: zeros of both signs are equal, NaN wins, and of equals the first. */
 #ifndef PORT_EXTREMES_H
 #define PORT_EXTREMES_H
@@ -11,7 +11,5 @@ float port_first_best(bool largest, const float *x, int64_t n, int64_t *place);
 
 /* Row r of n columns into what the rows before it gave: each column's best so far and the row that it stood in. Row 0 is the first. */
 void port_best_columns(bool largest, int32_t r, const float *row, int64_t n, float *best, int32_t *places);
-/* As pooling has it: the greatest, of which the last NaN wins; `best` and `places` hold what it is to be greater than. */
-void port_greatest_columns(int32_t r, const float *row, int64_t n, float *best, int32_t *places);
 
 #endif /* PORT_EXTREMES_H */

@@ -131,6 +131,10 @@ port_pick_for(bool narrow)
 void
 port_spread(bool narrow, int64_t n, const void *x, void *y, int64_t step)
 {
+    if (step == 1) {
+        memcpy(y, x, (size_t)n * (narrow ? sizeof(float) : sizeof(double)));
+        return;
+    }
     for (int64_t i = 0; i < n && narrow; i++) {
         ((float *)y)[i * step] = ((const float *)x)[i];
     }

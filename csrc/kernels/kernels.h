@@ -150,7 +150,7 @@ typedef struct port_ranked_params {
     bool by_place; /* medians: of equal elements the first comes first; else as the reference's library selects */
 } port_ranked_params;
 
-/* ---- pool.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64
+/* ---- pool.c, resize.c: in (x (N, C, ...)), out (y (N, C, ...)), 1 to 3 dimensions of space, F32 and F64
  * max_pool: also out places I64 with y's strides, optional: in the frame, row-major     avg_pool     adaptive_avg_pool (of params `given` alone)
  * resize: params say how */
 typedef struct port_pool_params {

@@ -1,228 +1,25 @@
-/* pool.c -- windows over frames: pooling, interpolation, sampling at given places.
+/* pool.c -- pooling: what stands for a window of a frame.
  * x, y (N, C, ...) with 1 to 3 dimensions of space, any strides; F32 and F64.
  *     max_pool     the first greatest of a window and its place in the frame (NaN wins)
  *     avg_pool     sum over the window in order, divided by its size
  *     adaptive_avg_pool  windows from floor(i * in / out) to ceil((i + 1) * in / out)
- *     resize       nearest, linear and cubic interpolation: taps and weights per dimension, dimensions from the outermost inwards
- * Source: at::native MaxPoolKernel, AvgPoolKernel, AdaptiveAvgPoolKernel, UpSampleKernel, GridSamplerKernel (BSD-3-Clause; restated).
- * With avx2 and up their compiler fuses a * b + c. */
-#include "extremes.h"
+ * Windows of F32 are taken many at a time, in the order of one: of all channels where they lie side by side; else of a row's columns, or,
+ * where these are few, of a few channels. Of F64 one after the other.
+ * Source: at::native MaxPoolKernel, AvgPoolKernel, AdaptiveAvgPoolKernel (BSD-3-Clause; restated). */
+#include "windows.h"
 
 #include <math.h>
 
-typedef struct frames {
-    int32_t spatial;
-    int64_t N, C, in[3], out[3], in_step[3], out_step[3]; /* fewer dimensions: leading ones of size 1 */
-    int64_t channel; /* being visited; the first of CHANNELS or fewer, of which there are `count`, where they are visited together */
-    int64_t count;
-} frames;
+enum {
+    FEW_COLUMNS = 4, /* fewer go faster one window after the other */
+    FEW_CHANNELS = 4 /* whose sums are taken at a time */
+};
 
-enum { CHANNELS = 128 };
-
-static frames
-frames_of(const port_view *x, const port_view *y)
-{
-    frames f = {.spatial = x->ndim - 2, .N = x->shape[0], .C = x->shape[1]};
-    for (int32_t d = 0; d < 3; d++) {
-        int32_t from = d - (3 - f.spatial);
-        f.in[d] = from < 0 ? 1 : x->shape[2 + from];
-        f.out[d] = from < 0 ? 1 : y->shape[2 + from];
-        f.in_step[d] = from < 0 ? 0 : x->strides[2 + from];
-        f.out_step[d] = from < 0 ? 0 : y->strides[2 + from];
-    }
-    return f;
-}
-
-static int64_t
-param_of(const int64_t *of, const frames *f, int32_t d, int64_t if_absent)
-{
-    int32_t from = d - (3 - f->spatial);
-    return from < 0 ? if_absent : of[from];
-}
-
-PORT_INLINE double
-load(const port_view *view, int64_t at)
-{
-    return view->dtype == PORT_F32 ? (double)((const float *)view->data)[at] : ((const double *)view->data)[at];
-}
-
-static void
-store(const port_view *view, int64_t at, double value)
-{
-    if (view->dtype == PORT_F32) {
-        ((float *)view->data)[at] = (float)value;
-    } else {
-        ((double *)view->data)[at] = value;
-    }
-}
-
-static port_status
-frames_check(const char *op, const port_kernel_call *call, port_error *err)
-{
-    const port_view *x = call->in[0], *y = call->out[0];
-    if (call->params == NULL || x->ndim < 3 || x->ndim > 5 || y->ndim != x->ndim || x->shape[0] != y->shape[0] ||
-        x->shape[1] != y->shape[1] || x->dtype != y->dtype) {
-        return port_fail(err, PORT_E_SHAPE, "%s: expected (N, C, ...) of 3 to 5 dimensions and one dtype, got %d and out %d", op,
-                         x->ndim, y->ndim);
-    }
-    for (int32_t d = 2; d < x->ndim; d++) {
-        if (x->shape[d] < 1) {
-            return port_fail(err, PORT_E_SHAPE, "%s: dimension %d is empty", op, d);
-        }
-    }
-    return PORT_OK;
-}
-
-/* Calls visit for every element of y: its offset, the offset of its channel in x, its place. */
-typedef void (*frame_visit)(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place);
-
-/* Channels of items, by their number; where channels lie side by side, rows of places. */
-typedef struct frame_job {
-    const port_kernel_call *call;
-    frame_visit visit;
-} frame_job;
-
-static void
-visit_channels(const void *opaque, int64_t begin, int64_t end)
-{
-    const frame_job *job = opaque;
-    const port_view *x = job->call->in[0], *y = job->call->out[0];
-    frames f = frames_of(x, y);
-    int64_t place[3];
-    for (int64_t i = begin; i < end; i++) {
-        int64_t n = i / f.C, c = i % f.C;
-        int64_t from = n * x->strides[0] + c * x->strides[1], to = n * y->strides[0] + c * y->strides[1];
-        f.channel = c;
-        for (place[0] = 0; place[0] < f.out[0]; place[0]++) {
-            for (place[1] = 0; place[1] < f.out[1]; place[1]++) {
-                for (place[2] = 0; place[2] < f.out[2]; place[2]++) {
-                    job->visit(job->call, &f, from,
-                               to + place[0] * f.out_step[0] + place[1] * f.out_step[1] + place[2] * f.out_step[2], place);
-                }
-            }
-        }
-    }
-}
-
-static void
-visit_rows(const void *opaque, int64_t begin, int64_t end)
-{
-    const frame_job *job = opaque;
-    const port_view *x = job->call->in[0], *y = job->call->out[0];
-    frames f = frames_of(x, y);
-    for (int64_t i = begin; i < end; i++) {
-        int64_t n = i / (f.out[0] * f.out[1]), place[3] = {i / f.out[1] % f.out[0], i % f.out[1], 0};
-        for (; place[2] < f.out[2]; place[2]++) {
-            int64_t to = n * y->strides[0] + place[0] * f.out_step[0] + place[1] * f.out_step[1] + place[2] * f.out_step[2];
-            for (f.channel = 0; f.channel < f.C; f.channel += CHANNELS) {
-                f.count = f.C - f.channel < CHANNELS ? f.C - f.channel : CHANNELS;
-                job->visit(job->call, &f, n * x->strides[0] + f.channel, to + f.channel, place);
-            }
-        }
-    }
-}
-
-/* Whether x and all that is made are F32 (places I64) with their channels side by side, and places fit in 32 bits. */
-static bool
-channels_together(const port_kernel_call *call)
-{
-    const port_view *x = call->in[0];
-    bool together = x->dtype == PORT_F32 && x->shape[1] > 1 && x->strides[1] == 1 && port_view_elems(x) <= INT32_MAX;
-    for (int32_t k = 0; k < call->num_out; k++) {
-        together = together && (call->out[k] == NULL || call->out[k]->strides[1] == 1);
-    }
-    return together;
-}
-
-/* all: the same as `visit` for several channels that lie side by side; NULL if there is no such way. */
-static void
-for_each_output(const port_kernel_call *call, frame_visit visit, frame_visit all)
-{
-    const port_view *x = call->in[0], *y = call->out[0];
-    int64_t channels = x->shape[0] * x->shape[1], elems = port_view_elems(x) + port_view_elems(y);
-    frame_job job = {call, visit};
-    if (all != NULL && channels_together(call) && elems > 0) {
-        frames f = frames_of(x, y);
-        int64_t rows = f.N * f.out[0] * f.out[1];
-        job.visit = all;
-        port_deal(rows, rows > 0 ? elems / rows : 0, call->profile->num_threads, visit_rows, &job);
-        return;
-    }
-    port_deal(channels, channels > 0 ? elems / channels : 0, call->profile->num_threads, visit_channels, &job);
-}
-
-/* ---------------------------------------------------------------- pooling */
-
-/* Which places [begin, end) of one dimension of the frame a window covers, and how many it would with the padding. */
-typedef struct span {
-    int64_t begin, end, whole;
-} span;
-
-static span
-pool_span(const port_pool_params *p, const frames *f, int32_t d, int64_t place)
-{
-    int64_t pad = param_of(p->padding, f, d, 0), spread = param_of(p->dilation, f, d, 1), kernel = param_of(p->kernel, f, d, 1);
-    span s = {.begin = place * param_of(p->stride, f, d, 1) - pad};
-    s.end = s.begin + (kernel - 1) * spread + 1;
-    s.end = s.end < f->in[d] + pad ? s.end : f->in[d] + pad;
-    s.whole = s.end - s.begin;
-    s.end = s.end < f->in[d] ? s.end : f->in[d];
-    s.begin += s.begin < 0 ? (spread - 1 - s.begin) / spread * spread : 0;
-    return s;
-}
-
-static span
-adaptive_span(const port_pool_params *unused, const frames *f, int32_t d, int64_t place)
-{
-    (void)unused;
-    span s = {place * f->in[d] / f->out[d], ((place + 1) * f->in[d] + f->out[d] - 1) / f->out[d], 0};
-    s.whole = s.end - s.begin;
-    return s;
-}
-
-/* The scratch holds the span of each place of each dimension, one dimension after the other. */
-static size_t
-spans_scratch_bytes(const port_kernel_call *call)
-{
-    frames f = frames_of(call->in[0], call->out[0]);
-    return (size_t)(f.out[0] + f.out[1] + f.out[2]) * sizeof(span);
-}
-
-static void
-for_each_window(const port_kernel_call *call, span (*span_of)(const port_pool_params *p, const frames *f, int32_t d, int64_t place),
-                frame_visit visit, frame_visit all)
-{
-    frames f = frames_of(call->in[0], call->out[0]);
-    span *table = call->scratch;
-    for (int32_t d = 0; d < 3; d++) {
-        for (int64_t i = 0; i < f.out[d]; i++) {
-            *table++ = span_of(call->params, &f, d, i);
-        }
-    }
-    for_each_output(call, visit, all);
-}
-
-/* What an output sees: its spans, how far apart the places of one are, and how far in x. */
-typedef struct window {
-    span s[3];
-    int64_t step[3], in_step[3];
-} window;
-
-static inline window
-window_of(const port_kernel_call *call, const frames *f, const int64_t *place)
-{
-    const span *table = call->scratch;
-    window w = {.s = {table[place[0]], table[f->out[0] + place[1]], table[f->out[0] + f->out[1] + place[2]]}};
-    for (int32_t d = 0; d < 3; d++) {
-        w.step[d] = 1;
-        w.in_step[d] = f->in_step[d];
-    }
-    return w;
-}
+/* ---------------------------------------------------------------- one window */
 
 /* The first greatest of a window, its place in a row-major frame of rows of in[1] x in[2]; and the sum in order. */
 #define WINDOW(real)                                                                                                     \
-    static real max_of_##real(const real *x, const window *w, const int64_t in[3], int64_t *place)                       \
+    static real max_of_##real(const real *x, const port_window *w, const int64_t in[3], int64_t *place)                       \
     {                                                                                                                    \
         real best = -(real)INFINITY;                                                                                     \
         *place = (w->s[0].begin * in[1] + w->s[1].begin) * in[2] + w->s[2].begin;                                        \
@@ -240,7 +37,7 @@ window_of(const port_kernel_call *call, const frames *f, const int64_t *place)
         }                                                                                                                \
         return best;                                                                                                     \
     }                                                                                                                    \
-    static real sum_of_##real(const real *x, const window *w)                                                            \
+    static real sum_of_##real(const real *x, const port_window *w)                                                            \
     {                                                                                                                    \
         real sum = 0;                                                                                                    \
         for (int64_t a = w->s[0].begin; a < w->s[0].end; a++) {                                                          \
@@ -256,92 +53,24 @@ window_of(const port_kernel_call *call, const frames *f, const int64_t *place)
 WINDOW(float)
 WINDOW(double)
 
-static void
-max_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+PORT_INLINE double
+load(const port_view *view, int64_t at)
 {
-    const port_view *x = call->in[0], *y = call->out[0], *places = call->num_out > 1 ? call->out[1] : NULL;
-    window w = window_of(call, f, place);
-    int64_t best_at;
-    for (int32_t d = 0; d < 3; d++) {
-        w.step[d] = param_of(((const port_pool_params *)call->params)->dilation, f, d, 1);
-    }
-    if (x->dtype == PORT_F32) {
-        ((float *)y->data)[to] = max_of_float((const float *)x->data + from, &w, f->in, &best_at);
+    return view->dtype == PORT_F32 ? (double)((const float *)view->data)[at] : ((const double *)view->data)[at];
+}
+
+static void
+store(const port_view *view, int64_t at, double value)
+{
+    if (view->dtype == PORT_F32) {
+        ((float *)view->data)[at] = (float)value;
     } else {
-        ((double *)y->data)[to] = max_of_double((const double *)x->data + from, &w, f->in, &best_at);
+        ((double *)view->data)[at] = value;
     }
-    if (places != NULL) {
-        ((int64_t *)places->data)[to] = best_at;
-    }
-}
-
-/* Several channels at once, which lie side by side. */
-static void
-max_pool_all(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
-{
-    const float *x = (const float *)call->in[0]->data + from;
-    window w = window_of(call, f, place);
-    float best[CHANNELS];
-    int32_t at[CHANNELS];
-    for (int32_t d = 0; d < 3; d++) {
-        w.step[d] = param_of(((const port_pool_params *)call->params)->dilation, f, d, 1);
-    }
-    for (int64_t i = 0; i < f->count; i++) {
-        best[i] = -INFINITY;
-        at[i] = (int32_t)((w.s[0].begin * f->in[1] + w.s[1].begin) * f->in[2] + w.s[2].begin);
-    }
-    for (int64_t a = w.s[0].begin; a < w.s[0].end; a += w.step[0]) {
-        for (int64_t b = w.s[1].begin; b < w.s[1].end; b += w.step[1]) {
-            for (int64_t c = w.s[2].begin; c < w.s[2].end; c += w.step[2]) {
-                const float *row = x + a * w.in_step[0] + b * w.in_step[1] + c * w.in_step[2];
-                port_greatest_columns((int32_t)((a * f->in[1] + b) * f->in[2] + c), row, f->count, best, at);
-            }
-        }
-    }
-    memcpy((float *)call->out[0]->data + to, best, (size_t)f->count * sizeof *best);
-    for (int64_t i = 0; i < f->count && call->num_out > 1 && call->out[1] != NULL; i++) {
-        ((int64_t *)call->out[1]->data)[to + i] = at[i];
-    }
-}
-
-PORT_INLINE float
-plus(float a, float b)
-{
-    return a + b;
-}
-
-PORT_INLINE float
-ratio(float a, float b)
-{
-    return a / b;
-}
-
-PORT_DEFINE_MAP2(plus_map, plus)
-PORT_DEFINE_MAP2(ratio_map, ratio)
-
-static void
-window_sums(const float *x, const window *w, int64_t count, float *sums)
-{
-    memset(sums, 0, (size_t)count * sizeof *sums);
-    for (int64_t a = w->s[0].begin; a < w->s[0].end; a++) {
-        for (int64_t b = w->s[1].begin; b < w->s[1].end; b++) {
-            for (int64_t c = w->s[2].begin; c < w->s[2].end; c++) {
-                const float *row = x + a * w->in_step[0] + b * w->in_step[1] + c * w->in_step[2];
-                PORT_PICK_MAP(plus_map, port_cpu_level_found())(count, sums, 1, row, 1, sums);
-            }
-        }
-    }
-}
-
-/* y = x / divisor */
-static void
-divide_all(int64_t n, const float *x, float divisor, float *y)
-{
-    PORT_PICK_MAP(ratio_map, port_cpu_level_found())(n, x, 1, &divisor, 0, y);
 }
 
 static double
-window_sum(const port_view *x, const window *w, int64_t from)
+window_sum(const port_view *x, const port_window *w, int64_t from)
 {
     return x->dtype == PORT_F32 ? (double)sum_of_float((const float *)x->data + from, w) : sum_of_double((const double *)x->data + from, w);
 }
@@ -352,9 +81,99 @@ divide(const port_view *x, double a, double b)
     return x->dtype == PORT_F32 ? (double)((float)a / (float)b) : a / b;
 }
 
+/* ---------------------------------------------------------------- max_pool */
+
+static int64_t *
+places_of(const port_pooling *p)
+{
+    return p->call->num_out > 1 && p->call->out[1] != NULL ? p->call->out[1]->data : NULL;
+}
+
+static void
+max_visit(const port_pooling *p, const port_window *w, int64_t channel, int64_t from, int64_t to)
+{
+    int64_t best_at, *places = places_of(p);
+    (void)channel;
+    if (p->x->dtype == PORT_F32) {
+        ((float *)p->y->data)[to] = max_of_float((const float *)p->x->data + from, w, p->f.in, &best_at);
+    } else {
+        ((double *)p->y->data)[to] = max_of_double((const double *)p->x->data + from, w, p->f.in, &best_at);
+    }
+    if (places != NULL) {
+        places[to] = best_at;
+    }
+}
+
+static void
+max_pixel(const port_pooling *p, const port_window *w, int64_t first, int64_t count, int64_t from, int64_t to)
+{
+    float *best = (float *)p->y->data + to;
+    int32_t at[PORT_POOL_CHUNK];
+    int64_t *places = places_of(p);
+    (void)first;
+    for (int64_t i = 0; i < count; i++) {
+        best[i] = -INFINITY;
+        at[i] = (int32_t)((w->s[0].begin * p->f.in[1] + w->s[1].begin) * p->f.in[2] + w->s[2].begin);
+    }
+    port_take_window(p, w, count, from, best, at);
+    for (int64_t i = 0; i < count && places != NULL; i++) {
+        places[to + i] = at[i];
+    }
+}
+
+static void
+max_stretch(port_stretch *s, int64_t to)
+{
+    const port_pooling *p = s->p;
+    float best[PORT_POOL_CHUNK];
+    int32_t at[PORT_POOL_CHUNK];
+    int64_t *places = places_of(p), row = (s->w.s[0].begin * p->f.in[1] + s->w.s[1].begin) * p->f.in[2];
+    for (int64_t i = 0; i < s->columns; i++) {
+        best[i] = -INFINITY;
+        at[i] = (int32_t)(uint32_t)(uint64_t)(row + p->spans[2][s->begin + i].begin - p->starts[s->begin + i]);
+    }
+    port_take_columns(s, best, at);
+    port_spread(true, s->columns, best, (float *)p->y->data + to, p->f.out_step[2]);
+    for (int64_t i = 0; i < s->columns && places != NULL; i++) {
+        places[to + i * p->f.out_step[2]] = (int32_t)((uint32_t)at[i] + (uint32_t)p->starts[s->begin + i]);
+    }
+}
+
+static void
+max_pool_run(const port_kernel_call *call)
+{
+    port_pooling p = port_pooling_of(call, port_pool_span);
+    if (p.x->dtype != PORT_F32 || port_view_elems(p.x) > INT32_MAX) {
+        port_visit_windows(&p, max_visit);
+    } else if (port_frames_channels_last(call)) {
+        port_visit_pixels(&p, max_pixel);
+    } else if (p.f.out[2] < FEW_COLUMNS) {
+        port_visit_windows(&p, max_visit);
+    } else {
+        port_visit_stretches(&p, max_stretch, -INFINITY);
+    }
+}
+
+/* ---------------------------------------------------------------- sums and what they are divided by */
+
+PORT_INLINE float
+ratio(float a, float b)
+{
+    return a / b;
+}
+
+PORT_DEFINE_MAP2(ratio_map, ratio)
+
+/* y = x / divisor; or, with a step of 1, by a divisor for each. */
+static void
+divide_all(int64_t n, const float *x, const float *divisor, int64_t step, float *y)
+{
+    PORT_PICK_MAP(ratio_map, port_cpu_level_found())(n, x, 1, divisor, step, y);
+}
+
 /* What a window's sum is divided by; `inside`: how many places of the frame it covers. */
 static int64_t
-avg_divisor(const port_pool_params *p, const window *w, int64_t *inside)
+avg_divisor(const port_pool_params *p, const port_window *w, int64_t *inside)
 {
     uint64_t size = 1; /* wraps, as the reference's does */
     *inside = 1;
@@ -365,31 +184,159 @@ avg_divisor(const port_pool_params *p, const window *w, int64_t *inside)
     return p->divisor != 0 ? p->divisor : (p->count_include_pad ? (int64_t)size : *inside);
 }
 
-static void
-avg_pool_all(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+static double
+avg_of(const port_pooling *p, const port_window *w, double sum)
 {
-    window w = window_of(call, f, place);
-    int64_t inside, divisor = avg_divisor(call->params, &w, &inside);
-    float sums[CHANNELS], *y = (float *)call->out[0]->data + to;
-    window_sums((const float *)call->in[0]->data + from, &w, f->count, sums);
-    if (inside == 0) {
-        memset(y, 0, (size_t)f->count * sizeof *y);
-    } else {
-        divide_all(f->count, sums, (float)(double)divisor, y);
+    int64_t inside, divisor = avg_divisor(p->p, w, &inside);
+    return inside == 0 ? 0.0 : divide(p->x, sum, (double)divisor);
+}
+
+static void
+avg_visit(const port_pooling *p, const port_window *w, int64_t channel, int64_t from, int64_t to)
+{
+    (void)channel;
+    store(p->y, to, avg_of(p, w, window_sum(p->x, w, from)));
+}
+
+static void
+avg_pixel(const port_pooling *p, const port_window *w, int64_t first, int64_t count, int64_t from, int64_t to)
+{
+    int64_t inside, divisor = avg_divisor(p->p, w, &inside);
+    float *y = (float *)p->y->data + to, by = (float)(double)divisor;
+    (void)first;
+    memset(y, 0, (size_t)count * sizeof *y);
+    if (inside != 0) {
+        port_take_window(p, w, count, from, y, NULL);
+        divide_all(count, y, &by, 0, y);
+    }
+}
+
+static bool
+same_length(const port_span *a, const port_span *b)
+{
+    return a->whole == b->whole && a->end - a->begin == b->end - b->begin;
+}
+
+/* What the sums of a stretch are divided by: the last one's, unless the windows differ. */
+static const float *
+divisors_of(port_stretch *s)
+{
+    const port_pooling *p = s->p;
+    if (s->divided_from == s->begin && same_length(&s->divided[0], &s->w.s[0]) && same_length(&s->divided[1], &s->w.s[1])) {
+        return s->divisors;
+    }
+    for (int64_t i = 0; i < s->columns; i++) {
+        port_window w = s->w;
+        int64_t inside, divisor;
+        w.s[2] = p->spans[2][s->begin + i];
+        divisor = avg_divisor(p->p, &w, &inside);
+        s->divisors[i] = inside == 0 ? 1.0f : (float)(double)divisor;
+    }
+    s->divided[0] = s->w.s[0];
+    s->divided[1] = s->w.s[1];
+    s->divided_from = s->begin;
+    return s->divisors;
+}
+
+static void
+avg_stretch(port_stretch *s, int64_t to)
+{
+    float sums[PORT_POOL_CHUNK];
+    memset(sums, 0, (size_t)s->columns * sizeof *sums);
+    port_take_columns(s, sums, NULL);
+    divide_all(s->columns, sums, divisors_of(s), 1, sums);
+    port_spread(true, s->columns, sums, (float *)s->p->y->data + to, s->p->f.out_step[2]);
+}
+
+/* The sums of a window in FEW_CHANNELS channels, each in order: four sums that wait for nothing but themselves. */
+static void
+four_sums(const port_pooling *p, const port_window *w, int64_t from, float sums[FEW_CHANNELS])
+{
+    const float *x = (const float *)p->x->data + from;
+    int64_t apart = p->x->strides[1];
+    float s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
+    for (int64_t a = w->s[0].begin; a < w->s[0].end; a++) {
+        for (int64_t b = w->s[1].begin; b < w->s[1].end; b++) {
+            const float *row = x + a * w->in_step[0] + b * w->in_step[1];
+            for (int64_t c = w->s[2].begin; c < w->s[2].end; c++) {
+                const float *at = row + c * w->in_step[2];
+                s0 += at[0];
+                s1 += at[apart];
+                s2 += at[2 * apart];
+                s3 += at[3 * apart];
+            }
+        }
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+}
+
+/* What an output is, of its window's sum. */
+typedef double (*mean_fn)(const port_pooling *p, const port_window *w, double sum);
+
+typedef struct fours_job {
+    const port_pooling *p;
+    mean_fn mean;
+} fours_job;
+
+/* Rows of fours of channels. The last four of an item may begin before the others end: those are not stored again. */
+static void
+four_rows(const void *opaque, int64_t begin, int64_t end)
+{
+    const fours_job *job = opaque;
+    const port_pooling *p = job->p;
+    const port_frames *f = &p->f;
+    int64_t fours = (f->C + FEW_CHANNELS - 1) / FEW_CHANNELS;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t plane = i / f->out[1], four = plane / f->out[0], n = four / fours, c = four % fours * FEW_CHANNELS;
+        int64_t place[3] = {plane % f->out[0], i % f->out[1], 0};
+        int64_t skipped = c + FEW_CHANNELS > f->C ? c + FEW_CHANNELS - f->C : 0;
+        c -= skipped;
+        int64_t from = n * p->x->strides[0] + c * p->x->strides[1];
+        int64_t to = n * p->y->strides[0] + c * p->y->strides[1] + place[0] * f->out_step[0] + place[1] * f->out_step[1];
+        for (; place[2] < f->out[2]; place[2]++, to += f->out_step[2]) {
+            port_window w = port_window_at(p, place);
+            float sums[FEW_CHANNELS];
+            four_sums(p, &w, from, sums);
+            for (int64_t k = skipped; k < FEW_CHANNELS; k++) {
+                store(p->y, to + k * p->y->strides[1], job->mean(p, &w, (double)sums[k]));
+            }
+        }
     }
 }
 
 static void
-avg_pool_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+visit_fours(const port_pooling *p, mean_fn mean)
 {
-    window w = window_of(call, f, place);
-    int64_t inside, divisor = avg_divisor(call->params, &w, &inside);
-    store(call->out[0], to, inside == 0 ? 0.0 : divide(call->in[0], window_sum(call->in[0], &w, from), (double)divisor));
+    fours_job job = {p, mean};
+    int64_t fours = (p->f.C + FEW_CHANNELS - 1) / FEW_CHANNELS;
+    port_deal(p->f.N * fours * p->f.out[0] * p->f.out[1], FEW_CHANNELS * p->f.out[2] * port_pooling_work(p), p->call->profile->num_threads, four_rows, &job);
 }
+
+static void
+avg_pool_run(const port_kernel_call *call)
+{
+    port_pooling p = port_pooling_of(call, port_pool_span);
+    if (p.x->dtype != PORT_F32) {
+        port_visit_windows(&p, avg_visit);
+    } else if (port_frames_channels_last(call)) {
+        port_visit_pixels(&p, avg_pixel);
+    } else if (p.f.out[2] >= FEW_COLUMNS) {
+        port_visit_stretches(&p, avg_stretch, 0.0f);
+    } else if (p.f.C >= FEW_CHANNELS) {
+        visit_fours(&p, avg_of);
+    } else {
+        port_visit_windows(&p, avg_visit);
+    }
+}
+
+/* ---------------------------------------------------------------- adaptive_avg_pool */
 
 /* The mean of a window of halves in three dimensions, every step rounded. */
 static double
-mean_of_halves(const port_view *x, port_dtype half, const window *w, int64_t from)
+mean_of_halves(const port_view *x, port_dtype half, const port_window *w, int64_t from)
 {
     float sum = 0.0f;
     for (int64_t a = w->s[0].begin; a < w->s[0].end; a++) {
@@ -405,48 +352,72 @@ mean_of_halves(const port_view *x, port_dtype half, const window *w, int64_t fro
     return (double)sum;
 }
 
-static void
-adaptive_visit(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+/* The reference divides by each side of the window in turn; for channels-last by its size, in whole vectors of 256 bits of channels. */
+static double
+mean_by_sides(const port_pooling *p, const port_window *w, double sum)
 {
-    window w = window_of(call, f, place);
-    port_dtype given = ((const port_pool_params *)call->params)->given;
-    bool is_channels_last = f->C > 1 && call->in[0]->strides[1] == 1;
-    if (call->in[0]->ndim == 5 && given != call->in[0]->dtype && !is_channels_last) {
-        store(call->out[0], to, mean_of_halves(call->in[0], given, &w, from));
-        return;
-    }
-    double sum = window_sum(call->in[0], &w, from);
-    /* The reference divides by each side of the window in turn; for channels-last by its size, in whole vectors of 256 bits of channels. */
-    int64_t lanes = call->in[0]->dtype == PORT_F32 ? 8 : 4, channel = to % (f->C > 0 ? f->C : 1);
-    bool in_vector = is_channels_last && channel < f->C - f->C % lanes;
-    double size = 1.0;
     for (int32_t d = 0; d < 3; d++) {
-        size *= (double)w.s[d].whole;
-        sum = in_vector ? sum : divide(call->in[0], sum, (double)w.s[d].whole);
+        sum = divide(p->x, sum, (double)w->s[d].whole);
     }
-    store(call->out[0], to, in_vector ? divide(call->in[0], sum, size) : sum);
+    return sum;
 }
 
-/* The whole vectors of channels by the window's size, the rest by each side in turn. */
 static void
-adaptive_all(const port_kernel_call *call, const frames *f, int64_t from, int64_t to, const int64_t *place)
+halves_visit(const port_pooling *p, const port_window *w, int64_t channel, int64_t from, int64_t to)
 {
-    window w = window_of(call, f, place);
-    int64_t whole = f->C - f->C % 8 - f->channel;
-    float sums[CHANNELS], *y = (float *)call->out[0]->data + to;
-    whole = whole < 0 ? 0 : (whole < f->count ? whole : f->count);
-    window_sums((const float *)call->in[0]->data + from, &w, f->count, sums);
-    divide_all(whole, sums, (float)((double)w.s[0].whole * (double)w.s[1].whole * (double)w.s[2].whole), y);
-    for (int32_t d = 0; d < 3; d++) {
-        divide_all(f->count - whole, sums + whole, (float)w.s[d].whole, sums + whole);
-    }
-    memcpy(y + whole, sums + whole, (size_t)(f->count - whole) * sizeof *y);
+    (void)channel;
+    store(p->y, to, mean_of_halves(p->x, p->p->given, w, from));
 }
+
+static void
+adaptive_visit(const port_pooling *p, const port_window *w, int64_t channel, int64_t from, int64_t to)
+{
+    int64_t lanes = p->x->dtype == PORT_F32 ? 8 : 4;
+    double sum = window_sum(p->x, w, from);
+    if (p->f.C > 1 && p->x->strides[1] == 1 && channel < p->f.C - p->f.C % lanes) {
+        store(p->y, to, divide(p->x, sum, (double)w->s[0].whole * (double)w->s[1].whole * (double)w->s[2].whole));
+    } else {
+        store(p->y, to, mean_by_sides(p, w, sum));
+    }
+}
+
+static void
+adaptive_pixel(const port_pooling *p, const port_window *w, int64_t first, int64_t count, int64_t from, int64_t to)
+{
+    int64_t whole = p->f.C - p->f.C % 8 - first;
+    float *y = (float *)p->y->data + to, size = (float)((double)w->s[0].whole * (double)w->s[1].whole * (double)w->s[2].whole);
+    whole = whole < 0 ? 0 : (whole < count ? whole : count);
+    memset(y, 0, (size_t)count * sizeof *y);
+    port_take_window(p, w, count, from, y, NULL);
+    divide_all(whole, y, &size, 0, y);
+    for (int32_t d = 0; d < 3; d++) {
+        float side = (float)w->s[d].whole;
+        divide_all(count - whole, y + whole, &side, 0, y + whole);
+    }
+}
+
+static void
+adaptive_run(const port_kernel_call *call)
+{
+    port_pooling p = port_pooling_of(call, port_adaptive_span);
+    bool is_channels_last = p.f.C > 1 && p.x->strides[1] == 1;
+    if (p.x->ndim == 5 && p.p->given != p.x->dtype && !is_channels_last) {
+        port_visit_windows(&p, halves_visit);
+    } else if (p.x->dtype == PORT_F32 && port_frames_channels_last(call)) {
+        port_visit_pixels(&p, adaptive_pixel);
+    } else if (p.x->dtype == PORT_F32 && !is_channels_last && p.f.C >= FEW_CHANNELS) {
+        visit_fours(&p, mean_by_sides);
+    } else {
+        port_visit_windows(&p, adaptive_visit);
+    }
+}
+
+/* ---------------------------------------------------------------- checks, rows */
 
 static port_status
 pool_check(const port_kernel_call *call, port_error *err)
 {
-    port_status status = frames_check("pool", call, err);
+    port_status status = port_frames_check("pool", call, err);
     const port_pool_params *p = call->params;
     for (int32_t d = 0; status == PORT_OK && d < call->in[0]->ndim - 2; d++) {
         if (p->kernel[d] < 1 || p->stride[d] < 1 || p->dilation[d] < 1 || p->padding[d] < 0 || 2 * p->padding[d] > p->kernel[d]) {
@@ -463,32 +434,14 @@ pool_check(const port_kernel_call *call, port_error *err)
 static port_status
 adaptive_check(const port_kernel_call *call, port_error *err)
 {
-    return frames_check("adaptive pool", call, err);
+    return port_frames_check("adaptive pool", call, err);
 }
 
-static void
-max_pool_run(const port_kernel_call *call)
-{
-    for_each_window(call, pool_span, max_pool_visit, max_pool_all);
-}
-
-static void
-avg_pool_run(const port_kernel_call *call)
-{
-    for_each_window(call, pool_span, avg_pool_visit, avg_pool_all);
-}
-
-static void
-adaptive_run(const port_kernel_call *call)
-{
-    for_each_window(call, adaptive_span, adaptive_visit, adaptive_all);
-}
-
-#define TWO_ROWS(op, check, scratch, run) {op, PORT_F32, "ref", 0, check, scratch, run}, {op, PORT_F64, "ref", 0, check, scratch, run}
+#define TWO_ROWS(op, check, run) {op, PORT_F32, "ref", 0, check, port_pooling_scratch_bytes, run}, {op, PORT_F64, "ref", 0, check, port_pooling_scratch_bytes, run}
 
 const port_kernel_row port_pool_rows[] = {
-    TWO_ROWS("max_pool", pool_check, spans_scratch_bytes, max_pool_run),
-    TWO_ROWS("avg_pool", pool_check, spans_scratch_bytes, avg_pool_run),
-    TWO_ROWS("adaptive_avg_pool", adaptive_check, spans_scratch_bytes, adaptive_run),
+    TWO_ROWS("max_pool", pool_check, max_pool_run),
+    TWO_ROWS("avg_pool", pool_check, avg_pool_run),
+    TWO_ROWS("adaptive_avg_pool", adaptive_check, adaptive_run),
     {.op = NULL},
 };
