@@ -58,27 +58,42 @@ binary_row_f32(const binary_context *context, bool is_vector, binary_row row, in
     }
 }
 
+/* n elements of an operand as `inner`, F64 or I64: where they are, or loaded into `room`. */
+static const void *
+operand_wide(port_dtype inner, port_dtype dtype, const char *from, int64_t stride, int64_t n, void *room)
+{
+    if (dtype == inner && stride == 8) {
+        return from;
+    }
+    if (inner == PORT_F64) {
+        port_load_f64(dtype, from, stride, n, room);
+    } else {
+        port_load_i64(dtype, from, stride, n, room);
+    }
+    return room;
+}
+
 static void
 binary_row_wide(const binary_context *context, binary_row row, int64_t n)
 {
     port_dtype from = context->call->in[0]->dtype, to = context->call->out[0]->dtype;
-    union {
-        double f64[PORT_BLOCK];
-        int64_t i64[PORT_BLOCK];
-    } a, b, y;
-    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
-        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
+    port_dtype inner = context->compute == PORT_COMPUTE_F64 ? PORT_F64 : PORT_I64;
+    bool y_direct = to == inner && row.y_stride == 8, direct = from == inner && y_direct && row.a_stride == 8 && row.b_stride == 8;
+    _Alignas(64) int64_t room[3][PORT_BLOCK];
+    for (int64_t i = 0, m = direct ? n : PORT_BLOCK; i < n; i += m) {
+        m = n - i < m ? n - i : m;
         binary_row at = row_advance(row, i);
-        if (context->compute == PORT_COMPUTE_F64) {
-            port_load_f64(from, at.a, at.a_stride, m, a.f64);
-            port_load_f64(from, at.b, at.b_stride, m, b.f64);
-            context->op->f64(context, m, a.f64, b.f64, y.f64);
-            port_store_f64(to, y.f64, m, at.y, at.y_stride);
+        const void *a = operand_wide(inner, from, at.a, at.a_stride, m, room[0]), *b = operand_wide(inner, from, at.b, at.b_stride, m, room[1]);
+        void *y = y_direct ? (void *)at.y : room[2];
+        if (inner == PORT_F64) {
+            context->op->f64(context, m, a, b, y);
         } else {
-            port_load_i64(from, at.a, at.a_stride, m, a.i64);
-            port_load_i64(from, at.b, at.b_stride, m, b.i64);
-            context->op->i64(context, m, a.i64, b.i64, y.i64);
-            port_store_i64(to, y.i64, m, at.y, at.y_stride);
+            context->op->i64(context, m, a, b, y);
+        }
+        if (!y_direct && inner == PORT_F64) {
+            port_store_f64(to, (const double *)y, m, at.y, at.y_stride);
+        } else if (!y_direct) {
+            port_store_i64(to, (const int64_t *)y, m, at.y, at.y_stride);
         }
     }
 }
@@ -229,8 +244,8 @@ port_binary_check(const port_kernel_call *call, port_error *err)
     }
 #define OP_ALL(name, expression)                                                                                     \
     OP_F32(name, expression)                                                                                         \
-    PORT_BINARY_EACH(double, f64, name, expression)                                                                                \
-    PORT_BINARY_EACH(int64_t, i64, name, expression)
+    PORT_BINARY_VECTORS(double, f64, name, expression)                                                               \
+    PORT_BINARY_VECTORS(int64_t, i64, name, expression)
 
 /* a + alpha * b: one fma with avx2 and up. In the rest of a row with one b the reference's compiler made its own vectors of 4 with a product
  * computed once, from the second element on. Of halves alpha is one, and outside vectors the product is rounded to one as well. */
@@ -287,6 +302,9 @@ sub_f32(const binary_context *context, bool is_vector, int64_t n, const float *a
     }
 }
 
+PORT_BINARY_VECTORS(double, f64, sum, u + v)
+PORT_BINARY_VECTORS(double, f64, difference, u - v)
+
 static void
 add_scaled_f64(const binary_context *context, double alpha, int64_t n, const double *a, const double *b, double *y)
 {
@@ -300,13 +318,21 @@ add_scaled_f64(const binary_context *context, double alpha, int64_t n, const dou
 static void
 add_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
 {
-    add_scaled_f64(context, context->alpha, n, a, b, y);
+    if (context->alpha == 1.0) {
+        sum_f64(context, n, a, b, y);
+    } else {
+        add_scaled_f64(context, context->alpha, n, a, b, y);
+    }
 }
 
 static void
 sub_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
 {
-    add_scaled_f64(context, -context->alpha, n, a, b, y);
+    if (context->alpha == 1.0) {
+        difference_f64(context, n, a, b, y);
+    } else {
+        add_scaled_f64(context, -context->alpha, n, a, b, y);
+    }
 }
 
 /* Unsigned arithmetic wraps, and its low bits are right for every narrower type. */
@@ -315,20 +341,20 @@ PORT_BINARY_EACH(int64_t, i64, sub, (uint64_t)u - (uint64_t)context->alpha_int *
 OP_F32(mul, u *v)
 PORT_HALF_MAP2(mul, mul_of(u, v))
 PORT_HALF_MAP(mul_number, mul_of(v, p))
-PORT_BINARY_EACH(double, f64, mul, u *v)
-PORT_BINARY_EACH(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
+PORT_BINARY_VECTORS(double, f64, mul, u *v)
+PORT_BINARY_VECTORS(int64_t, i64, mul, (uint64_t)u * (uint64_t)v)
 OP_F32(div, u / v)
 PORT_HALF_MAP2(div, div_of(u, v))
 PORT_HALF_MAP(div_number, div_of(v, p))
-PORT_BINARY_EACH(double, f64, div, u / v)
+PORT_BINARY_VECTORS(double, f64, div, u / v)
 OP_F32(maximum, port_select((u != u) | (v != v), u + v, port_select(u > v, u, v)))
 PORT_HALF_MAP2(maximum, maximum_of(u, v))
-PORT_BINARY_EACH(double, f64, maximum, u != u || v != v ? u + v : (u > v ? u : v))
-PORT_BINARY_EACH(int64_t, i64, maximum, u > v ? u : v)
+PORT_BINARY_VECTORS(double, f64, maximum, u != u || v != v ? u + v : (u > v ? u : v))
+PORT_BINARY_VECTORS(int64_t, i64, maximum, u > v ? u : v)
 OP_F32(minimum, port_select((u != u) | (v != v), u + v, port_select(u < v, u, v)))
 PORT_HALF_MAP2(minimum, minimum_of(u, v))
-PORT_BINARY_EACH(double, f64, minimum, u != u || v != v ? u + v : (u < v ? u : v))
-PORT_BINARY_EACH(int64_t, i64, minimum, u < v ? u : v)
+PORT_BINARY_VECTORS(double, f64, minimum, u != u || v != v ? u + v : (u < v ? u : v))
+PORT_BINARY_VECTORS(int64_t, i64, minimum, u < v ? u : v)
 OP_ALL(eq, u == v)
 OP_ALL(ne, u != v)
 OP_ALL(lt, u < v)
@@ -338,9 +364,9 @@ OP_ALL(ge, u >= v)
 OP_ALL(logical_and, (u != 0) & (v != 0))
 OP_ALL(logical_or, (u != 0) | (v != 0))
 OP_ALL(logical_xor, (u != 0) != (v != 0))
-PORT_BINARY_EACH(int64_t, i64, bitwise_and, u &v)
-PORT_BINARY_EACH(int64_t, i64, bitwise_or, u | v)
-PORT_BINARY_EACH(int64_t, i64, bitwise_xor, u ^ v)
+PORT_BINARY_VECTORS(int64_t, i64, bitwise_and, u &v)
+PORT_BINARY_VECTORS(int64_t, i64, bitwise_or, u | v)
+PORT_BINARY_VECTORS(int64_t, i64, bitwise_xor, u ^ v)
 
 /* The rest of a division: the vector function's, which differs for extreme operands, or libm's (fmod.h). */
 static float
@@ -514,27 +540,32 @@ pow_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_
     }
 }
 
+static void
+zero_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
+{
+    const port_view *b = ((const void **)opaque)[0];
+    bool *found = ((void **)opaque)[1];
+    int64_t block[PORT_BLOCK];
+    for (int64_t r = 0; r < size1 && !*found; r++) {
+        for (int64_t i = 0; i < size0; i += PORT_BLOCK) {
+            int64_t m = size0 - i < PORT_BLOCK ? size0 - i : PORT_BLOCK;
+            port_load_i64(b->dtype, data[0] + r * strides[1] + i * strides[0], strides[0], m, block);
+            for (int64_t k = 0; k < m; k++) {
+                *found |= block[k] == 0;
+            }
+        }
+    }
+}
+
 /* An integer divisor of 0 has no answer, as in torch. */
 static bool
 zero_divisor(const port_view *b)
 {
-    int64_t place[PORT_MAX_NDIM] = {0};
-    int64_t n = port_view_elems(b);
-    for (int64_t i = 0; i < n; i++) {
-        const char *at = b->data;
-        int64_t value;
-        for (int32_t d = 0; d < b->ndim; d++) {
-            at += place[d] * b->strides[d] * (int64_t)port_dtype_size(b->dtype);
-        }
-        port_load_i64(b->dtype, at, 0, 1, &value);
-        if (value == 0) {
-            return true;
-        }
-        for (int32_t d = b->ndim - 1; d >= 0 && ++place[d] == b->shape[d]; d--) {
-            place[d] = 0;
-        }
-    }
-    return false;
+    bool found = false;
+    const void *context[2] = {b, &found};
+    port_iter iter = port_iter_elementwise(1, &b);
+    port_iter_range(&iter, 0, port_iter_elems(&iter), zero_loop, context);
+    return found;
 }
 
 static port_status

@@ -29,7 +29,7 @@ typedef struct binary_op {
     bool (*half)(port_dtype dtype, int32_t level, int64_t n, const char *a, int64_t a_step, const char *b, int64_t b_step, char *y);
     /* The same where b is the number p. */
     bool (*half_by_number)(port_dtype dtype, int32_t level, int64_t n, const char *a, char *y, float p, float q);
-    port_whole_map whole; /* n dense elements of I64 or BOOL in one go, with alpha 1; NULL: i64 alone */
+    port_whole_map whole; /* n dense elements of I64, I32, U8 or BOOL in one go, with alpha 1; NULL: i64 alone */
     bool only_avx2; /* the reference has no build for avx512, as for a + alpha * b */
 } binary_op;
 
@@ -46,6 +46,40 @@ port_status port_binary_check(const port_kernel_call *call, port_error *err);
             y[i] = (type)(expression);                                                                               \
         }                                                                                                            \
     }
+/* The same for an expression that a compiler makes vectors of: built once for each level of the CPU. */
+#define PORT_BINARY_VECTORS(type, suffix, name, expression)                                                          \
+    PORT_INLINE type name##_##suffix##_of(type u, type v)                                                            \
+    {                                                                                                                \
+        return (type)(expression);                                                                                   \
+    }                                                                                                                \
+    PORT_BINARY_BUILDS(type, name##_##suffix)                                                                        \
+    static void name##_##suffix(const binary_context *context, int64_t n, const type *a, const type *b, type *y)     \
+    {                                                                                                                \
+        (void)context;                                                                                               \
+        PORT_PICK_MAP(name##_##suffix, port_cpu_level_found())(n, a, b, y);                                          \
+    }
+#define PORT_BINARY_BUILD(type, name, suffix, attributes)                                                            \
+    attributes static void name##_##suffix(int64_t n, const type *a, const type *b, type *y)                         \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; i + 16 <= n; i += 16) {                                                                               \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < 16; lane++) {                                                                  \
+                y[i + lane] = name##_of(a[i + lane], b[i + lane]);                                                   \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            y[i] = name##_of(a[i], b[i]);                                                                            \
+        }                                                                                                            \
+    }
+#if PORT_HAVE_AVX2
+#define PORT_BINARY_BUILDS(type, name)                                                                               \
+    PORT_BINARY_BUILD(type, name, ref, )                                                                             \
+    PORT_BINARY_BUILD(type, name, avx2, PORT_TARGET_AVX2)                                                            \
+    PORT_BINARY_BUILD(type, name, avx512, PORT_TARGET_AVX512)
+#else
+#define PORT_BINARY_BUILDS(type, name) PORT_BINARY_BUILD(type, name, ref, )
+#endif
 /* name_run, which has one build of its own for all levels; of integers, with whole runs of them. */
 #define PORT_BINARY_RUN_WHOLE(name)                                                                                  \
     static void name##_run(const port_kernel_call *call)                                                             \

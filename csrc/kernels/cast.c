@@ -2,6 +2,7 @@
  *
  * cast: torch's conversion. Float to a narrower float rounds to nearest even (e4m3fn saturates); float64 to a half goes
  * through f32, as torch's does. Float to an integer truncates; anything to BOOL is "not 0". */
+#include "dense.h"
 #include "loops.h"
 
 #include <math.h>
@@ -12,6 +13,10 @@ static void
 cast_row(port_dtype from, const char *x, int64_t x_stride, port_dtype to, char *y, int64_t y_stride, int64_t n)
 {
     bool to_int = port_compute_of(to) == PORT_COMPUTE_I64 && to != PORT_BOOL;
+    bool dense = x_stride == (int64_t)port_dtype_size(from) && y_stride == (int64_t)port_dtype_size(to);
+    if (dense && port_dense_convert(from, to, n, x, y)) {
+        return;
+    }
     if (from == PORT_F32 && x_stride == 4 && !to_int) { /* as it lies, in one go */
         port_store_f32(to, (const float *)(const void *)x, n, y, y_stride);
         return;
@@ -20,24 +25,30 @@ cast_row(port_dtype from, const char *x, int64_t x_stride, port_dtype to, char *
         port_load_f32(from, x, x_stride, n, (float *)(void *)y);
         return;
     }
-    union {
+    _Alignas(64) union {
         float f32[PORT_BLOCK];
         double f64[PORT_BLOCK];
         int64_t i64[PORT_BLOCK];
-    } block;
+    } block, whole;
+    bool by_f32 = port_compute_of(from) == PORT_COMPUTE_F32 || port_compute_of(to) == PORT_COMPUTE_F32;
     for (int64_t i = 0; i < n; i += PORT_BLOCK) {
         int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
         const char *source = x + i * x_stride;
         char *target = y + i * y_stride;
-        if (to_int || port_compute_of(from) == PORT_COMPUTE_I64) {
+        if (by_f32) {
+            port_load_f32(from, source, x_stride, m, block.f32);
+        }
+        if (by_f32 && to_int) {
+            port_load_i64(PORT_F32, (const char *)block.f32, sizeof(float), m, whole.i64);
+            port_store_i64(to, whole.i64, m, target, y_stride);
+        } else if (by_f32) {
+            port_store_f32(to, block.f32, m, target, y_stride);
+        } else if (to_int || port_compute_of(from) == PORT_COMPUTE_I64) {
             port_load_i64(from, source, x_stride, m, block.i64);
             port_store_i64(to, block.i64, m, target, y_stride);
-        } else if (from == PORT_F64) {
+        } else {
             port_load_f64(from, source, x_stride, m, block.f64);
             port_store_f64(to, block.f64, m, target, y_stride);
-        } else {
-            port_load_f32(from, source, x_stride, m, block.f32);
-            port_store_f32(to, block.f32, m, target, y_stride);
         }
     }
 }

@@ -15,6 +15,9 @@ void port_dense_f16_of_f32(int64_t n, const char *from, char *to);
 /* 1 where an element is not 0 (NaN is not), else 0. */
 void port_dense_bool_of_f32(int64_t n, const char *from, char *to);
 
+/* Between any two of BOOL, the integers, F32 and F64 (the same one too). False: there is no such way, nothing is done. */
+bool port_dense_convert(port_dtype from, port_dtype to, int64_t n, const char *x, char *y);
+
 /* 16 elements, for loops that convert on the way. */
 #if PORT_HAVE_AVX2
 #define PORT_LOAD_256(from) _mm256_loadu_si256((const __m256i *)(const void *)(from))

@@ -283,6 +283,9 @@ port_load_f32(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t 
         port_dense_f32_of_f16(n, from, (char *)to);
         return;
     }
+    if (dense && port_dense_convert(dtype, PORT_F32, n, from, (char *)to)) {
+        return;
+    }
     switch (dtype) {
         LOAD_CASES(AS_FLOAT, AS_FLOAT, AS_FLOAT);
     }
@@ -291,6 +294,9 @@ port_load_f32(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t 
 void
 port_load_f64(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t n, double *to)
 {
+    if (stride_bytes == (int64_t)port_dtype_size(dtype) && port_dense_convert(dtype, PORT_F64, n, from, (char *)to)) {
+        return;
+    }
     switch (dtype) {
         LOAD_CASES(AS_DOUBLE, AS_DOUBLE, AS_DOUBLE);
     }
@@ -299,6 +305,9 @@ port_load_f64(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t 
 void
 port_load_i64(port_dtype dtype, const char *from, int64_t stride_bytes, int64_t n, int64_t *to)
 {
+    if (stride_bytes == (int64_t)port_dtype_size(dtype) && port_dense_convert(dtype, PORT_I64, n, from, (char *)to)) {
+        return;
+    }
     switch (dtype) {
         LOAD_CASES(TRUNCATED, AS_IT_IS, AS_TRUTH);
     }
@@ -350,6 +359,9 @@ port_store_f32(port_dtype dtype, const float *from, int64_t n, char *to, int64_t
 void
 port_store_f64(port_dtype dtype, const double *from, int64_t n, char *to, int64_t stride_bytes)
 {
+    if (stride_bytes == (int64_t)port_dtype_size(dtype) && port_dense_convert(PORT_F64, dtype, n, (const char *)from, to)) {
+        return;
+    }
     switch (dtype) {
         STORE_FLOAT_CASES();
     default: break;
@@ -359,6 +371,9 @@ port_store_f64(port_dtype dtype, const double *from, int64_t n, char *to, int64_
 void
 port_store_i64(port_dtype dtype, const int64_t *from, int64_t n, char *to, int64_t stride_bytes)
 {
+    if (stride_bytes == (int64_t)port_dtype_size(dtype) && port_dense_convert(PORT_I64, dtype, n, (const char *)from, to)) {
+        return;
+    }
     switch (dtype) {
         STORE_FLOAT_CASES();
     case PORT_U8: STORE(uint8_t, from[i]);

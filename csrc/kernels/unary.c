@@ -27,23 +27,35 @@ unary_row_f32(const unary_context *context, bool is_vector, const char *x, int64
     }
 }
 
+/* Elements lie as they are where they are dense and of the type of computation, else they come in blocks. */
 static void
 unary_row_wide(const unary_context *context, const char *x, int64_t x_stride, char *y, int64_t y_stride, int64_t n)
 {
     port_dtype from = context->call->in[0]->dtype, to = context->call->out[0]->dtype;
-    union {
+    port_dtype inner = context->compute == PORT_COMPUTE_F64 ? PORT_F64 : PORT_I64;
+    bool x_direct = from == inner && x_stride == 8, y_direct = to == inner && y_stride == 8;
+    _Alignas(64) union {
         double f64[PORT_BLOCK];
         int64_t i64[PORT_BLOCK];
     } in, out;
-    for (int64_t i = 0; i < n; i += PORT_BLOCK) {
-        int64_t m = n - i < PORT_BLOCK ? n - i : PORT_BLOCK;
-        if (context->compute == PORT_COMPUTE_F64) {
-            port_load_f64(from, x + i * x_stride, x_stride, m, in.f64);
-            context->op->f64(context, m, in.f64, out.f64);
-            port_store_f64(to, out.f64, m, y + i * y_stride, y_stride);
+    for (int64_t i = 0, m = x_direct && y_direct ? n : PORT_BLOCK; i < n; i += m) {
+        m = n - i < m ? n - i : m;
+        const void *of = x_direct ? (const void *)(x + i * x_stride) : &in;
+        void *into = y_direct ? (void *)(y + i * y_stride) : &out;
+        if (inner == PORT_F64) {
+            if (!x_direct) {
+                port_load_f64(from, x + i * x_stride, x_stride, m, in.f64);
+            }
+            context->op->f64(context, m, of, into);
         } else {
-            port_load_i64(from, x + i * x_stride, x_stride, m, in.i64);
-            context->op->i64(context, m, in.i64, out.i64);
+            if (!x_direct) {
+                port_load_i64(from, x + i * x_stride, x_stride, m, in.i64);
+            }
+            context->op->i64(context, m, of, into);
+        }
+        if (!y_direct && inner == PORT_F64) {
+            port_store_f64(to, out.f64, m, y + i * y_stride, y_stride);
+        } else if (!y_direct) {
             port_store_i64(to, out.i64, m, y + i * y_stride, y_stride);
         }
     }
@@ -145,7 +157,8 @@ port_unary_check(const port_kernel_call *call, port_error *err)
         PORT_PICK_MAP(name##_map, context->level)(n, x, y);                                                          \
     }
 #define F64_OP(name, expression) PORT_UNARY_EACH(double, f64, name, expression)
-#define I64_OP(name, expression) PORT_UNARY_EACH(int64_t, i64, name, expression)
+#define F64_VECTORS(name, expression) PORT_UNARY_VECTORS(double, f64, name, expression)
+#define I64_VECTORS(name, expression) PORT_UNARY_VECTORS(int64_t, i64, name, expression)
 
 /* floorf, whose vector form compilers do not take because it might trap: the nearest integer (of the sign of v if it is 0), less 1 if that
  * is above v. */
@@ -154,6 +167,13 @@ floor_of_f32(float v)
 {
     float nearest = rintf(v);
     return nearest - port_select(nearest > v, 1.0f, 0.0f);
+}
+
+PORT_INLINE double
+floor_of_f64(double v)
+{
+    double nearest = rint(v);
+    return nearest - (double)(nearest > v);
 }
 
 /* Signs of halves are bits: (x & keep) ^ flip of four elements at a time. */
@@ -186,17 +206,17 @@ SIGN_BITS(avx512, PORT_TARGET_AVX512)
     }
 F32_ALONE(neg, -v)
 SIGN_HALF(neg, UINT64_MAX, 0x8000800080008000u)
-F64_OP(neg, -v)
-I64_OP(neg, (int64_t)(0 - (uint64_t)v))
+F64_VECTORS(neg, -v)
+I64_VECTORS(neg, (int64_t)(0 - (uint64_t)v))
 F32_ALONE(abs, fabsf(v))
 SIGN_HALF(abs, 0x7fff7fff7fff7fffu, 0)
-F64_OP(abs, fabs(v))
-I64_OP(abs, v < 0 ? (int64_t)(0 - (uint64_t)v) : v)
+F64_VECTORS(abs, fabs(v))
+I64_VECTORS(abs, v < 0 ? (int64_t)(0 - (uint64_t)v) : v)
 F32_OP(relu, port_select(v < 0.0f, 0.0f, v))
-F64_OP(relu, v < 0.0 ? 0.0 : v)
-I64_OP(relu, v > 0 ? v : 0)
+F64_VECTORS(relu, v < 0.0 ? 0.0 : v)
+I64_VECTORS(relu, v > 0 ? v : 0)
 F32_OP(rsqrt_once, 1.0f / sqrtf(v))
-F64_OP(rsqrt, 1.0 / sqrt(v))
+F64_VECTORS(rsqrt, 1.0 / sqrt(v))
 
 /* v as the half that the call computes in; of F32 itself. */
 static float
@@ -223,25 +243,25 @@ rsqrt_f32(const unary_context *context, bool is_vector, int64_t n, const float *
 }
 
 F32_OP(reciprocal, 1.0f / v)
-F64_OP(reciprocal, 1.0 / v)
+F64_VECTORS(reciprocal, 1.0 / v)
 F32_OP(floor, floor_of_f32(v))
-F64_OP(floor, floor(v))
-I64_OP(floor, v)
+F64_VECTORS(floor, floor_of_f64(v))
+I64_VECTORS(floor, v)
 F32_OP(ceil, -floor_of_f32(-v))
-F64_OP(ceil, ceil(v))
-I64_OP(ceil, v)
+F64_VECTORS(ceil, -floor_of_f64(-v))
+I64_VECTORS(ceil, v)
 F32_OP(round, rintf(v))
-F64_OP(round, rint(v))
-I64_OP(round, v)
+F64_VECTORS(round, rint(v))
+I64_VECTORS(round, v)
 F32_OP(sign, (float)(v > 0.0f) - (float)(v < 0.0f))
-F64_OP(sign, (double)(v > 0.0) - (double)(v < 0.0))
-I64_OP(sign, (v > 0) - (v < 0))
+F64_VECTORS(sign, (double)(v > 0.0) - (double)(v < 0.0))
+I64_VECTORS(sign, (v > 0) - (v < 0))
 F32_OP(square, v *v)
-F64_OP(square, v *v)
-I64_OP(square, (int64_t)((uint64_t)v * (uint64_t)v))
+F64_VECTORS(square, v *v)
+I64_VECTORS(square, (int64_t)((uint64_t)v * (uint64_t)v))
 F32_ALONE(logical_not, port_select(v == 0.0f, 1.0f, 0.0f))
-F64_OP(logical_not, v == 0.0 ? 1.0 : 0.0)
-I64_OP(logical_not, v == 0)
+F64_VECTORS(logical_not, v == 0.0 ? 1.0 : 0.0)
+I64_VECTORS(logical_not, v == 0)
 
 static void
 bitwise_not_i64(const unary_context *context, int64_t n, const int64_t *x, int64_t *y)
@@ -290,7 +310,7 @@ F64_OP(log, log(v))
 F64_OP(tanh, tanh(v))
 F64_OP(sin, sin(v))
 F64_OP(cos, cos(v))
-F64_OP(sqrt, sqrt(v))
+F64_VECTORS(sqrt, sqrt(v))
 F64_OP(erf, erf(v))
 
 /* ---------------------------------------------------------------- pow with a number, clamp */
@@ -388,9 +408,9 @@ pow_i64(const unary_context *context, int64_t n, const int64_t *x, int64_t *y)
 }
 
 F32_OP(copy, v)
-F64_OP(copy, v)
+F64_VECTORS(copy, v)
 F32_OP(one, port_select(v != v, 1.0f, 1.0f))
-F64_OP(one, v != v ? 1.0 : 1.0)
+F64_VECTORS(one, v != v ? 1.0 : 1.0)
 
 /* torch rewrites some exponents into other ops before it comes to `by_pow`. */
 static void
@@ -529,7 +549,7 @@ clamp_check(const port_kernel_call *call, port_error *err)
 
 PORT_RUN_LEVELS(pow_scalar, pow_scalar_any)
 RUN(clamp, clamp_i64, clamp_half)
-RUN(neg, neg_i64, neg_half)
+RUN_WHOLE(port_unary_run, neg, neg_f32, neg_f64, neg_i64, neg_half, port_whole_neg)
 RUN(abs, abs_i64, abs_half)
 RUN(relu, relu_i64, relu_half)
 RUN_BY(run_as_avx2, rsqrt, rsqrt_f32, rsqrt_f64, NULL, rsqrt_once_half)

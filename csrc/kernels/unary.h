@@ -25,7 +25,7 @@ typedef struct unary_op {
     unary_f64 f64;
     unary_i64 i64; /* BOOL and all integers */
     unary_half half; /* NULL: f32 alone */
-    port_whole_map1 whole; /* dense I64 and BOOL in one go; NULL: i64 alone */
+    port_whole_map1 whole; /* dense I64, I32, U8 and BOOL in one go; NULL: i64 alone */
 } unary_op;
 
 void port_unary_run(const port_kernel_call *call, const unary_op *op, int32_t level);
@@ -52,6 +52,40 @@ port_has_vector_functions(const unary_context *context, bool is_vector)
             y[i] = (expression);                                                                                     \
         }                                                                                                            \
     }
+/* The same for an expression that a compiler makes vectors of: built once for each level of the CPU. */
+#define PORT_UNARY_VECTORS(type, suffix, name, expression)                                                           \
+    PORT_INLINE type name##_##suffix##_of(type v)                                                                    \
+    {                                                                                                                \
+        return (type)(expression);                                                                                   \
+    }                                                                                                                \
+    PORT_UNARY_BUILDS(type, name##_##suffix)                                                                         \
+    static void name##_##suffix(const unary_context *context, int64_t n, const type *x, type *y)                     \
+    {                                                                                                                \
+        (void)context;                                                                                               \
+        PORT_PICK_MAP(name##_##suffix, port_cpu_level_found())(n, x, y);                                             \
+    }
+#define PORT_UNARY_BUILD(type, name, suffix, attributes)                                                             \
+    attributes static void name##_##suffix(int64_t n, const type *x, type *y)                                        \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; i + 16 <= n; i += 16) {                                                                               \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < 16; lane++) {                                                                  \
+                y[i + lane] = name##_of(x[i + lane]);                                                                \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            y[i] = name##_of(x[i]);                                                                                  \
+        }                                                                                                            \
+    }
+#if PORT_HAVE_AVX2
+#define PORT_UNARY_BUILDS(type, name)                                                                                \
+    PORT_UNARY_BUILD(type, name, ref, )                                                                              \
+    PORT_UNARY_BUILD(type, name, avx2, PORT_TARGET_AVX2)                                                             \
+    PORT_UNARY_BUILD(type, name, avx512, PORT_TARGET_AVX512)
+#else
+#define PORT_UNARY_BUILDS(type, name) PORT_UNARY_BUILD(type, name, ref, )
+#endif
 /* name_f32 by MKL's vector function of that name: its own bits with high accuracy; without it `fallback`, within 1 ulp. */
 #define PORT_UNARY_VML(name, fallback)                                                                               \
     static void name##_f32(const unary_context *context, bool is_vector, int64_t n, const float *x, float *y)        \

@@ -38,20 +38,18 @@ enum { LANES = 64 };
 #define AS_IS(value) (value)
 #define TRUTH(value) ((uint8_t)((value) != 0))
 
-#define OF_I64(name, to_dtype, to)                                                                                   \
-    if (n > 0 && from == PORT_I64 && to_dtype == to_of) {                                                            \
-        PORT_PICK_MAP(name##_i64, level)                                                                             \
-        (n, (const int64_t *)(const void *)a, a_step, (const int64_t *)(const void *)b, b_step, (to *)(void *)y);    \
+/* Wraps without being undefined. */
+#define UNSIGNED(value) ((__typeof__(_Generic((value), int64_t: (uint64_t)0, default: (uint32_t)0)))(value))
+
+#define OF(name, suffix, from_dtype, from, to_dtype, to)                                                             \
+    if (n > 0 && from_of == from_dtype && to_of == to_dtype) {                                                       \
+        PORT_PICK_MAP(name##_##suffix, level)                                                                        \
+        (n, (const from *)(const void *)a, a_step, (const from *)(const void *)b, b_step, (to *)(void *)y);          \
         return true;                                                                                                 \
     }
-#define OF_BOOL(name)                                                                                                \
-    if (n > 0 && from == PORT_BOOL && to_of == PORT_BOOL) {                                                          \
-        PORT_PICK_MAP(name##_bool, level)                                                                            \
-        (n, (const uint8_t *)a, a_step, (const uint8_t *)b, b_step, (uint8_t *)y);                                   \
-        return true;                                                                                                 \
-    }
+#define OF_BOOL(name) OF(name, bool, PORT_BOOL, uint8_t, PORT_BOOL, uint8_t)
 #define WHOLE(name, cases)                                                                                           \
-    bool port_whole_##name(port_dtype from, port_dtype to_of, int32_t level, int64_t n, const char *a, int64_t a_step, const char *b, \
+    bool port_whole_##name(port_dtype from_of, port_dtype to_of, int32_t level, int64_t n, const char *a, int64_t a_step, const char *b, \
                            int64_t b_step, char *y)                                                                  \
     {                                                                                                                \
         (void)level;                                                                                                 \
@@ -59,15 +57,25 @@ enum { LANES = 64 };
     }
 #define COMPARE(name, expression)                                                                                    \
     BUILDS(name##_i64, int64_t, uint8_t, AS_IS, expression)                                                          \
+    BUILDS(name##_i32, int32_t, uint8_t, AS_IS, expression)                                                          \
+    BUILDS(name##_u8, uint8_t, uint8_t, AS_IS, expression)                                                           \
     BUILDS(name##_bool, uint8_t, uint8_t, TRUTH, expression)                                                         \
-    WHOLE(name, OF_I64(name, PORT_BOOL, uint8_t) OF_BOOL(name))
+    WHOLE(name, OF(name, i64, PORT_I64, int64_t, PORT_BOOL, uint8_t) OF(name, i32, PORT_I32, int32_t, PORT_BOOL, uint8_t) \
+                    OF(name, u8, PORT_U8, uint8_t, PORT_BOOL, uint8_t) OF_BOOL(name))
+#define NUMBER_BUILDS(name, expression)                                                                              \
+    BUILDS(name##_i64, int64_t, int64_t, AS_IS, expression)                                                          \
+    BUILDS(name##_i32, int32_t, int32_t, AS_IS, expression)                                                          \
+    BUILDS(name##_u8, uint8_t, uint8_t, AS_IS, expression)
+#define OF_NUMBERS(name)                                                                                             \
+    OF(name, i64, PORT_I64, int64_t, PORT_I64, int64_t) OF(name, i32, PORT_I32, int32_t, PORT_I32, int32_t)          \
+        OF(name, u8, PORT_U8, uint8_t, PORT_U8, uint8_t)
 #define NUMBERS(name, expression)                                                                                    \
-    BUILDS(name##_i64, int64_t, int64_t, AS_IS, expression)                                                          \
-    WHOLE(name, OF_I64(name, PORT_I64, int64_t))
+    NUMBER_BUILDS(name, expression)                                                                                  \
+    WHOLE(name, OF_NUMBERS(name))
 #define BITS(name, expression)                                                                                       \
-    BUILDS(name##_i64, int64_t, int64_t, AS_IS, expression)                                                          \
+    NUMBER_BUILDS(name, expression)                                                                                  \
     BUILDS(name##_bool, uint8_t, uint8_t, TRUTH, expression)                                                         \
-    WHOLE(name, OF_I64(name, PORT_I64, int64_t) OF_BOOL(name))
+    WHOLE(name, OF_NUMBERS(name) OF_BOOL(name))
 
 COMPARE(eq, u == v)
 COMPARE(ne, u != v)
@@ -78,26 +86,33 @@ COMPARE(ge, u >= v)
 COMPARE(logical_and, (u != 0) & (v != 0))
 COMPARE(logical_or, (u != 0) | (v != 0))
 COMPARE(logical_xor, (u != 0) != (v != 0))
-NUMBERS(add, (uint64_t)u + (uint64_t)v)
-NUMBERS(sub, (uint64_t)u - (uint64_t)v)
-NUMBERS(mul, (uint64_t)u * (uint64_t)v)
+NUMBERS(add, UNSIGNED(u) + UNSIGNED(v))
+NUMBERS(sub, UNSIGNED(u) - UNSIGNED(v))
+NUMBERS(mul, UNSIGNED(u) * UNSIGNED(v))
 BITS(maximum, u > v ? u : v)
 BITS(minimum, u < v ? u : v)
 BITS(bitwise_and, u & v)
 BITS(bitwise_or, u | v)
 BITS(bitwise_xor, u ^ v)
 
+/* Wide enough for one element of any of the dtypes. */
+static const int64_t zero = 0, ones = -1;
+
 bool
 port_whole_logical_not(port_dtype from, port_dtype to, int32_t level, int64_t n, const char *x, char *y)
 {
-    static const int64_t zero = 0;
     return port_whole_eq(from, to, level, n, x, 1, (const char *)&zero, 0, y);
+}
+
+bool
+port_whole_neg(port_dtype from, port_dtype to, int32_t level, int64_t n, const char *x, char *y)
+{
+    return from != PORT_BOOL && port_whole_sub(from, to, level, n, (const char *)&zero, 0, x, 1, y);
 }
 
 bool
 port_whole_bitwise_not(port_dtype from, port_dtype to, int32_t level, int64_t n, const char *x, char *y)
 {
-    static const int64_t ones = -1; /* of a BOOL: true */
     return port_whole_bitwise_xor(from, to, level, n, x, 1, (const char *)&ones, 0, y);
 }
 

@@ -1,4 +1,4 @@
-/* wholes.h -- functions of I64 and BOOL that lie side by side, by whole vectors, for binary.c and unary.c. Private to csrc/kernels/.
+/* wholes.h -- functions of I64, I32, U8 and BOOL that lie side by side, by whole vectors, for binary.c and unary.c. Private to csrc/kernels/.
  * The same values at every level of the CPU as one element at a time. */
 #ifndef PORT_WHOLES_H
 #define PORT_WHOLES_H
@@ -20,7 +20,7 @@ PORT_WHOLE_LIKE_EQ(ge);
 PORT_WHOLE_LIKE_EQ(logical_and);
 PORT_WHOLE_LIKE_EQ(logical_or);
 PORT_WHOLE_LIKE_EQ(logical_xor);
-PORT_WHOLE_LIKE_EQ(add); /* I64 alone, as the next two */
+PORT_WHOLE_LIKE_EQ(add); /* not of BOOL, as the next two */
 PORT_WHOLE_LIKE_EQ(sub);
 PORT_WHOLE_LIKE_EQ(mul);
 PORT_WHOLE_LIKE_EQ(maximum);
@@ -32,6 +32,7 @@ PORT_WHOLE_LIKE_EQ(bitwise_xor);
 /* The same of one operand. */
 typedef bool (*port_whole_map1)(port_dtype from, port_dtype to, int32_t level, int64_t n, const char *x, char *y);
 bool port_whole_logical_not(port_dtype from, port_dtype to, int32_t level, int64_t n, const char *x, char *y);
+bool port_whole_neg(port_dtype from, port_dtype to, int32_t level, int64_t n, const char *x, char *y); /* not of BOOL */
 bool port_whole_bitwise_not(port_dtype from, port_dtype to, int32_t level, int64_t n, const char *x, char *y);
 
 /* n elements of `bytes` (1, 4 or 8), each from a or b as the condition says; steps in elements, 1 or 0. */

@@ -135,22 +135,61 @@ def whole_operands(dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]
     """Pairs of one shape, with a row, a column, a number and a transposed one; rows longer than whole vectors and shorter."""
 
     def x(*shape: int) -> torch.Tensor:
-        return torch.randint(0, 2, shape).bool() if dtype == torch.bool else torch.randint(-3, 4, shape) + torch.randint(0, 2, shape) * 2**40
+        return torch.randint(0, 2, shape).bool() if dtype == torch.bool else (torch.randint(-3, 4, shape) + torch.randint(0, 2, shape) * 2**40).to(dtype)
 
     return [(x(3, 203), x(3, 203)), (x(3, 203), x(203)), (x(203), x(3, 203)), (x(3, 203), x(3, 1)), (x(3, 1), x(3, 203)), (x(3, 7), x(3, 7)), (x(70, 65), x(65, 70).t())]
 
 
-@pytest.mark.parametrize("dtype", (torch.int64, torch.bool))
+@pytest.mark.parametrize("dtype", (torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool))
 def test_integers_and_truths(dtype):
     torch.manual_seed(0)
     names = [f"{name}.Tensor" for name in ("eq", "ne", "lt", "le", "gt", "ge", "bitwise_and", "bitwise_or", "bitwise_xor", "mul")]
     names += [f"{name}.default" for name in ("logical_and", "logical_or", "logical_xor", "maximum", "minimum")]
-    names += ["add.Tensor", "sub.Tensor"] if dtype == torch.int64 else []
+    names += ["add.Tensor", "sub.Tensor"] if dtype != torch.bool else []
     for a, b in whole_operands(dtype):
         for name in names:
             same_as_torch(name, [a, b])
-        for name in ("logical_not.default", "bitwise_not.default"):
+        for name in ("logical_not.default", "bitwise_not.default", "neg.default", "abs.default")[: 2 if dtype == torch.bool else 4]:
             same_as_torch(name, [b])
+
+
+@pytest.mark.parametrize("dtype", (torch.float64, torch.int64, torch.int32, torch.uint8))
+def test_a_divisor_of_zero_is_found_where_it_is(dtype):
+    x = torch.ones(3, 700, dtype=dtype)
+    for place in (0, 699, 700 + 513, 2 * 700 + 699):
+        divisor = torch.full((3, 700), 3, dtype=dtype)
+        divisor.view(-1)[place] = 0
+        for y in (divisor, divisor[:, :].t().contiguous().t()):
+            if dtype.is_floating_point:
+                same_as_torch("fmod.Tensor", [x, y])
+                continue
+            with pytest.raises(ValueError, match="an integer divisor is 0"):
+                _core.call_op("aten.fmod.Tensor", [array_of(x), array_of(y)], {}, **OPTIONS)
+    same_as_torch("fmod.Tensor", [x, torch.full((3, 700), 3, dtype=dtype)])
+
+
+CONVERTED = {"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64, "F32": torch.float32, "F64": torch.float64,
+             "BF16": torch.bfloat16, "F16": torch.float16}
+EDGES = [0.0, -0.0, 0.5, -0.5, 1.5, 100.25, 2.0**31, -(2.0**31), 2.0**63, -(2.0**63), 1e30, -1e30, float("inf"), float("-inf"), float("nan"), 3e-41]
+
+
+@pytest.mark.parametrize("to", CONVERTED)
+@pytest.mark.parametrize("given", CONVERTED.values())
+def test_conversions_of_what_lies_side_by_side(given, to):
+    """Against torch where the number is in the range of both; of numbers that are not, the same as of elements that lie apart."""
+    torch.manual_seed(0)
+    for elems in (1, 63, 64, 65, 700):
+        x = (torch.rand(elems) * 127 * (torch.rand(elems) < 0.8)).to(given)
+        expected = torch.ops.aten._to_copy(x, dtype=CONVERTED[to])
+        assert np.array_equal(bits(array_of(expected)), bits(converted(x, to)))
+    x = torch.tensor(EDGES * 9, dtype=torch.float64)
+    x = (x if given.is_floating_point else torch.randint(-(2**62), 2**62, (len(x),))).to(given)
+    apart = torch.stack([x, x], 1)[:, 0]
+    assert np.array_equal(bits(converted(x, to)), bits(converted(apart, to)))
+
+
+def converted(x: torch.Tensor, to: str) -> np.ndarray:
+    return _core.call_op("aten._to_copy.default", [array_of(x)], {"dtype": {"dtype": to}}, **OPTIONS)
 
 
 @pytest.mark.parametrize("dtype", (torch.int64, torch.bool, torch.float32, torch.float16))
