@@ -6,8 +6,8 @@
  * the strides, and copies what is neither row- nor column-major; a BLAS may round differently for each, so that is
  * done the same way here. Source: at::native addmm_impl_cpu_, bmm_out_or_baddbmm_ and cpublas::gemm of PyTorch 2.
  */
+#include "chain.h"
 #include "dot2.h"
-#include "matmul.h"
 
 /* One product of a batch: a and b with their strides, y dense. */
 typedef struct item {
@@ -398,10 +398,46 @@ gemm_run_blas(const port_kernel_call *call)
     port_provider_restore_threads(call->provider, restore);
 }
 
+/* The product as chain.h takes it; false: not one of those. */
+static bool
+chain_of(const port_kernel_call *call, port_chain *chain)
+{
+    const port_gemm_params *params = call->params;
+    const port_view *a = call->in[0], *b = call->in[1], *c = params->beta != 0.0 ? call->in[2] : NULL, *y = call->out[0];
+    bool plain = a->dtype == PORT_F32 && params->alpha == 1.0 && (c == NULL || (params->beta == 1.0 && c->strides[1] == 1));
+    if (!plain || a->strides[1] != 1 || (b->strides[0] != 1 && b->strides[1] != 1) || !port_chain_fits(y->shape[0], y->shape[1], a->shape[1])) {
+        return false;
+    }
+    *chain = (port_chain){.M = y->shape[0], .N = y->shape[1], .K = a->shape[1], .a = a->data, .a_row_stride = a->strides[0], .b = b->data,
+                          .b_row_stride = b->strides[0], .b_col_stride = b->strides[1], .start = c != NULL ? c->data : NULL,
+                          .start_row_stride = c != NULL ? c->strides[0] : 0, .y = y->data, .y_row_stride = y->shape[1],
+                          .num_threads = call->profile->num_threads};
+    return true;
+}
+
+bool
+port_gemm_is_packed(const port_kernel_call *call)
+{
+    port_chain chain;
+    return chain_of(call, &chain);
+}
+
+static size_t
+gemm_chain_scratch_bytes(const port_kernel_call *call)
+{
+    port_chain chain;
+    return chain_of(call, &chain) ? port_chain_scratch_bytes(chain.M, chain.N, chain.num_threads) : gemm_scratch_bytes(call);
+}
+
 static void
 gemm_run_chain(const port_kernel_call *call)
 {
-    gemm_run(call, WAY_CHAIN);
+    port_chain chain;
+    if (chain_of(call, &chain)) {
+        port_chain_run(&chain, call->scratch);
+    } else {
+        gemm_run(call, WAY_CHAIN);
+    }
 }
 
 static void
@@ -449,7 +485,7 @@ bmm_run_golden(const port_kernel_call *call)
 /* The first of a kind is the one taken when no variant is asked for. */
 #define GEMM_ROWS(T)                                                       \
     {"gemm", T, "blas", 0, gemm_check, gemm_scratch_bytes, gemm_run_blas}, \
-    {"gemm", T, "chain", 0, gemm_check, gemm_scratch_bytes, gemm_run_chain}, \
+    {"gemm", T, "chain", 0, gemm_check, gemm_chain_scratch_bytes, gemm_run_chain}, \
     {"gemm", T, "ref", 0, gemm_check, gemm_scratch_bytes, gemm_run_ref}, \
     {"bmm", T, "blas", 0, bmm_check, gemm_scratch_bytes, bmm_run_blas}, \
     {"bmm", T, "chain", 0, bmm_check, gemm_scratch_bytes, bmm_run_chain}, \

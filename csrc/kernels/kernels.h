@@ -104,6 +104,8 @@ typedef struct port_gemm_params {
     double alpha, beta;
     bool as_rows; /* of gemm: a library is asked for rows of a y of one column too, as ATen asks where y lies in given memory */
 } port_gemm_params;
+/* Whether the variant `chain` of gemm has a fast way for this call (chain.h): of F32, large enough, on a CPU with AVX-512. */
+bool port_gemm_is_packed(const port_kernel_call *call);
 /* ATen does not ask a BLAS for small batches: products of fewer multiplications for each item are plain loops. */
 enum { PORT_SMALL_PRODUCT = 400 };
 /* Whether each item of a stack of B products of (M, K) and (K, N) has the bits in it that it has by itself in one thread.

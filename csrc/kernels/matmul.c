@@ -203,9 +203,8 @@ port_matmul_tile_of(port_matmul_order order)
 
 /* ------------------------------------------------------------------ the product */
 
-/* How many terms a chain has before its sum is added to y. */
-static int64_t
-block_terms(port_matmul_order order, int64_t K)
+int64_t
+port_matmul_block_terms(port_matmul_order order, int64_t K)
 {
     if (order == PORT_MATMUL_REF || K <= 192) {
         return K > 0 ? K : 1;
@@ -240,7 +239,7 @@ run_f32(const port_matmul *p, port_matmul_order order, int64_t begin, int64_t en
     float *space = panel + p->K * PANEL;
     float sums[ROWS][PANEL];
     /* A half-precision y must be rounded once: then there is one block. */
-    int64_t terms = p->y_dtype == PORT_F32 ? block_terms(order, p->K) : (p->K > 0 ? p->K : 1);
+    int64_t terms = p->y_dtype == PORT_F32 ? port_matmul_block_terms(order, p->K) : (p->K > 0 ? p->K : 1);
     for (int64_t j = begin; j < end; j += PANEL) {
         int64_t width = end - j < PANEL ? end - j : PANEL;
         pack_panel_f32(&p->b, p->K, j, width, panel);

@@ -35,6 +35,9 @@ typedef struct port_matmul {
 size_t port_matmul_scratch_bytes(int64_t K, port_dtype dtype, int32_t num_threads);
 void port_matmul_run(const port_matmul *product, port_matmul_order order, void *scratch);
 
+/* How many terms a chain has before its sum is added to y: 1 and more. */
+int64_t port_matmul_block_terms(port_matmul_order order, int64_t K);
+
 /* One tile of a product: sums[r][j] += a[r][k] * panel[k * PORT_MATMUL_PANEL + j] for k0 <= k < k1, k ascending, all in f32. Rows beyond
  * `rows` are valid memory; their sums are not used. CHAIN fuses, REF rounds the product and the sum. */
 enum { PORT_MATMUL_PANEL = 32, PORT_MATMUL_ROWS = 4 };

@@ -239,6 +239,10 @@ port_status launch(op_call *call, const char *kernel, port_dtype dtype, const po
 port_status launch_tensors(op_call *call, const char *kernel, port_dtype dtype, const port_tensor *const *in, int32_t num_in,
                            const port_tensor *const *out, int32_t num_out, const void *params);
 
+/* ---- own_gemm.c
+ * The row to run in the place of gemm's for F32: that of own loops where they were asked and have the library's bits, else `row`. */
+const port_kernel_row *own_gemm_row(const port_kernel_row *row, const port_kernel_call *call);
+
 /* ---- call.c */
 /* Binds, runs (call->row, or the row of call->name if that is NULL), and for an in-place op copies the result into the first argument. On success call->out is filled; the
  * caller gives it back with op_call_end, also after a failure. */

@@ -97,6 +97,9 @@ launch(op_call *call, const char *kernel, port_dtype dtype, const port_view *con
         }
     }
     bool writes = makes_elements(&k);
+    if (writes && dtype == PORT_F32 && call->options->variant == NULL && strcmp(kernel, "gemm") == 0) {
+        row = own_gemm_row(row, &k);
+    }
     size_t scratch_bytes = writes && row->scratch_bytes != NULL ? row->scratch_bytes(&k) : 0;
     if (scratch_bytes > 0) {
         k.scratch = port_alloc_aligned(scratch_bytes);
