@@ -2,7 +2,8 @@
  *
  *     y[i,j] = start[i,j] + sum_k a[i,k] * b[k,j]          a (M, K), b (K, N), y (M, N)
  *
- * The bits are those of port_matmul_run with PORT_MATMUL_CHAIN, alpha 1 and beta 1 (start NULL: beta 0). */
+ * The bits are those of port_matmul_run with PORT_MATMUL_CHAIN, alpha 1 and beta 1 (start NULL: beta 0); of several NaN
+ * that meet in an element the library's comes out. */
 #ifndef PORT_CHAIN_H
 #define PORT_CHAIN_H
 

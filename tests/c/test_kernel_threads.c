@@ -166,6 +166,8 @@ static const kernel_case cases[] = {
     {"scatter", NULL, {"i 24 501", "i 24 501"}, {"i 24 501"}, &(const port_scatter_params){1, PORT_SCATTER_SET}},
     {"scatter", NULL, {"i 9000 5", "i 9000 5"}, {"i 24 5"}, &(const port_scatter_params){0, PORT_SCATTER_SET}}, /* places meet: the last one stays */
     {"gemm", "chain", {"b 20 300", "b 300 200", "-"}, {"b 20 200"}, &(const port_gemm_params){1.0, 0.0}},
+    {"gemm", "chain", {"f 20 300", "f 300 700", "-"}, {"f 20 700"}, &(const port_gemm_params){1.0, 0.0}}, /* parts are columns */
+    {"gemm", "chain", {"f 700 300", "f 300 50", "f 700 50"}, {"f 700 50"}, &(const port_gemm_params){1.0, 1.0}}, /* rows */
     {"gemm", "ref", {"d 20 300", "d 300 200", "-"}, {"d 20 200"}, &(const port_gemm_params){1.0, 0.0}},
     {"sdpa_flash", "chain", {"f 1 5 70 16", "f 1 5 90 16", "f 1 5 90 16", "-"}, {"f 1 5 70 16", "f 1 5 70"}, &(const port_sdpa_params){true, 0.25}},
     {"sdpa_flash", NULL, {"d 1 5 70 16", "d 1 5 90 16", "d 1 5 90 16", "-"}, {"d 1 5 70 16"}, &(const port_sdpa_params){true, 0.25}},
