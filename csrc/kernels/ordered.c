@@ -5,10 +5,10 @@
  * run four vectors of them at a time before they meet what y holds. Everything else goes one after the other.
  *
  * Of extremes only the sign of a zero depends on the order: of two zeros a vector keeps the second, a single element the first. */
+#include "halves.h"
 #include "sum.h"
-#include "vecmath.h"
 
-enum { VECTORS = 4, LANES_MAX = 32 };
+enum { VECTORS = 4, LANES_MAX = 32, PRODUCT_BYTES = 8192 };
 
 typedef enum ordered_kind { PRODUCT, GREATEST, LEAST } ordered_kind;
 
@@ -64,24 +64,158 @@ join_runs(const ordered_context *context, const char *in, int64_t stride, int64_
     }
 }
 
+/* ---------------------------------------------------------------- products of dense elements */
+
+/* acc[i] *= x[i] of n elements, a multiple of a vector's; and the product of n rows of VECTORS vectors of 32 bytes. */
+#define PRODUCTS(suffix, type, attributes)                                                                           \
+    attributes static void multiply_##suffix(int64_t n, type *acc, const type *x)                                    \
+    {                                                                                                                \
+        for (int64_t i = 0; i + 32 / (int64_t)sizeof(type) <= n; i += 32 / (int64_t)sizeof(type)) {                  \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < 32 / (int)sizeof(type); lane++) {                                              \
+                acc[i + lane] *= x[i + lane];                                                                        \
+            }                                                                                                        \
+        }                                                                                                            \
+    }                                                                                                                \
+    attributes static type multiply_rows_##suffix(int64_t n, const type *x)                                          \
+    {                                                                                                                \
+        typedef type vector __attribute__((vector_size(32), aligned(sizeof(type)), may_alias));                      \
+        const vector *from = (const vector *)(const void *)x;                                                        \
+        vector a = from[0], b = from[1], c = from[2], d = from[3];                                                   \
+        for (int64_t i = 1; i < n; i++) {                                                                            \
+            from += VECTORS;                                                                                         \
+            a *= from[0], b *= from[1], c *= from[2], d *= from[3];                                                  \
+        }                                                                                                            \
+        a = (a * b) * (c * d);                                                                                       \
+        type product = a[0];                                                                                         \
+        for (int lane = 1; lane < 32 / (int)sizeof(type); lane++) {                                                  \
+            product *= a[lane];                                                                                      \
+        }                                                                                                            \
+        return product;                                                                                              \
+    }
+#if PORT_HAVE_AVX2
+#define PRODUCT_BUILDS(name, type)                                                                                   \
+    PRODUCTS(name##_ref, type, )                                                                                     \
+    PRODUCTS(name##_avx2, type, PORT_TARGET_AVX2)                                                                    \
+    PRODUCTS(name##_avx512, type, PORT_TARGET_AVX512)
+#else
+#define PRODUCT_BUILDS(name, type) PRODUCTS(name##_ref, type, )
+#endif
+PRODUCT_BUILDS(f32, float)
+PRODUCT_BUILDS(f64, double)
+PORT_HALF_MAP2(product, u * v)
+
+/* acc *= x, n elements of the dtype, a multiple of VECTORS * lanes. False: there is no such way. */
+static bool
+multiply(port_dtype dtype, int64_t n, char *acc, const char *x)
+{
+    int32_t level = port_cpu_level_found();
+    switch (dtype) {
+    case PORT_F32:
+        PORT_PICK_MAP(multiply_f32, level)(n, (float *)(void *)acc, (const float *)(const void *)x);
+        return true;
+    case PORT_F64:
+        PORT_PICK_MAP(multiply_f64, level)(n, (double *)(void *)acc, (const double *)(const void *)x);
+        return true;
+    default:
+        return product_halves(dtype, level, n, acc, 1, x, 1, acc);
+    }
+}
+
+/* *y = the product of n rows of VECTORS vectors of F32 or F64 that lie one behind the other; n at least 1. False: of another dtype. */
+static bool
+multiply_rows(port_dtype dtype, int64_t n, const char *x, double *y)
+{
+    int32_t level = port_cpu_level_found();
+    if (dtype == PORT_F32) {
+        *y = (double)PORT_PICK_MAP(multiply_rows_f32, level)(n, (const float *)(const void *)x);
+    } else if (dtype == PORT_F64) {
+        *y = PORT_PICK_MAP(multiply_rows_f64, level)(n, (const double *)(const void *)x);
+    }
+    return dtype == PORT_F32 || dtype == PORT_F64;
+}
+
+/* The same of halves, n at least 1; false where there is no such way. The four vectors meet by pairs, of which two are one call. */
+static bool
+multiply_half_rows(port_dtype dtype, int64_t n, const char *x, double *y)
+{
+    enum { HALF_LANES = 16 };
+    uint16_t acc[VECTORS * HALF_LANES], second[VECTORS * HALF_LANES];
+    memcpy(acc, x, sizeof acc);
+    bool done = true;
+    for (int64_t i = 1; i < n && done; i++) {
+        done = multiply(dtype, VECTORS * HALF_LANES, (char *)acc, x + i * (int64_t)sizeof acc);
+    }
+    for (int pairs = VECTORS / 2; pairs > 0 && done; pairs /= 2) {
+        for (int k = 0; k < pairs; k++) {
+            memcpy(second + k * HALF_LANES, acc + (2 * k + 1) * HALF_LANES, HALF_LANES * sizeof *acc);
+            memmove(acc + k * HALF_LANES, acc + 2 * k * HALF_LANES, HALF_LANES * sizeof *acc);
+        }
+        done = multiply(dtype, 2 * HALF_LANES, (char *)acc, (const char *)second);
+    }
+    float lanes[HALF_LANES];
+    port_load_f32(dtype, (const char *)acc, sizeof *acc, HALF_LANES, lanes);
+    for (int lane = 1; lane < HALF_LANES; lane++) {
+        lanes[0] = port_rounded(dtype, lanes[0] * lanes[lane]);
+    }
+    *y = (double)lanes[0];
+    return done;
+}
+
+/* ---------------------------------------------------------------- rows and columns */
+
+/* The lanes of n runs of VECTORS vectors, joined; n at least 1. */
+static double
+join_lanes(const ordered_context *context, const char *in, int64_t n)
+{
+    double acc[VECTORS * LANES_MAX], product;
+    int64_t lanes = context->lanes, width = VECTORS * lanes;
+    if (context->kind == PRODUCT && (multiply_rows(context->dtype, n, in, &product) || multiply_half_rows(context->dtype, n, in, &product))) {
+        return product;
+    }
+    join_runs(context, in, width * (int64_t)port_dtype_size(context->dtype), n, width, acc);
+    for (int64_t k = 0; k < lanes; k++) {
+        double first = joined(context, true, acc[k], acc[lanes + k]);
+        acc[k] = joined(context, true, first, joined(context, true, acc[2 * lanes + k], acc[3 * lanes + k]));
+        acc[0] = k > 0 ? joined(context, false, acc[0], acc[k]) : acc[0];
+    }
+    return acc[0];
+}
+
 static void
 ordered_row(const ordered_context *context, char *out, const char *in, int64_t n)
 {
     port_dtype dtype = context->dtype;
-    double acc[VECTORS * LANES_MAX], value;
-    int64_t bytes = (int64_t)port_dtype_size(dtype), lanes = context->lanes, width = VECTORS * lanes, whole = n / width * width;
+    double value;
+    int64_t bytes = (int64_t)port_dtype_size(dtype), width = VECTORS * context->lanes, whole = n / width * width;
     if (whole > 0) {
-        join_runs(context, in, width * bytes, n / width, width, acc);
-        for (int64_t k = 0; k < lanes; k++) {
-            double first = joined(context, true, acc[k], acc[lanes + k]);
-            acc[k] = joined(context, true, first, joined(context, true, acc[2 * lanes + k], acc[3 * lanes + k]));
-            acc[0] = k > 0 ? joined(context, false, acc[0], acc[k]) : acc[0];
-        }
         port_load_f64(dtype, out, 0, 1, &value);
-        value = joined(context, false, value, acc[0]);
+        value = joined(context, false, value, join_lanes(context, in, n / width));
         port_store_f64(dtype, &value, 1, out, 0);
     }
     join_each(context, out, in + whole * bytes, bytes, n - whole);
+}
+
+/* Columns by whole vectors, row after row; n at least 1. Returns how many of them are done: none where there is no such way. */
+static int64_t
+product_columns(const ordered_context *context, char *out, const char *in, int64_t stride, int64_t n, int64_t columns)
+{
+    _Alignas(64) char acc[PRODUCT_BYTES];
+    int64_t bytes = (int64_t)port_dtype_size(context->dtype), width = VECTORS * context->lanes, whole = columns / width * width, j = 0;
+    for (int64_t step = PRODUCT_BYTES / bytes; context->kind == PRODUCT && j < whole; j += step) {
+        int64_t m = whole - j < step ? whole - j : step;
+        memcpy(acc, in + j * bytes, (size_t)(m * bytes));
+        for (int64_t i = 1; i < n; i++) {
+            if (!multiply(context->dtype, m, acc, in + i * stride + j * bytes)) {
+                return 0;
+            }
+        }
+        if (!multiply(context->dtype, m, acc, out + j * bytes)) {
+            return 0;
+        }
+        memcpy(out + j * bytes, acc, (size_t)(m * bytes));
+    }
+    return j < whole ? j : whole;
 }
 
 static void
@@ -89,7 +223,8 @@ ordered_columns(const ordered_context *context, char *out, const char *in, int64
 {
     port_dtype dtype = context->dtype;
     double acc[VECTORS * LANES_MAX], before[VECTORS * LANES_MAX];
-    int64_t bytes = (int64_t)port_dtype_size(dtype), width = VECTORS * context->lanes, j = 0;
+    int64_t bytes = (int64_t)port_dtype_size(dtype), width = VECTORS * context->lanes;
+    int64_t j = n > 0 ? product_columns(context, out, in, stride, n, columns) : 0;
     for (; n > 0 && j + width <= columns; j += width) {
         join_runs(context, in + j * bytes, stride, n, width, acc);
         port_load_f64(dtype, out + j * bytes, bytes, width, before);

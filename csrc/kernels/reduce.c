@@ -178,10 +178,17 @@ store_value(const fold_state *state, const port_kernel_call *call, char *out)
 static void
 prod_i64(fold_state *state, int64_t n, const int64_t *x)
 {
-    state->whole = state->count == 0 ? 1 : state->whole;
-    for (int64_t i = 0; i < n; i++) {
-        state->whole = (int64_t)((uint64_t)state->whole * (uint64_t)x[i]);
+    uint64_t lanes[4] = {state->count == 0 ? 1 : (uint64_t)state->whole, 1, 1, 1};
+    for (int64_t i = 0; i + 4 <= n; i += 4) {
+#pragma GCC unroll 4
+        for (int lane = 0; lane < 4; lane++) {
+            lanes[lane] *= (uint64_t)x[i + lane];
+        }
     }
+    for (int64_t i = n - n % 4; i < n; i++) {
+        lanes[0] *= (uint64_t)x[i];
+    }
+    state->whole = (int64_t)(lanes[0] * lanes[1] * lanes[2] * lanes[3]);
 }
 
 static void

@@ -6,6 +6,7 @@
  * several outputs are dealt to the threads. */
 #include "sum.h"
 #include "vecmath.h"
+#include "wholes.h"
 
 #include <math.h>
 
@@ -62,20 +63,49 @@ typedef struct sum_context {
 CASCADE_SUM(port_cascade_sum_f32, float, float, PORT_F32)
 CASCADE_SUM(port_cascade_sum_f64, double, double, PORT_F64)
 
+/* *to += value, both in 64 bits that wrap. */
+static void
+add_to(char *to, int64_t value)
+{
+    int64_t before;
+    memcpy(&before, to, sizeof(before));
+    before = (int64_t)((uint64_t)before + (uint64_t)value);
+    memcpy(to, &before, sizeof(before));
+}
+
+/* Columns of integers side by side, whose sums lie wherever. */
+static void
+sum_columns_i64(port_dtype dtype, char *out, int64_t out_stride, const char *in, int64_t row_stride, int64_t size0, int64_t size1)
+{
+    int64_t totals[PORT_BLOCK], bytes = (int64_t)port_dtype_size(dtype);
+    for (int64_t j = 0; j < size1; j += PORT_BLOCK) {
+        int64_t m = size1 - j < PORT_BLOCK ? size1 - j : PORT_BLOCK;
+        memset(totals, 0, sizeof(totals));
+        for (int64_t i = 0; i < size0; i++) {
+            port_whole_totals(dtype, false, m, in + i * row_stride + j * bytes, totals);
+        }
+        for (int64_t k = 0; k < m; k++) {
+            add_to(out + (j + k) * out_stride, totals[k]);
+        }
+    }
+}
+
 static void
 sum_i64(port_dtype dtype, char *out, int64_t out_stride, const char *in, const int64_t *in_strides, int64_t size0, int64_t size1)
 {
-    for (int64_t j = 0; j < size1; j++) {
-        uint64_t total = 0;
-        for (int64_t i = 0; i < size0; i++) {
+    int64_t bytes = (int64_t)port_dtype_size(dtype);
+    if (in_strides[0] != bytes && in_strides[1] == bytes && size1 > 1) {
+        sum_columns_i64(dtype, out, out_stride, in, in_strides[0], size0, size1);
+        return;
+    }
+    for (int64_t j = 0; j < size1; j++, in += in_strides[1]) {
+        uint64_t total = in_strides[0] == bytes ? (uint64_t)port_whole_total(dtype, false, size0, in) : 0;
+        for (int64_t i = 0; i < size0 && in_strides[0] != bytes; i++) {
             int64_t value;
-            port_load_i64(dtype, in + i * in_strides[0] + j * in_strides[1], 0, 1, &value);
+            port_load_i64(dtype, in + i * in_strides[0], 0, 1, &value);
             total += (uint64_t)value;
         }
-        int64_t before;
-        memcpy(&before, out + j * out_stride, sizeof(before));
-        before = (int64_t)((uint64_t)before + total);
-        memcpy(out + j * out_stride, &before, sizeof(before));
+        add_to(out + j * out_stride, (int64_t)total);
     }
 }
 

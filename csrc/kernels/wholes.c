@@ -1,5 +1,6 @@
 /* wholes.c -- see wholes.h. */
 #include "wholes.h"
+#include "loops.h"
 #include "vecmath.h"
 
 enum { LANES = 64 };
@@ -167,4 +168,111 @@ port_whole_where(size_t bytes, int64_t n, const char *condition, const char *a, 
     } else {
         RUN_SELECT(select_8, uint64_t);
     }
+}
+
+/* ---------------------------------------------------------------- totals */
+
+/* name_row and name_columns: n elements of `type`, each counted as of(element). A row is summed in lanes of `lane_type`, which hold `rounds` elements. */
+#define TOTAL_ROW(function, type, of, lane_type, rounds, attributes)                                                 \
+    attributes static int64_t function(int64_t n, const type *x)                                                     \
+    {                                                                                                                \
+        uint64_t total = 0;                                                                                          \
+        int64_t i = 0;                                                                                               \
+        while (i + LANES <= n) {                                                                                     \
+            const int64_t end = n - i > (rounds) * (int64_t)LANES ? i + (rounds) * (int64_t)LANES : n;               \
+            lane_type lanes[LANES] = {0};                                                                            \
+            for (; i + LANES <= end; i += LANES) {                                                                   \
+                for (int lane = 0; lane < LANES; lane++) {                                                           \
+                    lanes[lane] = (lane_type)(lanes[lane] + (lane_type)of(x[i + lane]));                             \
+                }                                                                                                    \
+            }                                                                                                        \
+            for (int lane = 0; lane < LANES; lane++) {                                                               \
+                total += (uint64_t)(int64_t)lanes[lane];                                                             \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            total += (uint64_t)(int64_t)of(x[i]);                                                                    \
+        }                                                                                                            \
+        return (int64_t)total;                                                                                       \
+    }
+#define TOTAL_COLUMNS(function, type, of, attributes)                                                                \
+    attributes static void function(int64_t n, const type *x, int64_t *totals)                                       \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; i + LANES <= n; i += LANES) {                                                                         \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < LANES; lane++) {                                                               \
+                totals[i + lane] = (int64_t)((uint64_t)totals[i + lane] + (uint64_t)(int64_t)of(x[i + lane]));       \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            totals[i] = (int64_t)((uint64_t)totals[i] + (uint64_t)(int64_t)of(x[i]));                                \
+        }                                                                                                            \
+    }
+#define TOTAL_BUILD(name, level, type, of, lane_type, rounds, attributes)                                            \
+    TOTAL_ROW(name##_row_##level, type, of, lane_type, rounds, attributes)                                           \
+    TOTAL_COLUMNS(name##_columns_##level, type, of, attributes)
+#if PORT_HAVE_AVX2
+#define TOTALS(name, type, of, lane_type, rounds)                                                                    \
+    TOTAL_BUILD(name, ref, type, of, lane_type, rounds, )                                                            \
+    TOTAL_BUILD(name, avx2, type, of, lane_type, rounds, PORT_TARGET_AVX2)                                           \
+    TOTAL_BUILD(name, avx512, type, of, lane_type, rounds, PORT_TARGET_AVX512)
+#else
+#define TOTALS(name, type, of, lane_type, rounds) TOTAL_BUILD(name, ref, type, of, lane_type, rounds, )
+#endif
+#define IS_SET(value) ((value) != 0)
+#define IS_NUMBER(value) ((__typeof__(value))((value) + (value)) != 0) /* the bits of a float that is no zero of either sign */
+enum { SMALL_ROUNDS = 1 << 15, BYTE_ROUNDS = 255, LONG_ROUNDS = 1 << 30 };
+TOTALS(total_u8, uint8_t, AS_IS, int32_t, SMALL_ROUNDS)
+TOTALS(total_i8, int8_t, AS_IS, int32_t, SMALL_ROUNDS)
+TOTALS(total_i16, int16_t, AS_IS, int32_t, SMALL_ROUNDS)
+TOTALS(total_i32, int32_t, AS_IS, int64_t, LONG_ROUNDS)
+TOTALS(total_i64, uint64_t, AS_IS, uint64_t, LONG_ROUNDS)
+TOTALS(set_1, uint8_t, IS_SET, uint8_t, BYTE_ROUNDS)
+TOTALS(set_2, uint16_t, IS_SET, uint16_t, BYTE_ROUNDS)
+TOTALS(set_4, uint32_t, IS_SET, uint32_t, LONG_ROUNDS)
+TOTALS(set_8, uint64_t, IS_SET, uint64_t, LONG_ROUNDS)
+TOTALS(number_2, uint16_t, IS_NUMBER, uint16_t, BYTE_ROUNDS)
+TOTALS(number_4, uint32_t, IS_NUMBER, uint32_t, LONG_ROUNDS)
+TOTALS(number_8, uint64_t, IS_NUMBER, uint64_t, LONG_ROUNDS)
+
+/* One of the functions above for the dtype, called with n, the elements and what follows. */
+#define PICK_TOTAL(name, kind, type, ...) PORT_PICK_MAP(name##_##kind, port_cpu_level_found())(n, (const type *)(const void *)x __VA_ARGS__)
+#define EACH_TOTAL(kind, run, ...)                                                                                   \
+    if (port_dtype_is_float(dtype)) {                                                                                \
+        switch (port_dtype_size(dtype)) {                                                                            \
+        case 2: run(PICK_TOTAL(number_2, kind, uint16_t, __VA_ARGS__));                                              \
+        case 4: run(PICK_TOTAL(number_4, kind, uint32_t, __VA_ARGS__));                                              \
+        default: run(PICK_TOTAL(number_8, kind, uint64_t, __VA_ARGS__));                                             \
+        }                                                                                                            \
+    }                                                                                                                \
+    switch (truths ? PORT_BOOL : dtype) {                                                                            \
+    case PORT_U8: run(PICK_TOTAL(total_u8, kind, uint8_t, __VA_ARGS__));                                             \
+    case PORT_I8: run(PICK_TOTAL(total_i8, kind, int8_t, __VA_ARGS__));                                              \
+    case PORT_I16: run(PICK_TOTAL(total_i16, kind, int16_t, __VA_ARGS__));                                           \
+    case PORT_I32: run(PICK_TOTAL(total_i32, kind, int32_t, __VA_ARGS__));                                           \
+    case PORT_I64: run(PICK_TOTAL(total_i64, kind, uint64_t, __VA_ARGS__));                                          \
+    default: break;                                                                                                  \
+    }                                                                                                                \
+    switch (port_dtype_size(dtype)) {                                                                                \
+    case 1: run(PICK_TOTAL(set_1, kind, uint8_t, __VA_ARGS__));                                                      \
+    case 2: run(PICK_TOTAL(set_2, kind, uint16_t, __VA_ARGS__));                                                     \
+    case 4: run(PICK_TOTAL(set_4, kind, uint32_t, __VA_ARGS__));                                                     \
+    default: run(PICK_TOTAL(set_8, kind, uint64_t, __VA_ARGS__));                                                    \
+    }
+#define AND_GIVE(call) return (call)
+#define AND_LEAVE(call)                                                                                              \
+    call;                                                                                                            \
+    return
+
+int64_t
+port_whole_total(port_dtype dtype, bool truths, int64_t n, const char *x)
+{
+    EACH_TOTAL(row, AND_GIVE, )
+}
+
+void
+port_whole_totals(port_dtype dtype, bool truths, int64_t n, const char *x, int64_t *totals)
+{
+    EACH_TOTAL(columns, AND_LEAVE, , totals)
 }

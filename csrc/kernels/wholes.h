@@ -1,4 +1,5 @@
-/* wholes.h -- functions of I64, I32, U8 and BOOL that lie side by side, by whole vectors, for binary.c and unary.c. Private to csrc/kernels/.
+/* wholes.h -- functions of I64, I32, U8 and BOOL that lie side by side, by whole vectors, for binary.c and unary.c; totals of integers and truths, for
+ * sum.c and reduce.c. Private to csrc/kernels/.
  * The same values at every level of the CPU as one element at a time. */
 #ifndef PORT_WHOLES_H
 #define PORT_WHOLES_H
@@ -37,5 +38,10 @@ bool port_whole_bitwise_not(port_dtype from, port_dtype to, int32_t level, int64
 
 /* n elements of `bytes` (1, 4 or 8), each from a or b as the condition says; steps in elements, 1 or 0. */
 void port_whole_where(size_t bytes, int64_t n, const char *condition, const char *a, int64_t a_step, const char *b, int64_t b_step, char *y);
+
+/* The sum of n integers that lie side by side, which wraps; of BOOL, or with `truths` of any dtype, how many are not 0. */
+int64_t port_whole_total(port_dtype dtype, bool truths, int64_t n, const char *x);
+/* The same of n columns: totals[i] += x[i], or 1 where x[i] is not 0. */
+void port_whole_totals(port_dtype dtype, bool truths, int64_t n, const char *x, int64_t *totals);
 
 #endif /* PORT_WHOLES_H */
