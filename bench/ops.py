@@ -167,6 +167,8 @@ def as_arguments(value):
     """torch's arguments as call_op takes them."""
     if isinstance(value, torch.Tensor):
         return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if value.dtype == torch.bfloat16 else value.numpy()
+    if isinstance(value, list) and any(isinstance(item, torch.Tensor) for item in value):
+        return [as_arguments(item) for item in value]
     if isinstance(value, torch.dtype):
         return {"dtype": NAMES[value].upper()}
     if isinstance(value, torch.memory_format):

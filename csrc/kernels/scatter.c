@@ -4,14 +4,18 @@
 #include "loops.h"
 #include "vecmath.h"
 
-#include <math.h>
-
-static int64_t
-index_at(port_dtype dtype, const char *at)
+/* An element of an index of I64 (wide) or I32. */
+PORT_INLINE int64_t
+index_at(bool wide, const char *at)
 {
-    int64_t value;
-    port_load_i64(dtype, at, 0, 1, &value);
-    return value;
+    int64_t place;
+    int32_t narrow;
+    if (wide) {
+        memcpy(&place, at, sizeof place);
+        return place;
+    }
+    memcpy(&narrow, at, sizeof narrow);
+    return narrow;
 }
 
 /* One row of places along the index's last dimension: addresses of the first index and source, of the line of y that it is on, and
@@ -50,16 +54,46 @@ row_of(const port_kernel_call *call, int64_t r)
     return row;
 }
 
+enum { INDEX_LANES = 64 };
+
+/* Whether any of n places side by side is outside of 0 to size - 1. */
+static bool
+any_outside(const char *index, int64_t n, int64_t size)
+{
+    const int64_t *places = (const int64_t *)(const void *)index;
+    int64_t i = 0, negative = 0;
+    for (; i + INDEX_LANES <= n; i += INDEX_LANES) {
+        int64_t lanes[INDEX_LANES];
+        for (int lane = 0; lane < INDEX_LANES; lane++) {
+            lanes[lane] = places[i + lane] | (size - 1 - (places[i + lane] & INT64_MAX));
+        }
+        for (int lane = 0; lane < INDEX_LANES; lane++) {
+            negative |= lanes[lane];
+        }
+    }
+    for (; i < n; i++) {
+        negative |= places[i] | (size - 1 - (places[i] & INT64_MAX));
+    }
+    return negative < 0;
+}
+
 static bool
 in_range(const port_kernel_call *call)
 {
-    const port_view *index = call->in[0];
+    port_kernel_call once = *call; /* each element of the index one time, where it is repeated over a dimension */
+    port_view seen = *call->in[0], *index = &seen;
+    once.in[0] = index;
+    for (int32_t d = 0; d < index->ndim; d++) {
+        index->shape[d] = index->strides[d] == 0 && index->shape[d] > 1 ? 1 : index->shape[d];
+    }
     int64_t size = call->out[0]->shape[((const port_scatter_params *)call->params)->dim], rows = num_rows(index);
+    if (index->dtype == PORT_I64 && port_view_is_contiguous(index)) {
+        return !any_outside(index->data, port_view_elems(index), size);
+    }
     for (int64_t r = 0; r < rows; r++) {
-        place_row row = row_of(call, r);
-        int64_t different = row.index_step == 0 && row.count > 1 ? 1 : row.count;
-        for (int64_t i = 0; i < different; i++) {
-            int64_t at = index_at(index->dtype, row.index + i * row.index_step);
+        place_row row = row_of(&once, r);
+        for (int64_t i = 0; i < row.count; i++) {
+            int64_t at = index_at(index->dtype == PORT_I64, row.index + i * row.index_step);
             if (at < 0 || at >= size) {
                 return false;
             }
@@ -91,41 +125,43 @@ scatter_check(const port_kernel_call *call, port_error *err)
                : port_fail(err, PORT_E_VALUE, "scatter: an index is outside of 0 to %lld", (long long)y->shape[p->dim] - 1);
 }
 
-#define COMBINE_FLOATS(suffix, type)                                                                                 \
-    static type combine_##suffix(port_scatter_kind kind, type y, type x)                                             \
+/* Places of a row, one after the other: what is there becomes `combined` of `old` and what the source has, `new`. */
+#define EACH_PLACE(type, combined)                                                                                   \
+    for (int64_t i = 0; i < row->count; i++) {                                                                       \
+        char *to = row->line + i * row->line_step + index_at(wide, row->index + i * row->index_step) * stride;       \
+        type old, new;                                                                                               \
+        memcpy(&new, row->src + i * row->src_step, sizeof new);                                                      \
+        memcpy(&old, to, sizeof old);                                                                                \
+        old = (combined);                                                                                            \
+        memcpy(to, &old, sizeof old);                                                                                \
+    }                                                                                                                \
+    break
+#define SCATTER_ROW(suffix, type, sum, product, greater, less)                                                       \
+    static void scatter_row_##suffix(port_scatter_kind kind, bool wide, int64_t stride, const place_row *row)        \
     {                                                                                                                \
         switch (kind) {                                                                                              \
-        case PORT_SCATTER_ADD: return y + x;                                                                         \
-        case PORT_SCATTER_MUL: return y * x;                                                                         \
-        case PORT_SCATTER_MAX: return x != x || x > y ? x : y;                                                       \
-        case PORT_SCATTER_MIN: return x != x || x < y ? x : y;                                                       \
-        default: return x;                                                                                           \
+        case PORT_SCATTER_ADD: EACH_PLACE(type, sum);                                                                \
+        case PORT_SCATTER_MUL: EACH_PLACE(type, product);                                                            \
+        case PORT_SCATTER_MAX: EACH_PLACE(type, greater);                                                            \
+        case PORT_SCATTER_MIN: EACH_PLACE(type, less);                                                               \
+        default: EACH_PLACE(type, new);                                                                              \
         }                                                                                                            \
     }
-COMBINE_FLOATS(f32, float)
-COMBINE_FLOATS(f64, double)
-
-static int64_t
-combine_i64(port_scatter_kind kind, int64_t y, int64_t x)
-{
-    switch (kind) {
-    case PORT_SCATTER_ADD: return (int64_t)((uint64_t)y + (uint64_t)x);
-    case PORT_SCATTER_MUL: return (int64_t)((uint64_t)y * (uint64_t)x);
-    case PORT_SCATTER_MAX: return x > y ? x : y;
-    case PORT_SCATTER_MIN: return x < y ? x : y;
-    default: return x;
-    }
-}
-
-/* What is at `y` becomes what it gives with what is at `src`. */
-#define COMBINE_AT(suffix, type)                                                                                     \
-    do {                                                                                                             \
-        type old, new;                                                                                               \
-        port_load_##suffix(dtype, y, 0, 1, &old);                                                                    \
-        port_load_##suffix(dtype, src, 0, 1, &new);                                                                  \
-        old = combine_##suffix(p->kind, old, new);                                                                   \
-        port_store_##suffix(dtype, &old, 1, y, 0);                                                                   \
-    } while (0)
+#define SCATTER_FLOATS(suffix, type)                                                                                 \
+    SCATTER_ROW(suffix, type, old + new, old *new, new != new || new > old ? new : old, new != new || new < old ? new : old)
+#define SCATTER_WHOLES(suffix, type, of_bits)                                                                        \
+    SCATTER_ROW(suffix, type, of_bits((uint64_t)old + (uint64_t)new), of_bits((uint64_t)old * (uint64_t)new), new > old ? new : old, \
+                new < old ? new : old)
+#define AS_TRUTH(bits) (uint8_t)((bits) != 0)
+#define HALF_OF(widen, narrow, combined) narrow(combined(widen(old), widen(new)))
+SCATTER_FLOATS(f32, float)
+SCATTER_FLOATS(f64, double)
+SCATTER_WHOLES(i64, int64_t, (int64_t))
+SCATTER_WHOLES(i32, int32_t, (int32_t))
+SCATTER_WHOLES(i16, int16_t, (int16_t))
+SCATTER_WHOLES(i8, int8_t, (int8_t))
+SCATTER_WHOLES(u8, uint8_t, (uint8_t))
+SCATTER_WHOLES(truth, uint8_t, AS_TRUTH)
 
 PORT_INLINE float
 plus(float a, float b)
@@ -133,23 +169,48 @@ plus(float a, float b)
     return a + b;
 }
 
+PORT_INLINE float
+times(float a, float b)
+{
+    return a * b;
+}
+
+PORT_INLINE float
+greater_of(float old, float new)
+{
+    return new != new || new > old ? new : old;
+}
+
+PORT_INLINE float
+less_of(float old, float new)
+{
+    return new != new || new < old ? new : old;
+}
+
+#define SCATTER_HALVES(suffix, widen, narrow)                                                                        \
+    SCATTER_ROW(suffix, uint16_t, HALF_OF(widen, narrow, plus), HALF_OF(widen, narrow, times), HALF_OF(widen, narrow, greater_of), \
+                HALF_OF(widen, narrow, less_of))
+SCATTER_HALVES(bf16, port_bf16_to_f32, port_f32_to_bf16)
+SCATTER_HALVES(f16, port_f16_to_f32, port_f32_to_f16)
+
 PORT_DEFINE_MAP2(plus_map, plus)
 
-/* A dense row of F32 that goes to one place of the index: added or set as a whole. False: it is none. */
+/* A dense row that goes to one place of the index: set, or of F32 added, as a whole. False: it is none. */
 static bool
-scatter_dense(const port_kernel_call *call, const place_row *row)
+scatter_dense(const port_kernel_call *call, const place_row *row, bool wide, int64_t stride)
 {
-    const port_scatter_params *p = call->params;
-    const port_view *y = call->out[0];
-    bool dense = row->index_step == 0 && row->count > 1 && row->line_step == (int64_t)sizeof(float) && row->src_step == row->line_step;
-    if (!dense || y->dtype != PORT_F32 || (p->kind != PORT_SCATTER_ADD && p->kind != PORT_SCATTER_SET)) {
+    port_scatter_kind kind = ((const port_scatter_params *)call->params)->kind;
+    int64_t bytes = (int64_t)port_dtype_size(call->out[0]->dtype);
+    bool dense = row->index_step == 0 && row->count > 1 && row->line_step == bytes && row->src_step == bytes;
+    if (!dense || (kind != PORT_SCATTER_SET && (kind != PORT_SCATTER_ADD || call->out[0]->dtype != PORT_F32))) {
         return false;
     }
-    float *to = (float *)(void *)row->line + index_at(call->in[0]->dtype, row->index) * y->strides[p->dim];
-    if (p->kind == PORT_SCATTER_SET) {
-        memcpy(to, row->src, (size_t)row->count * sizeof *to);
+    char *to = row->line + index_at(wide, row->index) * stride;
+    if (kind == PORT_SCATTER_SET) {
+        memcpy(to, row->src, (size_t)(row->count * bytes));
     } else {
-        PORT_PICK_MAP(plus_map, port_cpu_level_found())(row->count, to, 1, (const float *)(const void *)row->src, 1, to);
+        float *sums = (float *)(void *)to;
+        PORT_PICK_MAP(plus_map, port_cpu_level_found())(row->count, sums, 1, (const float *)(const void *)row->src, 1, sums);
     }
     return true;
 }
@@ -157,25 +218,24 @@ scatter_dense(const port_kernel_call *call, const place_row *row)
 static void
 scatter_row(const port_kernel_call *call, const place_row *row)
 {
-    if (scatter_dense(call, row)) {
+    const port_scatter_params *p = call->params;
+    const port_view *y = call->out[0];
+    int64_t stride = y->strides[p->dim] * (int64_t)port_dtype_size(y->dtype);
+    bool wide = call->in[0]->dtype == PORT_I64;
+    if (scatter_dense(call, row, wide, stride)) {
         return;
     }
-    const port_scatter_params *p = call->params;
-    const port_view *view = call->out[0];
-    port_dtype dtype = view->dtype;
-    int64_t stride = view->strides[p->dim] * (int64_t)port_dtype_size(dtype);
-    for (int64_t i = 0; i < row->count; i++) {
-        const char *src = row->src + i * row->src_step;
-        char *y = row->line + i * row->line_step + index_at(call->in[0]->dtype, row->index + i * row->index_step) * stride;
-        if (p->kind == PORT_SCATTER_SET) {
-            memcpy(y, src, port_dtype_size(dtype));
-            continue;
-        }
-        switch (port_compute_of(dtype)) {
-        case PORT_COMPUTE_F32: COMBINE_AT(f32, float); break;
-        case PORT_COMPUTE_F64: COMBINE_AT(f64, double); break;
-        case PORT_COMPUTE_I64: COMBINE_AT(i64, int64_t); break;
-        }
+    switch (y->dtype) {
+    case PORT_F32: scatter_row_f32(p->kind, wide, stride, row); break;
+    case PORT_F64: scatter_row_f64(p->kind, wide, stride, row); break;
+    case PORT_BF16: scatter_row_bf16(p->kind, wide, stride, row); break;
+    case PORT_F16: scatter_row_f16(p->kind, wide, stride, row); break;
+    case PORT_I64: scatter_row_i64(p->kind, wide, stride, row); break;
+    case PORT_I32: scatter_row_i32(p->kind, wide, stride, row); break;
+    case PORT_I16: scatter_row_i16(p->kind, wide, stride, row); break;
+    case PORT_I8: scatter_row_i8(p->kind, wide, stride, row); break;
+    case PORT_BOOL: scatter_row_truth(p->kind, wide, stride, row); break;
+    default: scatter_row_u8(p->kind, wide, stride, row); break;
     }
 }
 

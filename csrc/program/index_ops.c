@@ -271,64 +271,180 @@ run_index(op_call *call)
     return status == PORT_OK ? emit(call, out) : status;
 }
 
-/* A tensor seen as one dimension; it must be row-major. */
-static port_view
-flat_view(const port_tensor *t)
+/* Each element of the common shape of the indices over the first dimensions of x: the number of the part of x that it names. */
+static port_status
+number_parts(op_call *call, const index_set *set, const op_plan *common, int64_t *numbers)
 {
-    port_view view = tensor_view(t);
-    view.ndim = 1;
-    view.shape[0] = tensor_elems(t);
-    view.strides[0] = 1;
-    return view;
+    const port_tensor *x = arg_tensor(call, 0);
+    int64_t count = 1;
+    for (int32_t d = 0; d < common->ndim; d++) {
+        count *= common->shape[d];
+    }
+    memset(numbers, 0, (size_t)count * sizeof *numbers);
+    for (int32_t k = 0; k < set->num; k++) {
+        const port_tensor *wide, *t;
+        port_tensor *spread;
+        int64_t size = x->shape[k];
+        port_status status = tensor_cast(call, set->tensors[k], PORT_I64, &wide);
+        if (status == PORT_OK && tensor_elems(wide) == count) {
+            status = tensor_contiguous(call, wide, &t);
+        } else if (status == PORT_OK && (status = tensor_new(call, PORT_I64, common->ndim, common->shape, NULL, &spread)) == PORT_OK) {
+            port_view to = tensor_view(spread), from = view_broadcast(wide, common->ndim, common->shape);
+            copy_view(call, &to, &from);
+            t = spread;
+        }
+        if (status != PORT_OK) {
+            return status;
+        }
+        const int64_t *index = (const int64_t *)tensor_view(t).data;
+        for (int64_t i = 0; i < count; i++) {
+            if (index[i] < -size || index[i] >= size) {
+                return fail_op(call, PORT_E_VALUE, "index %lld at place %lld is outside of %lld..%lld", (long long)index[i], (long long)i,
+                               (long long)-size, (long long)(size - 1));
+            }
+            numbers[i] = numbers[i] * size + index[i] + (index[i] < 0 ? size : 0);
+        }
+    }
+    return PORT_OK;
 }
 
-/* index_put(self, indices, values, accumulate): the places of self's elements are indexed as self would be, and are then an index
- * of one dimension to write by. */
+/* What index_put writes: `places` of parts of `part` elements each, which are written to in order. */
+typedef struct put_places {
+    const port_tensor *numbers; /* I64 (places) */
+    int64_t part;
+    int32_t ndim; /* of the places' shape, parts and all */
+    int64_t shape[PORT_MAX_NDIM];
+} put_places;
+
 static port_status
-run_index_put(op_call *call)
+read_places(op_call *call, put_places *places)
 {
-    const port_tensor *x = arg_tensor(call, 0), *values = arg_tensor(call, 2), *result, *places;
-    port_tensor *numbers, *taken, *copy, *spread, *out;
-    if (values->dtype != x->dtype) {
-        return fail_op(call, PORT_E_DTYPE, "values of %s for a tensor of %s", port_dtype_name(values->dtype), port_dtype_name(x->dtype));
+    const port_tensor *x = arg_tensor(call, 0), *dense;
+    port_tensor *numbers, *taken;
+    index_set set = {0};
+    op_operand operands[PORT_MAX_NDIM + 1] = {{0}};
+    op_plan common;
+    port_status status = read_indices(call, &set);
+    bool leading = status == PORT_OK && set.num < OP_MAX_OPERANDS && set.dims[0] == 0 && set.dims[set.num - 1] == set.num - 1;
+    for (int32_t k = 0; leading && k < set.num; k++) {
+        operands[k].tensor = set.tensors[k];
     }
-    port_status status = tensor_new(call, PORT_I64, x->ndim, x->shape, NULL, &numbers);
+    if (status != PORT_OK || (leading && (status = plan_pointwise(call, operands, set.num, &common)) != PORT_OK)) {
+        return status;
+    }
+    if (leading && common.ndim + x->ndim - set.num <= PORT_MAX_NDIM) {
+        if ((status = tensor_new(call, PORT_I64, common.ndim, common.shape, NULL, &numbers)) != PORT_OK ||
+            (status = number_parts(call, &set, &common, (int64_t *)tensor_view(numbers).data)) != PORT_OK) {
+            return status;
+        }
+        places->numbers = numbers;
+        places->part = 1;
+        places->ndim = common.ndim;
+        memcpy(places->shape, common.shape, sizeof common.shape);
+        for (int32_t d = set.num; d < x->ndim; d++) {
+            places->part *= places->shape[places->ndim++] = x->shape[d];
+        }
+        return PORT_OK;
+    }
+    status = tensor_new(call, PORT_I64, x->ndim, x->shape, NULL, &numbers);
     for (int64_t i = 0, n = status == PORT_OK ? tensor_elems(numbers) : 0; i < n; i++) {
         ((int64_t *)tensor_view(numbers).data)[i] = i;
     }
     if (status != PORT_OK || (status = take_indexed(call, numbers, &taken)) != PORT_OK ||
-        (status = tensor_contiguous(call, taken, &places)) != PORT_OK ||
-        (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &copy)) != PORT_OK ||
-        (status = tensor_new(call, x->dtype, taken->ndim, taken->shape, NULL, &spread)) != PORT_OK) {
+        (status = tensor_contiguous(call, taken, &dense)) != PORT_OK) {
         return status;
     }
-    op_operand both[2] = {{.tensor = taken}, {.tensor = values}};
-    op_plan plan;
-    status = plan_pointwise(call, both, 2, &plan);
-    if (status == PORT_OK && (plan.ndim != taken->ndim || memcmp(plan.shape, taken->shape, (size_t)plan.ndim * sizeof plan.shape[0]) != 0)) {
+    *places = (put_places){.numbers = dense, .part = 1, .ndim = dense->ndim};
+    memcpy(places->shape, dense->shape, sizeof places->shape);
+    return PORT_OK;
+}
+
+/* `rows` parts of `part` elements that lie one behind the other. */
+static port_view
+parts_view(const port_tensor *t, int64_t rows, int64_t part)
+{
+    port_view view = tensor_view(t);
+    view.ndim = part == 1 ? 1 : 2;
+    view.shape[0] = rows;
+    view.strides[0] = view.shape[1] = part;
+    view.strides[1] = 1;
+    return view;
+}
+
+/* Writes the values, row-major and of the places' shape, into y, row-major and of x's shape. */
+static port_status
+put_parts(op_call *call, const put_places *places, const port_tensor *values, const port_tensor *y)
+{
+    int64_t part = places->part, count = tensor_elems(places->numbers);
+    if (count * part == 0) {
+        return PORT_OK;
+    }
+    port_view index = parts_view(places->numbers, count, part), src = parts_view(values, count, part);
+    port_view to = parts_view(y, tensor_elems(y) / part, part);
+    index.strides[0] = 1;
+    index.strides[1] = 0;
+    port_scatter_params params = {0, arg_bool(call, 3) ? PORT_SCATTER_ADD : PORT_SCATTER_SET};
+    return launch(call, "scatter", y->dtype, (const port_view *const[]){&index, &src}, 2, (const port_view *const[]){&to}, 1, &params);
+}
+
+/* The values as a row-major tensor of the places' shape. */
+static port_status
+spread_values(op_call *call, const put_places *places, const port_tensor **values)
+{
+    const port_tensor *given = *values;
+    bool fits = given->ndim <= places->ndim, alike = given->ndim == places->ndim;
+    for (int32_t d = 0; fits && d < given->ndim; d++) {
+        int64_t size = places->shape[places->ndim - given->ndim + d];
+        fits = given->shape[d] == size || given->shape[d] == 1;
+        alike = alike && given->shape[d] == size;
+    }
+    if (!fits) {
         return fail_op(call, PORT_E_SHAPE, "the values do not broadcast to the indexed places");
     }
-    if (status != PORT_OK) {
-        return status;
+    if (alike) {
+        return tensor_contiguous(call, given, values);
     }
-    port_view to = tensor_view(copy), from = tensor_view(x), spread_to = tensor_view(spread);
-    port_view spread_from = view_broadcast(values, taken->ndim, taken->shape);
-    copy_view(call, &to, &from);
-    copy_view(call, &spread_to, &spread_from);
-    port_scatter_params params = {0, arg_bool(call, 3) ? PORT_SCATTER_ADD : PORT_SCATTER_SET};
-    port_view index = flat_view(places), src = flat_view(spread), y = flat_view(copy);
-    if (index.shape[0] > 0) {
-        status = launch(call, "scatter", x->dtype, (const port_view *const[]){&index, &src}, 2, (const port_view *const[]){&y}, 1, &params);
+    port_tensor *spread;
+    port_status status = tensor_new(call, given->dtype, places->ndim, places->shape, NULL, &spread);
+    if (status == PORT_OK) {
+        port_view to = tensor_view(spread), from = view_broadcast(given, places->ndim, places->shape);
+        copy_view(call, &to, &from);
+        *values = spread;
+    }
+    return status;
+}
+
+/* index_put(self, indices, values, accumulate): indices over the first dimensions name whole parts of self; others are places of
+ * self's elements, indexed as self would be. */
+static port_status
+run_index_put(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *values = arg_tensor(call, 2);
+    port_tensor *copy, *out;
+    put_places places;
+    if (values->dtype != x->dtype) {
+        return fail_op(call, PORT_E_DTYPE, "values of %s for a tensor of %s", port_dtype_name(values->dtype), port_dtype_name(x->dtype));
     }
     int64_t strides[PORT_MAX_NDIM];
     preserve_strides(x, strides);
-    result = copy;
-    if (status == PORT_OK && (status = tensor_new(call, x->dtype, x->ndim, x->shape, strides, &out)) == PORT_OK) {
-        port_view last = tensor_view(out);
-        copy_view(call, &last, &to);
-        result = out;
+    port_status status = read_places(call, &places);
+    if (status != PORT_OK || (status = spread_values(call, &places, &values)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, x->ndim, x->shape, strides, &out)) != PORT_OK) {
+        return status;
     }
-    return status == PORT_OK ? emit(call, result) : status;
+    copy = out;
+    if (!tensor_is_contiguous(out) && (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &copy)) != PORT_OK) {
+        return status;
+    }
+    port_view to = tensor_view(copy), from = tensor_view(x), last = tensor_view(out);
+    copy_view(call, &to, &from);
+    if ((status = put_parts(call, &places, values, copy)) != PORT_OK) {
+        return status;
+    }
+    if (copy != out) {
+        copy_view(call, &last, &to);
+    }
+    return emit(call, out);
 }
 
 static port_status

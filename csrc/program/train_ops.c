@@ -1,7 +1,6 @@
 /* train_ops.c -- what a forward pass in training mode adds: losses by class. */
 #include "compose.h"
-
-#include <math.h>
+#include "floats.h"
 
 enum { NLL_LEVELS = 8 };
 
@@ -84,9 +83,8 @@ run_nll_loss(op_call *call)
         (weight != NULL && tensor_elems(weight) != C)) {
         return fail_op(call, PORT_E_SHAPE, "expected scores (N, C, ...), targets (N, ...) and weights (C)");
     }
-    port_status status = tensor_cast(call, x, PORT_F64, &x);
-    if (status != PORT_OK || (status = tensor_contiguous(call, x, &x)) != PORT_OK ||
-        (status = tensor_cast(call, target, PORT_I64, &target)) != PORT_OK ||
+    port_status status = tensor_cast(call, target, PORT_I64, &target);
+    if (status != PORT_OK || (x->ndim > 2 && (status = tensor_contiguous(call, x, &x)) != PORT_OK) ||
         (status = tensor_contiguous(call, target, &target)) != PORT_OK ||
         (weight != NULL && ((status = tensor_cast(call, weight, PORT_F64, &wide)) != PORT_OK ||
                             (status = tensor_contiguous(call, wide, &wide)) != PORT_OK))) {
@@ -94,13 +92,14 @@ run_nll_loss(op_call *call)
     }
     port_tensor *each;
     const port_tensor *result;
-    port_dtype dtype = arg_tensor(call, 0)->dtype;
+    port_dtype dtype = x->dtype;
     if ((status = tensor_new(call, PORT_F64, target->ndim, target->shape, NULL, &each)) != PORT_OK) {
         return status;
     }
-    int64_t map = classes == 1 && x->shape[0] > 0 ? samples / x->shape[0] : 1;
-    const double *score = (const double *)tensor_view(x).data,
-                 *weights = wide != NULL ? (const double *)tensor_view(wide).data : NULL;
+    int64_t map = classes == 1 && x->shape[0] > 0 ? samples / x->shape[0] : 1; /* samples that lie side by side: H * W */
+    int64_t sample_stride = classes == 1 ? x->strides[0] : 0, class_stride = x->strides[classes];
+    const void *scores = tensor_view(x).data;
+    const double *weights = wide != NULL ? (const double *)tensor_view(wide).data : NULL;
     const int64_t *class_of = (const int64_t *)tensor_view(target).data;
     double *loss = (double *)tensor_view(each).data;
     nll_sum sum = {.power = level_power(samples)};
@@ -115,7 +114,7 @@ run_nll_loss(op_call *call)
             return fail_op(call, PORT_E_VALUE, "target %lld is %lld, there are %lld classes", (long long)i,
                            (long long)k, (long long)C);
         }
-        double v = score[(i / map * C + k) * map + i % map], w = weights != NULL ? weights[k] : 1.0;
+        double v = float_load(dtype, scores, i / map * sample_stride + k * class_stride + i % map), w = weights != NULL ? weights[k] : 1.0;
         loss[i] = dtype == PORT_F64 ? -v * w : (double)(-(float)v * (float)w);
         add_sample(&sum, i, v, w, weights != NULL);
     }
