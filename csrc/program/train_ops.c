@@ -4,10 +4,11 @@
 
 enum { NLL_LEVELS = 8 };
 
-/* torch's sum over samples: level 0 spills into level 1 every 2^power samples, and so on. */
+/* torch's sum over samples, every step rounded to the dtype: level 0 spills into level 1 every 2^power samples, and so on. */
 typedef struct nll_sum {
-    float loss[NLL_LEVELS], weight[NLL_LEVELS];
-    double wide_loss, wide_weight;
+    port_dtype dtype;
+    bool weighted;
+    double loss[NLL_LEVELS], weight[NLL_LEVELS];
     int64_t power, ignored;
 } nll_sum;
 
@@ -21,48 +22,132 @@ level_power(int64_t count)
     return bits / NLL_LEVELS > 4 ? bits / NLL_LEVELS : 4;
 }
 
+/* After sample i. */
 static void
-add_sample(nll_sum *sum, int64_t i, double x, double w, bool weighted)
+spill_levels(nll_sum *sum, int64_t i)
 {
-    sum->loss[0] -= weighted ? (float)x * (float)w : (float)x;
-    sum->weight[0] += (float)w;
-    sum->wide_loss -= x * w;
-    sum->wide_weight += w;
     int64_t mask = ((int64_t)1 << sum->power) - 1;
     for (int32_t j = 0; j + 1 < NLL_LEVELS && (i & mask << j * sum->power) == 0; j++) {
-        sum->loss[j + 1] += sum->loss[j];
-        sum->weight[j + 1] += sum->weight[j];
-        sum->loss[j] = sum->weight[j] = 0.0f;
+        sum->loss[j + 1] = float_rounded(sum->dtype, sum->loss[j + 1] + sum->loss[j]);
+        sum->weight[j + 1] = float_rounded(sum->dtype, sum->weight[j + 1] + sum->weight[j]);
+        sum->loss[j] = sum->weight[j] = 0.0;
+    }
+}
+
+/* Samples from `first` on; those whose `counts` is 0 are left out. */
+static void
+add_samples(nll_sum *sum, int64_t first, int64_t n, const double *x, const double *w, const bool *counts)
+{
+    port_dtype dtype = sum->dtype;
+    for (int64_t i = 0; i < n && dtype != PORT_F32; i++) {
+        if (counts[i]) {
+            sum->loss[0] = float_rounded(dtype, sum->loss[0] - float_rounded(dtype, x[i] * w[i]));
+            sum->weight[0] = float_rounded(dtype, sum->weight[0] + w[i]);
+            spill_levels(sum, first + i);
+        }
+    }
+    int64_t step = (int64_t)1 << sum->power;
+    for (int64_t i = 0, end; i < n && dtype == PORT_F32; i = end) { /* up to and with the next sample after which level 0 spills */
+        int64_t left = step - (first + i + step - 1) % step;
+        end = i + left < n ? i + left : n;
+        float loss = (float)sum->loss[0], weight = (float)sum->weight[0];
+        for (int64_t k = i; k < end; k++) {
+            loss = counts[k] ? loss - (float)x[k] * (float)w[k] : loss;
+            weight = counts[k] ? weight + (float)w[k] : weight;
+        }
+        sum->loss[0] = (double)loss;
+        sum->weight[0] = (double)weight;
+        if (counts[end - 1]) {
+            spill_levels(sum, first + end - 1);
+        }
     }
 }
 
 static port_status
 emit_number(op_call *call, double value, port_dtype dtype)
 {
-    const port_tensor *made;
-    port_status status = scalar_to_tensor(call, (port_scalar){PORT_SCALAR_FLOAT, 0, value}, dtype, &made);
-    return status == PORT_OK ? emit(call, made) : status;
+    port_tensor *made;
+    port_status status = tensor_new(call, dtype, 0, NULL, NULL, &made);
+    if (status == PORT_OK) {
+        float_store(dtype, tensor_view(made).data, 0, value);
+        status = emit(call, made);
+    }
+    return status;
 }
 
 static port_status
-emit_reduced(op_call *call, const nll_sum *sum, int64_t samples, bool weighted, port_dtype dtype)
+emit_reduced(op_call *call, const nll_sum *sum, int64_t samples)
 {
-    bool mean = arg_int(call, 3) == 1, narrow = dtype != PORT_F64;
-    double loss = sum->wide_loss, weight = weighted ? sum->wide_weight : (double)(samples - sum->ignored);
-    if (narrow) {
-        float narrow_loss = 0.0f, narrow_weight = 0.0f;
-        for (int32_t k = 0; k < NLL_LEVELS; k++) {
-            narrow_loss += sum->loss[k];
-            narrow_weight += sum->weight[k];
-        }
-        narrow_weight = weighted ? narrow_weight : (float)weight;
-        loss = (double)(mean ? narrow_loss / narrow_weight : narrow_loss);
-        weight = (double)narrow_weight;
-    } else if (mean) {
-        loss /= weight;
+    bool mean = arg_int(call, 3) == 1;
+    double loss = 0.0, weight = 0.0;
+    for (int32_t k = 0; k < NLL_LEVELS; k++) {
+        loss = float_rounded(sum->dtype, loss + sum->loss[k]);
+        weight = float_rounded(sum->dtype, weight + sum->weight[k]);
     }
-    port_status status = emit_number(call, samples == 0 && mean ? (double)NAN : loss, dtype);
-    return status == PORT_OK ? emit_number(call, weight, dtype) : status;
+    weight = sum->weighted ? weight : float_rounded(sum->dtype, (double)(samples - sum->ignored));
+    port_status status = emit_number(call, samples == 0 && mean ? (double)NAN : mean ? loss / weight : loss, sum->dtype);
+    return status == PORT_OK ? emit_number(call, weight, sum->dtype) : status;
+}
+
+/* The samples of a loss: `map` of them (H * W) side by side, of which each has a score for every class. */
+typedef struct nll_samples {
+    port_dtype dtype;
+    const void *scores;
+    int64_t classes, count, map, sample_stride, class_stride, ignored;
+    const int64_t *targets;
+    const double *weights; /* or NULL */
+} nll_samples;
+
+enum { NLL_BLOCK = 64 };
+
+typedef struct nll_block {
+    double score[NLL_BLOCK], weight[NLL_BLOCK];
+    bool counts[NLL_BLOCK];
+} nll_block;
+
+/* The scores and weights of samples [first, end), the first of whose scores are at `base`, base + step, ...; a block of them is fetched side by
+ * side before it is summed. */
+static port_status
+gather_samples(op_call *call, const nll_samples *s, int64_t base, int64_t step, int64_t first, int64_t end, nll_block *block)
+{
+    for (int64_t i = first; i < end; i++, base += step) {
+        int64_t k = s->targets[i];
+        bool counts = k != s->ignored;
+        if (counts && (k < 0 || k >= s->classes)) {
+            return fail_op(call, PORT_E_VALUE, "target %lld is %lld, there are %lld classes", (long long)i, (long long)k, (long long)s->classes);
+        }
+        block->counts[i - first] = counts;
+        block->score[i - first] = counts ? float_load(s->dtype, s->scores, base + k * s->class_stride) : 0.0;
+        block->weight[i - first] = counts && s->weights != NULL ? s->weights[k] : 1.0;
+    }
+    return PORT_OK;
+}
+
+/* Every sample into the sum, or its loss into `each` if that is not NULL. */
+static port_status
+take_samples(op_call *call, const nll_samples *s, nll_sum *sum, void *each)
+{
+    nll_block block;
+    int64_t line = s->map > 1 ? s->map : s->count, step = s->map > 1 ? 1 : s->sample_stride; /* samples one step apart */
+    for (int64_t first = 0, end; first < s->count; first = end) {
+        int64_t place = first % line, most = line - place < NLL_BLOCK ? line - place : NLL_BLOCK;
+        end = first + most;
+        port_status status = gather_samples(call, s, first / line * s->sample_stride + place * step, step, first, end, &block);
+        if (status != PORT_OK) {
+            return status;
+        }
+        for (int64_t i = 0; i < most; i++) {
+            double v = block.score[i], w = block.weight[i];
+            sum->ignored += !block.counts[i];
+            if (each != NULL) {
+                float_store(s->dtype, each, first + i, !block.counts[i] ? 0.0 : s->dtype == PORT_F64 ? -v * w : (double)(-(float)v * (float)w));
+            }
+        }
+        if (each == NULL) {
+            add_samples(sum, first, most, block.score, block.weight, block.counts);
+        }
+    }
+    return PORT_OK;
 }
 
 /* nll_loss_forward(self (N, C) or (C), target, weight, reduction, ignore_index) and nll_loss2d_forward (N, C, H, W):
@@ -73,8 +158,7 @@ run_nll_loss(op_call *call)
     const port_tensor *x = arg_tensor(call, 0), *target = arg_tensor(call, 1), *weight = arg_tensor(call, 2),
                       *wide = NULL;
     int32_t classes = x->ndim == 1 ? 0 : 1;
-    int64_t C = x->ndim > 0 ? x->shape[classes] : 0, samples = tensor_elems(target), reduction = arg_int(call, 3),
-            ignored = arg_int(call, 4);
+    int64_t C = x->ndim > 0 ? x->shape[classes] : 0, samples = tensor_elems(target), reduction = arg_int(call, 3);
     bool fits = x->ndim == 1 ? samples == 1 : target->ndim == x->ndim - 1;
     for (int32_t d = 0; fits && x->ndim > 1 && d < target->ndim; d++) {
         fits = target->shape[d] == x->shape[d > 0 ? d + 1 : 0];
@@ -90,39 +174,19 @@ run_nll_loss(op_call *call)
                             (status = tensor_contiguous(call, wide, &wide)) != PORT_OK))) {
         return status;
     }
-    port_tensor *each;
-    const port_tensor *result;
     port_dtype dtype = x->dtype;
-    if ((status = tensor_new(call, PORT_F64, target->ndim, target->shape, NULL, &each)) != PORT_OK) {
-        return status;
-    }
-    int64_t map = classes == 1 && x->shape[0] > 0 ? samples / x->shape[0] : 1; /* samples that lie side by side: H * W */
-    int64_t sample_stride = classes == 1 ? x->strides[0] : 0, class_stride = x->strides[classes];
-    const void *scores = tensor_view(x).data;
-    const double *weights = wide != NULL ? (const double *)tensor_view(wide).data : NULL;
-    const int64_t *class_of = (const int64_t *)tensor_view(target).data;
-    double *loss = (double *)tensor_view(each).data;
-    nll_sum sum = {.power = level_power(samples)};
-    for (int64_t i = 0; i < samples; i++) {
-        int64_t k = class_of[i];
-        loss[i] = 0.0;
-        if (k == ignored) {
-            sum.ignored++;
-            continue;
-        }
-        if (k < 0 || k >= C) {
-            return fail_op(call, PORT_E_VALUE, "target %lld is %lld, there are %lld classes", (long long)i,
-                           (long long)k, (long long)C);
-        }
-        double v = float_load(dtype, scores, i / map * sample_stride + k * class_stride + i % map), w = weights != NULL ? weights[k] : 1.0;
-        loss[i] = dtype == PORT_F64 ? -v * w : (double)(-(float)v * (float)w);
-        add_sample(&sum, i, v, w, weights != NULL);
-    }
+    nll_samples all = {.dtype = dtype, .scores = tensor_view(x).data, .classes = C, .count = samples, .ignored = arg_int(call, 4),
+                       .map = classes == 1 && x->shape[0] > 0 ? samples / x->shape[0] : 1, .class_stride = x->strides[classes],
+                       .sample_stride = classes == 1 ? x->strides[0] : 0, .targets = (const int64_t *)tensor_view(target).data,
+                       .weights = wide != NULL ? (const double *)tensor_view(wide).data : NULL};
+    nll_sum sum = {.dtype = dtype, .weighted = weight != NULL, .power = level_power(samples)};
     if (reduction != 0 || x->ndim == 1) {
-        return emit_reduced(call, &sum, samples, weights != NULL, dtype);
+        status = take_samples(call, &all, &sum, NULL);
+        return status == PORT_OK ? emit_reduced(call, &sum, samples) : status;
     }
-    status = tensor_cast(call, each, dtype, &result);
-    if (status != PORT_OK || (status = emit(call, result)) != PORT_OK) {
+    port_tensor *each;
+    if ((status = tensor_new(call, dtype, target->ndim, target->shape, NULL, &each)) != PORT_OK ||
+        (status = take_samples(call, &all, &sum, tensor_view(each).data)) != PORT_OK || (status = emit(call, each)) != PORT_OK) {
         return status;
     }
     return emit_number(call, 0.0, dtype);
