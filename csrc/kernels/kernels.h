@@ -54,13 +54,16 @@ typedef struct port_arange_params {
 
 /* ---- reduce.c: in (x), out (y): y has x's ndim, size 1 at the reduced dimensions. BOOL and integers sum to I64.
  * sum mean prod amax amin any all (out BOOL); argmax argmin (out I64; one dimension or all: flat index);
- * var, std (correction); welford_mean (the mean that var sums up with); cumsum (one dimension, out has x's shape; I64 for BOOL and integers) */
+ * var, std (correction); welford_mean (the mean that var sums up with) */
 typedef struct port_reduce_params {
     uint32_t dims;     /* bit d set: dimension d is reduced */
     double correction; /* var, std only */
     bool about_mean;   /* var, std of F32 and F64 with one output: two passes, as the reference; else Welford's update always */
     bool signs_in_order; /* amax, amin of floats: which of two zeros it is follows the reference's order; else it is the first */
 } port_reduce_params;
+
+/* ---- scans.c: in (x), out (y of x's shape) along one dimension, which is the only one in port_reduce_params.dims
+ * cumsum, cumprod (I64 for BOOL and integers); cummax, cummin: a second out, the places (I64) */
 
 /* ---- softmax.c: softmax, log_softmax: in (x), out (y), same shape; floating. Along the last dimension softmax may have x and y in one place. */
 typedef struct port_softmax_params {
@@ -280,7 +283,7 @@ typedef struct port_lstm_params {
     bool reverse; /* from the last step to the first */
 } port_lstm_params;
 
-extern const port_kernel_row port_unary_rows[], port_gelu_rows[], port_rsqrt_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_softmax_rows[],
+extern const port_kernel_row port_unary_rows[], port_gelu_rows[], port_rsqrt_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_scan_rows[], port_softmax_rows[],
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
     port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_resize_rows[], port_activation_rows[], port_channel_norm_rows[],
     port_vector_norm_rows[], port_triangular_rows[], port_onednn_convolution_rows[],

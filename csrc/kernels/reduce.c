@@ -1,5 +1,5 @@
-/* reduce.c -- reductions over any set of dimensions: prod amax amin any all argmax argmin var, and cumsum. (sum, mean in the reference's order: sum.c;
- * products of floats: ordered.c)
+/* reduce.c -- reductions over any set of dimensions: prod amax amin any all argmax argmin var. (sum, mean in the reference's order: sum.c;
+ * products of floats: ordered.c; running sums: scans.c)
  *
  * Each is a fold over the reduced elements of one output in row-major order, in float64 (exact for comparisons, and
  * more than enough for var) or in 64-bit integers. A NaN wins amax, amin, argmax and argmin, as in torch; ties go to the first,
@@ -479,90 +479,6 @@ best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
     }
 }
 
-/* ---------------------------------------------------------------- cumsum */
-
-/* Four lines of f32 side by side: each is one chain of additions. */
-static void
-cumsum_lines_f32(const char *const x[4], int64_t x_stride, char *const y[4], int64_t y_stride, int64_t n)
-{
-    double total[4] = {0.0};
-    for (int64_t i = 0; i < n; i++) {
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; k++) {
-            float value;
-            memcpy(&value, x[k] + i * x_stride, sizeof(value));
-            total[k] += (double)value;
-            value = (float)total[k];
-            memcpy(y[k] + i * y_stride, &value, sizeof(value));
-        }
-    }
-}
-
-/* Running sums along one dimension: of f32 in double, of half floats in f32, of integers in 64 bits. */
-static void
-cumsum_line(port_dtype from, const char *x, int64_t x_stride, port_dtype to, char *y, int64_t y_stride, int64_t n)
-{
-    double wide = 0.0;
-    float narrow = 0.0f;
-    uint64_t whole = 0;
-    for (int64_t i = 0; i < n; i++, x += x_stride, y += y_stride) {
-        if (port_compute_of(from) == PORT_COMPUTE_I64) {
-            int64_t value;
-            port_load_i64(from, x, 0, 1, &value);
-            whole += (uint64_t)value;
-            value = (int64_t)whole;
-            port_store_i64(to, &value, 1, y, 0);
-        } else if (from == PORT_F32 || from == PORT_F64) {
-            double value;
-            port_load_f64(from, x, 0, 1, &value);
-            wide += value;
-            port_store_f64(to, &wide, 1, y, 0);
-        } else {
-            float value;
-            port_load_f32(from, x, 0, 1, &value);
-            narrow += value;
-            port_store_f32(to, &narrow, 1, y, 0);
-        }
-    }
-}
-
-static void
-cumsum_range(const void *opaque, int64_t begin, int64_t end)
-{
-    const reduce_job *job = opaque;
-    const port_view *x = job->call->in[0], *y = job->call->out[0];
-    const walk *line = &job->reduced;
-    int64_t j = begin, in, out;
-    for (; x->dtype == PORT_F32 && y->dtype == PORT_F32 && j + 4 <= end; j += 4) {
-        const char *from[4];
-        char *to[4];
-        for (int k = 0; k < 4; k++) {
-            walk_offsets(&job->kept, j + k, &in, &out);
-            from[k] = (const char *)x->data + in;
-            to[k] = (char *)y->data + out;
-        }
-        cumsum_lines_f32(from, line->in_strides[0], to, line->out_strides[0], line->elems);
-    }
-    for (; j < end; j++) {
-        walk_offsets(&job->kept, j, &in, &out);
-        cumsum_line(x->dtype, (const char *)x->data + in, line->in_strides[0], y->dtype, (char *)y->data + out,
-                    line->out_strides[0], line->elems);
-    }
-}
-
-/* A number has no dimension to run along: it is its own sum. */
-static void
-cumsum_run(const port_kernel_call *call)
-{
-    const port_view *x = call->in[0], *y = call->out[0];
-    if (x->ndim == 0) {
-        cumsum_line(x->dtype, x->data, 0, y->dtype, y->data, 0, 1);
-        return;
-    }
-    reduce_job job = reduce_job_of(call, NULL);
-    deal_outputs(&job, cumsum_range);
-}
-
 /* ---------------------------------------------------------------- checks */
 
 static port_status
@@ -619,22 +535,6 @@ index_check(const port_kernel_call *call, port_error *err)
     if (status == PORT_OK && call->out[0]->dtype != PORT_I64) {
         return port_fail(err, PORT_E_DTYPE, "argmax, argmin: the output is %s, expected I64",
                          port_dtype_name(call->out[0]->dtype));
-    }
-    return status;
-}
-
-static port_status
-cumsum_check(const port_kernel_call *call, port_error *err)
-{
-    port_status status = port_check_same_shape("cumsum", call, 1, err);
-    if (status == PORT_OK && call->params == NULL) {
-        return port_fail(err, PORT_E_VALUE, "cumsum: the dimension is missing");
-    }
-    uint32_t dims = status == PORT_OK ? ((const port_reduce_params *)call->params)->dims : 1;
-    bool fits = status != PORT_OK || call->in[0]->ndim == 0 ||
-                (dims != 0 && (dims & (dims - 1)) == 0 && dims >> call->in[0]->ndim == 0);
-    if (!fits) {
-        return port_fail(err, PORT_E_VALUE, "cumsum: expected one dimension of %d", call->in[0]->ndim);
     }
     return status;
 }
@@ -708,8 +608,5 @@ const port_kernel_row port_reduce_rows[] = {
     PORT_FLOAT_ROWS("var", "strict", 0, reduce_check, var_strict_run),
     PORT_FLOAT_ROWS("std", "strict", 0, reduce_check, std_strict_run),
     PORT_FLOAT_ROWS("welford_mean", "ref", 0, reduce_check, welford_mean_run),
-    PORT_FLOAT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run),
-    PORT_INT_ROWS("cumsum", "ref", 0, cumsum_check, cumsum_run),
-    PORT_BOOL_ROW("cumsum", "ref", 0, cumsum_check, cumsum_run),
     {.op = NULL},
 };

@@ -62,7 +62,7 @@ result_dtype(const char *kernel, port_dtype dtype)
     if (strcmp(kernel, "any") == 0 || strcmp(kernel, "all") == 0) {
         return PORT_BOOL;
     }
-    bool sums = strcmp(kernel, "sum") == 0 || strcmp(kernel, "prod") == 0 || strcmp(kernel, "cumsum") == 0;
+    bool sums = strcmp(kernel, "sum") == 0 || strcmp(kernel, "prod") == 0 || strncmp(kernel, "cum", 3) == 0;
     return sums && !dtype_is_float(dtype) ? PORT_I64 : dtype;
 }
 
@@ -277,39 +277,69 @@ run_aminmax(op_call *call)
     return status == PORT_OK ? reduce(call, "amax", x, dims, arg_bool(call, 2), 0.0, x->dtype) : status;
 }
 
+/* Along dimension d of x, whose results have x's shape: cumsum and cumprod one of `dtype`, cummax and cummin the values and the places. */
+static port_status
+scan(op_call *call, const port_tensor *x, int32_t d, port_dtype dtype, bool placed)
+{
+    const port_tensor *result;
+    port_tensor *made[2], *out;
+    bool scalar = x->ndim == 0;
+    port_status status = at_least_1d(call, &x);
+    port_reduce_params params = {.dims = 1u << d};
+    if (status != PORT_OK ||
+        (status = tensor_new(call, placed ? dtype : result_dtype(call->row->kernel, x->dtype), x->ndim, x->shape, NULL, &made[0])) != PORT_OK ||
+        (placed && (status = tensor_new(call, PORT_I64, x->ndim, x->shape, NULL, &made[1])) != PORT_OK) ||
+        (status = launch_tensors(call, call->row->kernel, x->dtype, &x, 1, (const port_tensor *const *)made, placed ? 2 : 1, &params)) != PORT_OK) {
+        return status;
+    }
+    for (int32_t k = 0; k < (placed ? 2 : 1); k++) {
+        if ((status = tensor_cast(call, made[k], k == 0 ? dtype : PORT_I64, &result)) != PORT_OK ||
+            (status = tensor_alias(call, result, &out)) != PORT_OK) {
+            return status;
+        }
+        if (scalar) {
+            drop_dims(out, 1);
+        }
+        if ((status = emit(call, out)) != PORT_OK) {
+            return status;
+        }
+    }
+    return PORT_OK;
+}
+
+/* cumsum, cumprod (self, dim, *, dtype). */
 static port_status
 run_cumsum(op_call *call)
 {
-    const port_tensor *x = arg_tensor(call, 0), *result;
-    bool scalar = x->ndim == 0;
-    port_dtype dtype = arg_dtype(call, 2, result_dtype("cumsum", x->dtype));
+    const port_tensor *x = arg_tensor(call, 0);
+    port_dtype dtype = arg_dtype(call, 2, result_dtype(call->row->kernel, x->dtype));
     int32_t d;
-    port_tensor *made, *out;
     port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
-    if (status == PORT_OK && x->dtype == PORT_C64 && arg_dtype(call, 2, PORT_C64) == PORT_C64 && x->ndim > 0) {
+    bool complex = x->dtype == PORT_C64, product = strcmp(call->row->kernel, "cumprod") == 0;
+    if (status == PORT_OK && complex && product) {
+        return fail_unsupported(call, "operands of C64");
+    }
+    if (status == PORT_OK && complex && arg_dtype(call, 2, PORT_C64) == PORT_C64 && x->ndim > 0) {
         const port_named_arg along = {"along", {.kind = PORT_ARG_INT, .i = d, .d = d}};
         return run_formula(call, "r = view_as_real(self); r = cumsum(r, along); y = view_as_complex(r) -> y", &along, 1);
     }
     if (status == PORT_OK && (dtype_is_float(dtype) || dtype_is_float(x->dtype))) {
         status = tensor_cast(call, x, dtype, &x);
     }
-    if (status == PORT_OK) {
-        status = at_least_1d(call, &x);
+    return status == PORT_OK ? scan(call, x, d, dtype, false) : status;
+}
+
+/* cummax, cummin (self, dim): values and places. */
+static port_status
+run_cummax(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    int32_t d;
+    if (x->dtype == PORT_C64) {
+        return fail_unsupported(call, "operands of C64");
     }
-    if (status != PORT_OK) {
-        return status;
-    }
-    port_reduce_params params = {.dims = 1u << d};
-    if ((status = tensor_new(call, result_dtype("cumsum", x->dtype), x->ndim, x->shape, NULL, &made)) != PORT_OK ||
-        (status = launch_tensors(call, "cumsum", x->dtype, &x, 1, (const port_tensor *const[]){made}, 1, &params)) != PORT_OK ||
-        (status = tensor_cast(call, made, dtype, &result)) != PORT_OK ||
-        (status = tensor_alias(call, result, &out)) != PORT_OK) {
-        return status;
-    }
-    if (scalar) {
-        drop_dims(out, 1);
-    }
-    return emit(call, out);
+    port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
+    return status == PORT_OK ? scan(call, x, d, x->dtype, true) : status;
 }
 
 /* _softmax(x, dim, half_to_float), softmax.int(x, dim, dtype) and the log forms. */
@@ -385,6 +415,9 @@ const op_row op_reduce_rows[] = {
     {"aminmax", "T self, *, I? dim=None, B keepdim=False", run_aminmax, "amin", 0, 0},
     {"linalg_vector_norm", "T self, S ord=2, A? dim=None, B keepdim=False, *, D? dtype=None", run_vector_norm, "vector_norm", 0, 0},
     {"cumsum", "T self, I dim, *, D? dtype=None", run_cumsum, "cumsum", 0, OP_IN_PLACE},
+    {"cumprod", "T self, I dim, *, D? dtype=None", run_cumsum, "cumprod", 0, OP_IN_PLACE},
+    {"cummax", "T self, I dim", run_cummax, "cummax", MODE_SAME, 0},
+    {"cummin", "T self, I dim", run_cummax, "cummin", MODE_SAME, 0},
     {"_softmax", "T self, I dim, B half_to_float", run_softmax, "softmax", 0, 0},
     {"_log_softmax", "T self, I dim, B half_to_float", run_softmax, "log_softmax", 0, 0},
     {"softmax.int", "T self, I dim, D? dtype=None", run_softmax, "softmax", 0, 0},

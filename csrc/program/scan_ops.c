@@ -1,37 +1,13 @@
-/* scan_ops.c -- along one dimension: running products, maxima and log-sums, and elements by their rank: kthvalue,
- * median, mode.
- * Sums run in double and integers in 64 bits, as torch's accumulators do. */
-#include "numbers.h"
+/* scan_ops.c -- along one dimension: running log-sums, in double, and elements by their rank: kthvalue, median, mode. */
+#include "exec.h"
 
 #include <math.h>
 
-/* The rows of a tensor and their elements. */
+/* The rows of a tensor. */
 typedef struct row_data {
     port_tensor *rows; /* (n, k) in x's dtype */
-    number_list numbers;
     int32_t d;
-    bool scalar;
 } row_data;
-
-static port_status
-load_rows(op_call *call, int64_t dim, row_data *data)
-{
-    const port_tensor *x = arg_tensor(call, 0);
-    if (x->dtype == PORT_C64) {
-        return fail_unsupported(call, "operands of C64");
-    }
-    port_status status = wrap_dim(call, dim, x->ndim, &data->d);
-    if (status == PORT_OK) {
-        status = tensor_as_rows(call, x, data->d, &data->rows);
-    }
-    return status == PORT_OK ? numbers_of(call, data->rows, &data->numbers) : status;
-}
-
-static bool
-is_nan_at(const row_data *data, int64_t i)
-{
-    return !data->numbers.whole && data->numbers.f64[i] != data->numbers.f64[i];
-}
 
 /* Emits results (.., size) by rows; a dimension of size 1 is dropped unless keepdim. */
 static port_status
@@ -50,56 +26,6 @@ emit_along(op_call *call, const port_tensor *rows, const row_data *data, bool ke
     return status;
 }
 
-/* Results for each row: elements of x by their place in it, and those places. */
-static port_status
-emit_places(op_call *call, const row_data *data, const int64_t *places, int64_t size, bool keepdim)
-{
-    port_tensor *values, *indices;
-    int64_t n = data->rows->shape[0], k = data->rows->shape[1], shape[2] = {n, size};
-    port_status status = tensor_new(call, data->rows->dtype, 2, shape, NULL, &values);
-    if (status != PORT_OK || (status = tensor_new(call, PORT_I64, 2, shape, NULL, &indices)) != PORT_OK) {
-        return status;
-    }
-    size_t bytes = port_dtype_size(data->rows->dtype);
-    const char *from = tensor_view(data->rows).data;
-    char *to = tensor_view(values).data;
-    for (int64_t i = 0; i < n * size; i++) {
-        memcpy(to + (size_t)i * bytes, from + (size_t)(i / size * k + places[i]) * bytes, bytes);
-    }
-    if (n * size > 0) {
-        memcpy(tensor_view(indices).data, places, (size_t)(n * size) * sizeof *places);
-    }
-    status = emit_along(call, values, data, keepdim);
-    return status == PORT_OK ? emit_along(call, indices, data, keepdim) : status;
-}
-
-/* cummax, cummin: the last of equal elements wins; the first NaN stays. */
-static port_status
-run_cummax(op_call *call)
-{
-    row_data data;
-    int64_t *places;
-    bool max = strcmp(call->row->name, "cummax") == 0;
-    port_status status = load_rows(call, arg_int(call, 1), &data);
-    if (status != PORT_OK) {
-        return status;
-    }
-    int64_t n = data.rows->shape[0], k = data.rows->shape[1];
-    if ((status = new_integers(call, n * k, &places)) != PORT_OK) {
-        return status;
-    }
-    for (int64_t r = 0; r < n; r++) {
-        int64_t best = 0;
-        for (int64_t i = 0; i < k; i++) {
-            int64_t at = r * k + i, order = is_nan_at(&data, r * k + best) ? -1 : compare_numbers(&data.numbers, at, r * k + best);
-            bool better = is_nan_at(&data, at) || (!is_nan_at(&data, r * k + best) && (max ? order >= 0 : order <= 0));
-            best = better ? i : best;
-            places[at] = best;
-        }
-    }
-    return emit_places(call, &data, places, k, true);
-}
-
 static double
 log_add(double a, double b)
 {
@@ -110,40 +36,49 @@ log_add(double a, double b)
     return low != high || isfinite(low) ? log1p(exp(low - high)) + high : low;
 }
 
-/* cumprod (integers: I64), logcumsumexp. */
-static port_status
-run_scan(op_call *call)
+/* Halves are summed in F32. */
+static float
+log_add_f32(float a, float b)
 {
-    row_data data;
-    bool product = strcmp(call->row->name, "cumprod") == 0;
-    port_dtype from = arg_tensor(call, 0)->dtype;
-    port_dtype dtype = product ? arg_dtype(call, 2, dtype_is_float(from) ? from : PORT_I64) : from;
-    port_tensor *made;
-    const port_tensor *result;
-    port_status status = load_rows(call, arg_int(call, 1), &data);
-    if (status != PORT_OK || (!product && data.numbers.whole)) {
-        return status != PORT_OK ? status : fail_op(call, PORT_E_DTYPE, "not defined for %s", port_dtype_name(from));
+    if (a != a || b != b) {
+        return a + b;
     }
-    bool whole = data.numbers.whole && !dtype_is_float(dtype);
-    if ((status = tensor_new(call, whole ? PORT_I64 : PORT_F64, 2, data.rows->shape, NULL, &made)) != PORT_OK) {
+    float low = a < b ? a : b, high = a < b ? b : a;
+    return low != high || isfinite(low) ? log1pf(expf(low - high)) + high : low;
+}
+
+static port_status
+run_logcumsumexp(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0), *wide, *result;
+    port_tensor *rows, *made;
+    int32_t d;
+    bool narrow = x->dtype == PORT_BF16 || x->dtype == PORT_F16;
+    if (!dtype_is_float(x->dtype)) {
+        return x->dtype == PORT_C64 ? fail_unsupported(call, "operands of C64")
+                                    : fail_op(call, PORT_E_DTYPE, "not defined for %s", port_dtype_name(x->dtype));
+    }
+    port_status status = wrap_dim(call, arg_int(call, 1), x->ndim, &d);
+    if (status != PORT_OK || (status = tensor_as_rows(call, x, d, &rows)) != PORT_OK ||
+        (status = tensor_cast(call, rows, narrow ? PORT_F32 : PORT_F64, &wide)) != PORT_OK ||
+        (status = tensor_new(call, wide->dtype, 2, wide->shape, NULL, &made)) != PORT_OK) {
         return status;
     }
+    const void *from = tensor_view(wide).data;
     void *to = tensor_view(made).data;
-    for (int64_t r = 0, k = data.rows->shape[1]; r < data.rows->shape[0]; r++) {
-        double sum = product ? 1.0 : -(double)INFINITY;
-        uint64_t whole_sum = 1;
+    for (int64_t r = 0, k = wide->shape[1]; r < wide->shape[0]; r++) {
+        double sum = -(double)INFINITY;
+        float narrow_sum = -INFINITY;
         for (int64_t at = r * k; at < (r + 1) * k; at++) {
-            double v = data.numbers.whole ? (double)data.numbers.i64[at] : data.numbers.f64[at];
-            sum = product ? sum * v : log_add(v, sum);
-            if (whole) {
-                ((int64_t *)to)[at] = (int64_t)(whole_sum *= (uint64_t)data.numbers.i64[at]);
+            if (narrow) {
+                ((float *)to)[at] = narrow_sum = log_add_f32(((const float *)from)[at], narrow_sum);
             } else {
-                ((double *)to)[at] = sum;
+                ((double *)to)[at] = sum = log_add(((const double *)from)[at], sum);
             }
         }
     }
-    status = tensor_cast(call, made, dtype, &result);
-    return status == PORT_OK ? emit_rows(call, result, arg_tensor(call, 0), data.d, false) : status;
+    status = tensor_cast(call, made, x->dtype, &result);
+    return status == PORT_OK ? emit_rows(call, result, x, d, false) : status;
 }
 
 /* One element of each row of x (n, k): its value and its place. */
@@ -228,10 +163,7 @@ run_median(op_call *call)
 #define OVER(NAME) {NAME, "T self, I dim, B keepdim=False", run_ranked, "ranked", MODE_SAME, 0}
 
 const op_row op_scan_rows[] = {
-    {"cummax", "T self, I dim", run_cummax, NULL, MODE_SAME, 0},
-    {"cummin", "T self, I dim", run_cummax, NULL, MODE_SAME, 0},
-    {"cumprod", "T self, I dim, *, D? dtype=None", run_scan, NULL, MODE_SAME, OP_IN_PLACE},
-    {"logcumsumexp", "T self, I dim", run_scan, NULL, MODE_SAME, 0},
+    {"logcumsumexp", "T self, I dim", run_logcumsumexp, NULL, MODE_SAME, 0},
     {"kthvalue", "T self, I k, I dim=-1, B keepdim=False", run_ranked, "ranked", MODE_SAME, 0},
     {"median", "T self", run_median, "ranked", MODE_SAME, 0},
     {"nanmedian", "T self", run_median, "ranked", MODE_SAME, 0},

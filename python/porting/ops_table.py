@@ -110,14 +110,14 @@ for _name in ("acosh", "asinh", "atanh", "erfc", "erfinv", "lgamma", "digamma", 
 # Ops without a kernel of their own: formulas over other ops (csrc/program/composed_ops.c) and handlers that compute by themselves. tests/program demands it.
 NEAR = Label("BOUND", 32, 4e-06)
 HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf isneginf signbit count_nonzero equal allclose frac sgn nan_to_num hardshrink threshold
-    _prelu_kernel trace cummax cummin kthvalue median nanmedian mode _unique2 unique_dim unique_consecutive bincount histc slice_scatter
+    _prelu_kernel trace cummax cummin cumprod logcumsumexp nll_loss_forward nll_loss2d_forward kthvalue median nanmedian mode _unique2 unique_dim unique_consecutive bincount histc slice_scatter
     select_scatter diagonal_scatter as_strided_scatter pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle rot90 diag_embed block_diag take
     _shape_as_tensor adaptive_max_pool2d adaptive_max_pool3d max_unpool2d max_unpool3d _pack_padded_sequence _upsample_nearest_exact1d
     _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm fmax fmin grid_sampler_3d
     _embedding_bag _embedding_bag_forward_only _ctc_loss multi_margin_loss multilabel_margin_loss_forward frexp nonzero_static _assert_async
     isin logspace linalg_cross special_zeta polygamma""".split()}
 HANDLERS |= {name: NEAR for name in """grid_sampler_2d softshrink deg2rad rad2deg ldexp celu round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
-    binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward logsumexp nansum dist norm cumprod logcumsumexp addr
+    binary_cross_entropy_with_logits logsumexp nansum dist norm addr
     _cdist_forward conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2
     special_entr special_xlog1py renorm embedding_renorm _masked_softmax _pdist_forward mvlgamma special_i0e special_i1

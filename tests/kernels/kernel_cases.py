@@ -124,6 +124,9 @@ CASES |= {
     "any": Case("aten.any.dim", FLOATS + INTS + ("BOOL",), one_dim),
     "all": Case("aten.all.dim", FLOATS + INTS + ("BOOL",), one_dim),
     "cumsum": Case("aten.cumsum.default", FLOATS + INTS + ("BOOL",), one_dim, special=False),
+    "cumprod": Case("aten.cumprod.default", FLOATS + INTS + ("BOOL",), one_dim),
+    "cummax": Case("aten.cummax.default", FLOATS + INTS + ("BOOL",), one_dim),
+    "cummin": Case("aten.cummin.default", FLOATS + INTS + ("BOOL",), one_dim),
     "softmax": Case("aten._softmax.default", FLOATS, lambda x: [([x, d, False], {}) for d in range(x.dim())] if x.numel() else [], special=False),
     "log_softmax": Case("aten._log_softmax.default", FLOATS, lambda x: [([x, d, False], {}) for d in range(x.dim())] if x.numel() else [], special=False),
 }

@@ -1,0 +1,151 @@
+"""Reductions, scans and scatters of rows and columns as wide as whole vectors and blocks, against torch: all bits, in every dtype and layout."""
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from porting import _core, providers
+
+PROVIDER = "torch" if providers.load_torch_provider() else "auto"
+CAPABILITY = {"DEFAULT": "default", "NO AVX": "default", "AVX2": "avx2", "AVX512": "avx512"}[torch.backends.cpu.get_cpu_capability()]
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+WHOLES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+SIZES = ((7, 5), (33, 130), (300, 1100), (2, 40000), (5, 6, 70))
+
+
+def array(value):
+    if isinstance(value, list):
+        return [array(item) for item in value]
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if value.dtype == torch.bfloat16 else value.numpy()
+
+
+def elements(shape: tuple[int, ...], dtype: torch.dtype, special: bool) -> torch.Tensor:
+    """Floats around 1, so that long products stay finite; with `special` around 0, with zeros of both signs, infinities and NaN."""
+    if dtype == torch.bool:
+        return torch.rand(shape) < (0.5 if special else 0.999)
+    if not dtype.is_floating_point:
+        limits = torch.iinfo(dtype)
+        return torch.randint(limits.min // 2, limits.max // 2, shape).to(dtype)
+    x = torch.randn(shape) if special else 1 + 0.05 * torch.randn(shape)
+    for share, value in ((0.05, 0.0), (0.05, -0.0), (0.001, float("inf")), (0.001, float("nan"))) if special else ():
+        x[torch.rand(shape) < share] = value
+    return x.to(dtype)
+
+
+def tensors(dtype: torch.dtype):
+    for shape in SIZES:
+        for special in (False, True):
+            x = elements(shape, dtype, special)
+            yield x
+            yield x.transpose(0, -1).contiguous().transpose(0, -1)
+            yield torch.stack([x, x], -1)[..., 0]
+
+
+def unequal(expected: torch.Tensor, actual: np.ndarray) -> int:
+    """Elements that differ in a bit; every NaN is the same."""
+    actual = torch.from_numpy(np.array(actual).view(np.int16)).view(torch.bfloat16) if expected.dtype == torch.bfloat16 else torch.from_numpy(np.array(actual))
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    if not expected.dtype.is_floating_point:
+        return int((expected != actual).sum())
+    same = (expected == actual) & (torch.signbit(expected) == torch.signbit(actual)) | expected.isnan() & actual.isnan()
+    return int((~same).sum())
+
+
+def check(aten: str, arguments: list, keywords: dict | None = None) -> None:
+    name, overload = aten.split(".")
+    expected = getattr(getattr(torch.ops.aten, name), overload)(*arguments, **keywords or {})
+    actual = _core.call_op(f"aten.{aten}", [array(a) for a in arguments], keywords or {}, provider=PROVIDER, capability=CAPABILITY,
+                           num_threads=torch.get_num_threads())  # fmt: skip
+    expected, actual = ([v] if not isinstance(v, (tuple, list)) else list(v) for v in (expected, actual))
+    assert len(expected) == len(actual)
+    for one, other in zip(expected, actual):
+        assert unequal(one, other) == 0, (aten, [(a.dtype, a.shape, a.stride()) if isinstance(a, torch.Tensor) else a for a in arguments])
+
+
+def test_one_changed_bit_is_seen():
+    x = torch.randn(5, 7)
+    assert unequal(x, x.numpy()) == 0
+    changed = x.numpy().copy()
+    changed.view(np.int32)[3, 2] ^= 1
+    assert unequal(x, changed) == 1
+    assert unequal(torch.tensor([0.0]), np.array([-0.0], np.float32)) == 1
+
+
+@pytest.mark.parametrize("aten", ["prod.dim_int", "cumprod.default", "cummax.default", "cummin.default", "any.dim", "all.dim"])
+@pytest.mark.parametrize("dtype", FLOATS + WHOLES)
+def test_along_each_dimension(aten, dtype):
+    torch.manual_seed(0)
+    for x in tensors(dtype):
+        for dim in range(x.dim()):
+            check(aten, [x, dim])
+
+
+@pytest.mark.parametrize("dtype", WHOLES)
+def test_sums_of_integers(dtype):
+    torch.manual_seed(0)
+    for x in tensors(dtype):
+        for dims in ([0], [x.dim() - 1], [0, x.dim() - 1]):
+            check("sum.dim_IntList", [x, dims])
+            check("amax.default", [x, dims])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_log_sums(dtype):
+    torch.manual_seed(0)
+    for x in (elements((33, 130), dtype, special) for special in (False, True)):
+        for dim in (0, 1):
+            check("logcumsumexp.default", [x, dim])
+
+
+@pytest.mark.parametrize("dtype", FLOATS + WHOLES)
+def test_scatters(dtype):
+    torch.manual_seed(0)
+    for shape in SIZES:
+        x, source = elements(shape, dtype, True), elements(shape, dtype, True)
+        for dim in range(len(shape)):
+            index = torch.randint(0, shape[dim], shape)
+            check("scatter_add.default", [x, dim, index, source])
+            check("scatter.value", [x, dim, index, 1])
+            check("index_add.default", [x, dim, index.select(1 - min(dim, 1), 0) if len(shape) == 2 else torch.randint(0, shape[dim], (shape[dim],)), source])
+            if dtype != torch.bool:
+                for reduce in ("amax", "amin", "prod", "sum"):
+                    check("scatter_reduce.two", [x, dim, index, source, reduce])
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS + WHOLES)
+def test_index_put(dtype, accumulate):
+    torch.manual_seed(0)
+    whole = elements((9, 16, 40), dtype, True)
+    for x in (whole, whole.transpose(0, 2).contiguous().transpose(0, 2)):
+        first, second, third = (torch.randperm(size)[:5] for size in x.shape)
+        for indices in ([first], [first - 9], [first.int()], [first[:, None], second], [first, second, third], [None, second], [None, second, third],
+                        [first, None, third], [None, None, third], [torch.rand(x.shape) < 0.3], [torch.rand(9, 16) < 0.3], [first[:0]]):  # fmt: skip
+            places = x[tuple(slice(None) if index is None else index for index in indices)]
+            check("index_put.default", [x, indices, elements(tuple(places.shape), dtype, True), accumulate])
+            check("index_put.default", [x, indices, elements((1,) * places.dim(), dtype, False), accumulate])
+
+
+def test_index_put_refuses_places_that_are_not_there():
+    x = torch.zeros(4, 5)
+    for bad in (4, -5):
+        with pytest.raises(ValueError, match=f"index {bad} at place 1 is outside of -4..3"):
+            _core.call_op("aten.index_put.default", [x.numpy(), [np.array([0, bad])], np.ones((2, 5), np.float32)], {})
+    with pytest.raises(ValueError, match="the values do not broadcast"):
+        _core.call_op("aten.index_put.default", [x.numpy(), [np.array([0, 1])], np.ones((3, 5), np.float32)], {})
+
+
+@pytest.mark.parametrize("reduction", [0, 1, 2])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_negative_log_likelihood(dtype, reduction):
+    torch.manual_seed(0)
+    for shape in ((6,), (5, 9), (700, 33), (3000, 7), (3, 48, 40, 40)):
+        x = elements(shape, dtype, True).nan_to_num(1.0, 2.0, -2.0)
+        classes = shape[1] if len(shape) > 1 else shape[0]
+        target = torch.randint(0, classes, (shape[0], *shape[2:]) if len(shape) > 1 else ())
+        if target.dim():
+            target.view(-1)[::7] = -100
+        for seen in (x, x.transpose(0, -1).contiguous().transpose(0, -1)) if len(shape) > 1 else (x,):
+            for weight in (None, torch.rand(classes).to(dtype)):
+                check(f"nll_loss{'2d' if len(shape) == 4 else ''}_forward.default", [seen, target, weight, reduction, -100])
