@@ -40,7 +40,19 @@ run_addr(op_call *call)
 static port_status
 run_cross(op_call *call)
 {
-    port_dtype dtype = arg_tensor(call, 0)->dtype;
+    const port_tensor *a = arg_tensor(call, 0), *b = arg_tensor(call, 1);
+    int32_t d;
+    if (a->ndim != b->ndim) {
+        return fail_op(call, PORT_E_SHAPE, "tensors of %d and %d dimensions; expected as many", a->ndim, b->ndim);
+    }
+    port_status status = wrap_dim(call, arg_int(call, 2), a->ndim, &d);
+    if (status != PORT_OK) {
+        return status;
+    }
+    if (a->ndim < 1 || a->shape[d] != 3 || b->shape[d] != 3) {
+        return fail_op(call, PORT_E_SHAPE, "expected vectors of 3 numbers along dimension %d", d);
+    }
+    port_dtype dtype = a->dtype;
     bool wide = (dtype == PORT_F32 || dtype == PORT_F64) && call->options->profile.capability != PORT_CAP_DEFAULT;
     const port_named_arg fused = {"fused", {.kind = PORT_ARG_BOOL, .i = wide, .d = (double)wide}};
     return run_formula(call,
@@ -48,6 +60,17 @@ run_cross(op_call *call)
                        "b = roll(other, [-2], [dim]); ?fused: q = neg(q); ?fused: y = addcmul(q, a, b); "
                        "!fused: p = mul.Tensor(a, b); !fused: y = sub.Tensor(p, q) -> y",
                        &fused, 1);
+}
+
+/* trace(self): a running sum from 0. */
+static port_status
+run_trace(op_call *call)
+{
+    const port_tensor *x = arg_tensor(call, 0);
+    if (x->ndim != 2 || x->dtype == PORT_BOOL) {
+        return fail_op(call, PORT_E_SHAPE, "expected a matrix of numbers, got %d dimensions of %s", x->ndim, port_dtype_name(x->dtype));
+    }
+    return run_formula(call, "d = diagonal(self); d = constant_pad_nd(d, [1, 0]); d = cumsum(d, 0); y = select.int(d, 0, -1) -> y", NULL, 0);
 }
 
 /* equal(self, other): tensors of different shapes are not. */
@@ -226,7 +249,7 @@ const op_row op_composed_rows[] = {
     FORMULA(
         "nansum", "T self, A? dim=None, B keepdim=False, *, D? dtype=None",
         "n = isnan(self); z = masked_fill.Scalar(self, n, 0); y = sum.dim_IntList(z, dim, keepdim, dtype=dtype) -> y"),
-    FORMULA("trace", "T self", "d = diagonal(self); d = constant_pad_nd(d, [1, 0]); d = cumsum(d, 0); y = select.int(d, 0, -1) -> y"),
+    {"trace", "T self", run_trace, NULL, MODE_SAME, 0},
     FORMULA("dist", "T self, T other, S p=2", "d = sub.Tensor(self, other); y = linalg_vector_norm(d, p) -> y"),
     FORMULA("norm.Scalar", "T self, S p=2", "y = linalg_vector_norm(self, p) -> y"),
     FORMULA("norm.ScalarOpt_dtype", "T self, S? p, *, D dtype",

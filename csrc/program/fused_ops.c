@@ -64,6 +64,15 @@ check_attention(op_call *call, const port_tensor *q, const port_tensor *k, int64
     return fits ? PORT_OK : fail_op(call, PORT_E_SHAPE, "expected (B, T, E) with E = %lld in %lld heads", (long long)E, (long long)H);
 }
 
+/* The same elements of the same memory in the same order: a view with other strides is another operand. */
+static bool
+are_one(const port_tensor *a, const port_tensor *b)
+{
+    size_t bytes = (size_t)a->ndim * sizeof a->shape[0];
+    return a == b || (tensor_view(a).data == tensor_view(b).data && a->dtype == b->dtype && a->ndim == b->ndim &&
+                      memcmp(a->shape, b->shape, bytes) == 0 && memcmp(a->strides, b->strides, bytes) == 0);
+}
+
 /* _native_multi_head_attention(query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask, need_weights,
  * average_attn_weights, mask_type): the result, and the weights if they are needed. */
 static port_status
@@ -80,8 +89,7 @@ run_multi_head(op_call *call)
     name_int(&names, "E", E);
     name_int(&names, "E2", 2 * E);
     name_int(&names, "E3", 3 * E);
-    const void *memory = tensor_view(q).data;
-    bool same = memory == tensor_view(k).data && memory == tensor_view(arg_tensor(call, 2)).data;
+    bool same = are_one(q, k) && are_one(q, arg_tensor(call, 2));
     names.extra[names.count++] = (port_named_arg){"same", {.kind = PORT_ARG_BOOL, .i = same, .d = (double)same}};
     const char *formula = ATTENTION "w = new_empty(y, [0]) -> y, w";
     if (arg_bool(call, 10)) {

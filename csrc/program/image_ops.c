@@ -118,7 +118,11 @@ run_pool(op_call *call)
     }
     bool ceil_mode = arg_bool(call, max ? 5 : 4);
     params.count_include_pad = !max && arg_bool(call, 5);
-    params.divisor = !max && call->num_args > 6 && arg_given(call, 6) ? arg_int(call, 6) : 0;
+    bool divided = !max && call->num_args > 6 && arg_given(call, 6);
+    params.divisor = divided ? arg_int(call, 6) : 0;
+    if (divided && params.divisor == 0) {
+        return fail_op(call, PORT_E_VALUE, "divisor_override is 0; expected another number or None");
+    }
     int64_t shape[PORT_MAX_NDIM] = {x->shape[0], x->shape[1]};
     for (int32_t d = 0; d < spatial; d++) {
         if (params.stride[d] < 1 || params.dilation[d] < 1 || params.kernel[d] < 1) {

@@ -145,3 +145,36 @@ def test_exponentials_of_matrices_of_halves_are_refused():
     made("aten.linalg_matrix_exp.default", torch.eye(3))
     with pytest.raises(_core.PortingError, match="F32 or F64"):
         made("aten.linalg_matrix_exp.default", torch.eye(3, dtype=torch.bfloat16))
+
+
+def test_cross_products_are_of_three_numbers():
+    x = torch.randn(3, 4, 3)
+    refused("linalg_cross.default", x, x, dim=1, word="3 numbers along dimension 1")
+    refused("linalg_cross.default", x, x[0], word="as many")
+    refused("linalg_cross.default", x, x, dim=3, word="out of range")
+    same("linalg_cross.default", x, x.flip(1), dim=0)
+    same("linalg_cross.default", x[:1], x.flip(1), dim=2)
+
+
+def test_traces_are_of_matrices_of_numbers():
+    refused("trace.default", torch.randn(2, 3, 4), word="expected a matrix of numbers")
+    refused("trace.default", torch.randn(3, 4) > 0, word="expected a matrix of numbers")
+    same("trace.default", torch.randn(0, 4))
+
+
+@pytest.mark.parametrize("spatial", (2, 3))
+def test_means_of_windows_are_divided_by_some_number(spatial):
+    x, sides = torch.randn(1, 2, *[4] * spatial), [2] * spatial
+    refused(f"avg_pool{spatial}d.default", x, sides, sides, [0], False, True, 0, word="divisor_override is 0")
+    for divisor in (None, -3, 5):
+        same(f"avg_pool{spatial}d.default", x, sides, sides, [0], False, True, divisor)
+
+
+def test_attention_over_turned_views_of_one_tensor():
+    torch.manual_seed(0)
+    x = torch.randn(3, 3, 8)
+    rest = 8, 2, torch.randn(24, 8), torch.randn(24), torch.randn(8, 8), torch.randn(8)
+    for key, value in ((x.transpose(0, 1), x.transpose(0, 1)), (x, x.transpose(0, 1)), (x.flip(0), x)):
+        ours, theirs = made("aten._native_multi_head_attention.default", x, key, value, *rest)[0], torch._native_multi_head_attention(x, key, value, *rest)[0]
+        torch.testing.assert_close(ours, theirs)
+        assert not torch.allclose(ours, torch._native_multi_head_attention(x, x, x, *rest)[0])
