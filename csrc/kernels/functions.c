@@ -81,7 +81,7 @@ port_log_ndtr(double x)
     return x < -1.0 ? log(port_erfcx(-t) / 2.0) - t * t : log1p(-erfc(t) / 2.0);
 }
 
-/* A first guess by the tail's logarithm, then Halley's steps on the lower half. */
+/* A first guess by the tail's logarithm, then Halley's steps on the lower half; so far out that a density is no number, Newton's on logarithms. */
 double
 port_ndtri(double p)
 {
@@ -93,7 +93,10 @@ port_ndtri(double p)
     }
     double low = p <= 0.5 ? p : 1.0 - p, far = sqrt(-2.0 * log(low));
     double x = -(far - (2.515517 + far * (0.802853 + far * 0.010328)) / (1.0 + far * (1.432788 + far * (0.189269 + far * 0.001308))));
-    for (int step = 0; step < 4; step++) {
+    for (int step = 0; step < 4 && low < 1e-290; step++) {
+        x -= (port_log_ndtr(x) - log(low)) * port_erfcx(-x * 0.70710678118654752440) * sqrt(PI / 2.0);
+    }
+    for (int step = 0; step < 4 && low >= 1e-290; step++) {
         double excess = (0.5 * erfc(-x * 0.70710678118654752440) - low) * sqrt(2.0 * PI) * exp(0.5 * x * x);
         x -= excess / (1.0 + 0.5 * x * excess);
     }
@@ -184,6 +187,7 @@ port_polygamma(double n, double x, port_precision p)
 }
 
 enum { MAX_TERMS = 20000 };
+static const double MANY_TERMS = 1e5; /* from this order on */
 
 /* x^a e^-x / gamma(a + 1) */
 static double
@@ -222,6 +226,24 @@ upper_fraction(double a, double x)
     return a * gamma_factor(a, x) * f;
 }
 
+/* Temme's uniform expansion for a so large that the series has too many terms and its logarithms too few digits: the part from 0 on,
+ * or with `upper` that from x on. mu - log(1 + mu) and what is left of 1 / mu cancel near 0, where they are series. */
+static double
+gamma_expansion(double a, double x, bool upper)
+{
+    double mu = (x - a) / a, power = mu * mu, half = mu - log1p(mu);
+    if (fabs(mu) < 0.05) {
+        half = 0.0;
+        for (int k = 2; k < 20; k++, power *= -mu) {
+            half += power / k;
+        }
+    }
+    double eta = copysign(sqrt(2.0 * half), mu);
+    double first = fabs(eta) < 0.01 ? -1.0 / 3.0 + eta / 12.0 - 2.0 * eta * eta / 135.0 : 1.0 / mu - 1.0 / eta;
+    double rest = exp(-a * half) / sqrt(2.0 * PI * a) * (first - 1.0 / (540.0 * a));
+    return upper ? 0.5 * erfc(eta * sqrt(a / 2.0)) + rest : 0.5 * erfc(-eta * sqrt(a / 2.0)) - rest;
+}
+
 /* The value where nothing is to be summed: of the part from 0 on. */
 static bool
 igamma_at_an_end(double a, double x, double *lower)
@@ -245,6 +267,9 @@ port_igamma(double a, double x)
     if (igamma_at_an_end(a, x, &end)) {
         return end;
     }
+    if (a >= MANY_TERMS) {
+        return gamma_expansion(a, x, false);
+    }
     return x < a + 1.0 ? lower_series(a, x) : 1.0 - upper_fraction(a, x);
 }
 
@@ -254,6 +279,9 @@ port_igammac(double a, double x)
     double end;
     if (igamma_at_an_end(a, x, &end)) {
         return 1.0 - end;
+    }
+    if (a >= MANY_TERMS) {
+        return gamma_expansion(a, x, true);
     }
     return x < a + 1.0 ? 1.0 - lower_series(a, x) : upper_fraction(a, x);
 }

@@ -58,3 +58,34 @@ def test_kaiser_windows():
         ours = torch.from_numpy(_core.call_op("aten.kaiser_window.beta", [length, periodic, beta], {}))
         torch.testing.assert_close(ours, torch.kaiser_window(length, periodic, beta), rtol=4e-6, atol=4e-6)
         assert not torch.allclose(ours, torch.kaiser_window(length, not periodic, beta))
+
+
+def test_gammas_of_great_orders_are_neither_cut_short_nor_without_digits():
+    a = torch.tensor([1e5, 2e5, 1e6, 1e8, 1e9, 1e10, 1e12], dtype=torch.float64).repeat_interleave(5)
+    x = a + torch.tensor([-3.0, -0.4, 0.0, 0.001, 2.5], dtype=torch.float64).repeat(7) * a.sqrt()
+    for dtype, digits in ((torch.float64, 1e-9), (torch.float32, 4e-6)):
+        for op in ("igamma", "igammac"):
+            ours = pair(f"{op}.default", a.to(dtype), x.to(dtype))[0]
+            theirs = pair(f"{op}.default", a.to(dtype).double(), x.to(dtype).double())[1].to(dtype)  # in float the reference has few digits there
+            torch.testing.assert_close(ours, theirs, rtol=digits, atol=digits)
+            assert not torch.allclose(ours, pair(f"{op}.default", a.to(dtype), (x + a.sqrt()).to(dtype))[1])
+    ours, theirs = pair("igamma.default", torch.tensor([1e6, 1e300, 1e300], dtype=torch.float64), torch.tensor([0.5, 1e-300, 1.7e308], dtype=torch.float64))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_quantiles_as_far_out_as_numbers_go():
+    p = torch.tensor([5e-324, 1e-322, 1e-310, 2e-308, 1e-300, 1e-289, 1e-100], dtype=torch.float64)
+    ours, theirs = pair("special_ndtri.default", p)
+    torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=0.0)
+    assert theirs.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("name", "chebyshev_polynomial_t chebyshev_polynomial_u hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l "
+                         "legendre_polynomial_p".split())  # fmt: skip
+def test_polynomials_beyond_the_greatest_number_are_none(name, dtype):
+    x = torch.tensor([2.0, 2.0, -2.0, 20.0, -20.0, 1e5, -1e6, 3.0, 2.0], dtype=dtype)
+    n = torch.tensor([5.0, 2000.0, 2001.0, 900.0, 500.0, 400.0, 900.0, 4.0, 60.0], dtype=dtype)
+    ours, theirs = pair(f"special_{name}.default", x, n)
+    torch.testing.assert_close(ours, theirs, rtol=4e-6, atol=4e-6, equal_nan=True)
+    assert theirs.isnan().any() and theirs.isfinite().any()
