@@ -15,6 +15,36 @@ can_cast(port_dtype from, port_dtype to)
     return !dtype_is_integral(from) || to != PORT_BOOL;
 }
 
+static bool
+are_same_elements(const port_tensor *a, const port_tensor *b)
+{
+    bool same = a->buffer == b->buffer && a->offset_bytes == b->offset_bytes;
+    for (int32_t d = 0; d < a->ndim && same; d++) {
+        same = a->shape[d] == 1 || a->strides[d] == b->strides[d];
+    }
+    return same;
+}
+
+/* Refuses to write a tensor of which several elements are one, as torch does. *from, of the same shape and dtype, becomes a copy if it lies in
+ * the same memory. */
+static port_status
+part_from_memory(op_call *call, const port_tensor *to, const port_tensor **from)
+{
+    for (int32_t d = 0; d < to->ndim && tensor_elems(to) > 0; d++) {
+        if (to->shape[d] > 1 && to->strides[d] == 0) {
+            return fail_op(call, PORT_E_VALUE, "the tensor to change repeats itself along dimension %d", d);
+        }
+    }
+    port_tensor *apart;
+    port_status status = PORT_OK;
+    if ((*from)->buffer == to->buffer && (status = tensor_new(call, to->dtype, to->ndim, to->shape, NULL, &apart)) == PORT_OK) {
+        port_view copy = tensor_view(apart), view = tensor_view(*from);
+        copy_view(call, &copy, &view);
+        *from = apart;
+    }
+    return status;
+}
+
 /* Result k goes into the memory of `to`, which is the result from now on. */
 static port_status
 write_result(op_call *call, size_t k, const port_tensor *to)
@@ -30,14 +60,13 @@ write_result(op_call *call, size_t k, const port_tensor *to)
                        port_dtype_name(to->dtype));
     }
     port_status status = tensor_cast(call, made, to->dtype, &result);
-    if (status == PORT_OK) {
-        status = buffer_make_writable(to->buffer, call->err);
-    }
-    if (status != PORT_OK) {
+    bool moved = status == PORT_OK && !are_same_elements(to, result);
+    status = moved ? part_from_memory(call, to, &result) : status;
+    if (status != PORT_OK || (status = buffer_make_writable(to->buffer, call->err)) != PORT_OK) {
         return status;
     }
-    port_view place = tensor_view(to), from = tensor_view(result);
-    if (place.data != from.data) {
+    if (moved) {
+        port_view place = tensor_view(to), from = tensor_view(result);
         copy_view(call, &place, &from);
     }
     to->buffer->refs++;

@@ -173,14 +173,35 @@ run_cdist(op_call *call)
                              "y = linalg_vector_norm(d, p, [-1]) -> y", NULL, 0);
 }
 
-/* as_strided_scatter(self, src, size, stride, storage_offset). The reference's copy has the gaps of self too, and the numbers count in them. */
+/* as_strided_scatter(self, src, size, stride, storage_offset). The reference copies the whole storage that self is a part of, and counts from its
+ * begin; what of it is not in memory here is not written to. */
 static port_status
 run_as_strided_scatter(op_call *call)
 {
-    if (!tensor_is_dense(arg_tensor(call, 0))) {
+    const port_tensor *x = arg_tensor(call, 0);
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype), begin = x->buffer->origin_bytes / bytes, own = x->offset_bytes / bytes;
+    int64_t all = (int64_t)x->buffer->size_bytes / bytes, at = own;
+    if (!tensor_is_dense(x) || x->offset_bytes % bytes != 0 || x->buffer->origin_bytes % bytes != 0) {
         return fail_unsupported(call, "a tensor with gaps between its elements");
     }
-    return run_formula(call, "y = clone(self); v = as_strided(y, size, stride, storage_offset); v = copy_(v, src) -> y", NULL, 0);
+    if (arg_given(call, 4) && __builtin_sub_overflow(arg_int(call, 4), begin, &at)) {
+        return fail_op(call, PORT_E_VALUE, "the offset is too large");
+    }
+    port_arg sizes[PORT_MAX_NDIM], strides[PORT_MAX_NDIM];
+    for (int32_t d = 0; d < x->ndim; d++) {
+        sizes[d] = (port_arg){.kind = PORT_ARG_INT, .i = x->shape[d]};
+        strides[d] = (port_arg){.kind = PORT_ARG_INT, .i = x->strides[d]};
+    }
+    const port_named_arg names[] = {{"all", {.kind = PORT_ARG_INT, .i = all}},
+                                    {"begin", {.kind = PORT_ARG_INT, .i = begin}},
+                                    {"at", {.kind = PORT_ARG_INT, .i = at}},
+                                    {"own", {.kind = PORT_ARG_INT, .i = own}},
+                                    {"sizes", {.kind = PORT_ARG_LIST, .items = sizes, .num_items = x->ndim}},
+                                    {"strides", {.kind = PORT_ARG_LIST, .items = strides, .num_items = x->ndim}}};
+    return run_formula(call,
+                       "y = as_strided(self, [all], [1], begin); y = clone(y); v = as_strided(y, size, stride, at); v = copy_(v, src); "
+                       "y = as_strided(y, sizes, strides, own) -> y",
+                       names, 6);
 }
 
 const op_row op_composed_rows[] = {

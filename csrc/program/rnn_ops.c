@@ -152,7 +152,7 @@ run_lstm(op_call *call)
     }
     int64_t size = (int64_t)port_dtype_size(x->dtype);
     void *hidden = tensor_view(h).data, *cell = tensor_view(c).data;
-    for (int64_t k = 0; k < T; k++) {
+    for (int64_t k = 0; k < T && B > 0; k++) { /* of no sequences there may be any number of steps */
         int64_t t = reverse ? T - 1 - k : k;
         port_tensor now = *h, part = *gates, *sum;
         now.ndim = 2;

@@ -196,6 +196,9 @@ def test_much_of_nothing_takes_no_time():
     assert _core.call_op("aten.addbmm.default", [np.ones((2, 3), np.float32), *stacks], {"beta": 2}).tolist() == [[2.0] * 3] * 2
     with pytest.raises(ValueError, match="that multiply"):
         _core.call_op("aten.addbmm.default", [np.ones((2, 2), np.float32), *[np.ones((0, 2, 3), np.float32)] * 2])
+    steps, weights, bias, state = np.zeros((2**36, 0, 4)), [np.zeros((4, 4)), np.zeros((4, 1))], np.zeros(4), np.zeros((0, 1))
+    made = _core.call_op("aten.mkldnn_rnn_layer.default", [steps, *weights, bias, bias, state, state, False, [], 2, 1, 1, True, False, False, False])
+    assert made[0].shape == (2**36, 0, 1)
     for rows, cols, offset in [(2**31 - 1, 0, 0), (2**31 - 1, 3, -(2**31) + 3), (0, 2**31 - 1, 5), (2, 2**31 - 1, -(2**40))]:
         assert _core.call_op("aten.tril_indices.default", [rows, cols, offset]).shape[1] < 4
 

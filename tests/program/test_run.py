@@ -183,6 +183,53 @@ def test_as_strided_counts_from_the_recorded_storage() -> None:
     assert np.array_equal(mine, array(out))
 
 
+@pytest.mark.parametrize("fed", (True, False))
+def test_as_strided_scatter_counts_from_the_storage(fed: bool) -> None:
+    storage, part = torch.arange(30.0), torch.tensor([100.0, 200.0])
+    values = [["F32", [30], [1], 0], ["F32", [16], [1], 4], ["F32", [2], [1], 0], ["F32", [16], [1], 4]]
+    seen = set()
+    for offset in (None, 4, 5, 17, *(() if fed else (0, 2, 26))):
+        ops = [] if fed else [["aten.slice.Tensor", [{"v": 0}, 0, 4, 20], {}, [1]]]
+        ops.append(["aten.as_strided_scatter.default", [{"v": 1}, {"v": 2}, {"list": [2]}, {"list": [2]}, offset], {}, [3]])
+        program = _core.Program(json.dumps({"values": values, "ops": ops}).encode())
+        feeds = {1: array(storage[4:20].clone())} if fed else {0: array(storage)}
+        (mine,) = program.run(0, len(ops), {**feeds, 2: array(part)}, [3])
+        assert np.array_equal(mine, array(torch.as_strided_scatter(storage[4:20], part, (2,), (2,), offset))), offset
+        seen.add(mine.tobytes())
+    assert len(seen) >= 3
+
+
+@pytest.mark.parametrize(("op", "other"), (("copy_", True), ("add_", True), ("relu_", False)))
+def test_writing_to_what_repeats_itself_is_refused(op: str, other: bool) -> None:
+    x, y = torch.randn(1, 4), torch.randn(3, 4)
+    feeds = {0: array(x), 2: array(y)}
+    overload = {"copy_": "default", "add_": "Tensor", "relu_": "default"}[op]
+    for rows in (1, 3):
+        values = [["F32", [1, 4], [4, 1], 0], ["F32", [rows, 4], [0, 1], 0], ["F32", [3, 4], [4, 1], 0], ["F32", [rows, 4], [4, 1], 0],
+                  ["F32", [rows, 4], [0, 1], 0]]
+        ops = [["aten.expand.default", [{"v": 0}, {"list": [rows, 4]}], {}, [1]], ["aten.slice.Tensor", [{"v": 2}, 0, 0, rows], {}, [3]],
+               [f"aten.{op}.{overload}", [{"v": 1}, *([{"v": 3}] if other else [])], {}, [4]]]
+        program = _core.Program(json.dumps({"values": values, "ops": ops}).encode())
+        write = lambda: getattr(x.clone().expand(rows, 4), op)(*([y[:rows]] if other else []))  # noqa: B023, E731
+        if rows == 1:
+            assert np.array_equal(program.run(0, 3, feeds, [4])[0], array(write()))
+            continue
+        with pytest.raises(RuntimeError, match="single memory location"):
+            write()
+        with pytest.raises(ValueError, match="repeats itself along dimension 0"):
+            program.run(0, 3, feeds, [4])
+
+
+def test_results_written_into_turned_views_of_their_operands() -> None:
+    """Integers go through floor as they are: what is written is the memory that is written to."""
+    values = [["I64", [3, 3], [3, 1], 0], ["I64", [3, 3], [1, 3], 0], ["I64", [3, 3], [1, 3], 0]]
+    x = np.arange(9).reshape(3, 3)
+    for op in ("floor", "trunc", "clone"):
+        ops = [["aten.t.default", [{"v": 0}], {}, [1]], [f"aten.{op}.out", [{"v": 0}], {"out": {"v": 1}}, [2]]]
+        made, changed = _core.Program(json.dumps({"values": values, "ops": ops}).encode()).run(0, 2, {0: x}, [2, 0])
+        assert np.array_equal(made, x) and np.array_equal(changed, x.T)
+
+
 def test_refusals_of_call_op() -> None:
     x = np.ones((2, 3), np.float32)
     cases = [
