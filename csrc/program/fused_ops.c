@@ -12,15 +12,15 @@
 /* A mask hides where it is true: (T, S), with mask_type 1 (B, S), with 2 (B, H, T, S). */
 #define MASKED                                                                                                        \
     "?mask: m = _to_copy(mask, dtype=BOOL); ?mask: ?mask_type=1: m = unsqueeze(m, 1); ?mask: ?mask_type=1: m = unsqueeze(m, 1); "  \
-    "?mask: s = masked_fill.Scalar(s, m, -inf); "
+    "?mask: m = expand(m, sshape); ?mask: p = _masked_softmax(s, m, -1, 2); !mask: p = _softmax(s, -1, false); "
 #define ATTENTION                                                                                                     \
     "?same: r = linear(query, qkv_weight); " PROJECTED("q", "query", "0", "E", "qshape") PROJECTED("k", "key", "E", "E2", "kshape") PROJECTED("v", "value", "E2", "E3", "kshape")  \
-    "q = mul.Scalar(q, scale); q = reshape(q, qflat); k = transpose.int(k, 2, 3); k = reshape(k, kflat); v = reshape(v, vflat); "  \
-    "s = bmm(q, k); s = reshape(s, sshape); " MASKED "p = _softmax(s, -1, false); w = reshape(p, sflat); o = bmm(w, v); o = reshape(o, oshape); "  \
+    "q = mul.Scalar(q, scale); q = reshape(q, qflat); k = reshape(k, vflat); k = transpose.int(k, 1, 2); v = reshape(v, vflat); "  \
+    "s = bmm(q, k); s = reshape(s, sshape); " MASKED "w = reshape(p, sflat); o = bmm(w, v); o = reshape(o, oshape); "  \
     "o = transpose.int(o, 1, 2); o = reshape(o, xshape); y = linear(o, proj_weight, proj_bias); "
 
 typedef struct attention_names {
-    port_arg items[9][4];
+    port_arg items[8][4];
     port_named_arg extra[14];
     int32_t count;
 } attention_names;
@@ -48,12 +48,11 @@ name_shapes(attention_names *names, int64_t B, int64_t T, int64_t S, int64_t E, 
     name_list(names, 0, "qshape", 4, (const int64_t[]){B, T, H, D});
     name_list(names, 1, "kshape", 4, (const int64_t[]){B, S, H, D});
     name_list(names, 2, "qflat", 3, (const int64_t[]){B * H, T, D});
-    name_list(names, 3, "kflat", 3, (const int64_t[]){B * H, D, S});
-    name_list(names, 4, "sshape", 4, (const int64_t[]){B, H, T, S});
-    name_list(names, 5, "sflat", 3, (const int64_t[]){B * H, T, S});
-    name_list(names, 6, "vflat", 3, (const int64_t[]){B * H, S, D});
-    name_list(names, 7, "oshape", 4, (const int64_t[]){B, H, T, D});
-    name_list(names, 8, "xshape", 3, (const int64_t[]){B, T, E});
+    name_list(names, 3, "sshape", 4, (const int64_t[]){B, H, T, S});
+    name_list(names, 4, "sflat", 3, (const int64_t[]){B * H, T, S});
+    name_list(names, 5, "vflat", 3, (const int64_t[]){B * H, S, D});
+    name_list(names, 6, "oshape", 4, (const int64_t[]){B, H, T, D});
+    name_list(names, 7, "xshape", 3, (const int64_t[]){B, T, E});
     names->extra[names->count++] = (port_named_arg){"scale", {.kind = PORT_ARG_FLOAT, .d = 1.0 / sqrt((double)D)}};
 }
 

@@ -43,7 +43,47 @@ run_affine_grid(op_call *call)
                        extra, COUNT(extra));
 }
 
-/* _masked_softmax(self, mask, dim, mask_type): what is masked counts as -inf. A mask of type 0 is (T, T), of type 1 (B, T) for (B, H, T, T). */
+typedef struct masked_lines {
+    port_dtype dtype;
+    const void *x;
+    const char *mask; /* as x */
+    void *y;
+    int64_t count, step; /* of a line */
+} masked_lines;
+
+/* What is masked is 0; what is not, exp(x - max) by libm, times one over the sum: in F32 both in double, in halves rounded to them. */
+static void
+soften_lines(const void *opaque, int64_t begin, int64_t end)
+{
+    const masked_lines *m = opaque;
+    const port_dtype dtype = m->dtype;
+    bool half = dtype == PORT_F16 || dtype == PORT_BF16;
+    for (int64_t line = begin; line < end; line++) {
+        int64_t at = line / m->step * m->count * m->step + line % m->step, last = at + m->count * m->step;
+        double most = (double)NAN, sum = 0.0;
+        bool seen = false;
+        for (int64_t i = at; i < last; i += m->step) {
+            double value = float_load(dtype, m->x, i);
+            most = m->mask[i] != 0 || (seen && !(most < value)) ? most : value;
+            seen = seen || m->mask[i] == 0;
+        }
+        for (int64_t i = at; i < last; i += m->step) {
+            double value = 0.0;
+            if (m->mask[i] == 0) {
+                double below = float_rounded(dtype, float_load(dtype, m->x, i) - most);
+                value = float_rounded(dtype, dtype == PORT_F64 ? exp(below) : (double)expf((float)below));
+            }
+            float_store(dtype, m->y, i, value);
+            sum = half ? (double)((float)sum + (float)value) : sum + value;
+        }
+        double factor = sum == 0.0 ? (double)NAN : (half ? float_rounded(dtype, (double)(1.0f / (float)sum)) : 1.0 / sum);
+        for (int64_t i = at; i < last; i += m->step) {
+            float_store(dtype, m->y, i, float_load(dtype, m->y, i) * factor);
+        }
+    }
+}
+
+/* _masked_softmax(self, mask, dim, mask_type): without what is masked. A mask of type 0 is (T, T), of type 1 (B, T) for (B, H, T, T). */
 static port_status
 run_masked_softmax(op_call *call)
 {
@@ -56,11 +96,33 @@ run_masked_softmax(op_call *call)
     if (!fits) {
         return fail_op(call, PORT_E_SHAPE, "expected a BOOL mask of the scores' shape, or of 4-dimensional scores (B, H, T, T) a (T, T) or (B, T) by its type");
     }
-    const port_named_arg extra[] = {INTEGER("last", arg_given(call, 2) ? arg_int(call, 2) : x->ndim - 1)};
-    return run_formula(call,
-                       type == 1 ? "m = unsqueeze(mask, 1); m = unsqueeze(m, 1); x = masked_fill.Scalar(self, m, -inf); y = _softmax(x, last, false) -> y"
-                                 : "x = masked_fill.Scalar(self, mask, -inf); y = _softmax(x, last, false) -> y",
-                       extra, COUNT(extra));
+    int32_t d;
+    const port_tensor *dense;
+    port_tensor *out, *hidden;
+    port_view kept = tensor_view(x);
+    preserve_strides(x, kept.strides);
+    if (!port_view_is_contiguous(&kept)) {
+        return fail_unsupported(call, "scores that are not row-major, whose result torch writes to other places");
+    }
+    port_status status = wrap_dim(call, arg_given(call, 2) ? arg_int(call, 2) : -1, x->ndim, &d);
+    if (status != PORT_OK || (status = tensor_contiguous(call, x, &dense)) != PORT_OK ||
+        (status = tensor_new(call, x->dtype, x->ndim, x->shape, NULL, &out)) != PORT_OK ||
+        (status = tensor_new(call, PORT_BOOL, x->ndim, x->shape, NULL, &hidden)) != PORT_OK) {
+        return status;
+    }
+    port_view to = tensor_view(hidden), from = view_broadcast(mask, x->ndim, x->shape);
+    if (type == 1) {
+        memcpy(from.strides, (const int64_t[]){mask->strides[0], 0, 0, mask->strides[1]}, 4 * sizeof from.strides[0]);
+    }
+    copy_view(call, &to, &from);
+    masked_lines lines = {x->dtype, tensor_view(dense).data, to.data, tensor_view(out).data, x->ndim > 0 ? x->shape[d] : 1, 1};
+    for (int32_t k = d + 1; k < x->ndim; k++) {
+        lines.step *= x->shape[k];
+    }
+    if (tensor_elems(out) > 0) {
+        port_deal(tensor_elems(out) / lines.count, lines.count * 32, call->options->profile.num_threads, soften_lines, &lines);
+    }
+    return emit(call, out);
 }
 
 /* _pdist_forward(self (N, M), p): the distances of all pairs, row by row of the upper triangle. */

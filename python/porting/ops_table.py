@@ -115,12 +115,12 @@ HANDLERS: dict[str, Label] = {name: EXACT for name in """isnan isinf isposinf is
     _shape_as_tensor adaptive_max_pool2d adaptive_max_pool3d max_unpool2d max_unpool3d _pack_padded_sequence _upsample_nearest_exact1d
     _upsample_nearest_exact3d complex _conj _conj_physical conj_physical _int_mm fmax fmin grid_sampler_3d
     _embedding_bag _embedding_bag_forward_only _ctc_loss multi_margin_loss multilabel_margin_loss_forward frexp nonzero_static _assert_async
-    isin logspace linalg_cross special_zeta polygamma""".split()}
+    isin logspace linalg_cross _masked_softmax index_reduce special_zeta polygamma""".split()}
 HANDLERS |= {name: NEAR for name in """grid_sampler_2d softshrink deg2rad rad2deg ldexp celu round mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy
     binary_cross_entropy_with_logits logsumexp nansum dist norm addr
-    _cdist_forward conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward index_reduce _upsample_bilinear2d_aa
+    _cdist_forward conv_tbc _weight_int8pack_mm _grouped_mm put col2im unfold_backward _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa mkldnn_rnn_layer _native_multi_head_attention _transformer_encoder_layer_fwd _trilinear hann_window hamming_window bartlett_window blackman_window angle acosh asinh atanh erfc erfinv lgamma digamma i0 sinc hypot logaddexp logaddexp2
-    special_entr special_xlog1py renorm embedding_renorm _masked_softmax _pdist_forward mvlgamma special_i0e special_i1
+    special_entr special_xlog1py renorm embedding_renorm _pdist_forward mvlgamma special_i0e special_i1
     special_i1e special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_scaled_modified_bessel_k0
     special_scaled_modified_bessel_k1 special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_spherical_bessel_j0 special_erfcx
     special_log_ndtr special_ndtri igamma igammac kaiser_window""".split()}
