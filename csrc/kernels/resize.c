@@ -50,11 +50,11 @@ cubic_weights_f64(bool fused, double rest, double weight[MAX_TAPS])
     }
 }
 
+/* Places ascend with `place`, as port_pick wants them, also where it is no number or more than an integer holds. */
 static int64_t
 clamp_index(double place, int64_t size)
 {
-    int64_t at = port_int_of_double(place);
-    return at < 0 ? 0 : (at >= size ? size - 1 : at);
+    return !(place > 0.0) ? 0 : (place >= (double)(size - 1) ? size - 1 : (int64_t)place);
 }
 
 /* Where output i of a dimension takes its values from. The coordinates are f32 but for F64; halves hold the weights rounded. */

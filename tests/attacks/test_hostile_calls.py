@@ -1,5 +1,6 @@
 """Calls of the extension made to do harm: arguments that lie about themselves, and programs that lie about their ops."""
 import json
+import math
 import subprocess
 import sys
 
@@ -249,3 +250,15 @@ def test_what_does_not_fit_into_memory_is_said_in_bytes():
             "    except MemoryError as error: print(error)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["1024", "no memory for a tensor of 17179869184 bytes"]
+
+
+@pytest.mark.parametrize("factor", [2.5e-18, 2e-19, 1e-300, 5e-324, 1e300, math.inf, math.nan, -1.0])
+@pytest.mark.parametrize("op", ["upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_linear1d"])
+def test_factors_of_no_sense_read_nothing_but_the_input(op, factor):
+    corners = [False] if "linear" in op else []
+    for n in (2, 5, 17):
+        x = np.arange(1, n + 1, dtype=np.float32).reshape(1, 1, n)
+        made = _core.call_op(f"aten.{op}.default", [x, [60], *corners, factor]).ravel()
+        assert set(np.unique(made[0 if corners else slice(None)])) <= set(x.ravel())
+        assert not corners or np.isnan(made).any() or (made >= 1).all() and (made <= n).all()
+        assert made[-1] == n or factor > 1 or np.isnan(made[-1])  # beyond the end stands the last
