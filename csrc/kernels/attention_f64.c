@@ -3,7 +3,7 @@
  * imitated: plain loops over one query at a time make scores, their maximum, exponentials and the weighted sum of values.
  * A row that sees no key gives y = 0, lse = 0.
  */
-#include "kernels.h"
+#include "loops.h"
 
 #include <math.h>
 
@@ -12,6 +12,7 @@ typedef struct task {
     const port_view *q, *k, *v, *mask, *y, *lse;
     double scale;
     bool is_causal;
+    int64_t lanes;
     double *weights;
 } task;
 
@@ -31,12 +32,14 @@ mask_value(const port_view *mask, int64_t at)
     return mask->dtype == PORT_F64 ? ((const double *)mask->data)[at] : (double)((const float *)mask->data)[at];
 }
 
-/* Scores of one query into weights[0 .. S); returns the largest, NaN if one is. */
+/* Scores of one query into weights[0 .. S); returns the largest, NaN if one is. Without a mask ATen overlooks NaN in keys that fill no vector, so
+ * that a row of nothing else sees no key. */
 static double
 score_row(const task *t, int64_t b, int64_t h, int64_t query)
 {
     int64_t D = t->q->shape[3], S = t->k->shape[2], group = t->q->shape[1] / t->k->shape[1];
     const double *q = (const double *)t->q->data + row_of(t->q, b, h, query);
+    int64_t counted = t->mask != NULL ? S : S - S % t->lanes;
     double max = -(double)INFINITY;
     for (int64_t s = 0; s < S; s++) {
         if (t->is_causal && s > query) {
@@ -53,7 +56,7 @@ score_row(const task *t, int64_t b, int64_t h, int64_t query)
             sum += mask_value(t->mask, row_of(t->mask, b, h, query) + s * t->mask->strides[3]);
         }
         t->weights[s] = sum;
-        max = sum > max || sum != sum ? sum : max;
+        max = sum > max || (sum != sum && s < counted) ? sum : max;
     }
     return max;
 }
@@ -131,7 +134,8 @@ sdpa_f64_run(const port_kernel_call *call)
 {
     const port_sdpa_params *params = call->params;
     query_job job = {.task = {.q = call->in[0], .k = call->in[1], .v = call->in[2], .mask = call->in[3], .y = call->out[0],
-                              .lse = call->num_out > 1 ? call->out[1] : NULL, .scale = params->scale, .is_causal = params->is_causal},
+                              .lse = call->num_out > 1 ? call->out[1] : NULL, .scale = params->scale, .is_causal = params->is_causal,
+                              .lanes = port_profile_lanes(call->profile, PORT_F64)},
                      .parts = query_parts(call),
                      .call = call};
     port_parallel(job.parts.size > 0 ? job.parts.count : 0, call->profile->num_threads, query_part, &job);

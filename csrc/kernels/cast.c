@@ -9,10 +9,20 @@
 
 /* ---------------------------------------------------------------- cast */
 
+/* What x86 makes of floats that no I32 holds, NaN among them: the least I32. The reference's loops go through it on the way to I16 and I8. */
+static void
+as_from_i32(int64_t n, int64_t *values)
+{
+    for (int64_t i = 0; i < n; i++) {
+        values[i] = values[i] >= INT32_MIN && values[i] <= INT32_MAX ? values[i] : INT32_MIN;
+    }
+}
+
 static void
 cast_row(port_dtype from, const char *x, int64_t x_stride, port_dtype to, char *y, int64_t y_stride, int64_t n)
 {
     bool to_int = port_compute_of(to) == PORT_COMPUTE_I64 && to != PORT_BOOL;
+    bool by_i32 = port_compute_of(from) != PORT_COMPUTE_I64 && (to == PORT_I32 || to == PORT_I16 || to == PORT_I8);
     bool dense = x_stride == (int64_t)port_dtype_size(from) && y_stride == (int64_t)port_dtype_size(to);
     if (dense && port_dense_convert(from, to, n, x, y)) {
         return;
@@ -38,14 +48,15 @@ cast_row(port_dtype from, const char *x, int64_t x_stride, port_dtype to, char *
         if (by_f32) {
             port_load_f32(from, source, x_stride, m, block.f32);
         }
-        if (by_f32 && to_int) {
-            port_load_i64(PORT_F32, (const char *)block.f32, sizeof(float), m, whole.i64);
-            port_store_i64(to, whole.i64, m, target, y_stride);
-        } else if (by_f32) {
+        if (by_f32 && !to_int) {
             port_store_f32(to, block.f32, m, target, y_stride);
         } else if (to_int || port_compute_of(from) == PORT_COMPUTE_I64) {
-            port_load_i64(from, source, x_stride, m, block.i64);
-            port_store_i64(to, block.i64, m, target, y_stride);
+            const char *floats = (const char *)block.f32;
+            port_load_i64(by_f32 ? PORT_F32 : from, by_f32 ? floats : source, by_f32 ? (int64_t)sizeof(float) : x_stride, m, whole.i64);
+            if (by_i32) {
+                as_from_i32(m, whole.i64);
+            }
+            port_store_i64(to, whole.i64, m, target, y_stride);
         } else {
             port_load_f64(from, source, x_stride, m, block.f64);
             port_store_f64(to, block.f64, m, target, y_stride);

@@ -1,5 +1,5 @@
 /* convert.c -- elements of one dtype that lie side by side as another (dense.h), for every pair of BOOL, the integers, F32 and F64: torch's
- * conversion. Integers wrap, floats lose what stands after the point (what I64 cannot hold is its least number), and to BOOL it is "not 0". */
+ * conversion. Integers wrap, floats lose what stands after the point (what I64 cannot hold is its least number, on the way to I32, I16 and I8 what I32 cannot), and to BOOL it is "not 0". */
 #include "dense.h"
 
 enum { LANES = 64 };
@@ -16,6 +16,14 @@ whole_of(double v)
     bits = (bits & mask) | (least & ~mask);
     memcpy(&v, &bits, sizeof v);
     return (int64_t)v;
+}
+
+/* v as the reference's loops make it an I32, and by that an I16 or I8: what no I32 holds, NaN among them, is the least one. */
+PORT_INLINE int64_t
+narrow_of(double v)
+{
+    int64_t whole = whole_of(v), mask = -(int64_t)((whole >= INT32_MIN) & (whole <= INT32_MAX));
+    return (whole & mask) | (INT32_MIN & ~mask);
 }
 
 /* from_to_to: n elements, each as the expression in v says. */
@@ -48,24 +56,24 @@ whole_of(double v)
 #define LEVELS_OF(name) {name##_ref}
 #endif
 
-/* number: v among integers; value: v as it is. */
-#define TO_ALL(from, type, number, value)                                                                            \
+/* number: v among integers; narrow: among those of up to 32 bits but for U8; value: v as it is. */
+#define TO_ALL(from, type, number, narrow, value)                                                                          \
     PAIR(from, type, truth, uint8_t, v != 0)                                                                         \
     PAIR(from, type, u8, uint8_t, number)                                                                            \
-    PAIR(from, type, i8, int8_t, number)                                                                             \
-    PAIR(from, type, i16, int16_t, number)                                                                           \
-    PAIR(from, type, i32, int32_t, number)                                                                           \
+    PAIR(from, type, i8, int8_t, narrow)                                                                             \
+    PAIR(from, type, i16, int16_t, narrow)                                                                           \
+    PAIR(from, type, i32, int32_t, narrow)                                                                           \
     PAIR(from, type, i64, int64_t, number)                                                                           \
     PAIR(from, type, f32, float, value)                                                                              \
     PAIR(from, type, f64, double, value)
-TO_ALL(truth, uint8_t, v != 0, v != 0)
-TO_ALL(u8, uint8_t, v, v)
-TO_ALL(i8, int8_t, v, v)
-TO_ALL(i16, int16_t, v, v)
-TO_ALL(i32, int32_t, v, v)
-TO_ALL(i64, int64_t, v, v)
-TO_ALL(f32, float, whole_of((double)v), v)
-TO_ALL(f64, double, whole_of(v), v)
+TO_ALL(truth, uint8_t, v != 0, v != 0, v != 0)
+TO_ALL(u8, uint8_t, v, v, v)
+TO_ALL(i8, int8_t, v, v, v)
+TO_ALL(i16, int16_t, v, v, v)
+TO_ALL(i32, int32_t, v, v, v)
+TO_ALL(i64, int64_t, v, v, v)
+TO_ALL(f32, float, whole_of((double)v), narrow_of((double)v), v)
+TO_ALL(f64, double, whole_of(v), narrow_of(v), v)
 
 typedef void (*conversion)(int64_t n, const char *x, char *y);
 enum { KINDS = 8, LEVELS = PORT_HAVE_AVX2 ? 3 : 1 };

@@ -2,6 +2,7 @@
  * Source: NIST Handbook of Mathematical Functions, chapters 5, 7, 8, 10, 25. */
 #include "functions.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 
@@ -28,7 +29,7 @@ bessel_ie(int order, double x)
         term *= ((2.0 * k - 1.0) * (2.0 * k - 1.0) - mu) / (8.0 * k * size);
         sum += term;
     }
-    return sum / sqrt(2.0 * PI * size);
+    return sum / sqrt(2.0 * PI) / sqrt(size);
 }
 
 double
@@ -43,14 +44,26 @@ port_bessel_i1e(double x)
     return copysign(bessel_ie(1, x), x);
 }
 
-/* The integral of e^(-x (cosh t - 1)) cosh(order t) over t >= 0 by the trapezoidal rule, whose error is e^(-pi^2 / step). */
+/* The integral of e^(-x (cosh t - 1)) cosh(order t) over t >= 0 by the trapezoidal rule, whose error is e^(-pi^2 / step) as long as the step is
+ * not wide beside the integrand, 1 / sqrt(x); near 0 what the function tends to, and far out the asymptotic series. */
 double
 port_bessel_ke(double order, double x)
 {
-    const double step = 0.125;
+    const double step = 0.125, euler = 0.57721566490153286061;
     double sum = 0.5;
     if (!(x > 0.0)) {
         return x == 0.0 ? (double)INFINITY : (double)NAN;
+    }
+    if (x < 1e-10) {
+        return order == 0.0 ? -log(x / 2.0) - euler : 1.0 / x;
+    }
+    if (x > 30.0) {
+        double term = 1.0, mu = 4.0 * order * order;
+        for (int k = 1; k < 25; k++) {
+            term *= (mu - (2.0 * k - 1.0) * (2.0 * k - 1.0)) / (8.0 * k * x);
+            sum += term;
+        }
+        return (sum + 0.5) * sqrt(PI / 2.0) / sqrt(x);
     }
     for (int k = 1; k < 6400; k++) {
         double t = step * k, fall = x * (cosh(t) - 1.0);
@@ -260,28 +273,52 @@ igamma_at_an_end(double a, double x, double *lower)
     return at_zero || x == 0.0 || far || isinf(x);
 }
 
+static bool
+is_large_and_near(double a, double x)
+{
+    return a >= MANY_TERMS && fabs(x - a) < 0.3 * a;
+}
+
+/* The logarithm of the first factor of the series, with which the reference's overflows or comes to nothing. */
+static double
+factor_logarithm(double a, double x, port_precision p)
+{
+    double size = p.is_f32 ? (double)lgammaf((float)a) : lgamma(a);
+    return port_step(p, port_step(p, port_step(p, a * port_step(p, log(x))) - x) - size);
+}
+
 double
-port_igamma(double a, double x)
+port_igamma(double a, double x, port_precision p)
 {
     double end;
     if (igamma_at_an_end(a, x, &end)) {
         return end;
     }
-    if (a >= MANY_TERMS) {
+    if (is_large_and_near(a, x)) {
         return gamma_expansion(a, x, false);
     }
-    return x < a + 1.0 ? lower_series(a, x) : 1.0 - upper_fraction(a, x);
+    if (x >= a + 1.0) {
+        return 1.0 - upper_fraction(a, x);
+    }
+    /* The reference divides by the gamma function, of which nothing is left where that is infinite. */
+    double logarithm = factor_logarithm(a, x, p), most = p.is_f32 ? (double)logf(FLT_MAX) : log(DBL_MAX);
+    bool none = fabs(a - x) <= 0.4 * a ? a * (p.is_f32 ? (double)FLT_MAX : DBL_MAX) < 1.42 : logarithm < -most;
+    return none ? 0.0 : logarithm != logarithm ? logarithm : lower_series(a, x);
 }
 
 double
-port_igammac(double a, double x)
+port_igammac(double a, double x, port_precision p)
 {
     double end;
     if (igamma_at_an_end(a, x, &end)) {
         return 1.0 - end;
     }
-    if (a >= MANY_TERMS) {
+    if (is_large_and_near(a, x)) {
         return gamma_expansion(a, x, true);
     }
-    return x < a + 1.0 ? 1.0 - lower_series(a, x) : upper_fraction(a, x);
+    if (x >= a + 1.0) {
+        return upper_fraction(a, x);
+    }
+    double logarithm = factor_logarithm(a, x, p);
+    return logarithm != logarithm ? logarithm : 1.0 - lower_series(a, x);
 }

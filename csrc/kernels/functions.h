@@ -23,8 +23,8 @@ double port_zeta(double x, double q, port_precision precision);
 /* The n-th derivative of digamma, n >= 1. */
 double port_polygamma(double n, double x, port_precision precision);
 /* The regularised incomplete gamma function from 0 to x, or from x on. */
-double port_igamma(double a, double x);
-double port_igammac(double a, double x);
+double port_igamma(double a, double x, port_precision precision);
+double port_igammac(double a, double x, port_precision precision);
 
 typedef enum port_polynomial {
     PORT_CHEBYSHEV_T, PORT_CHEBYSHEV_U, PORT_CHEBYSHEV_V, PORT_CHEBYSHEV_W,

@@ -215,17 +215,35 @@ product_of(const port_kernel_call *call, const item *p, double alpha, double bet
 
 typedef enum way { WAY_BLAS, WAY_CHAIN, WAY_REF } way;
 
+/* y = beta * y where there is nothing to sum: adding 0 would lose the sign of -0. */
+static void
+scale_alone(const item *p, double beta)
+{
+    for (int64_t i = 0; i < p->M * p->N; i++) {
+        if (p->dtype == PORT_F64) {
+            double *y = (double *)p->y + i;
+            *y = beta == 0.0 ? 0.0 : beta * *y;
+        } else {
+            port_store_f32(p->y, p->dtype, i, beta == 0.0 ? 0.0f : (float)beta * port_load_f32(p->y, p->dtype, i));
+        }
+    }
+}
+
 /* One of a stack of `count`. */
 static void
 run_item(const port_kernel_call *call, const item *p, int64_t count, double alpha, double beta, way how)
 {
-    if (how == WAY_BLAS && p->K > 0 && port_dtype_size(p->dtype) == sizeof(uint16_t)) {
+    if (p->K == 0) {
+        scale_alone(p, beta);
+        return;
+    }
+    if (how == WAY_BLAS && port_dtype_size(p->dtype) == sizeof(uint16_t)) {
         port_matmul product = product_of(call, p, alpha, beta);
         port_half_matmul_run(&product, half_way(call->profile, p, count), call->scratch);
         return;
     }
     char *copies = (char *)call->scratch + round_up(port_matmul_scratch_bytes(p->K, p->dtype, call->profile->num_threads));
-    if (how == WAY_BLAS && p->K > 0 && has_gemm(call->provider, p->dtype) &&
+    if (how == WAY_BLAS && has_gemm(call->provider, p->dtype) &&
         port_blas_gemm(call->provider, p->dtype, item_call(p, alpha, beta, copies))) {
         return;
     }

@@ -106,7 +106,11 @@ gemv_run(const port_kernel_call *call)
         gemv_by_blas(call, p->alpha, beta);
         return;
     }
-    for (int64_t i = 0; i < y->shape[0]; i++) {
+    double kept = y->dtype == PORT_F32 ? (double)(float)beta : beta;
+    for (int64_t i = 0; i < y->shape[0] && x->shape[0] == 0; i++) { /* nothing to sum: adding 0 would lose the sign of -0 */
+        set_real(y, i, beta == 0.0 ? 0.0 : kept * real_at(y, i));
+    }
+    for (int64_t i = 0; i < y->shape[0] && x->shape[0] > 0; i++) {
         double sum = 0.0;
         for (int64_t k = 0; k < x->shape[0]; k++) {
             sum += real_at(a, i * a->strides[0] + k * a->strides[1]) * real_at(x, k * x->strides[0]);

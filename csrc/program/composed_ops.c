@@ -169,8 +169,10 @@ run_cdist(op_call *call)
     if (same_batch && arg_double(call, 2, 2.0) == 2.0 && (mode == 1 || (mode == 0 && many))) {
         return run_formula(call, "y = _euclidean_dist(x1, x2) -> y", NULL, 0);
     }
-    return run_formula(call, "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); "
-                             "y = linalg_vector_norm(d, p, [-1]) -> y", NULL, 0);
+#define DIFFERENCES "a = unsqueeze(x1, -2); b = unsqueeze(x2, -3); d = sub.Tensor(a, b); "
+    return run_formula(call, arg_double(call, 2, 2.0) != 0.0 /* of order 0 a norm counts NaN, a distance is NaN */
+                                 ? DIFFERENCES "y = linalg_vector_norm(d, p, [-1]) -> y"
+                                 : DIFFERENCES "d = abs(d); d = ceil(d); d = clamp_max(d, 1); y = sum.dim_IntList(d, [-1]) -> y", NULL, 0);
 }
 
 /* as_strided_scatter(self, src, size, stride, storage_offset). The reference copies the whole storage that self is a part of, and counts from its

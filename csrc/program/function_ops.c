@@ -28,13 +28,11 @@ FUNCTION(scaled_k1, port_bessel_ke(1.0, x))
 FUNCTION(j0, isinf(x) ? (double)NAN : j0(x))
 FUNCTION(j1, isinf(x) ? (double)NAN : j1(x))
 FUNCTION(y0, x < 0.0 || isinf(x) ? (double)NAN : y0(x))
-FUNCTION(y1, x < 0.0 || isinf(x) ? (double)NAN : y1(x))
+FUNCTION(y1, x < 0.0 || isinf(x) ? (double)NAN : x < 1e-30 ? -2.0 / 3.14159265358979323846 * port_step(precision, 1.0 / x) : y1(x))
 FUNCTION(spherical_j0, isinf(x) ? 0.0 : (x == 0.0 ? 1.0 : sin(x) / x))
 FUNCTION(erfcx, port_erfcx(x))
 FUNCTION(log_ndtr, port_log_ndtr(x))
 FUNCTION(ndtri, port_ndtri(x))
-FUNCTION(igamma, port_igamma(x, y))
-FUNCTION(igammac, port_igammac(x, y))
 
 /* A function of pairs, or else a polynomial. Names without special_, in torch's spelling. */
 typedef struct function {
@@ -63,8 +61,8 @@ static const function functions[] = {
     {.name = "log_ndtr", .of = of_log_ndtr},
     {.name = "ndtri", .of = of_ndtri},
     {.name = "zeta", .of = port_zeta},
-    {.name = "igamma", .of = of_igamma},
-    {.name = "igammac", .of = of_igammac},
+    {.name = "igamma", .of = port_igamma},
+    {.name = "igammac", .of = port_igammac},
     {.name = "chebyshev_polynomial_t", .kind = PORT_CHEBYSHEV_T},
     {.name = "chebyshev_polynomial_u", .kind = PORT_CHEBYSHEV_U},
     {.name = "chebyshev_polynomial_v", .kind = PORT_CHEBYSHEV_V},
@@ -131,7 +129,7 @@ map_operands(op_call *call, const function *f, const op_operand *operands, int32
     }
     double *to = (double *)tensor_view(made).data;
     bool recurs = f->of == NULL && (f->kind == PORT_LAGUERRE_L || f->kind == PORT_LEGENDRE_P);
-    port_precision precision = {dtype == PORT_F32, call->options->profile.capability != PORT_CAP_DEFAULT};
+    port_precision precision = {dtype != PORT_F64, call->options->profile.capability != PORT_CAP_DEFAULT};
     for (int64_t i = 0, n = tensor_elems(made); i < n; i++) {
         if (recurs && data[1][i] > PORT_MAX_DEGREE && data[1][i] < 0x1p63) {
             return fail_unsupported(call, "a polynomial of degree %g", data[1][i]);

@@ -97,3 +97,71 @@ def test_zeta(dtype: torch.dtype) -> None:
 def test_polygamma(n: int, dtype: torch.dtype) -> None:
     x = poles(dtype)
     assert unequal("aten.polygamma.default", [n, x if n == 1 else x.clamp_(min=-1e5)]) == 0
+
+
+@DTYPES
+def test_products_of_nothing(dtype: torch.dtype) -> None:
+    """beta times the addend, -0 too."""
+    c, a, b = specials(dtype).repeat(3, 1), torch.empty(3, 0, dtype=dtype), torch.empty(0, len(specials(dtype)), dtype=dtype)
+    for scales in ({}, {"beta": 0.2, "alpha": 0.6}, {"beta": 0}):
+        assert unequal("aten.addmm.default", [c, a, b], scales) == 0
+        assert unequal("aten.baddbmm.default", [c.repeat(2, 1, 1), a.repeat(2, 1, 1), b.repeat(2, 1, 1)], scales) == 0
+        assert unequal("aten.addmv.default", [c[0], b.t(), a[0]], scales) == 0
+
+
+@DTYPES
+def test_distances_of_order_0(dtype: torch.dtype) -> None:
+    x, y = torch.randn(4, 3, 5, dtype=dtype, generator=_generator), torch.randn(4, 6, 5, dtype=dtype, generator=_generator)
+    x[0, 0, 1], x[1, 0], y[1, 2], y[2, 0] = math.nan, math.inf, math.inf, x[2, 0]
+    assert unequal("aten._cdist_forward.default", [x, y, 0.0, 1]) == 0
+
+
+@DTYPES
+@pytest.mark.parametrize("whole", ("U8", "I8", "I16", "I32", "I64", "BOOL"))
+def test_floats_that_integers_do_not_hold(whole: str, dtype: torch.dtype) -> None:
+    x = torch.cat((torch.tensor([3e9, -3e9, 3000000005.0, 1e19, -1e19, 300.0, -1.5, 70000.0], dtype=dtype), specials(dtype), any_bits(30, dtype)))
+    names = {"U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64, "BOOL": torch.bool}
+    for operand in (x, x[:3], torch.stack((x, x), -1)[:, 0]):
+        want = operand.to(names[whole])
+        got = in_c("aten._to_copy.default", [operand], {"dtype": {"dtype": whole}})[0]
+        assert torch.equal(got, want), (got, want)
+
+
+@DTYPES
+@pytest.mark.parametrize("keys", (1, 6, 8, 9))
+def test_attention_to_nothing_but_nan(keys: int, dtype: torch.dtype) -> None:
+    """Rows of NaN that fill no vector see no key, others are NaN."""
+    q, k, v = (torch.randn(1, 2, n, 8, dtype=dtype, generator=_generator) for n in (3, keys, keys))
+    q[0, 0, 1, 3] = math.nan
+    for args in ([q, k, v, 0.0, False], [q, k, v, 0.0, True]):
+        name = "aten._scaled_dot_product_flash_attention_for_cpu.default"
+        for got, want in zip(in_c(name, args), in_torch(name, args), strict=True):
+            torch.testing.assert_close(got, want, equal_nan=True)
+
+
+NEAR = {torch.float32: 4e-6, torch.float64: 1e-9}
+
+
+@DTYPES
+@pytest.mark.parametrize("order", ("0", "1"))
+def test_bessel_functions_far_out(order: str, dtype: torch.dtype) -> None:
+    tiny, huge = torch.finfo(dtype).smallest_normal, torch.finfo(dtype).max
+    x = torch.tensor([0.0, tiny / 4, tiny, 1e-20, 1e-9, 0.5, 29.0, 31.0, 300.0, 1e5, 1e10, huge, math.inf, math.nan, -2.0], dtype=dtype)
+    for name in (f"special_scaled_modified_bessel_k{order}", f"special_modified_bessel_k{order}", f"special_modified_bessel_i{order}"):
+        got, want = in_c(f"aten.{name}.default", [x])[0], in_torch(f"aten.{name}.default", [x])[0]
+        torch.testing.assert_close(got, want, equal_nan=True, rtol=NEAR[dtype], atol=0.0)
+    small = x[x < 1e-8]
+    got, want = in_c(f"aten.special_bessel_y{order}.default", [small])[0], in_torch(f"aten.special_bessel_y{order}.default", [small])[0]
+    torch.testing.assert_close(got, want, equal_nan=True, rtol=NEAR[dtype], atol=0.0)
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ("igamma", "igammac"))
+def test_incomplete_gamma_of_large_and_tiny(name: str, dtype: torch.dtype) -> None:
+    tiny, huge = torch.finfo(dtype).smallest_normal, torch.finfo(dtype).max
+    values = torch.tensor([0.0, tiny / 4, tiny, 1e-20, 0.5, 2.0, 30.0, 300.0, 1e5, 1.01e5, 1e6, 3e6, 3.01e6, 1e10, huge, math.inf, math.nan, -2.0], dtype=dtype)
+    a, x = torch.cartesian_prod(values, values).unbind(-1)
+    near = torch.tensor([1e4] if dtype == torch.float32 else [1e4, 2e6, 1e8, 1e10], dtype=dtype)  # torch's steps in F32 lose digits beyond
+    a, x = torch.cat((a, near, near)), torch.cat((x, near + near.sqrt(), near - 2 * near.sqrt()))
+    got, want = in_c(f"aten.{name}.default", [a.contiguous(), x.contiguous()])[0], in_torch(f"aten.{name}.default", [a.contiguous(), x.contiguous()])[0]
+    torch.testing.assert_close(got, want, equal_nan=True, rtol=0.0, atol=4e-6)
