@@ -1,5 +1,6 @@
 /* convert.c -- elements of one dtype that lie side by side as another (dense.h), for every pair of BOOL, the integers, F32 and F64: torch's
- * conversion. Integers wrap, floats lose what stands after the point (what I64 cannot hold is its least number, on the way to I32, I16 and I8 what I32 cannot), and to BOOL it is "not 0". */
+ * conversion. Integers wrap, floats lose what stands after the point (what I64 cannot hold is its least number, and for I32, I16 and I8 what
+ * I32 cannot hold is the least of those), and to BOOL it is "not 0". */
 #include "dense.h"
 
 enum { LANES = 64 };

@@ -146,7 +146,7 @@ NEAR = {torch.float32: 4e-6, torch.float64: 1e-9}
 @pytest.mark.parametrize("order", ("0", "1"))
 def test_bessel_functions_far_out(order: str, dtype: torch.dtype) -> None:
     tiny, huge = torch.finfo(dtype).smallest_normal, torch.finfo(dtype).max
-    x = torch.tensor([0.0, tiny / 4, tiny, 1e-20, 1e-9, 0.5, 29.0, 31.0, 300.0, 1e5, 1e10, huge, math.inf, math.nan, -2.0], dtype=dtype)
+    x = torch.tensor([0.0, -0.0, tiny / 4, tiny, 1e-20, 1e-9, 0.5, 29.0, 31.0, 300.0, 1e5, 1e10, huge, math.inf, math.nan, -2.0], dtype=dtype)
     for name in (f"special_scaled_modified_bessel_k{order}", f"special_modified_bessel_k{order}", f"special_modified_bessel_i{order}"):
         got, want = in_c(f"aten.{name}.default", [x])[0], in_torch(f"aten.{name}.default", [x])[0]
         torch.testing.assert_close(got, want, equal_nan=True, rtol=NEAR[dtype], atol=0.0)
