@@ -93,19 +93,51 @@ CASCADE(add_row)(const CASCADE(source) *source, const char *at, int64_t col_stri
     }
 }
 
+/* The same of `groups` times four vectors of another type in a row, which lie side by side: a few rows at a time as those of the accumulator's type. */
+CASCADE_TARGET static void
+CASCADE(sum_widened_rows)(const CASCADE(source) *source, int32_t groups, const char *at, int64_t row_stride, int64_t rows, CASCADE(vector) *sums)
+{
+    enum { MOST = 4 };
+    const int32_t vectors = CASCADE(ROWS) * groups;
+    const int64_t elems = vectors * source->lanes * (source->pairs ? 2 : 1), most = MOST * CASCADE(GROUPS) / groups;
+    const bool joined = row_stride == elems * source->elem_bytes;
+    CASCADE(vector) wide[MOST * CASCADE(GROUPS) * CASCADE(ROWS) * 2];
+    CASCADE_REAL *to = (CASCADE_REAL *)wide;
+    memset(sums, 0, (size_t)vectors * sizeof(*sums));
+    for (int64_t first = 0; first < rows; first += most) {
+        const int64_t count = rows - first < most ? rows - first : most;
+        for (int64_t i = 0; i < count; i += joined ? count : 1) {
+            CASCADE_LOAD(source->dtype, at + (first + i) * row_stride, source->elem_bytes, joined ? count * elems : elems, to + i * elems);
+        }
+        for (int64_t v = 0; v < count * vectors && source->pairs; v++) {
+            wide[v] = wide[2 * v] + wide[2 * v + 1];
+        }
+        for (int64_t i = 0; i < count; i++) {
+            for (int32_t k = 0; k < vectors; k++) {
+                sums[k] += wide[i * vectors + k];
+            }
+        }
+    }
+}
+
 /* The same for any source; sums[k * lanes + lane], beyond them zeros. */
 CASCADE_TARGET static void
 CASCADE(sum_any_rows)(const CASCADE(source) *source, const char *at, int64_t row_stride, int64_t col_stride, int64_t rows,
                       CASCADE(vector) *sums)
 {
+    const int64_t vector_bytes = 32 / (int64_t)sizeof(CASCADE_REAL) * source->elem_bytes * (source->pairs ? 2 : 1);
+    if (source->lanes > 1 && col_stride == vector_bytes) {
+        CASCADE(sum_widened_rows)(source, 1, at, row_stride, rows, sums);
+        return;
+    }
     memset(sums, 0, CASCADE(ROWS) * sizeof(*sums));
     for (int64_t i = 0; i < rows; i++) {
         CASCADE(add_row)(source, at + i * row_stride, col_stride, (CASCADE_REAL *)sums);
     }
 }
 
-/* Four rows of sums over i < size, into element k * lanes + lane of the four vectors; for a dense source as many groups of four as `groups` says,
- * side by side, which walk the rows together. */
+/* Four rows of sums over i < size, into element k * lanes + lane of the four vectors; of vectors side by side as many groups of four as `groups`
+ * says, which walk the rows together. */
 CASCADE_TARGET PORT_INLINE void
 CASCADE(multi_row_sum_by)(const CASCADE(source) *source, bool dense, int32_t groups, const char *base, int64_t row_stride, int64_t col_stride,
                           int64_t size, CASCADE(vector) *part)
@@ -125,8 +157,10 @@ CASCADE(multi_row_sum_by)(const CASCADE(source) *source, bool dense, int32_t gro
             CASCADE(vector) *to = part + g * CASCADE(ROWS);
             CASCADE(sum_dense_rows)(from + g * CASCADE(ROWS) * col_stride, row_stride, col_stride, count, to, to + 1, to + 2, to + 3);
         }
-        if (!dense) {
+        if (!dense && groups == 1) {
             CASCADE(sum_any_rows)(source, from, row_stride, col_stride, count, part);
+        } else if (!dense) {
+            CASCADE(sum_widened_rows)(source, groups, from, row_stride, count, part);
         }
         i += count;
         if (count < step) {
@@ -273,8 +307,12 @@ CASCADE(reduce_piece)(port_dtype dtype, bool pairs, port_dtype out_dtype, char *
     bool outer = in_strides[1] == elem_bytes && size1 >= least;
     if (outer) {
         const int32_t wide = CASCADE(GROUPS) * CASCADE(ROWS) * lanes;
-        for (; j + wide <= size1 && CASCADE(is_dense)(&vector); j += wide) {
-            CASCADE(multi_row_sum_by)(&vector, true, CASCADE(GROUPS), in + j * elem_bytes, in_strides[0], 32, size0, part);
+        for (; j + wide <= size1; j += wide) {
+            if (CASCADE(is_dense)(&vector)) {
+                CASCADE(multi_row_sum_by)(&vector, true, CASCADE(GROUPS), in + j * elem_bytes, in_strides[0], 32, size0, part);
+            } else {
+                CASCADE(multi_row_sum_by)(&vector, false, CASCADE(GROUPS), in + j * elem_bytes, in_strides[0], lanes * elem_bytes, size0, part);
+            }
             CASCADE(accumulate)(out + j * out_stride, out_dtype, sums, wide, out_stride);
         }
         for (; j + CASCADE(ROWS) * lanes <= size1; j += CASCADE(ROWS) * lanes) {
