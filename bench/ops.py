@@ -104,7 +104,14 @@ def operands(rows: int, cols: int) -> dict:
     cases["where i64"] = ("aten.where.self", lambda: ([x() > 0, torch.randint(0, 9, (rows, cols)), torch.randint(0, 9, (rows, cols))], {}))
     cases["where bool"] = ("aten.where.self", lambda: ([x() > 0, x() > 0, x() > 0], {}))
     cases["masked_fill row"] = ("aten.masked_fill.Scalar", lambda: ([x(), columns() > 0, -1e9], {}))
-    for name in ("cumprod", "cummax", "logcumsumexp"):
+    cases["nansum"] = ("aten.nansum.default", lambda: ([x(), [1]], {}))
+    cases["any"] = ("aten.any.dim", lambda: ([x() > 9, 1], {}))
+    for along, dims in (("last", [1]), ("first", [0])):
+        cases[f"vector_norm {along}"] = ("aten.linalg_vector_norm.default", lambda dims=dims: ([x(), 2, dims], {}))
+    cases["scatter_add"] = ("aten.scatter_add.default", lambda: ([x(), 1, torch.randint(0, cols, (rows, cols)), x()], {}))
+    cases["index_put"] = ("aten.index_put.default", lambda: ([x(), [torch.randint(0, rows, (rows,))], x()], {}))
+    cases["nll_loss"] = ("aten.nll_loss_forward.default", lambda: ([x(), torch.randint(0, cols, (rows,)), None, 1, -100], {}))
+    for name in ("cumprod", "cummax", "cummin", "logcumsumexp"):
         cases[name] = (f"aten.{name}.default", lambda: ([x(), 1], {}))
     cases["fft"] = ("aten._fft_r2c.default", lambda: ([x(), [1], 0, True], {}))
     for name in ("leaky_relu", "hardswish", "softplus", "mish", "log1p"):

@@ -6,6 +6,7 @@
  * but which of two zeros amax and amin give follows the reference's order (ordered.c). */
 #include "extremes.h"
 #include "sum.h"
+#include "wholes.h"
 
 typedef struct fold_state {
     double value, mean, m2;
@@ -115,7 +116,7 @@ reduce_job_of(const port_kernel_call *call, const reduce_op *op)
 }
 
 static void
-deal_outputs(reduce_job *job, port_range_fn range)
+deal_outputs(const reduce_job *job, port_range_fn range)
 {
     port_deal(job->kept.elems, job->reduced.elems, job->call->profile->num_threads, range, job);
 }
@@ -456,6 +457,105 @@ in_columns(const reduce_job *job)
            job->kept.out_strides[0] == (int64_t)port_dtype_size(y->dtype) && job->reduced.elems > 0 && job->reduced.elems <= INT32_MAX;
 }
 
+/* ---------------------------------------------------------------- extremes and truths of dense integers */
+
+enum { EXTREME_WIDTH = 128 };
+
+/* Integers side by side: best[i] = the better of best[i] and x[i]. False: there is no such way for the dtype. */
+static bool
+better_of_wholes(bool largest, port_dtype dtype, int64_t n, const char *x, char *best)
+{
+    return (largest ? port_whole_maximum : port_whole_minimum)(dtype, dtype, port_cpu_level_found(), n, best, 1, x, 1, best);
+}
+
+/* amax or amin of a dense row of n > 0 integers. */
+static int64_t
+extreme_of_row(bool largest, port_dtype dtype, const char *x, int64_t n)
+{
+    _Alignas(64) char best[EXTREME_WIDTH * sizeof(int64_t)];
+    int64_t lanes[EXTREME_WIDTH], bytes = (int64_t)port_dtype_size(dtype), width = n < EXTREME_WIDTH ? n : EXTREME_WIDTH;
+    memcpy(best, x, (size_t)(width * bytes));
+    for (int64_t i = width; i < n; i += width) {
+        int64_t from = i + width <= n ? i : n - width; /* what is seen twice changes nothing */
+        better_of_wholes(largest, dtype, width, x + from * bytes, best);
+    }
+    port_load_i64(dtype, best, bytes, width, lanes);
+    for (int64_t i = 1; i < width; i++) {
+        lanes[0] = (largest ? lanes[i] > lanes[0] : lanes[i] < lanes[0]) ? lanes[i] : lanes[0];
+    }
+    return lanes[0];
+}
+
+static bool
+looks_for_truth(const reduce_op *op)
+{
+    return op->finish == any_finish || op->finish == all_finish;
+}
+
+/* Outputs of a dense row each. */
+static void
+whole_rows_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const reduce_job *job = opaque;
+    const port_view *x = job->call->in[0];
+    for (int64_t j = begin; j < end; j++) {
+        fold_state state = {.count = job->reduced.elems};
+        int64_t in, out;
+        walk_offsets(&job->kept, j, &in, &out);
+        const char *row = (const char *)x->data + in;
+        state.whole = looks_for_truth(job->op) ? port_whole_total(x->dtype, true, state.count, row)
+                                               : extreme_of_row(job->largest, x->dtype, row, state.count);
+        job->op->finish(&state, job->call, (char *)job->call->out[0]->data + out);
+    }
+}
+
+/* Outputs side by side, of elements that lie a row apart each. */
+static void
+whole_columns_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const reduce_job *job = opaque;
+    const port_view *x = job->call->in[0], *y = job->call->out[0];
+    int64_t bytes = (int64_t)port_dtype_size(x->dtype), out_bytes = (int64_t)port_dtype_size(y->dtype), totals[PORT_BLOCK];
+    _Alignas(64) char best[PORT_BLOCK * sizeof(int64_t)];
+    bool truths = looks_for_truth(job->op);
+    for (int64_t j = begin; j < end; j += PORT_BLOCK) {
+        int64_t m = end - j < PORT_BLOCK ? end - j : PORT_BLOCK;
+        const char *row = (const char *)x->data + j * bytes;
+        memset(totals, 0, sizeof totals);
+        memcpy(best, row, (size_t)(m * bytes));
+        for (int64_t r = 0; r < job->reduced.elems; r++, row += job->reduced.in_strides[0]) {
+            if (truths) {
+                port_whole_totals(x->dtype, true, m, row, totals);
+            } else {
+                better_of_wholes(job->largest, x->dtype, m, row, best);
+            }
+        }
+        if (!truths) {
+            port_load_i64(x->dtype, best, bytes, m, totals);
+        }
+        for (int64_t i = 0; i < m; i++) {
+            fold_state state = {.count = job->reduced.elems, .whole = totals[i]};
+            job->op->finish(&state, job->call, (char *)y->data + (j + i) * out_bytes);
+        }
+    }
+}
+
+/* any and all of any dtype, amax and amin of integers, where whole vectors do it. False: they do not. */
+static bool
+wholes_run(const reduce_job *job)
+{
+    const port_view *x = job->call->in[0];
+    char one[sizeof(int64_t)] = {0}, other[sizeof(int64_t)] = {0};
+    bool can = looks_for_truth(job->op) || (port_compute_of(x->dtype) == PORT_COMPUTE_I64 && job->op->finish == store_value &&
+                                            better_of_wholes(job->largest, x->dtype, 1, one, other));
+    bool dense = job->reduced.ndim == 1 && job->reduced.in_strides[0] == (int64_t)port_dtype_size(x->dtype);
+    if (!can || job->reduced.elems == 0 || (!dense && !in_columns(job))) {
+        return false;
+    }
+    deal_outputs(job, dense ? whole_rows_range : whole_columns_range);
+    return true;
+}
+
 /* amax, amin, argmax, argmin: along a dense dimension or across one by whole vectors, else fold by fold. */
 static void
 best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
@@ -467,6 +567,8 @@ best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
     bool dense = job.reduced.ndim == 1 && job.reduced.in_strides[0] == (int64_t)port_dtype_size(x->dtype);
     if (narrow && in_columns(&job)) {
         deal_outputs(&job, columns_range);
+    } else if (wholes_run(&job)) {
+        return;
     } else if (!narrow || !dense) {
         deal_outputs(&job, reduce_range);
     } else if (job.kept.elems == 1 && job.reduced.elems > 0) {
@@ -565,8 +667,17 @@ RUN_BEST(argmin, min_f64, min_i64, store_best_idx, false)
         static const reduce_op op = {var_f64, NULL, finish, var_f64_four};                                           \
         var_run_any(call, &op);                                                                                      \
     }
-RUN(any, any_f64, any_i64, any_finish)
-RUN(all, any_f64, any_i64, all_finish)
+#define RUN_TRUTH(name, finish)                                                                                      \
+    static void name##_run(const port_kernel_call *call)                                                             \
+    {                                                                                                                \
+        static const reduce_op op = {any_f64, any_i64, finish, NULL};                                                \
+        reduce_job job = reduce_job_of(call, &op);                                                                   \
+        if (!wholes_run(&job)) {                                                                                     \
+            deal_outputs(&job, reduce_range);                                                                        \
+        }                                                                                                            \
+    }
+RUN_TRUTH(any, any_finish)
+RUN_TRUTH(all, all_finish)
 RUN_VAR(var, var_finish)
 RUN_VAR(std, std_finish)
 RUN_BY_FOUR(welford_mean, var_f64, NULL, welford_mean_finish, var_f64_four)

@@ -6,6 +6,7 @@
  * nothing is fused under "default".
  * Source: at::native ReduceOpsKernel.cpp, WeightNormKernel.cpp (BSD-3-Clause; restated). */
 #include "loops.h"
+#include "vecmath.h"
 
 #include <math.h>
 
@@ -89,26 +90,64 @@ is_rare(double order)
     return order != 1.0 && order != 2.0 && !(isinf(order) && order > 0.0);
 }
 
-/* Whole vectors in lanes, which are added one after the other; of the rest the compiler made one more vector of four
- * products. */
-static float
-row_norm(const port_kernel_call *call, const float *x, int64_t n)
-{
-    float sums[LANES] = {0.0f};
-    int64_t bulk = n - n % LANES, products = bulk + (n - bulk) / 4 * 4;
-    for (int64_t i = 0; i < bulk; i++) {
-        sums[i % LANES] += x[i] * x[i];
+/* The squares of n elements, a multiple of a vector's, in the lanes of one vector of 32 bytes; and n columns side by side, each of whose sums
+ * takes the square of one more element. */
+#define SQUARES(suffix, type, attributes)                                                                            \
+    attributes static void squares_##suffix(int64_t n, const type *x, type *sums)                                    \
+    {                                                                                                                \
+        typedef type vector __attribute__((vector_size(32), aligned(sizeof(type)), may_alias));                      \
+        vector sum = {0};                                                                                            \
+        for (const type *end = x + n; x < end; x += 32 / sizeof(type)) {                                             \
+            const vector value = *(const vector *)(const void *)x;                                                   \
+            sum += value * value;                                                                                    \
+        }                                                                                                            \
+        *(vector *)(void *)sums = sum;                                                                               \
+    }                                                                                                                \
+    attributes static void square_columns_##suffix(int64_t n, const type *x, type *sums)                             \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; i + COLUMNS <= n; i += COLUMNS) {                                                                     \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < COLUMNS; lane++) {                                                             \
+                sums[i + lane] += x[i + lane] * x[i + lane];                                                         \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            sums[i] += x[i] * x[i];                                                                                  \
+        }                                                                                                            \
     }
-    float sum = sums[0];
-    for (int64_t lane = 1; lane < LANES; lane++) {
-        sum += sums[lane];
+#if PORT_HAVE_AVX2
+#define SQUARE_BUILDS(name, type)                                                                                    \
+    SQUARES(name##_ref, type, )                                                                                      \
+    SQUARES(name##_avx2, type, PORT_TARGET_AVX2)                                                                     \
+    SQUARES(name##_avx512, type, PORT_TARGET_AVX512)
+#else
+#define SQUARE_BUILDS(name, type) SQUARES(name##_ref, type, )
+#endif
+enum { COLUMNS = 16 };
+SQUARE_BUILDS(f32, float)
+SQUARE_BUILDS(f64, double)
+
+/* Whole vectors in lanes, which are added one after the other; of the rest the compiler made one more vector of half as many products. */
+#define ROW_NORM(suffix, type, fused_root, root)                                                                     \
+    static type row_norm_##suffix(const port_kernel_call *call, const type *x, int64_t n)                            \
+    {                                                                                                                \
+        enum { WIDTH = 32 / sizeof(type), HALF = WIDTH / 2 };                                                        \
+        type sums[WIDTH];                                                                                            \
+        int64_t bulk = n - n % WIDTH, products = bulk + (n - bulk) / HALF * HALF;                                    \
+        PORT_PICK_MAP(squares_##suffix, port_cpu_level_found())(bulk, x, sums);                                      \
+        type sum = sums[0];                                                                                          \
+        for (int lane = 1; lane < WIDTH; lane++) {                                                                   \
+            sum += sums[lane];                                                                                       \
+        }                                                                                                            \
+        for (int64_t i = bulk; i < n; i++) {                                                                         \
+            bool fused = i >= products && call->profile->capability != PORT_CAP_DEFAULT;                             \
+            sum = fused ? fused_root(x[i], x[i], sum) : sum + x[i] * x[i];                                           \
+        }                                                                                                            \
+        return root(sum);                                                                                            \
     }
-    for (int64_t i = bulk; i < n; i++) {
-        bool fused = i >= products && call->profile->capability != PORT_CAP_DEFAULT;
-        sum = fused ? fmaf(x[i], x[i], sum) : sum + x[i] * x[i];
-    }
-    return sqrtf(sum);
-}
+ROW_NORM(f32, float, fmaf, sqrtf)
+ROW_NORM(f64, double, fma, sqrt)
 
 /* The reduced dimensions of x in order of memory, others as size 1; true if they are one dense row. */
 static bool
@@ -135,7 +174,7 @@ typedef struct norm_job {
     const port_kernel_call *call;
     port_view part; /* what one output is made of, at the place of the first */
     bool row;       /* the 2-norm of a dense row */
-    int64_t outputs;
+    int64_t outputs, out_stride; /* of columns, in elements */
 } norm_job;
 
 static double
@@ -150,9 +189,9 @@ norm_of(const norm_job *job, const void *x, int64_t n)
         return powers ? (double)power_norm(p->order, p->computed, x, n, threads) : rare_norm(p->order, narrow, x, n);
     }
     if (!narrow) {
-        return norm_double(p->order, x, n, threads);
+        return job->row ? row_norm_f64(call, x, n) : norm_double(p->order, x, n, threads);
     }
-    return (double)(job->row ? row_norm(call, x, n) : norm_float(p->order, x, n, threads));
+    return (double)(job->row ? row_norm_f32(call, x, n) : norm_float(p->order, x, n, threads));
 }
 
 /* Every output by itself, from a row-major copy of its elements where they do not lie so. */
@@ -181,12 +220,66 @@ norm_range(const void *opaque, int64_t begin, int64_t end)
     }
 }
 
+/* 2-norms of columns that lie side by side, row after row in order of memory. */
+static void
+column_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const norm_job *job = opaque;
+    const port_view *x = job->call->in[0], *y = job->call->out[0], *part = &job->part;
+    int64_t rows = port_view_elems(part), bytes = (int64_t)port_dtype_size(x->dtype);
+    double wide[PORT_BLOCK];
+    float narrow[PORT_BLOCK];
+    for (int64_t j = begin; j < end; j += PORT_BLOCK) {
+        int64_t m = end - j < PORT_BLOCK ? end - j : PORT_BLOCK;
+        memset(wide, 0, sizeof wide);
+        memset(narrow, 0, sizeof narrow);
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t at = j, rest = r;
+            for (int32_t d = part->ndim - 1; d >= 0; d--) {
+                at += rest % part->shape[d] * part->strides[d];
+                rest /= part->shape[d];
+            }
+            const void *row = (const char *)x->data + at * bytes;
+            if (x->dtype == PORT_F32) {
+                PORT_PICK_MAP(square_columns_f32, port_cpu_level_found())(m, row, narrow);
+            } else {
+                PORT_PICK_MAP(square_columns_f64, port_cpu_level_found())(m, row, wide);
+            }
+        }
+        for (int64_t i = 0; i < m; i++) {
+            double norm = x->dtype == PORT_F32 ? (double)sqrtf(narrow[i]) : sqrt(wide[i]);
+            port_store_f64(y->dtype, &norm, 1, (char *)y->data + (j + i) * job->out_stride * bytes, 0);
+        }
+    }
+}
+
+/* Whether the outputs run along one dimension, on which x's elements lie side by side. */
+static bool
+in_columns(norm_job *job, uint32_t dims)
+{
+    const port_view *x = job->call->in[0], *y = job->call->out[0];
+    int32_t kept = 0;
+    bool dense = false;
+    for (int32_t d = 0; d < x->ndim; d++) {
+        if ((dims >> d & 1u) == 0 && x->shape[d] != 1) {
+            kept++;
+            dense = x->strides[d] == 1;
+            job->out_stride = y->strides[d];
+        }
+    }
+    return kept == 1 && dense;
+}
+
 static void
 vector_norm_run(const port_kernel_call *call)
 {
     const port_vector_norm_params *p = call->params;
     norm_job job = {.call = call, .outputs = port_view_elems(call->out[0])};
     job.row = reduced_part(call->in[0], p->dims, &job.part) && p->order == 2.0;
+    if (p->order == 2.0 && job.outputs > 1 && in_columns(&job, p->dims)) {
+        port_deal(job.outputs, port_view_elems(&job.part), call->profile->num_threads, column_range, &job);
+        return;
+    }
     port_deal(job.outputs, port_view_elems(&job.part), call->profile->num_threads, norm_range, &job);
 }
 
