@@ -91,7 +91,7 @@ def test_sums_of_integers(dtype):
             check("amin.default", [x, dims])
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", FLOATS[:2])
 def test_norms(dtype):
     torch.manual_seed(0)
     for x in tensors(dtype):
