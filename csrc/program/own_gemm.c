@@ -83,6 +83,13 @@ extent_bytes(const port_view *view)
     return (last + 1) * sizeof(float);
 }
 
+/* Bytes that random_like takes from the space, a multiple of 64. */
+static uint64_t
+room_of(const port_view *view)
+{
+    return (place_of(view) + extent_bytes(view) + 63) / 64 * 64;
+}
+
 /* The view of other memory of its own, filled with numbers between -1 and 1, as far into a line as the original; takes it from *space on. */
 static port_view
 random_like(const port_view *view, char **space, uint64_t *state)
@@ -95,7 +102,7 @@ random_like(const port_view *view, char **space, uint64_t *state)
         *state = *state * 6364136223846793005u + 1442695040888963407u;
         to[i] = (float)(int32_t)(*state >> 32) * 0x1p-31f; /* the lower half of the state is the less random one */
     }
-    *space += (place_of(view) + extent_bytes(view) + 127) / 64 * 64;
+    *space += room_of(view);
     return made;
 }
 
@@ -133,15 +140,15 @@ static bool
 same_bits(const port_kernel_call *call, const port_kernel_row *library, const port_kernel_row *own)
 {
     const port_view *c = call->in[2];
-    uint64_t room = extent_bytes(call->in[0]) + extent_bytes(call->in[1]) + (c != NULL ? extent_bytes(c) : 0) + 2 * extent_bytes(call->out[0]);
+    uint64_t room = room_of(call->in[0]) + room_of(call->in[1]) + (c != NULL ? room_of(c) : 0) + 2 * room_of(call->out[0]);
     size_t scratch_bytes = library->scratch_bytes(call), own_bytes = own->scratch_bytes(call);
-    scratch_bytes = scratch_bytes > own_bytes ? scratch_bytes : own_bytes;
-    room += scratch_bytes + 5 * 128;
+    scratch_bytes = ((scratch_bytes > own_bytes ? scratch_bytes : own_bytes) + 63) / 64 * 64;
+    room += scratch_bytes;
     char *memory = room <= MOST_BYTES ? port_alloc_aligned((size_t)room) : NULL;
     if (memory == NULL) {
         return false;
     }
-    char *space = memory + (scratch_bytes + 63) / 64 * 64;
+    char *space = memory + scratch_bytes;
     uint64_t state = 1;
     port_view a = random_like(call->in[0], &space, &state), b = random_like(call->in[1], &space, &state), added;
     port_view y = random_like(call->out[0], &space, &state), z = random_like(call->out[0], &space, &state);
