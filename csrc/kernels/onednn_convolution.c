@@ -48,6 +48,7 @@ typedef struct conv_plan {
     bool one_chain; /* a block goes on where the one before it ended */
     bool unfolded;  /* computed as a product */
     int64_t lanes;  /* channels of a group that its code keeps side by side; 0: none fit */
+    const int64_t *places; /* find_places of the positions at hand */
 } conv_plan;
 
 /* Positions of one tile of a 1x1 kernel: between least and most, of which one is the largest that leaves no rest, or the largest rest. */
@@ -409,6 +410,22 @@ chain_ref(const conv_plan *plan, const float *const *w, const float *columns, in
     }
 }
 
+/* The same without the kernel elements that meet padding: a weight that is not finite times 0 would be NaN. */
+static void
+chain_inside(const conv_plan *plan, const float *const *w, const float *columns, int64_t first, int64_t last, float acc[OUTS][STEP])
+{
+    int64_t taps = plan->taps;
+    for (int64_t i = 0; i < OUTS * STEP; i++) {
+        int64_t o = i / STEP, l = i % STEP;
+        for (int64_t k = 0; k < taps; k++) {
+            for (int64_t at = first; at < last && plan->places[k * STEP + l] >= 0; at++) {
+                int64_t c = channel_at(plan, at, last);
+                acc[o][l] = fmaf(w[o][c * taps + k], columns[(c * taps + k) * STEP + l], acc[o][l]);
+            }
+        }
+    }
+}
+
 #if PORT_HAVE_AVX2
 /* `vectors` of the STEP positions at a time, so that their sums stay in registers. */
 #define CHAIN(level, attributes, vector, lanes, vectors, load, store, spread, fused)                                        \
@@ -542,12 +559,25 @@ typedef struct conv_job {
     chain_fn chain;
 } conv_job;
 
+/* Whether what is NaN here may be so by padding alone. */
+static bool
+meets_padding(const conv_plan *plan, float made[OUTS][STEP])
+{
+    bool nan = false, outside = false;
+    for (int64_t i = 0; i < OUTS * STEP && !plan->unfolded; i++) {
+        nan |= made[i / STEP][i % STEP] != made[i / STEP][i % STEP];
+    }
+    for (int64_t i = 0; i < plan->taps * STEP && nan && !outside; i++) {
+        outside = plan->places[i] < 0;
+    }
+    return outside;
+}
+
 /* The channels [first, last) out of image n at `count` positions from `at` on; of a rest below OUTS the first is computed several times. */
 static void
-channels_out(const conv_job *job, const float *columns, int64_t n, int64_t first, int64_t last, int64_t at, int64_t count)
+channels_out(const conv_job *job, const conv_plan *plan, const float *columns, int64_t n, int64_t first, int64_t last, int64_t at, int64_t count)
 {
     const port_kernel_call *call = job->call;
-    const conv_plan *plan = &job->plan;
     const float *weight = call->in[1]->data, *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
     float *y = (float *)call->out[0]->data + n * plan->O * plan->positions + at, made[OUTS][STEP];
     for (int64_t o = first; o < last; o += OUTS) {
@@ -559,6 +589,9 @@ channels_out(const conv_job *job, const float *columns, int64_t n, int64_t first
             start[k] = bias == NULL ? 0.0f : bias[own];
         }
         outputs(plan, job->chain, w, start, columns, made);
+        if (meets_padding(plan, made)) {
+            outputs(plan, chain_inside, w, start, columns, made);
+        }
         for (int64_t k = 0; k < OUTS && o + k < last; k++) {
             memcpy(y + (o + k) * plan->positions, made[k], (size_t)count * sizeof *y);
         }
@@ -570,12 +603,13 @@ conv_part(void *opaque, int64_t part)
 {
     const conv_job *job = opaque;
     const port_kernel_call *call = job->call;
-    const conv_plan *plan = &job->plan;
+    conv_plan own = job->plan, *plan = &own;
     const conv_units *units = &job->units;
     int64_t groups = ((const port_onednn_conv_params *)call->params)->conv.groups, size = plan->in[0] * plan->in[1] * plan->in[2];
     char *room = (char *)call->scratch + (size_t)part * units->room_bytes;
     int64_t *places = (int64_t *)(void *)room, found = -1, unfolded = -1;
     float *columns = (float *)(void *)(room + (size_t)(plan->taps * STEP) * sizeof *places);
+    own.places = places;
     int64_t begin = part * units->parts.size, end = least_of(begin + units->parts.size, units->count);
     for (int64_t unit = begin; unit < end; unit++) { /* channels out innermost, then groups, images, positions */
         int64_t group = unit / units->out_blocks, image = group / groups, g = group % groups;
@@ -590,7 +624,7 @@ conv_part(void *opaque, int64_t part)
             unfolded = group;
         }
         int64_t last = least_of(first + OUT_BLOCK, plan->group_out);
-        channels_out(job, columns, n, g * plan->group_out + first, g * plan->group_out + last, at, count);
+        channels_out(job, plan, columns, n, g * plan->group_out + first, g * plan->group_out + last, at, count);
     }
 }
 

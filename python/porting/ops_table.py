@@ -182,7 +182,7 @@ WIDENED = Label("BOUND", 2, 0.01)
 
 # Ops that round complex numbers otherwise than torch's vectors, products and sums of them do.
 COMPLEX = set("""div reciprocal pow rsqrt sigmoid silu square sgn sign mm bmm addmm baddbmm addbmm addmv mv dot vdot addcmul addcdiv lerp sum mean trace cumsum
-    linalg_vector_norm norm""".split())
+    linalg_vector_norm linalg_cross norm""".split())
 
 
 def promise(name: str, dtype: str) -> Label:

@@ -165,3 +165,17 @@ def test_incomplete_gamma_of_large_and_tiny(name: str, dtype: torch.dtype) -> No
     a, x = torch.cat((a, near, near)), torch.cat((x, near + near.sqrt(), near - 2 * near.sqrt()))
     got, want = in_c(f"aten.{name}.default", [a.contiguous(), x.contiguous()])[0], in_torch(f"aten.{name}.default", [a.contiguous(), x.contiguous()])[0]
     torch.testing.assert_close(got, want, equal_nan=True, rtol=0.0, atol=4e-6)
+
+
+@pytest.mark.parametrize("shape", ((4, 4, 4), (16, 16, 16), (32, 32, 1), (16, 16, 4)), ids=str)
+@pytest.mark.parametrize("last", (False, True), ids=("rows", "channels last"))
+def test_weights_that_are_not_finite_in_the_padding(shape: tuple[int, int, int], last: bool) -> None:
+    """oneDNN leaves out what meets padding, whose zeros would make NaN of infinity; what is unfolded multiplies it."""
+    channels, out, groups = shape
+    x, w = torch.randn(2, channels, 12, 12, generator=_generator), torch.randn(out, channels // groups, 3, 3, generator=_generator)
+    w[0, 0, 0, 0], w[1, 0, 1, 2], w[-1, -1, 2, 1] = math.nan, math.inf, -math.inf
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    args = [x, w, torch.randn(out, generator=_generator), [1, 1], [1, 1], [1, 1], False, [0, 0], groups]
+    for mkldnn in (True, False):
+        with torch.backends.mkldnn.flags(enabled=mkldnn):
+            assert unequal("aten.convolution.default", args, mkldnn=mkldnn) == 0
