@@ -137,14 +137,23 @@ scatter_check(const port_kernel_call *call, port_error *err)
     }                                                                                                                \
     break
 #define SCATTER_ROW(suffix, type, sum, product, greater, less)                                                       \
-    static void scatter_row_##suffix(port_scatter_kind kind, bool wide, int64_t stride, const place_row *row)        \
+    PORT_INLINE void scatter_any_##suffix(port_scatter_kind kind, const bool wide, int64_t stride, const place_row *from) \
     {                                                                                                                \
+        const place_row at = *from, *row = &at; /* which no store can change */                                      \
         switch (kind) {                                                                                              \
         case PORT_SCATTER_ADD: EACH_PLACE(type, sum);                                                                \
         case PORT_SCATTER_MUL: EACH_PLACE(type, product);                                                            \
         case PORT_SCATTER_MAX: EACH_PLACE(type, greater);                                                            \
         case PORT_SCATTER_MIN: EACH_PLACE(type, less);                                                               \
         default: EACH_PLACE(type, new);                                                                              \
+        }                                                                                                            \
+    }                                                                                                                \
+    static void scatter_row_##suffix(port_scatter_kind kind, bool wide, int64_t stride, const place_row *row)        \
+    {                                                                                                                \
+        if (wide) {                                                                                                  \
+            scatter_any_##suffix(kind, true, stride, row);                                                           \
+        } else {                                                                                                     \
+            scatter_any_##suffix(kind, false, stride, row);                                                          \
         }                                                                                                            \
     }
 #define SCATTER_FLOATS(suffix, type)                                                                                 \
