@@ -140,10 +140,13 @@ port_first_best(bool largest, const float *x, int64_t n, int64_t *place)
         float v = row[i], old = best[i];                                                                             \
         int32_t better = -(int32_t)((largest) ? v > old : v < old) | (-(int32_t)(v != v) & -(int32_t)(old == old)); \
         best[i] = port_f32_of_bits((port_f32_bits(v) & better) | (port_f32_bits(old) & ~better));                    \
-        places[i] = (r & better) | (places[i] & ~better);                                                            \
+        if (placed) {                                                                                                \
+            places[i] = (r & better) | (places[i] & ~better);                                                        \
+        }                                                                                                            \
     } while (0)
 #define COLUMN_BUILDS(suffix, lanes, attributes)                                                                     \
-    attributes PORT_INLINE void best_any_##suffix(bool largest, int32_t r, const float *row, int64_t n, float *best, int32_t *places) \
+    attributes PORT_INLINE void best_any_##suffix(bool largest, const bool placed, int32_t r, const float *row, int64_t n, float *best, \
+                                                  int32_t *places)                                                  \
     {                                                                                                                \
         int64_t i = 0;                                                                                               \
         for (; i + (lanes) <= n; i += (lanes)) {                                                                     \
@@ -158,10 +161,14 @@ port_first_best(bool largest, const float *x, int64_t n, int64_t *place)
     }                                                                                                                \
     attributes static void best_columns_##suffix(bool largest, int32_t r, const float *row, int64_t n, float *best, int32_t *places) \
     {                                                                                                                \
-        if (largest) {                                                                                               \
-            best_any_##suffix(true, r, row, n, best, places);                                                        \
+        if (largest && places != NULL) {                                                                             \
+            best_any_##suffix(true, true, r, row, n, best, places);                                                  \
+        } else if (largest) {                                                                                        \
+            best_any_##suffix(true, false, r, row, n, best, places);                                                 \
+        } else if (places != NULL) {                                                                                 \
+            best_any_##suffix(false, true, r, row, n, best, places);                                                 \
         } else {                                                                                                     \
-            best_any_##suffix(false, r, row, n, best, places);                                                       \
+            best_any_##suffix(false, false, r, row, n, best, places);                                                \
         }                                                                                                            \
     }
 COLUMN_BUILDS(ref, 4, )
@@ -175,7 +182,9 @@ port_best_columns(bool largest, int32_t r, const float *row, int64_t n, float *b
 {
     if (r == 0) {
         memcpy(best, row, (size_t)n * sizeof *best);
-        memset(places, 0, (size_t)n * sizeof *places);
+        if (places != NULL) {
+            memset(places, 0, (size_t)n * sizeof *places);
+        }
         return;
     }
     PORT_PICK_MAP(best_columns, port_cpu_level_found())(largest, r, row, n, best, places);

@@ -421,6 +421,8 @@ best_alone(const reduce_job *job)
     job->op->finish(&best, job->call, job->call->out[0]->data);
 }
 
+enum { COLUMN_BLOCK = 2048 }; /* elements of a row that are taken before those of the next */
+
 /* Outputs side by side, of elements that lie a row apart each. */
 static void
 columns_range(const void *opaque, int64_t begin, int64_t end)
@@ -428,10 +430,11 @@ columns_range(const void *opaque, int64_t begin, int64_t end)
     const reduce_job *job = opaque;
     const port_view *x = job->call->in[0], *y = job->call->out[0];
     int64_t bytes = (int64_t)port_dtype_size(x->dtype), out_bytes = (int64_t)port_dtype_size(y->dtype);
-    float best[PORT_BLOCK], room[PORT_BLOCK];
-    int32_t places[PORT_BLOCK];
-    for (int64_t j = begin; j < end; j += PORT_BLOCK) {
-        int64_t m = end - j < PORT_BLOCK ? end - j : PORT_BLOCK;
+    float best[COLUMN_BLOCK], room[COLUMN_BLOCK];
+    int32_t places[COLUMN_BLOCK] = {0};
+    bool placed = job->op->finish == store_best_idx;
+    for (int64_t j = begin; j < end; j += COLUMN_BLOCK) {
+        int64_t m = end - j < COLUMN_BLOCK ? end - j : COLUMN_BLOCK;
         for (int64_t r = 0; r < job->reduced.elems; r++) {
             const char *from = (const char *)x->data + j * bytes + r * job->reduced.in_strides[0];
             const float *row = (const float *)(const void *)from;
@@ -439,7 +442,7 @@ columns_range(const void *opaque, int64_t begin, int64_t end)
                 port_load_f32(x->dtype, from, bytes, m, room);
                 row = room;
             }
-            port_best_columns(job->largest, (int32_t)r, row, m, best, places);
+            port_best_columns(job->largest, (int32_t)r, row, m, best, placed ? places : NULL);
         }
         for (int64_t i = 0; i < m; i++) {
             fold_state state = {.count = job->reduced.elems, .value = (double)best[i], .best_idx = places[i]};
