@@ -116,19 +116,22 @@ scale_channel(const port_kernel_call *call, int64_t n, int64_t c, double shift, 
     }
 }
 
-/* y = fma(x, a, b) of `count` channels that lie side by side, each with an a and a b of its own, at all places of one item. */
+/* y = fma(x, a, b) of n channels that lie side by side, each with an a and a b of its own, at `places` places, which are `all` apart. */
 #define SCALE_ROWS(suffix, lanes, attributes)                                                                        \
-    attributes static void scale_row_##suffix(bool fused, int64_t n, const float *x, const float *a, const float *b, float *y) \
+    attributes static void scale_rows_##suffix(bool fused, int64_t places, int64_t all, int64_t n, const float *x, const float *a, \
+                                               const float *b, float *y)                                             \
     {                                                                                                                \
-        int64_t i = 0;                                                                                               \
-        for (; fused && i + (lanes) <= n; i += (lanes)) {                                                            \
-            PORT_INDEPENDENT                                                                                         \
-            for (int lane = 0; lane < (lanes); lane++) {                                                             \
-                y[i + lane] = fmaf(x[i + lane] - 0.0f, a[i + lane], b[i + lane]);                                    \
+        for (int64_t m = 0; m < places; m++, x += all, y += all) {                                                   \
+            int64_t i = 0;                                                                                           \
+            for (; fused && i + (lanes) <= n; i += (lanes)) {                                                        \
+                PORT_INDEPENDENT                                                                                     \
+                for (int lane = 0; lane < (lanes); lane++) {                                                         \
+                    y[i + lane] = fmaf(x[i + lane] - 0.0f, a[i + lane], b[i + lane]);                                \
+                }                                                                                                    \
             }                                                                                                        \
-        }                                                                                                            \
-        for (; i < n; i++) {                                                                                         \
-            y[i] = mul_add(fused, x[i] - 0.0f, a[i], b[i]);                                                          \
+            for (; i < n; i++) {                                                                                     \
+                y[i] = mul_add(fused, x[i] - 0.0f, a[i], b[i]);                                                      \
+            }                                                                                                        \
         }                                                                                                            \
     }
 SCALE_ROWS(ref, 4, )
@@ -161,10 +164,9 @@ scale_places(const port_kernel_call *call, int64_t n, int64_t c, int64_t count, 
 {
     const port_view *x = call->in[0], *y = call->out[0];
     bool fused = call->profile->capability != PORT_CAP_DEFAULT;
-    for (int64_t m = begin; m < end; m++) {
-        int64_t at = m * x->shape[1] + c;
-        PICK(scale_row)(fused, count, (const float *)x->data + n * x->strides[0] + at, a, b, (float *)y->data + n * y->strides[0] + at);
-    }
+    int64_t all = x->shape[1], at = begin * all + c;
+    PICK(scale_rows)(fused, end - begin, all, count, (const float *)x->data + n * x->strides[0] + at, a, b,
+                     (float *)y->data + n * y->strides[0] + at);
 }
 
 /* ---------------------------------------------------------------- batch_norm */
@@ -287,7 +289,8 @@ group_check(const port_kernel_call *call, port_error *err)
 typedef struct group_job {
     const port_kernel_call *call;
     port_chunks chunks;
-    int64_t units, unit_groups;
+    int64_t units;
+    bool by_items;
     size_t room_bytes; /* of a part */
 } group_job;
 
@@ -299,11 +302,8 @@ group_job_of(const port_kernel_call *call)
     const port_view *x = call->in[0];
     const port_group_params *p = call->params;
     int32_t num_threads = call->profile->num_threads;
-    group_job job = {.call = call, .units = x->shape[0], .unit_groups = p->groups};
-    if (!p->channels_last || x->dtype != PORT_F32) {
-        job.units *= p->groups;
-        job.unit_groups = 1;
-    }
+    group_job job = {.call = call, .units = x->shape[0], .by_items = p->channels_last && x->dtype == PORT_F32};
+    job.units *= job.by_items ? 1 : p->groups;
     int64_t elems = job.units > 0 ? port_view_elems(x) / job.units : 0;
     job.chunks = port_chunks_by_elems(job.units, elems, num_threads < MAX_PARTS ? num_threads : MAX_PARTS);
     job.room_bytes = ((size_t)elems * port_dtype_size(x->dtype) + 63) / 64 * 64;
@@ -349,21 +349,30 @@ group_moments(const port_kernel_call *call, void *room, int64_t n, int64_t g, do
 #define LANES 8 /* with avx512 too */
 
 /* Sums over one group of the item that x holds as (positions, channels of the item): lanes across its channels. */
-static void
-sums_in_lanes(const port_kernel_call *call, const float *x, int64_t positions, int64_t all, int64_t channels, float *sum, float *squares)
-{
-    bool halving = call->profile->capability != PORT_CAP_DEFAULT;
-    float sums[LANES] = {0.0f}, square_sums[LANES] = {0.0f};
-    for (int64_t m = 0; m < positions; m++) {
-        for (int64_t c = 0; c < channels; c++) {
-            float value = x[m * all + c];
-            sums[c % LANES] += value;
-            square_sums[c % LANES] += value * value;
-        }
+#define SUMS_IN_LANES(suffix, attributes)                                                                            \
+    attributes static void sums_in_lanes_##suffix(const float *x, int64_t positions, int64_t all, int64_t channels, float *sums, float *squares) \
+    {                                                                                                                \
+        float sum[LANES] = {0.0f}, square[LANES] = {0.0f};                                                           \
+        for (int64_t m = 0; m < positions; m++, x += all) {                                                          \
+            int64_t c = 0;                                                                                           \
+            for (; c + LANES <= channels; c += LANES) {                                                              \
+                for (int lane = 0; lane < LANES; lane++) {                                                           \
+                    sum[lane] += x[c + lane];                                                                        \
+                    square[lane] += x[c + lane] * x[c + lane];                                                       \
+                }                                                                                                    \
+            }                                                                                                        \
+            for (int lane = 0; c + lane < channels; lane++) {                                                        \
+                sum[lane] += x[c + lane];                                                                            \
+                square[lane] += x[c + lane] * x[c + lane];                                                           \
+            }                                                                                                        \
+        }                                                                                                            \
+        memcpy(sums, sum, sizeof(sum));                                                                              \
+        memcpy(squares, square, sizeof(square));                                                                     \
     }
-    *sum = port_add_lanes(sums, LANES, halving);
-    *squares = port_add_lanes(square_sums, LANES, halving);
-}
+SUMS_IN_LANES(ref, )
+#if PORT_HAVE_AVX2
+SUMS_IN_LANES(avx2, PORT_TARGET_AVX2)
+#endif
 
 /* Sums and squares of `count` channels that lie side by side, over positions `all` apart. */
 #define ADD_PLACES(suffix, lanes, attributes)                                                                        \
@@ -386,13 +395,54 @@ sums_in_lanes(const port_kernel_call *call, const float *x, int64_t positions, i
     }
 ADD_PLACES(ref, 4, )
 #if PORT_HAVE_AVX2
-ADD_PLACES(avx2, 8, PORT_TARGET_AVX2)
+ADD_PLACES(rest_avx2, 8, PORT_TARGET_AVX2)
+
+/* The same, fused, of 32 channels, whose sums stay in registers. */
+PORT_TARGET_AVX2 static void
+add_places_of_32(const float *x, int64_t positions, int64_t all, float *sums, float *squares)
+{
+    __m256 sum[4], square[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        sum[k] = _mm256_loadu_ps(sums + 8 * k);
+        square[k] = _mm256_loadu_ps(squares + 8 * k);
+    }
+    for (int64_t m = 0; m < positions; m++, x += all) {
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) {
+            __m256 value = _mm256_loadu_ps(x + 8 * k);
+            sum[k] = _mm256_add_ps(sum[k], value);
+            square[k] = _mm256_fmadd_ps(value, value, square[k]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        _mm256_storeu_ps(sums + 8 * k, sum[k]);
+        _mm256_storeu_ps(squares + 8 * k, square[k]);
+    }
+}
+
+/* The same of any channels, as many positions at a time as the first cache keeps of a few lines each. */
+static void
+add_places_avx2(bool fused, const float *x, int64_t positions, int64_t all, int64_t count, float *sums, float *squares)
+{
+    enum { AT_ONCE = 64 };
+    for (int64_t m = 0; m < positions; m += AT_ONCE, x += AT_ONCE * all) {
+        int64_t c = 0, some = positions - m < AT_ONCE ? positions - m : AT_ONCE;
+        for (; fused && c + 32 <= count; c += 32) {
+            add_places_of_32(x + c, some, all, sums + c, squares + c);
+        }
+        if (c < count) {
+            add_places_rest_avx2(fused, x + c, some, all, count - c, sums + c, squares + c);
+        }
+    }
+}
 #endif
 
 enum { SUM_CHANNELS = 64, SUM_PARTS = 16 }; /* at a time */
 
-/* The same with one sum for each channel and each thread, which has a range of the positions of all items. Channel by channel the threads' sums
- * are added in order; those of threads that have nothing of the item are 0. */
+/* Sums of all groups of item n, with one sum for each channel and each thread, which has a range of the positions of all items. Channel by channel
+ * the threads' sums are added in order; those of threads that have nothing of the item are 0. */
 static void
 sums_by_channels(const port_kernel_call *call, const float *x, int64_t n, int64_t positions, int64_t channels, float *sum, float *squares)
 {
@@ -401,9 +451,8 @@ sums_by_channels(const port_kernel_call *call, const float *x, int64_t n, int64_
     port_chunks chunks = port_chunks_of(call->in[0]->shape[0] * positions, 1, call->profile->num_threads);
     int64_t first = n * positions / chunks.size, parts = ((n + 1) * positions - 1) / chunks.size - first + 1;
     int64_t step = parts <= SUM_PARTS ? SUM_CHANNELS : 1; /* of many threads one after the other */
-    *sum = *squares = 0.0f;
-    for (int64_t c = 0; c < channels; c += step) {
-        int64_t count = channels - c < step ? channels - c : step, at_once = step > 1 ? parts : 1;
+    for (int64_t c = 0; c < all; c += step) {
+        int64_t count = all - c < step ? all - c : step, at_once = step > 1 ? parts : 1;
         for (int64_t p = 0; p < parts; p += at_once) {
             float sums[SUM_PARTS][SUM_CHANNELS] = {{0.0f}}, square_sums[SUM_PARTS][SUM_CHANNELS] = {{0.0f}};
             for (int64_t k = 0; k < at_once; k++) {
@@ -413,24 +462,25 @@ sums_by_channels(const port_kernel_call *call, const float *x, int64_t n, int64_
             }
             for (int64_t i = 0; i < count; i++) {
                 for (int64_t k = 0; k < at_once; k++) {
-                    *sum += sums[k][i];
-                    *squares += square_sums[k][i];
+                    sum[(c + i) / channels] += sums[k][i];
+                    squares[(c + i) / channels] += square_sums[k][i];
                 }
             }
         }
     }
 }
 
-/* mean and rstd of a group that is stored channels-last; the room is filled with the item first. */
+/* Means and rstds of the groups of item n, which is stored channels-last, and with which the room is filled first if it has gaps. */
 static void
-nhwc_moments(const port_kernel_call *call, float *room, int64_t n, int64_t g, double *mean_out, double *rstd_out)
+nhwc_moments(const port_kernel_call *call, float *room, int64_t n, float *means, float *rstds)
 {
     const port_view *x = call->in[0];
     const port_group_params *p = call->params;
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
     int64_t all = x->shape[1], channels = all / p->groups, positions = port_view_elems(x) / x->shape[0] / all;
     if (channels_together(call)) {
         room = (float *)x->data + n * x->strides[0];
-    } else if (g == 0) {
+    } else {
         port_view item = *x;
         item.data = (char *)x->data + n * x->strides[0] * (int64_t)sizeof(float);
         item.shape[0] = 1;
@@ -440,47 +490,81 @@ nhwc_moments(const port_kernel_call *call, float *room, int64_t n, int64_t g, do
         }
         port_view_gather(&item, room);
     }
-    const float *group = room + g * channels;
-    float sum, squares, scale = 1.0f / (float)(channels * positions);
-    if (positions < SPREAD) {
-        sums_in_lanes(call, group, positions, all, channels, &sum, &squares);
-    } else {
-        sums_by_channels(call, group, n, positions, channels, &sum, &squares);
+    for (int64_t g = 0; g < p->groups; g++) {
+        means[g] = rstds[g] = 0.0f;
+        if (positions < SPREAD) {
+            float sums[LANES], squares[LANES];
+            PICK(sums_in_lanes)(room + g * channels, positions, all, channels, sums, squares);
+            means[g] = port_add_lanes(sums, LANES, fused);
+            rstds[g] = port_add_lanes(squares, LANES, fused);
+        }
     }
-    float mean = sum * scale;
-    float var = mul_add(call->profile->capability != PORT_CAP_DEFAULT, squares, scale, -(mean * mean));
-    *mean_out = (double)mean;
-    *rstd_out = (double)(float)(1.0 / sqrt((double)(var < 0.0f ? 0.0f : var) + p->eps));
+    if (positions >= SPREAD) {
+        sums_by_channels(call, room, n, positions, channels, means, rstds);
+    }
+    float scale = 1.0f / (float)(channels * positions);
+    for (int64_t g = 0; g < p->groups; g++) {
+        float mean = means[g] * scale, var = mul_add(fused, rstds[g], scale, -(mean * mean));
+        means[g] = mean;
+        rstds[g] = (float)(1.0 / sqrt((double)(var < 0.0f ? 0.0f : var) + p->eps));
+    }
+}
+
+/* What channel c is multiplied by, and what is added then. */
+static void
+group_factors(const port_kernel_call *call, int64_t c, double mean, double rstd, double *a, double *b)
+{
+    const port_group_params *p = call->params;
+    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
+    double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0);
+    *a = rstd * weight;
+    *b = fused ? fma(-*a, mean, bias) : bias - mean * *a;
+    if (call->in[0]->dtype == PORT_F32) {
+        bool hoisted = p->channels_last && call->in[1] == NULL; /* the group's mean * rstd is rounded by itself */
+        *a = (double)((float)rstd * (float)weight);
+        *b = (double)mul_add(fused && !hoisted, -(float)*a, (float)mean, (float)bias);
+    }
 }
 
 /* y of group g of item n, from its moments. */
 static void
 scale_group(const port_kernel_call *call, int64_t n, int64_t g, double mean, double rstd)
 {
+    const port_group_params *p = call->params;
+    int64_t channels = call->in[0]->shape[1] / p->groups;
+    bool plain = call->in[1] == NULL && call->in[2] == NULL && !p->channels_last;
+    for (int64_t c = g * channels; c < (g + 1) * channels; c++) {
+        double a, b;
+        group_factors(call, c, mean, rstd, &a, &b);
+        scale_channel(call, n, c, plain ? mean : 0.0, plain ? rstd : a, plain ? -0.0 : b); /* -0: no zero changes its sign */
+    }
+}
+
+/* One item that is stored channels-last: its moments, and all its channels at once where they lie side by side. */
+static void
+nhwc_item(const port_kernel_call *call, void *room, int64_t n)
+{
     const port_view *x = call->in[0];
     const port_group_params *p = call->params;
-    bool fused = call->profile->capability != PORT_CAP_DEFAULT;
-    int64_t channels = x->shape[1] / p->groups;
-    bool plain = call->in[1] == NULL && call->in[2] == NULL && !p->channels_last;
-    bool together = p->channels_last && channels_together(call);
+    float *means = (float *)call->out[1]->data + n * p->groups, *rstds = (float *)call->out[2]->data + n * p->groups;
+    nhwc_moments(call, room, n, means, rstds);
+    if (!channels_together(call)) {
+        for (int64_t g = 0; g < p->groups; g++) {
+            scale_group(call, n, g, (double)means[g], (double)rstds[g]);
+        }
+        return;
+    }
+    int64_t all = x->shape[1], channels = all / p->groups, places = port_view_elems(x) / x->shape[0] / all;
     float scales[CHANNELS], shifts[CHANNELS];
-    int64_t places = port_view_elems(x) / x->shape[0] / x->shape[1], ready = 0;
-    for (int64_t c = g * channels; c < (g + 1) * channels; c++) {
-        double weight = element(call->in[1], c, 1.0), bias = element(call->in[2], c, 0.0), a = rstd * weight, b = fused ? fma(-a, mean, bias) : bias - mean * a;
-        if (x->dtype == PORT_F32) {
-            a = (double)((float)rstd * (float)weight);
-            bool hoisted = p->channels_last && call->in[1] == NULL; /* the group's mean * rstd is rounded by itself */
-            b = (double)mul_add(fused && !hoisted, -(float)a, (float)mean, (float)bias);
+    for (int64_t c = 0; c < all; c += CHANNELS) {
+        int64_t count = all - c < CHANNELS ? all - c : CHANNELS;
+        for (int64_t i = 0; i < count; i++) {
+            double a, b;
+            int64_t g = (c + i) / channels;
+            group_factors(call, c + i, (double)means[g], (double)rstds[g], &a, &b);
+            scales[i] = (float)a, shifts[i] = (float)b;
         }
-        if (!together) {
-            scale_channel(call, n, c, plain ? mean : 0.0, plain ? rstd : a, plain ? -0.0 : b); /* -0: no zero changes its sign */
-            continue;
-        }
-        scales[ready] = (float)a, shifts[ready] = (float)b;
-        if (++ready == CHANNELS || c + 1 == (g + 1) * channels) {
-            scale_places(call, n, c + 1 - ready, ready, 0, places, scales, shifts);
-            ready = 0;
-        }
+        scale_places(call, n, c, count, 0, places, scales, shifts);
     }
 }
 
@@ -489,17 +573,17 @@ group_part(void *opaque, int64_t part)
 {
     const group_job *job = opaque;
     const port_kernel_call *call = job->call;
-    const port_view *x = call->in[0], *mean_out = call->out[1], *rstd_out = call->out[2];
+    const port_view *mean_out = call->out[1], *rstd_out = call->out[2];
     const port_group_params *p = call->params;
     void *room = (char *)call->scratch + (size_t)part * job->room_bytes;
     int64_t last = (part + 1) * job->chunks.size < job->units ? (part + 1) * job->chunks.size : job->units;
-    for (int64_t i = part * job->chunks.size * job->unit_groups; i < last * job->unit_groups; i++) {
-        double mean, rstd;
-        if (p->channels_last && x->dtype == PORT_F32) {
-            nhwc_moments(call, room, i / p->groups, i % p->groups, &mean, &rstd);
-        } else {
-            group_moments(call, room, i / p->groups, i % p->groups, &mean, &rstd);
+    for (int64_t i = part * job->chunks.size; i < last; i++) {
+        if (job->by_items) {
+            nhwc_item(call, room, i);
+            continue;
         }
+        double mean, rstd;
+        group_moments(call, room, i / p->groups, i % p->groups, &mean, &rstd);
         scale_group(call, i / p->groups, i % p->groups, mean, rstd);
         port_store_f64(mean_out->dtype, &mean, 1, (char *)mean_out->data + i * (int64_t)port_dtype_size(mean_out->dtype), 0);
         port_store_f64(rstd_out->dtype, &rstd, 1, (char *)rstd_out->data + i * (int64_t)port_dtype_size(rstd_out->dtype), 0);
