@@ -164,28 +164,38 @@ row_moments_f64(bool fused, const double *x, int64_t n, double *mean, double *va
     tree_end_f64(fused, depth, tree, vectors, x, vectors * LANES_f64, n, mean, var);
 }
 
+PORT_INLINE void
+row_moments_by(bool simd, bool fused, int parts, const char *x, int64_t n, float *mean, float *var)
+{
+    if (parts == 2) {
+        row_moments(simd, PORT_F32, fused, 2, x, n, mean, var);
+    } else {
+        row_moments(simd, PORT_F32, fused, 1, x, n, mean, var);
+    }
+}
+
 #if PORT_HAVE_AVX2
 PORT_TARGET_AVX2 static void
-row_moments_avx2(bool fused, const char *x, int64_t n, float *mean, float *var)
+row_moments_avx2(bool fused, int parts, const char *x, int64_t n, float *mean, float *var)
 {
     if (fused) {
-        row_moments(true, PORT_F32, true, 1, x, n, mean, var);
+        row_moments_by(true, true, parts, x, n, mean, var);
     } else {
-        row_moments(true, PORT_F32, false, 1, x, n, mean, var);
+        row_moments_by(true, false, parts, x, n, mean, var);
     }
 }
 #endif
 
 void
-port_row_moments_f32(bool fused, const float *x, int64_t n, float *mean, float *var)
+port_row_moments_f32(bool fused, bool halves, const float *x, int64_t n, float *mean, float *var)
 {
 #if PORT_HAVE_AVX2
     if (port_cpu_level_found() > 0) {
-        row_moments_avx2(fused, (const char *)x, n, mean, var);
+        row_moments_avx2(fused, halves ? 2 : 1, (const char *)x, n, mean, var);
         return;
     }
 #endif
-    row_moments(false, PORT_F32, fused, 1, (const char *)x, n, mean, var);
+    row_moments_by(false, fused, halves ? 2 : 1, (const char *)x, n, mean, var);
 }
 
 /* row_apply of halves: the mean is scaled rather than taken away first. */
@@ -222,11 +232,7 @@ typedef void (*norm_row)(bool half, const float *x, int64_t n, float eps, const 
                                 const float *bias, float *y, float *mean, float *rstd)                               \
     {                                                                                                                \
         float var;                                                                                                   \
-        if (half) {                                                                                                  \
-            row_moments(simd, PORT_F32, fused, 2, (const char *)x, n, mean, &var);                                   \
-        } else {                                                                                                     \
-            row_moments(simd, PORT_F32, fused, 1, (const char *)x, n, mean, &var);                                   \
-        }                                                                                                            \
+        row_moments_by(simd, fused, half ? 2 : 1, (const char *)x, n, mean, &var);                                   \
         *rstd = rstd_of(var, eps);                                                                                   \
         if (half) {                                                                                                  \
             row_apply_half(fused, x, n, *mean, *rstd, weight, bias, y);                                              \
