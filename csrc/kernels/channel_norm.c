@@ -339,7 +339,7 @@ group_moments(const port_kernel_call *call, void *room, int64_t n, int64_t g, do
         return;
     }
     float mean_f32, var;
-    port_row_moments_f32(fused, p->halves, room, count, &mean_f32, &var);
+    port_row_moments_f32(fused, p->given, room, count, &mean_f32, &var);
     *mean = (double)mean_f32;
     *rstd = (double)(float)(1.0 / sqrt((double)(var > 0.0f || var != var ? var : 0.0f) + p->eps));
 }

@@ -185,7 +185,7 @@ typedef struct port_group_params {
     int64_t groups;
     double eps;
     bool channels_last; /* of the reference's tensors, which decides its order of sums */
-    bool halves;        /* x was widened from them, and has the order of their sums */
+    port_dtype given;   /* of x before halves were widened, whose order its sums have */
 } port_group_params;
 
 /* ---- activation.c: in (x), out (y), same dtype, floating

@@ -96,8 +96,8 @@ MOMENTS(tree_carry)(bool fused, int64_t i, int32_t depth, MOMENTS(moments) *tree
 
 /* All levels into level 0, then mean and biased variance of the row of n elements, of which x[begin ... n) are not in the lanes' vectors. */
 PORT_INLINE void
-MOMENTS(tree_end)(bool fused, int32_t depth, MOMENTS(moments) *tree, int64_t vectors, const MOMENTS_REAL *x, int64_t begin, int64_t n,
-                  MOMENTS_REAL *mean_out, MOMENTS_REAL *var_out)
+MOMENTS(tree_end)(bool fused, bool fused_rest, int32_t depth, MOMENTS(moments) *tree, int64_t vectors, const MOMENTS_REAL *x, int64_t begin,
+                  int64_t n, MOMENTS_REAL *mean_out, MOMENTS_REAL *var_out)
 {
     MOMENTS_REAL mean = 0, m2 = 0;
     int64_t count = 0;
@@ -108,7 +108,7 @@ MOMENTS(tree_end)(bool fused, int32_t depth, MOMENTS(moments) *tree, int64_t vec
         MOMENTS_REAL delta = x[i] - mean;
         count++;
         mean += delta / (MOMENTS_REAL)count;
-        m2 += delta * (x[i] - mean);
+        m2 = MOMENTS(multiply_add)(fused_rest, delta, x[i] - mean, m2);
     }
     for (int lane = 0; lane < MOMENTS_LANES; lane++) {
         int64_t together = count + vectors;

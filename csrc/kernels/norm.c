@@ -139,14 +139,14 @@ take_chunks(bool simd, port_dtype dtype, bool fused, int parts, const char *x, i
 
 /* One row of n elements: mean and (biased) variance. Halves may be given as they lie if there are whole vectors of them only. */
 PORT_INLINE void
-row_moments(bool simd, port_dtype dtype, bool fused, int parts, const char *x, int64_t n, float *mean, float *var)
+row_moments(bool simd, port_dtype dtype, bool fused, bool fused_rest, int parts, const char *x, int64_t n, float *mean, float *var)
 {
     int64_t vectors = n / (parts * LANES);
     moments_f32 tree[MAX_DEPTH_f32];
     int32_t depth = tree_begin_f32((vectors + CHUNK_VECTORS - 1) / CHUNK_VECTORS, tree);
     take_chunks(simd, dtype, fused, parts, x, vectors, depth, tree);
     vectors *= parts;
-    tree_end_f32(fused, depth, tree, vectors, (const float *)(const void *)x, vectors * LANES, n, mean, var);
+    tree_end_f32(fused, fused_rest, depth, tree, vectors, (const float *)(const void *)x, vectors * LANES, n, mean, var);
 }
 
 PORT_INLINE void
@@ -161,41 +161,42 @@ row_moments_f64(bool fused, const double *x, int64_t n, double *mean, double *va
         merge_moments_f64(fused, &chunk, &tree[0]);
         tree_carry_f64(fused, i, depth, tree);
     }
-    tree_end_f64(fused, depth, tree, vectors, x, vectors * LANES_f64, n, mean, var);
+    tree_end_f64(fused, false, depth, tree, vectors, x, vectors * LANES_f64, n, mean, var);
 }
 
+/* The same of floats that may have been widened from `given`: for halves in the order of halves, and of F16 the rest is fused too. */
 PORT_INLINE void
-row_moments_by(bool simd, bool fused, int parts, const char *x, int64_t n, float *mean, float *var)
+row_moments_by(bool simd, bool fused, port_dtype given, const char *x, int64_t n, float *mean, float *var)
 {
-    if (parts == 2) {
-        row_moments(simd, PORT_F32, fused, 2, x, n, mean, var);
+    if (given == PORT_F32) {
+        row_moments(simd, PORT_F32, fused, false, 1, x, n, mean, var);
     } else {
-        row_moments(simd, PORT_F32, fused, 1, x, n, mean, var);
+        row_moments(simd, PORT_F32, fused, fused && given == PORT_F16, 2, x, n, mean, var);
     }
 }
 
 #if PORT_HAVE_AVX2
 PORT_TARGET_AVX2 static void
-row_moments_avx2(bool fused, int parts, const char *x, int64_t n, float *mean, float *var)
+row_moments_avx2(bool fused, port_dtype given, const char *x, int64_t n, float *mean, float *var)
 {
     if (fused) {
-        row_moments_by(true, true, parts, x, n, mean, var);
+        row_moments_by(true, true, given, x, n, mean, var);
     } else {
-        row_moments_by(true, false, parts, x, n, mean, var);
+        row_moments_by(true, false, given, x, n, mean, var);
     }
 }
 #endif
 
 void
-port_row_moments_f32(bool fused, bool halves, const float *x, int64_t n, float *mean, float *var)
+port_row_moments_f32(bool fused, port_dtype given, const float *x, int64_t n, float *mean, float *var)
 {
 #if PORT_HAVE_AVX2
     if (port_cpu_level_found() > 0) {
-        row_moments_avx2(fused, halves ? 2 : 1, (const char *)x, n, mean, var);
+        row_moments_avx2(fused, given, (const char *)x, n, mean, var);
         return;
     }
 #endif
-    row_moments_by(false, fused, halves ? 2 : 1, (const char *)x, n, mean, var);
+    row_moments_by(false, fused, given, (const char *)x, n, mean, var);
 }
 
 /* row_apply of halves: the mean is scaled rather than taken away first. */
@@ -224,17 +225,17 @@ rstd_of(float var, float eps)
     return 1.0f / sqrtf((var > 0.0f || var != var ? var : 0.0f) + eps);
 }
 
-typedef void (*norm_row)(bool half, const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, float *mean,
+typedef void (*norm_row)(port_dtype given, const float *x, int64_t n, float eps, const float *weight, const float *bias, float *y, float *mean,
                          float *rstd);
 
 #define LAYER_NORM_ROW(name, simd, fused, attributes)                                                                \
-    attributes static void name(bool half, const float *x, int64_t n, float eps, const float *weight,                \
+    attributes static void name(port_dtype given, const float *x, int64_t n, float eps, const float *weight,                \
                                 const float *bias, float *y, float *mean, float *rstd)                               \
     {                                                                                                                \
         float var;                                                                                                   \
-        row_moments_by(simd, fused, half ? 2 : 1, (const char *)x, n, mean, &var);                                   \
+        row_moments_by(simd, fused, given, (const char *)x, n, mean, &var);                                          \
         *rstd = rstd_of(var, eps);                                                                                   \
-        if (half) {                                                                                                  \
+        if (given != PORT_F32) {                                                                                     \
             row_apply_half(fused, x, n, *mean, *rstd, weight, bias, y);                                              \
         } else {                                                                                                     \
             row_apply_f32(fused, x, n, *mean, *rstd, weight, bias, y);                                                   \
@@ -273,7 +274,7 @@ layer_row_direct(port_dtype dtype, const char *x, int64_t n, float eps, const fl
                  float *rstd)
 {
     float var;
-    row_moments(true, dtype, true, 2, x, n, mean, &var);
+    row_moments(true, dtype, true, true, 2, x, n, mean, &var);
     *rstd = rstd_of(var, eps);
     if (dtype == PORT_BF16) {
         apply_direct(PORT_BF16, x, n, *mean, *rstd, weight, bias, y);
@@ -469,9 +470,9 @@ layer_norm_one(const norm_job *job, char *room, int64_t r)
     } else if (job->as_it_lies) {
         layer_row_direct(x->dtype, (const char *)x->data + r * b->cols * bytes, b->cols, (float)eps, b->weight, b->bias, to, &narrow_mean, &narrow_rstd);
     } else if (x->dtype == PORT_F32) {
-        job->run(false, from, b->cols, (float)eps, b->weight, b->bias, (float *)(void *)to, &narrow_mean, &narrow_rstd);
+        job->run(PORT_F32, from, b->cols, (float)eps, b->weight, b->bias, (float *)(void *)to, &narrow_mean, &narrow_rstd);
     } else {
-        job->run(true, from, b->cols, (float)eps, b->weight, b->bias, made, &narrow_mean, &narrow_rstd);
+        job->run(x->dtype, from, b->cols, (float)eps, b->weight, b->bias, made, &narrow_mean, &narrow_rstd);
         port_store_f32(y->dtype, made, b->cols, to, bytes);
     }
     if (x->dtype != PORT_F64) {

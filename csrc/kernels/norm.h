@@ -4,8 +4,8 @@
 
 #include "../core/core.h"
 
-/* Mean and biased variance of n floats in the reference's order; fused: with fma, as it does with avx2 and up; halves: in its order of halves. */
-void port_row_moments_f32(bool fused, bool halves, const float *x, int64_t n, float *mean, float *var);
+/* Mean and biased variance of n floats in the reference's order; fused: with fma, as it does with avx2 and up; given: what x was widened from, F32 or halves. */
+void port_row_moments_f32(bool fused, port_dtype given, const float *x, int64_t n, float *mean, float *var);
 
 /* Mean and rstd = 1 / sqrt(var + eps) of n doubles in the reference's order, and, unless y is NULL, layer_norm of them; weight and bias may be NULL. */
 void port_row_norm_f64(bool fused, const double *x, int64_t n, double eps, const double *weight, const double *bias, double *y, double *mean,

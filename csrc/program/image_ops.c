@@ -213,7 +213,7 @@ static port_status
 run_group_norm(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *in[3] = {x, arg_tensor(call, 1), arg_tensor(call, 2)}, *result;
-    port_group_params params = {arg_int(call, 6), arg_double(call, 7, 1e-5), tensor_suggests_channels_last(x), inner_dtype(x->dtype) != x->dtype};
+    port_group_params params = {arg_int(call, 6), arg_double(call, 7, 1e-5), tensor_suggests_channels_last(x), x->dtype};
     int64_t strides[PORT_MAX_NDIM], shape[2] = {x->shape[0], params.groups};
     port_tensor *out[3];
     if (x->ndim < 2 || !dtype_is_float(x->dtype) || params.groups < 1) {

@@ -55,7 +55,6 @@ LABELS: dict[str, dict[str, Label]] = {
     "erf": {"F64": Label("BOUND", 4), "BF16": Label("BOUND", 1), "F16": Label("BOUND", 1)},
     "exp": {"F64": Label("BOUND", 4)},
     "gelu": {"F64": Label("BOUND", 64, 1e-15), "BF16": Label("BOUND", 2, 1e-06), "F16": Label("BOUND", 8, 1e-06)},
-    "layer_norm": {"BF16": Label("BOUND", 2, 0.0001), "F16": Label("BOUND", 2, 0.0001)},
     "log": {"F64": Label("BOUND", 4)},
     "log_softmax": {"F64": Label("BOUND", 64, 1e-14)},
     "maximum": {"F16": Label("BOUND", 1)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 from porting import _core
@@ -25,11 +26,19 @@ def in_torch(name: str, args: list[Any], kwargs: dict[str, Any] | None = None) -
     return [result] if isinstance(result, torch.Tensor) else list(result)
 
 
+def _array(t: torch.Tensor) -> np.ndarray:
+    return t.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if t.dtype == torch.bfloat16 else t.numpy()
+
+
+def _tensor(a: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if a.dtype == ml_dtypes.bfloat16 else torch.from_numpy(a)
+
+
 def in_c(name: str, args: list[Any], kwargs: dict[str, Any] | None = None, provider: str = "torch", **options: Any) -> list[torch.Tensor]:
-    arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
+    arrays = [_array(a) if isinstance(a, torch.Tensor) else a for a in args]
     result = _core.call_op(name, arrays, kwargs or {}, provider=provider,
                            **{"num_threads": torch.get_num_threads(), "capability": capability(), **options})  # fmt: skip
-    return [torch.from_numpy(np.asarray(r)) for r in (result if isinstance(result, tuple) else (result,))]
+    return [_tensor(np.asarray(r)) for r in (result if isinstance(result, tuple) else (result,))]
 
 
 def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The bits of norms in double and of batch norms with parameters of F16: the same as torch's."""
+"""The bits of norms in double and of halves: the same as torch's."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import functools
 
 import pytest
 import torch
-from bits import equal_bits, in_c, in_torch
+from bits import capability, equal_bits, in_c, in_torch
 from porting import providers
 
 _generator = torch.Generator().manual_seed(12)
 randn = functools.partial(torch.randn, generator=_generator)
-F16, F32, F64 = torch.float16, torch.float32, torch.float64
+F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 BATCH_NORM = "aten._native_batch_norm_legit_no_training.default"
 
 
@@ -58,3 +58,24 @@ def test_group_norms(layout, dtype):
             weight, bias = randn(channels, dtype=dtype), randn(channels, dtype=dtype)
             for w, b in ((weight, bias), (None, bias), (None, None)):
                 assert same("aten.native_group_norm.default", [x, w, b, 3, channels, size[0] * size[1], groups, 1e-5]), (channels, size)
+
+
+@pytest.mark.parametrize("dtype", (F16, BF16), ids=str)
+def test_norms_of_halves_with_a_rest_behind_the_vectors(dtype):
+    """Statistics are kept in F32 where the parameters are: there a rest that was fused, or not, shows (the last test says so)."""
+    for cols in (1, 5, 15, 16, 17, 31, 33, 300, 1025):
+        x = (randn(4, cols) * 3 + 5).to(dtype)
+        for kept in (dtype, F32):
+            weight, bias = randn(cols).to(kept), randn(cols).to(kept)
+            assert same("aten.native_layer_norm.default", [x, [cols], weight, bias, 1e-5]), cols
+    for channels, groups, size in ((12, 4, (3, 3)), (64, 4, (7, 33)), (18, 1, (5, 2)), (40, 5, (33, 3))):
+        x = (randn(3, channels, *size) * 3 + 5).to(dtype)
+        for kept in (dtype, F32):
+            weight, bias = randn(channels).to(kept), randn(channels).to(kept)
+            assert same("aten.native_group_norm.default", [x, weight, bias, 3, channels, size[0] * size[1], groups, 1e-5]), (channels, size)
+
+
+def test_rests_of_f16_and_bf16_are_told_apart():
+    x = torch.randint(-8, 9, (64, 15), generator=_generator).to(F32) / 4 + 5  # exact in both
+    rstds = [in_torch("aten.native_layer_norm.default", [x.to(dtype), [15], torch.ones(15), torch.zeros(15), 1e-5])[2] for dtype in (F16, BF16)]
+    assert equal_bits(x.to(F16).to(F32), x.to(BF16).to(F32)) and (capability() == "default") == equal_bits(*rstds)
