@@ -5,6 +5,7 @@
  * Source: at::native GridSamplerKernel.cpp, GridSampler.cpp, GridSampler.h (BSD-3-Clause; restated). */
 #include "exec.h"
 #include "floats.h"
+#include "../kernels/grid_read.h"
 
 enum { ZEROS = 0, BORDER, REFLECTION };
 enum { LINEAR = 0, NEAREST, CUBIC };
@@ -26,20 +27,20 @@ typedef struct tap {
     double weight;
 } tap;
 
-static double
+PORT_INLINE double
 plus(const sampler *s, double a, double b)
 {
     return float_rounded(s->dtype, a + b);
 }
 
-static double
+PORT_INLINE double
 times(const sampler *s, double a, double b)
 {
     return float_rounded(s->dtype, a * b);
 }
 
 /* a * b + c */
-static double
+PORT_INLINE double
 times_plus(const sampler *s, double a, double b, double c)
 {
     if (s->fused) {
@@ -51,7 +52,7 @@ times_plus(const sampler *s, double a, double b, double c)
 /* ------------------------------------------------------------------ places in images, by vectors */
 
 /* -1 ... 1 to pixels. */
-static double
+PORT_INLINE double
 image_place(const sampler *s, double at, int64_t size)
 {
     double shifted = plus(s, at, 1.0);
@@ -61,7 +62,7 @@ image_place(const sampler *s, double at, int64_t size)
     return times_plus(s, shifted, float_rounded(s->dtype, float_rounded(s->dtype, (double)size) / 2.0), -0.5);
 }
 
-static double
+PORT_INLINE double
 image_reflected(const sampler *s, double at, int64_t size)
 {
     double low = s->align_corners ? 0.0 : -0.5, count = (double)(s->align_corners ? size - 1 : size);
@@ -75,7 +76,7 @@ image_reflected(const sampler *s, double at, int64_t size)
 }
 
 /* A place as the padding moves it; of NaN 0. */
-static double
+PORT_INLINE double
 image_padded(const sampler *s, double at, int64_t size)
 {
     if (s->padding == ZEROS) {
@@ -87,7 +88,7 @@ image_padded(const sampler *s, double at, int64_t size)
 }
 
 /* The number of a pixel in the integers of the dtype's size; it is compared with the image's size there. */
-static int64_t
+PORT_INLINE int64_t
 pixel_number(const sampler *s, double at)
 {
     if (s->dtype == PORT_F64) {
@@ -98,14 +99,14 @@ pixel_number(const sampler *s, double at)
 }
 
 /* The pixel at (row, column). */
-static tap
+PORT_INLINE tap
 image_tap(const sampler *s, int64_t row, int64_t column, double weight)
 {
     bool inside = row >= 0 && row < s->size[0] && column >= 0 && column < s->size[1];
     return (tap){inside ? row * s->step[0] + column * s->step[1] : -1, weight};
 }
 
-static int32_t
+PORT_INLINE int32_t
 bilinear_taps(const sampler *s, double x, double y, tap *taps)
 {
     double left = floor(x), top = floor(y), west = plus(s, x, -left), east = plus(s, 1.0, -west),
@@ -119,7 +120,7 @@ bilinear_taps(const sampler *s, double x, double y, tap *taps)
 }
 
 /* Keys' cubic convolution: four weights for the rest of a coordinate. */
-static void
+PORT_INLINE void
 cubic_weights(const sampler *s, double rest, double *weights)
 {
     const double a = -0.75;
@@ -134,7 +135,7 @@ cubic_weights(const sampler *s, double rest, double *weights)
 }
 
 /* Sixteen taps, row by row, with the weights of their columns; the rows' weights apart. */
-static int32_t
+PORT_INLINE int32_t
 bicubic_taps(const sampler *s, double x, double y, tap *taps, double *row_weights)
 {
     double left = floor(x), top = floor(y), columns[4];
@@ -149,7 +150,7 @@ bicubic_taps(const sampler *s, double x, double y, tap *taps, double *row_weight
 }
 
 /* grid: x, y. */
-static int32_t
+PORT_INLINE int32_t
 image_taps(const sampler *s, const double *grid, tap *taps, double *row_weights)
 {
     double x = image_place(s, grid[0], s->size[1]), y = image_place(s, grid[1], s->size[0]);
@@ -325,6 +326,71 @@ sample_places(const void *opaque, int64_t begin, int64_t end)
     }
 }
 
+/* The taps of n places of one image, as a vector takes them. */
+PORT_INLINE void
+lay_out_taps(const sampler *s, const float *grid, int64_t n, port_grid_taps *laid)
+{
+    laid->all_inside = true;
+    for (int64_t i = 0; i < n; i++) {
+        tap taps[MAX_TAPS];
+        double row_weights[4] = {0.0}, where[2] = {(double)grid[2 * i], (double)grid[2 * i + 1]};
+        laid->count = image_taps(s, where, taps, row_weights);
+        for (int32_t k = 0; k < laid->count; k++) {
+            bool inside = taps[k].offset >= 0;
+            laid->at[k][i] = inside ? (int32_t)taps[k].offset : 0;
+            laid->inside[k][i] = -(int32_t)inside;
+            laid->weight[k][i] = (float)taps[k].weight;
+            laid->all_inside = laid->all_inside && inside;
+        }
+        for (int32_t k = 0; k < 4 && laid->count == 16; k++) {
+            laid->row_weight[k][i] = (float)row_weights[k];
+        }
+    }
+}
+
+/* Two builds: without the instruction an fma is a call. All steps are those of F32. */
+static void
+lay_out_taps_ref(const sampler *s, const float *grid, int64_t n, port_grid_taps *laid)
+{
+    sampler f32 = *s;
+    f32.dtype = PORT_F32;
+    lay_out_taps(&f32, grid, n, laid);
+}
+
+#if PORT_HAVE_AVX2
+PORT_TARGET_AVX2 static void
+lay_out_taps_avx2(const sampler *s, const float *grid, int64_t n, port_grid_taps *laid)
+{
+    sampler f32 = *s;
+    f32.dtype = PORT_F32;
+    lay_out_taps(&f32, grid, n, laid);
+}
+#define LAY_OUT_TAPS (port_cpu_level_found() > 0 ? lay_out_taps_avx2 : lay_out_taps_ref)
+#else
+#define LAY_OUT_TAPS lay_out_taps_ref
+#endif
+
+/* sample_places of images of F32 whose offsets fit in 32 bits: some places of one image at a time. */
+static void
+sample_blocks(const void *opaque, int64_t begin, int64_t end)
+{
+    const grid_task *task = opaque;
+    const port_tensor *x = task->x;
+    port_grid_taps taps;
+    memset(taps.at, 0, sizeof taps.at);
+    for (int64_t i = begin, count; i < end; i += count) {
+        int64_t n = i / task->places, place = i % task->places;
+        count = end - i < PORT_GRID_PLACES ? end - i : PORT_GRID_PLACES;
+        count = count < task->places - place ? count : task->places - place;
+        LAY_OUT_TAPS(task->s, (const float *)(const void *)task->grids + 2 * i, count, &taps);
+        for (int64_t c = 0; c < x->shape[1]; c++) {
+            const float *image = (const float *)(const void *)task->s->data + n * x->strides[0] + c * x->strides[1];
+            port_grid_read(&taps, task->s->fused, count, image,
+                           (float *)(void *)task->out + (n * x->shape[1] + c) * task->places + place);
+        }
+    }
+}
+
 /* grid_sampler_2d, grid_sampler_3d (input, grid, interpolation_mode, padding_mode, align_corners). */
 static port_status
 run_grid_sampler(op_call *call)
@@ -355,7 +421,9 @@ run_grid_sampler(op_call *call)
     memcpy(s.size, x->shape + 2, (size_t)spatial * sizeof *shape);
     memcpy(s.step, x->strides + 2, (size_t)spatial * sizeof *shape);
     grid_task task = {&s, x, tensor_view(grid).data, tensor_view(out).data, places};
-    port_deal(shape[0] * places, 4 * shape[1], call->options->profile.num_threads, sample_places, &task);
+    bool narrow = (s.size[0] - 1) * s.step[0] + (s.size[1] - 1) * s.step[1] <= INT32_MAX;
+    port_deal(shape[0] * places, 4 * shape[1], call->options->profile.num_threads,
+              x->dtype == PORT_F32 && spatial == 2 && narrow ? sample_blocks : sample_places, &task);
     return emit(call, out);
 }
 
