@@ -296,24 +296,39 @@ static const int32_t corner_order[2][4] = {{1, 0, 2, 3}, {2, 3, 1, 0}};
             corners_any_##suffix(false, n, v, row, w, y);                                                                  \
         }                                                                                                                  \
     }                                                                                                                      \
-    attributes static void corner_pixels_##suffix(const resizing *r, const void *const rows[2], int64_t place, void *y)      \
-    {                                                                                                                      \
-        const axis *down = &r->a[1], *across = &r->a[2];                                                                   \
-        int64_t parts[2] = {r->f.C - r->f.C % (int64_t)(32 / sizeof(real)), r->f.C % (int64_t)(32 / sizeof(real))};        \
-        for (int64_t i = 0; i < r->f.out[2]; i++) {                                                                        \
-            for (int part = 0; part < 2; part++) {                                                                         \
-                int64_t first = part == 0 ? 0 : parts[0];                                                                  \
-                const void *v[4], *weights[4];                                                                             \
-                real w[4];                                                                                                 \
-                for (int k = 0; k < 4; k++) {                                                                              \
-                    int32_t row = corner_order[part][k] / 2, column = corner_order[part][k] % 2;                           \
-                    v[k] = (const real *)rows[row] + place_of(across, column, i) * r->f.in_step[2] + first;                \
-                    w[k] = *(const real *)weight_of(r, down, row, place) * *(const real *)weight_of(r, across, column, i); \
-                    weights[k] = &w[k];                                                                                    \
-                }                                                                                                          \
-                weigh_by_##suffix(r->fused, 4, false, parts[part], v, weights, (real *)y + i * r->f.out_step[2] + first);  \
-            }                                                                                                              \
-        }                                                                                                                  \
+    attributes PORT_INLINE void pixels_of_##suffix(const resizing *r, bool fused, bool rest, int64_t first, int64_t count, \
+                                                   const void *const rows[2], int64_t place, real *y)                  \
+    {                                                                                                                  \
+        const real *v[4], *columns[4], *from[4];                                                                       \
+        const int32_t *at[4];                                                                                          \
+        real row[4];                                                                                                   \
+        for (int k = 0; k < 4; k++) {                                                                                  \
+            int32_t down = corner_order[rest][k] / 2, across = corner_order[rest][k] % 2;                              \
+            from[k] = (const real *)rows[down] + first;                                                                \
+            row[k] = *(const real *)weight_of(r, &r->a[1], down, place);                                               \
+            at[k] = r->a[2].at + across * r->a[2].length;                                                              \
+            columns[k] = weight_of(r, &r->a[2], across, 0);                                                            \
+        }                                                                                                              \
+        for (int64_t i = 0; i < r->f.out[2]; i++) {                                                                    \
+            const real w[4] = {row[0] * columns[0][i], row[1] * columns[1][i], row[2] * columns[2][i], row[3] * columns[3][i]}; \
+            for (int k = 0; k < 4; k++) {                                                                              \
+                v[k] = from[k] + at[k][i] * r->f.in_step[2];                                                           \
+            }                                                                                                          \
+            weigh_any_##suffix(fused, 4, false, count, (const void *const[4]){v[0], v[1], v[2], v[3]},                 \
+                               (const void *const[4]){&w[0], &w[1], &w[2], &w[3]}, y + i * r->f.out_step[2] + first);  \
+        }                                                                                                              \
+    }                                                                                                                  \
+    attributes static void corner_pixels_##suffix(const resizing *r, const void *const rows[2], int64_t place, void *y) \
+    {                                                                                                                  \
+        int64_t rest = r->f.C % (int64_t)(32 / sizeof(real)), whole = r->f.C - rest;                                   \
+        if (r->fused) {                                                                                                \
+            pixels_of_##suffix(r, true, false, 0, whole, rows, place, y);                                              \
+        } else {                                                                                                       \
+            pixels_of_##suffix(r, false, false, 0, whole, rows, place, y);                                             \
+        }                                                                                                              \
+        if (rest > 0) {                                                                                                \
+            pixels_of_##suffix(r, r->fused, true, whole, rest, rows, place, y);                                        \
+        }                                                                                                              \
     }
 
 #define LEVEL(real, fma, suffix, lanes, attributes)    \

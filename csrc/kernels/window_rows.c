@@ -41,13 +41,17 @@
         }                                                                                                                 \
         store_##suffix(a, best + i, at + i);                                                                              \
     }                                                                                                                     \
-    attributes PORT_INLINE void sum_one_##suffix(int32_t num, const float *const *rows, int64_t i, float *sums)              \
+    attributes PORT_INLINE floats_##suffix floats_at_##suffix(const float *x)                                             \
     {                                                                                                                     \
-        floats_##suffix sum, v;                                                                                           \
-        memcpy(&sum, sums + i, sizeof sum);                                                                               \
+        floats_##suffix v;                                                                                                \
+        memcpy(&v, x, sizeof v);                                                                                          \
+        return v;                                                                                                         \
+    }                                                                                                                     \
+    attributes PORT_INLINE void sum_one_##suffix(int32_t num, const float *const *rows, int64_t i, float *sums)           \
+    {                                                                                                                     \
+        floats_##suffix sum = floats_at_##suffix(sums + i);                                                               \
         for (int32_t k = 0; k < num; k++) {                                                                               \
-            memcpy(&v, rows[k] + i, sizeof v);                                                                            \
-            sum += v;                                                                                                     \
+            sum += floats_at_##suffix(rows[k] + i);                                                                       \
         }                                                                                                                 \
         memcpy(sums + i, &sum, sizeof sum);                                                                               \
     }
@@ -69,18 +73,21 @@
         store_##suffix(c, best + k, at + k);                                                                              \
         store_##suffix(d, best + l, at + l);                                                                              \
     }                                                                                                                     \
-    attributes PORT_INLINE void sum_four_##suffix(int32_t num, const float *const *rows, int64_t i, float *sums)             \
+    attributes PORT_INLINE void sum_four_##suffix(int32_t num, const float *const *rows, int64_t i, float *sums)          \
     {                                                                                                                     \
-        floats_##suffix sum[4], v[4];                                                                                     \
-        memcpy(sum, sums + i, sizeof sum);                                                                                \
-        for (int32_t k = 0; k < num; k++) {                                                                               \
-            memcpy(v, rows[k] + i, sizeof v);                                                                             \
-            sum[0] += v[0];                                                                                               \
-            sum[1] += v[1];                                                                                               \
-            sum[2] += v[2];                                                                                               \
-            sum[3] += v[3];                                                                                               \
+        int64_t j = i + (lanes), k = j + (lanes), l = k + (lanes);                                                        \
+        floats_##suffix a = floats_at_##suffix(sums + i), b = floats_at_##suffix(sums + j), c = floats_at_##suffix(sums + k), \
+                        d = floats_at_##suffix(sums + l);                                                                 \
+        for (int32_t r = 0; r < num; r++) {                                                                               \
+            a += floats_at_##suffix(rows[r] + i);                                                                         \
+            b += floats_at_##suffix(rows[r] + j);                                                                         \
+            c += floats_at_##suffix(rows[r] + k);                                                                         \
+            d += floats_at_##suffix(rows[r] + l);                                                                         \
         }                                                                                                                 \
-        memcpy(sums + i, sum, sizeof sum);                                                                                \
+        memcpy(sums + i, &a, sizeof a);                                                                                   \
+        memcpy(sums + j, &b, sizeof b);                                                                                   \
+        memcpy(sums + k, &c, sizeof c);                                                                                   \
+        memcpy(sums + l, &d, sizeof d);                                                                                   \
     }
 
 /* Fours of vectors, vectors, a half and a quarter of one, then single columns. */

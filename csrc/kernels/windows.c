@@ -120,8 +120,9 @@ pixel_rows(const void *opaque, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         int64_t plane = i / f->out[1], n = plane / f->out[0], place[3] = {plane % f->out[0], i % f->out[1], 0};
         int64_t from = n * p->x->strides[0], to = n * p->y->strides[0] + place[0] * f->out_step[0] + place[1] * f->out_step[1];
+        port_window w = port_window_at(p, place);
         for (; place[2] < f->out[2]; place[2]++) {
-            port_window w = port_window_at(p, place);
+            w.s[2] = p->spans[2][place[2]];
             for (int64_t c = 0; c < f->C; c += PORT_POOL_CHUNK) {
                 job->pixel(p, &w, c, f->C - c < PORT_POOL_CHUNK ? f->C - c : PORT_POOL_CHUNK, from + c, to + place[2] * f->out_step[2] + c);
             }

@@ -250,7 +250,7 @@ tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err)
 }
 
 port_status
-result_from_tensor(port_tensor *tensor, port_result *result, port_error *err)
+result_from_tensor(port_tensor *tensor, bool keep_strides, port_result *result, port_error *err)
 {
     int64_t elems;
     uint64_t bytes;
@@ -258,8 +258,10 @@ result_from_tensor(port_tensor *tensor, port_result *result, port_error *err)
         return port_fail(err, PORT_E_SHAPE, "a result is too large to be copied out");
     }
     port_buffer *buffer = tensor->buffer;
-    if (buffer->refs == 1 && buffer->memory != NULL && buffer->size_bytes == bytes && tensor_is_contiguous(tensor)) {
-        result->view = port_view_contiguous(buffer->data, tensor->dtype, tensor->ndim, tensor->shape);
+    bool fits = keep_strides ? tensor_is_dense(tensor) : tensor_is_contiguous(tensor);
+    if (buffer->refs == 1 && buffer->memory != NULL && buffer->size_bytes == bytes && fits) {
+        result->view = tensor_is_contiguous(tensor) ? port_view_contiguous(buffer->data, tensor->dtype, tensor->ndim, tensor->shape)
+                                                    : tensor_view(tensor);
         result->memory = buffer->memory;
         buffer->memory = NULL; /* as if it were borrowed: nobody else holds it */
         return PORT_OK;
@@ -294,7 +296,7 @@ take_results(op_call *call, port_result **results, size_t *num_results)
     port_result *made = port_calloc(call->num_out, sizeof *made);
     port_status status = made != NULL ? PORT_OK : port_fail(call->err, PORT_E_NOMEM, "no memory for results");
     for (size_t k = 0; status == PORT_OK && k < call->num_out; k++) {
-        status = result_from_tensor(&call->out[k], &made[k], call->err);
+        status = result_from_tensor(&call->out[k], true, &made[k], call->err);
     }
     if (status != PORT_OK) {
         port_results_free(made, call->num_out);

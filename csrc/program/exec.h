@@ -252,7 +252,8 @@ port_status options_check(const port_run_options *options, port_error *err);
 /* Makes a tensor of a fed view: borrowed if its elements are aligned and its strides >= 0, else a copy. The copy keeps the
  * strides, which decide the bits of products, and is row-major where they are negative or reach too far. */
 port_status tensor_from_view(const port_view *view, port_tensor *tensor, port_error *err);
-/* A row-major result. Takes the tensor's memory where nobody else holds it (the tensor then may only be released), else copies. */
-port_status result_from_tensor(port_tensor *tensor, port_result *result, port_error *err);
+/* A row-major result, or, with keep_strides, one as dense as the tensor. Takes the tensor's memory where nobody else holds it (the tensor
+ * then may only be released), else copies. */
+port_status result_from_tensor(port_tensor *tensor, bool keep_strides, port_result *result, port_error *err);
 
 #endif /* PORT_EXEC_H */

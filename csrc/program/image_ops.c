@@ -169,6 +169,19 @@ run_adaptive_pool(op_call *call)
 
 /* ------------------------------------------------------------------ interpolation */
 
+/* Dense, its channels side by side. */
+static bool
+is_channels_last(const port_tensor *t)
+{
+    int64_t strides[PORT_MAX_NDIM];
+    bool same = true;
+    format_strides(t->ndim, t->shape, true, strides);
+    for (int32_t d = 0; d < t->ndim; d++) {
+        same = same && (t->shape[d] == 1 || t->strides[d] == strides[d]);
+    }
+    return same;
+}
+
 /* upsample_<mode><dimensions>(self, output_size, [align_corners,] scales...). */
 static port_status
 run_resize(op_call *call)
@@ -196,7 +209,7 @@ run_resize(op_call *call)
     bool small = spatial == 2 && shape[2] >= 0 && shape[2] <= 128 && shape[3] <= 128 - shape[2]; /* one dimension after the other beyond that, where rows are dense */
     params.corners = params.mode == PORT_RESIZE_LINEAR && spatial == 2 &&
                      (small || (shape[1] == 3 && call->options->profile.num_threads == 1) ||
-                      (shape[1] > 3 && tensor_suggests_channels_last(x)));
+                      (shape[1] > 3 && is_channels_last(x)));
     params.given = arg_tensor(call, 0)->dtype;
     if ((status = new_frames(call, x->dtype, x, shape, false, &out)) != PORT_OK ||
         (status = launch_tensors(call, "resize", x->dtype, (const port_tensor *const[]){x}, 1, (const port_tensor *const[]){out}, 1,

@@ -59,7 +59,7 @@ typedef struct port_run_options {
 } port_run_options;
 
 typedef struct port_result {
-    port_view view; /* row-major; memory belongs to the result */
+    port_view view; /* row-major, but of port_op_run as the op lays it out where it is dense; memory belongs to the result */
     void *memory;   /* port_free_aligned */
 } port_result;
 

@@ -568,7 +568,7 @@ take_fetches(run_state *run, const int64_t *fetches, const int64_t *fetch_at, si
             return fail_absent(run, fetches[k]);
         }
         tensor->buffer->refs++; /* the run goes on with it */
-        port_status status = result_from_tensor(tensor, &results[k], run->err);
+        port_status status = result_from_tensor(tensor, false, &results[k], run->err);
         tensor->buffer->refs--;
         if (status != PORT_OK) {
             return status;
@@ -602,7 +602,7 @@ take_last_fetches(run_state *run, const int64_t *fetches, const int64_t *fetch_a
         port_tensor *tensor = run->values[fetches[k]];
         bool again = --asked[fetches[k]] > 0;
         tensor->buffer->refs += again;
-        port_status status = result_from_tensor(tensor, &results[k], run->err);
+        port_status status = result_from_tensor(tensor, false, &results[k], run->err);
         tensor->buffer->refs -= again;
         if (status != PORT_OK) {
             return status;
