@@ -14,12 +14,12 @@ from ._core import PortingError, UnsupportedError
 from .golden import accuracy, condition_factor
 from .judging import dot_length
 from .op_level import CapturedOp, Operands, OpRuns
-from .pair import Comparison, bits_equal, compare_arrays, with_picture
+from .pair import Comparison, bits_equal, compare_arrays, compare_with_itself, with_picture
 from .port import as_array
 from .profiles import Settings
 from .program import Interval, NoProgramError, kind_of
 from .report import Row
-from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance
+from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, dtype_name
 
 
 def _alone(op: CapturedOp) -> Interval:
@@ -34,16 +34,17 @@ def kind_of_op(op: CapturedOp) -> str:
 class OpJudge:
     """Judges the results of one op on given operands."""
 
-    def __init__(self, runs: OpRuns, op: CapturedOp, operands: Operands, tol: Tolerance, ways: Settings) -> None:
-        self.runs, self.op, self.operands, self.tol, self.ways = runs, op, operands, tol, ways
-        self.kind = kind_of_op(op)
+    def __init__(self, runs: OpRuns, op: CapturedOp, operands: Operands, kind: str, tol: Tolerance, ways: Settings) -> None:
+        self.runs, self.op, self.operands, self.kind, self.tol, self.ways = runs, op, operands, kind, tol, ways
         self._golden: dict[str, np.ndarray] | None = None
 
     def judge(self, leaf: str, expected: np.ndarray, actual: np.ndarray) -> tuple[Comparison, dict[str, float] | None]:
         """As `CallJudge.judge`: what the pair measured, and who is nearer to float64 if that was computed."""
         kind, tol = self.kind, self.tol
-        banded = tol.rule in ("bands", "green") and kind not in EXACT_KINDS and expected.dtype.name in UNIT_ROUNDOFF and expected.dtype.kind != "c"
-        if bits_equal(expected, actual) or not banded:
+        if bits_equal(expected, actual):
+            return compare_with_itself(expected, tol, kind), None
+        banded = tol.rule in ("bands", "green") and kind not in EXACT_KINDS and dtype_name(expected.dtype) in UNIT_ROUNDOFF and expected.dtype.kind != "c"
+        if not banded:
             return compare_arrays(expected, actual, tol=tol, kind=kind), None
         if kind == "linear":
             scale = self._absolute_run(leaf)
@@ -76,7 +77,7 @@ def _at(op: CapturedOp, leaf: str, kind: str) -> dict[str, Any]:
 
 
 def _about(expected: np.ndarray) -> dict[str, Any]:
-    return {"shape": expected.shape, "dtype": expected.dtype.name}
+    return {"shape": expected.shape, "dtype": dtype_name(expected.dtype)}
 
 
 def rows_of_check(runs: OpRuns, op: CapturedOp, tol: Tolerance, ways: Settings) -> Iterator[Row]:
@@ -92,7 +93,7 @@ def rows_of_check(runs: OpRuns, op: CapturedOp, tol: Tolerance, ways: Settings) 
     except (PortingError, ValueError, MemoryError) as error:
         status, why = "failed", f"running it failed: {error}"
     if not status:
-        judge = OpJudge(runs, op, operands, tol, ways)
+        judge = OpJudge(runs, op, operands, kind, tol, ways)
     for leaf in op.outputs:
         expected = op.call.op_tensors[leaf]
         if status:
@@ -121,7 +122,7 @@ def rows_of_compare(runs: OpRuns, op: CapturedOp, port: Mapping[str, np.ndarray]
     except (PortingError, ValueError, MemoryError) as error:
         why = str(error)
     differ = operands is not None and operands.given
-    judge = OpJudge(runs, op, operands, tol, ways) if operands is not None else None
+    judge = OpJudge(runs, op, operands, kind, tol, ways) if operands is not None else None
     for leaf in op.outputs:
         expected, actual = op.call.op_tensors[leaf], lookup(op.call.full_name("op", leaf))
         at = {**_at(op, leaf, kind), "inputs_differ": differ}

@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from .picture import picture
 from .port import as_array
-from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, Verdict, resolve
+from .tolerance import EXACT_KINDS, UNIT_ROUNDOFF, Tolerance, Verdict, dtype_name, resolve
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,15 @@ def compare_arrays(expected: Any, actual: Any, *, tol: str | Tolerance = "auto",
     tol = resolve(tol)
     e, a = as_array(expected, "expected"), as_array(actual, "actual")
     kind = kind or ("composite" if scale is None else "linear")
-    kind = kind if e.dtype.name in UNIT_ROUNDOFF or kind in EXACT_KINDS else "integer"
-    about = {"shape": e.shape, "dtype": e.dtype.name}
+    name, other = dtype_name(e.dtype), dtype_name(a.dtype)
+    kind = kind if name in UNIT_ROUNDOFF or kind in EXACT_KINDS else "integer"
+    about = {"shape": e.shape, "dtype": name}
     if e.shape != a.shape:
         hint = " (the same number of elements, in another layout)" if e.size == a.size and e.size else ""
         return Comparison("shape", None, None, f"shape {list(a.shape)}, expected {list(e.shape)}{hint}", **about)
-    both_float = e.dtype.name in UNIT_ROUNDOFF and a.dtype.name in UNIT_ROUNDOFF and "c" not in (e.dtype.kind, a.dtype.kind)
+    both_float = name in UNIT_ROUNDOFF and other in UNIT_ROUNDOFF and "c" not in (e.dtype.kind, a.dtype.kind)
     if e.dtype != a.dtype and not both_float:
-        return Comparison("dtype", None, None, f"dtype {a.dtype.name}, expected {e.dtype.name}", **about)
+        return Comparison("dtype", None, None, f"dtype {other}, expected {name}", **about)
     pe, pa = _parts(e), _parts(a)
     if bits_equal(e, a):  # no scale is needed to see that
         metrics = {**_core.compare(pe, pa), "max_err_scale": 0.0}
@@ -71,7 +72,7 @@ def compare_arrays(expected: Any, actual: Any, *, tol: str | Tolerance = "auto",
         metrics = _core.compare(pe, pa, base if base is None or not np.ndim(base) else np.broadcast_to(base, pe.shape), u, slope)
         metrics.update(tol.extra_metrics(pe, pa, kind))
     if e.dtype != a.dtype:
-        reason = f"dtype {a.dtype.name}, expected {e.dtype.name}; as numbers they differ by at most {metrics['max_abs']:.3g}"
+        reason = f"dtype {other}, expected {name}; as numbers they differ by at most {metrics['max_abs']:.3g}"
         return Comparison("dtype", None, metrics, reason, **about)
     verdict = tol.judge(metrics, kind=kind, dtype=pe.dtype, terms=terms, scale=scale, kappa=kappa)
     return Comparison("compared", verdict, metrics, verdict.reason, **about)
@@ -87,14 +88,11 @@ def with_picture(found: Comparison, expected: Any, actual: Any) -> Comparison:
 def compare_with_itself(array: np.ndarray, tol: Tolerance, kind: str) -> Comparison:
     """`compare_arrays` of an array and its equal, which has been found so already."""
     parts = _parts(array)
-    name = _names.get(array.dtype) or _names.setdefault(array.dtype, array.dtype.name)
+    name = dtype_name(array.dtype)
     kind = kind if name in UNIT_ROUNDOFF or kind in EXACT_KINDS else "integer"
     metrics = {**_core.compare(parts, parts), "max_err_scale": 0.0}
     verdict = tol.judge(metrics, kind=kind, dtype=parts.dtype)
     return Comparison("compared", verdict, metrics, verdict.reason, array.shape, name)
-
-
-_names: dict[np.dtype, str] = {}  # NumPy makes a dtype's name anew each time
 
 
 def in_one_dtype(e: np.ndarray, a: np.ndarray, exactly: bool) -> tuple[np.ndarray, np.ndarray] | str:
@@ -126,11 +124,19 @@ def bits_equal(e: np.ndarray, a: np.ndarray) -> bool:
     """True if shape, dtype and every bit agree."""
     if e.shape != a.shape or e.dtype != a.dtype:
         return False
-    raw = np.dtype(f"u{min(e.dtype.itemsize, 8)}")
-    if e.dtype.kind in "biu" or e.dtype.itemsize > 8 or not (e.flags.c_contiguous and a.flags.c_contiguous):
-        return bool(np.array_equal(e, a))
-    e, a = e.reshape(-1).view(raw), a.reshape(-1).view(raw)
-    return bool(np.array_equal(e[:1024], a[:1024]) and np.array_equal(e, a))  # what differs mostly does so at once
+    if e.dtype.kind not in "biu":
+        if e.dtype.itemsize > 8:
+            return bool(np.array_equal(e, a))
+        raw = _RAW[e.dtype.itemsize]
+        e, a = e.view(raw), a.view(raw)
+    if e.size > _FIRST and e.flags.c_contiguous and a.flags.c_contiguous:  # what differs mostly does so at once
+        e, a = e.reshape(-1), a.reshape(-1)
+        return bool((e[:_FIRST] == a[:_FIRST]).all() and (e == a).all())
+    return bool((e == a).all())
+
+
+_RAW = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+_FIRST = 1024
 
 
 def _parts(x: np.ndarray) -> np.ndarray:

@@ -17,11 +17,19 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from . import _core
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: np.dtype) -> str:
+    """`dtype.name`, which NumPy makes anew each time."""
+    return dtype.name
+
 
 BANDS = ("exact", "green", "amber", "red")
 
@@ -278,7 +286,7 @@ class Tolerance:
         scale : None if the condition scale was not known and the row's rms stood in for it
         kappa : what `scale_parts` was given
         """
-        dtype = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        dtype = dtype if isinstance(dtype, str) else dtype_name(np.dtype(dtype))
         kind = _judged_as(kind, scale, kappa)
         refused = self._never(metrics)
         if refused is not None:
