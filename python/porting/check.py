@@ -7,6 +7,7 @@ bits on this machine; ports are judged by `compare`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -70,7 +71,7 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPT
     settings(profile, {}, provider)  # a wrong name is refused before anything is opened
     chosen, warning = use_provider(provider)
     patterns = [include] if isinstance(include, str) else list(include) if include is not None else None
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened, _seldom_collecting():
         capture = open_reference(capture, opened)
         capture.require_tensors("a check")
         calls = [c for c in in_order_of_return(capture.call_list)
@@ -92,6 +93,18 @@ def check(capture: Any, *, tol: str | Tolerance = "auto", profile: str = AS_CAPT
         report = Report(rows, len(work), what="check", unit="op" if level == "op" else "module call", tolerance=tol.name,
                         environment={**_environment(capture, chosen, ways), "mode": mode}, warnings=warnings)
         return finish(report, tol, ledger, update_ledger, loosen)
+
+
+@contextlib.contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Python looks for cycles among all the process's objects after every few hundred new ones: a fifth of a check, which makes many and no cycles."""
+    before = gc.get_threshold()
+    if before[0] != 0:
+        gc.set_threshold(max(before[0], 100_000), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _modules(capture: Any, calls: list[Any], tol: Tolerance, provider: str, ways: Settings) -> list[tuple[str, Callable[[], Any]]]:

@@ -128,9 +128,11 @@ class OpRuns:
         waiting = [(value, op.number) for value in self.program.uses(op.number)]
         while waiting:
             value, at = waiting.pop()
+            if value in names:
+                continue
             since, name = next((event for event in reversed(self._stored.get(value, ())) if event[0] <= at), (0, None))
             maker = next((number for number in reversed(self._makers.get(value, ())) if number < at), -1)
-            if value in names or maker in only:
+            if maker in only:
                 continue
             if maker >= since and not self._was_given(value, at, maker):  # made after what is stored of it, which is nothing
                 if not self._is_rerun(maker):

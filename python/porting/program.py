@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -470,16 +471,23 @@ _POINTWISE = frozenset("add add_ mul mul_ div div_ sub sub_ pow neg rsub".split(
 def kind_of(program: Program, interval: Interval, class_name: str = "") -> str:
     """What a module call computes, from its ops: linear, embedding, layer_norm, rms_norm, activation, attention, softmax, move,
     constant (no op at all: the program holds what it returns) or composite. The class's name only separates attention from larger modules that contain it."""
-    ops = [base_name(name) for name in program.op_names(interval)]
-    work = [op for op in ops if op not in _MOVES]
+    names = tuple(program.op_names(interval))
+    if not names and interval.outputs and all(value in program.constants for value in interval.outputs.values()):
+        return "constant"
+    return _kind_of_ops(names, "attention" in class_name.lower())
+
+
+@lru_cache(maxsize=1024)
+def _kind_of_ops(names: tuple[str, ...], called_attention: bool) -> str:
+    work = [op for op in map(base_name, names) if op not in _MOVES]
     if not work:
-        return "constant" if not ops and interval.outputs and all(value in program.constants for value in interval.outputs.values()) else "move"
+        return "move"
     kinds = set(work)
     matmuls = [op for op in work if op in _MATMULS]
     fused = any("scaled_dot_product" in op for op in work)
     softmax = bool(kinds & {"_softmax", "_safe_softmax"})
     activations = kinds & _ACTIVATIONS
-    if (fused or (softmax and len(matmuls) >= 2)) and (not activations or "attention" in class_name.lower()):
+    if (fused or (softmax and len(matmuls) >= 2)) and (not activations or called_attention):
         return "attention"
     if len(matmuls) == 1 and kinds <= _MATMULS | {"add", "add_"}:
         return "linear"

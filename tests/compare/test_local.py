@@ -306,4 +306,4 @@ def test_equal_bits_need_no_scale():
     x = np.float32([1, np.nan, -np.inf, 0])
     assert bits_equal(x, x.copy()) and not bits_equal(x, np.float32([1, np.nan, -np.inf, 1e-45])) and not bits_equal(x, x.astype("f8"))
     assert bits_equal(np.float32(3)[None], np.float32([3])) and not bits_equal(x, x[:2]) and bits_equal(x[::2], x[::2].copy())
-    assert not bits_equal(np.float32([0.0]), np.float32([-0.0]))
+    assert not bits_equal(np.float32([0.0]), np.float32([-0.0])) and not bits_equal(np.zeros((3, 4), np.float32).T, -np.zeros((3, 4), np.float32).T)
