@@ -85,10 +85,14 @@ weighed(const aa_pass *p, const double *x, const double *weights, int64_t count)
     return sum;
 }
 
-/* weights: room for `in` of them. */
+/* weights: room for `in` of them. A dimension that keeps its size is left as it is, whatever the scale. */
 static void
 run_pass(const aa_pass *p, double *weights, const double *x, double *y)
 {
+    if (p->in == p->out) {
+        memcpy(y, x, (size_t)(p->outer * p->in * p->inner) * sizeof *y);
+        return;
+    }
     for (int64_t o = 0; o < p->out; o++) {
         int64_t begin, count = weights_of(p, p->first_only ? 0 : o, &begin, weights);
         for (int64_t r = 0; r < p->outer * p->inner; r++) {

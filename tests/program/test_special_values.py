@@ -179,3 +179,14 @@ def test_weights_that_are_not_finite_in_the_padding(shape: tuple[int, int, int],
     for mkldnn in (True, False):
         with torch.backends.mkldnn.flags(enabled=mkldnn):
             assert unequal("aten.convolution.default", args, mkldnn=mkldnn) == 0
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"))
+def test_a_dimension_that_keeps_its_size_is_not_resized(name: str, dtype: torch.dtype) -> None:
+    x = torch.randn(1, 2, 10, 6, dtype=dtype, generator=_generator)
+    x[0, 0, 1, 3], x[0, 1, 4, 0] = math.nan, math.inf
+    for size, scales in (((10, 6), (None, 0.5)), ((8, 6), (0.8, 1.3)), ((10, 4), (2.0, None)), ((10, 1), (None, None))):
+        for args in ([x, size, False, *scales], [x, size, True, *scales]):
+            got, want = in_c(f"aten.{name}.default", args)[0], in_torch(f"aten.{name}.default", args)[0]
+            torch.testing.assert_close(got, want, equal_nan=True)
