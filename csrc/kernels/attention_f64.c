@@ -79,7 +79,7 @@ query_row(const task *t, int64_t b, int64_t h, int64_t query)
         for (int64_t s = 0; s < S; s++) {
             sum = fma(t->weights[s], v[s * t->v->strides[2]], sum);
         }
-        y[d * t->y->strides[3]] = sees_none ? 0.0 : sum * factor;
+        y[d * t->y->strides[3]] = sum * factor; /* of a row that sees none: NaN where a value is not finite */
     }
     if (t->lse != NULL) {
         double value = sees_none ? 0.0 : max + log(total);

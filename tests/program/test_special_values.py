@@ -132,7 +132,7 @@ def test_floats_that_integers_do_not_hold(whole: str, dtype: torch.dtype) -> Non
 def test_attention_to_nothing_but_nan(keys: int, dtype: torch.dtype) -> None:
     """Rows of NaN that fill no vector see no key, others are NaN."""
     q, k, v = (torch.randn(1, 2, n, 8, dtype=dtype, generator=_generator) for n in (3, keys, keys))
-    q[0, 0, 1, 3] = math.nan
+    q[0, 0, 1, 3], v[0, 0, 0, 2] = math.nan, math.inf
     for args in ([q, k, v, 0.0, False], [q, k, v, 0.0, True]):
         name = "aten._scaled_dot_product_flash_attention_for_cpu.default"
         for got, want in zip(in_c(name, args), in_torch(name, args), strict=True):
