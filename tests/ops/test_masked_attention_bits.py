@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from porting import PortingError
+from porting.providers import load_torch_provider
 from test_rounding_like_torch import BF16, F16, F32, F64, made, unequal
 
+load_torch_provider()
 ATEN = torch.ops.aten
 DTYPES = pytest.mark.parametrize("dtype", (F32, F16, BF16, F64), ids=str)
 
