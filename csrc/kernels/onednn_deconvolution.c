@@ -1,6 +1,5 @@
-/* onednn_deconvolution.c -- transposed convolutions with the bits of oneDNN's AVX-512 code: each kernel element's contribution to an
- * output is one chain of fused multiply-adds from 0 over all channels; contributions are added in order of kernel elements, the bias last.
- * Of one channel in each group the chain runs over the kernel elements.
+/* onednn_deconvolution.c -- transposed convolutions with the bits of oneDNN's AVX-512 code: the contributions to an
+ * output are chains of fused multiply-adds from 0 over kernel elements and channels, which are added in order (order_of), the bias last.
  *
  *     y[n,o,l * stride - padding + k * dilation] += sum over c of w[c,o,k] * x[n,c,l]
  *
@@ -63,11 +62,11 @@ onednn_deconv_check(const port_kernel_call *call, port_error *err)
     return port_row_major_f32((const port_view *[]){x, w, y, bias}, 4, "onednn_deconvolution", err);
 }
 
-/* One kernel element's weights of STEP channels out: (channel in, STEP). */
+/* One kernel element's weights of STEP channels out: (channel in, STEP); and room for chains, as y. */
 static size_t
 onednn_deconv_scratch_bytes(const port_kernel_call *call)
 {
-    return (size_t)plan_of(call).group_in * STEP * sizeof(float) + 64;
+    return (size_t)(plan_of(call).group_in * STEP + port_view_elems(call->out[0])) * sizeof(float) + 64;
 }
 
 /* Where the place l of the input meets the output by the kernel's element k; -1: outside of it. */
@@ -88,13 +87,10 @@ place_of(const deconv_plan *plan, int64_t l, int64_t k)
     return place;
 }
 
-/* sums[o] = the chain over channels of x[c] * weights[c][o], whose channels lie `step` apart in x. */
+/* sums[o], in which a chain begins, goes on over channels of x[c] * weights[c][o], whose channels lie `step` apart in x. */
 PORT_INLINE void
 run_chain(const float *restrict weights, const float *restrict x, int64_t channels, int64_t step, float *restrict sums)
 {
-    for (int64_t o = 0; o < STEP; o++) {
-        sums[o] = 0.0f;
-    }
     for (int64_t c = 0; c < channels; c++) {
         float value = x[c * step];
         for (int64_t o = 0; o < STEP; o++) {
@@ -119,12 +115,15 @@ chain_avx2(const float *weights, const float *x, int64_t channels, int64_t step,
 
 typedef void (*chain_fn)(const float *weights, const float *x, int64_t channels, int64_t step, float *sums);
 
-/* One kernel element, whose weights are in the scratch, and the channels [first, first + count) of group g. */
+/* One kernel element, whose weights are in the scratch: the channels [first, first + count) of group g from its channels [from, from + terms).
+ * They join the chains in `to`, or are chains from 0 that are added to it. */
 typedef struct deconv_tap {
     const port_kernel_call *call;
     const deconv_plan *plan;
     chain_fn chain;
-    int64_t g, k, first, count;
+    int64_t g, k, first, count, from, terms;
+    float *to;
+    bool joins;
 } deconv_tap;
 
 /* What it gives from places of the input (of all images), each of which meets an output of its own. */
@@ -134,10 +133,10 @@ add_places(const void *opaque, int64_t begin, int64_t end)
     const deconv_tap *tap = opaque;
     const deconv_plan *plan = tap->plan;
     const float *x = tap->call->in[0]->data, *weights = tap->call->scratch;
-    float *y = tap->call->out[0]->data, sums[STEP];
+    float *y = tap->to, sums[STEP] = {0};
     for (int64_t i = begin; i < end; i++) {
         int64_t n = i / plan->places, l = i % plan->places, at = place_of(plan, l, tap->k);
-        const float *image = x + (n * plan->C + tap->g * plan->group_in) * plan->places;
+        const float *image = x + (n * plan->C + tap->g * plan->group_in + tap->from) * plan->places;
         float *made = y + (n * plan->O + tap->g * plan->group_out + tap->first) * plan->positions;
         if (at < 0) {
             continue;
@@ -146,9 +145,12 @@ add_places(const void *opaque, int64_t begin, int64_t end)
             made[at] = fmaf(image[l], weights[0], made[at]);
             continue;
         }
-        tap->chain(weights, image + l, plan->group_in, plan->places, sums);
         for (int64_t o = 0; o < tap->count; o++) {
-            made[o * plan->positions + at] += sums[o];
+            sums[o] = tap->joins ? made[o * plan->positions + at] : 0.0f;
+        }
+        tap->chain(weights, image + l, tap->terms, plan->places, sums);
+        for (int64_t o = 0; o < tap->count; o++) {
+            made[o * plan->positions + at] = tap->joins ? sums[o] : made[o * plan->positions + at] + sums[o];
         }
     }
 }
@@ -160,13 +162,96 @@ add_tap(const deconv_tap *tap)
     const port_kernel_call *call = tap->call;
     const float *w = call->in[1]->data;
     float *weights = call->scratch;
-    for (int64_t c = 0; c < plan->group_in; c++) {
-        const float *from = w + ((tap->g * plan->group_in + c) * plan->group_out + tap->first) * plan->taps + tap->k;
+    for (int64_t c = 0; c < tap->terms; c++) {
+        const float *from = w + ((tap->g * plan->group_in + tap->from + c) * plan->group_out + tap->first) * plan->taps + tap->k;
         for (int64_t o = 0; o < STEP; o++) {
             weights[c * STEP + o] = o < tap->count ? from[o * plan->taps] : 0.0f;
         }
     }
-    port_deal(call->in[0]->shape[0] * plan->places, plan->group_in * STEP / 8, call->profile->num_threads, add_places, tap);
+    port_deal(call->in[0]->shape[0] * plan->places, tap->terms * STEP / 8, call->profile->num_threads, add_places, tap);
+}
+
+/* Whether column k of the kernel reaches every output of a row that is `phase` modulo the stride. */
+static bool
+reaches_all(const deconv_plan *plan, int64_t phase, int64_t k)
+{
+    int64_t stride = plan->stride[2], pad = plan->padding[2], last = phase + (plan->out[2] - 1 - phase) / stride * stride;
+    return phase + pad >= k && (last + pad - k) / stride < plan->in[2];
+}
+
+/* The order of a sum. Strides of 1: a chain over all kernel elements for each 16 channels (not of kernels whose code oneDNN does not unroll).
+ * Dilated: one for each kernel element. Else one over all of them; but where rows are a multiple of the stride, a column of the
+ * kernel that an output at their ends lacks has a chain of its own. Chains that follow the first of a place begin at 0 and are added to it. */
+typedef enum deconv_order { BY_TAP, BY_COLUMN, BY_BLOCK } deconv_order;
+
+enum { BLOCK = 16 };
+
+static deconv_order
+order_of(const deconv_plan *plan)
+{
+    bool strided = plan->stride[0] > 1 || plan->stride[1] > 1 || plan->stride[2] > 1;
+    if (plan->group_in == 1 && plan->group_out == 1) {
+        return BY_TAP; /* a chain over all of them, see add_places */
+    }
+    if (!strided && plan->taps > 1 && plan->kernel[2] < BLOCK) {
+        return BY_BLOCK;
+    }
+    return plan->dilation[0] > 1 || plan->dilation[1] > 1 || plan->dilation[2] > 1 ? BY_TAP : BY_COLUMN;
+}
+
+/* The chain over kernel columns first, first + step, ... below end, and all rows: into y where it is the first there, else by way of `room`. */
+static void
+add_columns(deconv_tap tap, int64_t first, int64_t end, int64_t step, bool is_first, float *room)
+{
+    const deconv_plan *plan = tap.plan;
+    int64_t rows = plan->kernel[0] * plan->kernel[1], width = plan->kernel[2], images = tap.call->in[0]->shape[0];
+    float *y = tap.to;
+    bool alone = rows == 1 && first + step >= end, apart = !is_first && !alone;
+    int64_t elems = images * plan->O * plan->positions;
+    if (apart) {
+        memset(room, 0, (size_t)elems * sizeof *room);
+        tap.to = room;
+    }
+    tap.joins = is_first || apart;
+    for (int64_t row = 0; row < rows; row++) {
+        for (int64_t column = first; column < end; column += step) {
+            tap.k = row * width + column;
+            add_tap(&tap);
+        }
+    }
+    for (int64_t i = 0; apart && i < elems; i++) {
+        y[i] += room[i];
+    }
+}
+
+/* All kernel elements of the channels that a tap names. */
+static void
+add_channels(deconv_tap tap, float *room)
+{
+    const deconv_plan *plan = tap.plan;
+    deconv_order order = order_of(plan);
+    int64_t stride = plan->stride[2], width = plan->kernel[2];
+    if (order == BY_BLOCK) {
+        for (tap.from = 0; tap.from < plan->group_in; tap.from += BLOCK) {
+            tap.terms = plan->group_in - tap.from < BLOCK ? plan->group_in - tap.from : BLOCK;
+            add_columns(tap, 0, width, 1, tap.from == 0, room);
+        }
+        return;
+    }
+    for (tap.k = 0; order == BY_TAP && tap.k < plan->taps; tap.k++) {
+        add_tap(&tap);
+    }
+    for (int64_t phase = 0; order == BY_COLUMN && phase < stride; phase++) { /* columns of other phases meet other outputs */
+        int64_t first = (phase + plan->padding[2]) % stride;
+        for (int64_t column = first, end; column < width; column = end) {
+            bool joined = plan->out[2] % stride != 0 || reaches_all(plan, phase, column);
+            end = column + stride;
+            while (joined && end < width && (plan->out[2] % stride != 0 || reaches_all(plan, phase, end))) {
+                end += stride;
+            }
+            add_columns(tap, column, end < width ? end : width, stride, column == first, room);
+        }
+    }
 }
 
 static void
@@ -174,15 +259,14 @@ onednn_deconv_run(const port_kernel_call *call, chain_fn chain)
 {
     deconv_plan plan = plan_of(call);
     const float *bias = call->in[2] == NULL ? NULL : call->in[2]->data;
-    float *y = call->out[0]->data;
+    float *y = call->out[0]->data, *room = (float *)call->scratch + plan.group_in * STEP;
     int64_t elems = call->in[0]->shape[0] * plan.O * plan.positions;
     memset(y, 0, (size_t)elems * sizeof *y);
     for (int64_t g = 0; g < plan.groups; g++) {
         for (int64_t first = 0; first < plan.group_out; first += STEP) {
             int64_t count = plan.group_out - first < STEP ? plan.group_out - first : STEP;
-            for (int64_t k = 0; k < plan.taps; k++) {
-                add_tap(&(deconv_tap){call, &plan, chain, g, k, first, count});
-            }
+            add_channels((deconv_tap){.call = call, .plan = &plan, .chain = chain, .g = g, .first = first, .count = count,
+                                      .terms = plan.group_in, .to = y}, room);
         }
     }
     for (int64_t i = 0; bias != NULL && i < elems; i++) {
