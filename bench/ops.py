@@ -8,8 +8,8 @@ memory than a core's cache keeps. A reading is torch's time divided by ours, of 
 time. The rounds go over all rows, on fresh operands each: so a burst of other work falls on one reading of some rows. Printed are milliseconds of both, the median of
 a row's readings (above 1: ours is faster) and their quartiles. In part fusion ours op by op stands in the place of torch.
 Programs must give the bits of the model's forward before they are timed. A row whose upper quartile is below its aim is named at the end as slower, and the exit
-code is then 1; one whose median alone is below is named apart. Ours allocates its result per call, as torch does; of a result that is channels-last, which a
-program keeps so, it gives a row-major copy, and the row counts that too. Processor time is of all threads together,
+code is then 1; one whose median alone is below is named apart. Ours allocates its result per call,
+as torch does, and lays it out as torch does. Processor time is of all threads together,
 and others on the machine hardly show in it; what several threads save shows on the wall's clock alone.
 """
 import argparse

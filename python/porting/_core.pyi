@@ -107,7 +107,7 @@ class Program:
 
 def call_op(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] = {}, *, provider: str = "auto", variant: str | None = None,
             capability: str = "default", num_threads: int = 1, mkldnn: bool | str = True, operands: str | None = None) -> Any:
-    """Run one ATen op ("aten.gelu.default") on arrays and Python scalars; an array, or a tuple of arrays.
+    """Run one ATen op ("aten.gelu.default") on arrays and Python scalars; an array, or a tuple of arrays, dense and with the strides of torch's where the op makes its own.
     A dtype is {"dtype": "F32"}, likewise device, layout, memory_format. In-place ops return a changed copy.
     mkldnn: True as oneDNN runs on this CPU, "avx2", "avx512" or "avx512_bf16" (AVX-512 with products of pairs of bf16, without AMX) as it ran elsewhere."""
 def known_ops() -> list[str]: ...

@@ -102,7 +102,7 @@ def test_another_window_would_be_seen():
 
 
 def test_a_result_lies_as_that_of_torch():
-    """Channels side by side where torch has them so, row-major where not; a result of a view of the operand is its own."""
+    """Channels side by side where torch has them so, row-major where not."""
     x = torch.randn(2, 16, 6, 5)
     for laid in (x, x.contiguous(memory_format=LAST)):
         for name, arguments in (("avg_pool2d", [[2, 2]]), ("upsample_nearest2d", [[7, 8]]), ("neg", []), ("relu", [])):
