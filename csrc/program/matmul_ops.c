@@ -132,8 +132,7 @@ into_given(op_call *call, const port_tensor *c, const port_tensor *a, const port
            port_tensor **out)
 {
     const port_gemm_params params = {.alpha = alpha, .beta = beta, .as_rows = true};
-    bool onednn = a->dtype == PORT_BF16 && call->options->profile.onednn_bf16; /* looks at the operands' layout alone */
-    if (onednn || (!lies_in_lines(to, 0, 1) && lies_in_lines(to, 1, 0))) {
+    if (!lies_in_lines(to, 0, 1) && lies_in_lines(to, 1, 0)) {
         return multiply(call, c, a, b, &params, 2, to->shape, out);
     }
     port_tensor *a_turned, *b_turned, *wide, *c_turned = NULL, *made;

@@ -68,3 +68,19 @@ def test_under_other_settings(capability, threads):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "test_every_dimension"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize(("M", "N", "K"), ((64, 64, 2048), (2, 1000, 2048), (17, 33, 191), (2, 2, 3)))
+def test_products_of_bf16_into_columns_and_gaps(M, N, K):
+    """Into memory of these layouts the reference asks for the product itself, else for its transpose: other bits."""
+    torch.manual_seed(1)
+    unlike = 0
+    for turned in (False, True):
+        for _ in range(3):
+            a, b = (torch.randn(K, M).bfloat16().t(), torch.randn(N, K).bfloat16().t()) if turned else (torch.randn(M, K).bfloat16(), torch.randn(K, N).bfloat16())
+            for size, strides in ((M * N, (N, 1)), (M * N, (1, M)), (2 * M * N, (2 * N, 2)), (2 * M * N, (1, 2 * M))):
+                ours, theirs = (torch.zeros(size, dtype=torch.bfloat16).as_strided((M, N), strides) for _ in range(2))
+                torch.mm(a, b, out=theirs)
+                assert unequal(made("aten.mm.out", a, b, out=ours)[0], theirs) == 0, strides
+                unlike += not torch.equal(theirs, torch.mm(a, b))
+    assert unlike > 0 or (M, N, K) != (64, 64, 2048)
