@@ -57,7 +57,14 @@ clamp_index(double place, int64_t size)
     return !(place > 0.0) ? 0 : (place >= (double)(size - 1) ? size - 1 : (int64_t)place);
 }
 
-/* Where output i of a dimension takes its values from. The coordinates are f32 but for F64; halves hold the weights rounded. */
+static double
+part_of_step(double rest)
+{
+    return rest < 0.0 ? 0.0 : (rest > 1.0 ? 1.0 : rest);
+}
+
+/* Where output i of a dimension takes its values from. The coordinates are f32 but for F64, and whole places f32 for F64 too, so that
+ * what lies just below a place counts as on it; halves hold the weights rounded. */
 static taps
 taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double factor)
 {
@@ -86,10 +93,9 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
     if (p->mode == PORT_RESIZE_LINEAR) {
         source = source < 0.0 ? 0.0 : source;
         t.num = 2;
-        t.at[0] = clamp_index(source, in);
+        t.at[0] = clamp_index((double)floorf((float)source), in);
         t.at[1] = t.at[0] + (t.at[0] < in - 1);
-        double rest = source - (double)t.at[0];
-        t.weight[1] = rest < 0.0 ? 0.0 : (rest > 1.0 ? 1.0 : rest);
+        t.weight[1] = part_of_step(source - (double)t.at[0]);
         if (narrow) {
             t.weight[1] = (double)port_rounded(held, (float)t.weight[1]);
             t.weight[0] = (double)port_rounded(held, 1.0f - (float)t.weight[1]);
@@ -103,7 +109,7 @@ taps_of(const port_kernel_call *call, int64_t i, int64_t in, int64_t out, double
         }
         return t;
     }
-    double floor_of = floor(source), rest = source - floor_of;
+    double floor_of = fmin((double)floorf((float)source), (double)(in - 1)), rest = part_of_step(source - floor_of);
     float x = (float)rest, y = 1.0f - x;
     t.num = 4;
     for (int32_t k = 0; k < 4; k++) {

@@ -68,6 +68,17 @@ def test_interpolation_of_any_layout(dtype):
                 same_as_torch("_upsample_nearest_exact2d.default", [laid, sizes])
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_places_just_below_a_whole_one_count_as_it(dtype):
+    torch.manual_seed(5)
+    for inside, outside in (((4, 3), [6, 7]), ((16, 7), [48, 63]), ((13, 31), [23, 43]), ((10, 34), [78, 58])):
+        x = torch.randn(2, 5, *inside, dtype=dtype)
+        for laid in (x, x.contiguous(memory_format=LAST)):
+            for name in ("upsample_bicubic2d.default", "upsample_bilinear2d.default"):
+                same_as_torch(name, [laid, outside, False])
+                same_as_torch(name, [laid, outside, False, 1.4, 1.1])  # places beyond the last
+
+
 def test_interpolation_of_volumes_and_lines():
     torch.manual_seed(4)
     for channels in (2, 12):
