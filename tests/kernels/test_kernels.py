@@ -137,6 +137,11 @@ def test_table_names_every_op():
     assert sum(len(row.variants) for row in ops_table.rows()) == len(_core.kernel_rows())
 
 
+def test_a_convolution_promises_what_the_less_exact_of_its_kernels_does():
+    assert ops_table.promise("aten.convolution.default", "F32").kind == "BOUND" == ops_table.label("onednn_deconvolution", "F32").kind
+    assert ops_table.promise("aten.convolution.default", "F64").kind == "LIBRARY" == ops_table.label("convolution", "F32").kind
+
+
 @pytest.mark.parametrize("variant,least", [("ieee", 0), ("correct", 1), ("newton2", 1), ("newton1", 2), ("rsqrtss", 1000)])
 def test_named_rsqrt(variant, least):
     """The variants are as far off as they say, no nearer than they are known to be, and never chosen unasked."""
