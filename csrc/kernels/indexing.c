@@ -3,6 +3,7 @@
  * Every index is checked before anything is read (negative ones count from the end where torch lets them). */
 #include "../core/plane.h"
 #include "loops.h"
+#include "places.h"
 
 /* ---------------------------------------------------------------- places */
 
@@ -20,24 +21,58 @@ offset_of(const port_view *view, int64_t flat)
     return offset * (int64_t)port_dtype_size(view->dtype);
 }
 
-/* Of I64 or I32. */
-static inline int64_t
-load_index(port_dtype dtype, const char *at)
-{
-    int64_t wide;
-    int32_t narrow;
-    if (dtype == PORT_I64) {
-        memcpy(&wide, at, sizeof wide);
-        return wide;
-    }
-    memcpy(&narrow, at, sizeof narrow);
-    return narrow;
-}
-
 static int64_t
 index_at(const port_view *indices, int64_t flat)
 {
-    return load_index(indices->dtype, (const char *)indices->data + offset_of(indices, flat));
+    return port_place_at(indices->dtype == PORT_I64, (const char *)indices->data + offset_of(indices, flat));
+}
+
+enum { INDEX_LANES = 64 };
+
+/* Of n places side by side. */
+static bool
+dense_outside(const int64_t *places, int64_t n, int64_t least, int64_t size)
+{
+    int64_t i = 0, negative = 0;
+#define OUTSIDE(place) (((place) - (uint64_t)least) | ((uint64_t)(size - least - 1) - (((place) - (uint64_t)least) & INT64_MAX)))
+    for (; i + INDEX_LANES <= n; i += INDEX_LANES) {
+        int64_t lanes[INDEX_LANES];
+        for (int lane = 0; lane < INDEX_LANES; lane++) {
+            lanes[lane] = (int64_t)OUTSIDE((uint64_t)places[i + lane]);
+        }
+        for (int lane = 0; lane < INDEX_LANES; lane++) {
+            negative |= lanes[lane];
+        }
+    }
+    for (; i < n; i++) {
+        negative |= (int64_t)OUTSIDE((uint64_t)places[i]);
+    }
+#undef OUTSIDE
+    return negative < 0;
+}
+
+bool
+port_places_outside(const port_view *index, int64_t least, int64_t size)
+{
+    port_view seen = *index; /* each element one time, where it is repeated over a dimension */
+    for (int32_t d = 0; d < seen.ndim; d++) {
+        seen.shape[d] = seen.strides[d] == 0 && seen.shape[d] > 1 ? 1 : seen.shape[d];
+    }
+    int64_t n = port_view_elems(&seen), cols = seen.ndim > 0 ? seen.shape[seen.ndim - 1] : 1;
+    if (seen.dtype == PORT_I64 && port_view_is_contiguous(&seen)) {
+        return dense_outside(seen.data, n, least, size);
+    }
+    int64_t step = seen.ndim > 0 ? seen.strides[seen.ndim - 1] * (int64_t)port_dtype_size(seen.dtype) : 0;
+    for (int64_t begin = 0; begin < n; begin += cols) {
+        const char *row = (const char *)seen.data + offset_of(&seen, begin);
+        for (int64_t i = 0; i < cols; i++) {
+            int64_t place = port_place_at(seen.dtype == PORT_I64, row + i * step);
+            if (place < least || place >= size) {
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 static port_status
@@ -46,17 +81,52 @@ check_indices(const char *op, const port_view *indices, int64_t size, bool negat
     if (indices->dtype != PORT_I64 && indices->dtype != PORT_I32) {
         return port_fail(err, PORT_E_DTYPE, "%s: the indices are %s, expected I64 or I32", op, port_dtype_name(indices->dtype));
     }
-    int64_t n = port_view_elems(indices), least = negative_allowed ? -size : 0, bytes = (int64_t)port_dtype_size(indices->dtype);
-    bool dense = port_view_is_contiguous(indices);
-    for (int64_t i = 0; i < n; i++) {
-        const char *at = (const char *)indices->data + (dense ? i * bytes : offset_of(indices, i));
-        int64_t value = load_index(indices->dtype, at);
+    int64_t n = port_view_elems(indices), least = negative_allowed ? -size : 0;
+    bool outside = port_places_outside(indices, least, size);
+    for (int64_t i = 0; outside && i < n; i++) { /* which one */
+        int64_t value = index_at(indices, i);
         if (value < least || value >= size) {
             return port_fail(err, PORT_E_VALUE, "%s: index %lld at place %lld is outside of %lld..%lld", op, (long long)value,
                              (long long)i, (long long)least, (long long)(size - 1));
         }
     }
     return PORT_OK;
+}
+
+/* Elements that go to places `to_step` apart, each from where an element of an index says: to[i] = from[i * along + index[i] * stride],
+ * strides and steps in bytes. */
+typedef struct pick {
+    const char *from, *index;
+    char *to;
+    int64_t count, along, index_step, stride, to_step;
+} pick;
+
+PORT_INLINE void
+pick_any(bool wide, size_t bytes, pick p)
+{
+    if (wide && p.along == 0 && p.index_step == sizeof(int64_t) && p.to_step == (int64_t)bytes && p.stride == (int64_t)bytes) {
+        const int64_t *index = (const int64_t *)(const void *)p.index;
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < p.count; i++) {
+            memcpy(p.to + (size_t)i * bytes, p.from + (size_t)index[i] * bytes, bytes);
+        }
+        return;
+    }
+    for (int64_t i = 0; i < p.count; i++) {
+        memcpy(p.to + i * p.to_step, p.from + i * p.along + port_place_at(wide, p.index + i * p.index_step) * p.stride, bytes);
+    }
+}
+
+static void
+pick_elements(bool wide, size_t bytes, const pick *p)
+{
+    switch (bytes * 2 + (wide ? 1 : 0)) {
+    case 3: pick_any(true, 1, *p); break;
+    case 5: pick_any(true, 2, *p); break;
+    case 9: pick_any(true, 4, *p); break;
+    case 17: pick_any(true, 8, *p); break;
+    default: pick_any(wide, bytes, *p); break;
+    }
 }
 
 static port_status
@@ -209,10 +279,12 @@ index_check(const port_kernel_call *call, port_error *err)
     return check_dtype("index", x, call->out[0], err);
 }
 
-/* x and y by the dimensions that are not indexed, and y by those that the indices have. */
+/* x and y by the dimensions that are not indexed, and y by those that the indices have. The last `run` elements of what is kept, or none,
+ * lie side by side in both. */
 typedef struct index_job {
     const port_kernel_call *call;
     port_view kept, kept_out, index_out;
+    int64_t run;
 } index_job;
 
 static index_job
@@ -220,7 +292,7 @@ index_job_of(const port_kernel_call *call)
 {
     const port_index_params *params = call->params;
     const port_view *x = call->in[0], *y = call->out[0], *first = call->in[1];
-    index_job job = {call, *x, *y, *y};
+    index_job job = {call, *x, *y, *y, 1};
     job.kept.ndim = 0, job.kept_out.ndim = 0, job.index_out.ndim = first->ndim;
     for (int32_t d = 0; d < x->ndim; d++) {
         if (!is_indexed(params, d)) {
@@ -235,31 +307,71 @@ index_job_of(const port_kernel_call *call)
         job.index_out.shape[d] = first->shape[d];
         job.index_out.strides[d] = y->strides[params->first_dim + d];
     }
+    for (int32_t d = job.kept.ndim - 1; d >= 0; d--) {
+        if (job.kept.shape[d] != 1 && (job.kept.strides[d] != job.run || job.kept_out.strides[d] != job.run)) {
+            break;
+        }
+        job.run *= job.kept.shape[d];
+    }
     return job;
+}
+
+/* The dimension of the index along which places are taken at a time: the last that has several. -1: none. */
+static int32_t
+row_dim(const port_view *index)
+{
+    int32_t d = index->ndim - 1;
+    while (d >= 0 && index->shape[d] == 1) {
+        d--;
+    }
+    return d;
+}
+
+/* What the indices say for n places of a row from place i on, as offsets in x in bytes. */
+static void
+offsets_of_row(const port_kernel_call *call, int64_t i, int64_t n, int64_t *offsets)
+{
+    const port_index_params *params = call->params;
+    const port_view *x = call->in[0];
+    memset(offsets, 0, (size_t)n * sizeof *offsets);
+    for (int32_t k = 0; k < params->num_indices; k++) {
+        const port_view *indices = call->in[k + 1];
+        const char *at = (const char *)indices->data + offset_of(indices, i);
+        int32_t d = row_dim(indices);
+        int64_t size = x->shape[params->dims[k]], stride = x->strides[params->dims[k]] * (int64_t)port_dtype_size(x->dtype);
+        int64_t step = d < 0 ? 0 : indices->strides[d] * (int64_t)port_dtype_size(indices->dtype);
+        bool wide = indices->dtype == PORT_I64;
+        for (int64_t j = 0; j < n; j++) {
+            int64_t value = port_place_at(wide, at + j * step);
+            offsets[j] += (value + (value < 0 ? size : 0)) * stride;
+        }
+    }
 }
 
 static void
 index_range(const void *opaque, int64_t begin, int64_t end)
 {
     const index_job *job = opaque;
-    const port_kernel_call *call = job->call;
-    const port_index_params *params = call->params;
-    const port_view *x = call->in[0];
-    int64_t m = port_view_elems(&job->kept), bytes = (int64_t)port_dtype_size(x->dtype);
-    bool dense = port_view_is_contiguous(&job->kept) && port_view_is_contiguous(&job->kept_out);
-    for (int64_t i = begin; i < end; i++) {
-        const char *from = x->data;
-        char *to = (char *)call->out[0]->data + offset_of(&job->index_out, i);
-        for (int32_t k = 0; k < params->num_indices; k++) {
-            int64_t value = index_at(call->in[k + 1], i), size = x->shape[params->dims[k]];
-            from += (value < 0 ? value + size : value) * x->strides[params->dims[k]] * bytes;
-        }
-        if (dense) {
-            memcpy(to, from, (size_t)(m * bytes));
-            continue;
-        }
-        for (int64_t j = 0; j < m; j++) {
-            memcpy(to + offset_of(&job->kept_out, j), from + offset_of(&job->kept, j), (size_t)bytes);
+    const port_view *x = job->call->in[0], *index_out = &job->index_out;
+    int64_t m = port_view_elems(&job->kept), bytes = (int64_t)port_dtype_size(x->dtype), offsets[PORT_BLOCK], n = 0;
+    int32_t d = row_dim(index_out);
+    int64_t cols = d < 0 ? 1 : index_out->shape[d], step = d < 0 ? 0 : index_out->strides[d] * bytes;
+    for (int64_t i = begin; i < end; i += n) {
+        int64_t row_end = i - i % cols + cols, most = row_end < end ? row_end : end;
+        n = most - i < PORT_BLOCK ? most - i : PORT_BLOCK;
+        offsets_of_row(job->call, i, n, offsets);
+        char *row = (char *)job->call->out[0]->data + offset_of(index_out, i);
+        for (int64_t j = 0; j < m; j += job->run) {
+            const char *from = (const char *)x->data + offset_of(&job->kept, j);
+            char *to = row + offset_of(&job->kept_out, j);
+            if (job->run == 1) {
+                pick one = {from, (const char *)offsets, to, n, 0, sizeof *offsets, 1, step};
+                pick_elements(true, (size_t)bytes, &one);
+                continue;
+            }
+            for (int64_t k = 0; k < n; k++) {
+                memcpy(to + k * step, from + offsets[k], (size_t)(job->run * bytes));
+            }
         }
     }
 }
@@ -302,6 +414,7 @@ pick_rows(const port_kernel_call *call, bool each, int64_t begin, int64_t end)
     int32_t dim = ((const port_dim_params *)call->params)->dim, last = x->ndim - 1;
     int64_t bytes = (int64_t)port_dtype_size(x->dtype), index_bytes = (int64_t)port_dtype_size(indices->dtype);
     int64_t cols = last < 0 ? 1 : y->shape[last], own = last < 0 ? 0 : indices->strides[each ? last : 0] * index_bytes;
+    bool wide = indices->dtype == PORT_I64;
     int64_t x_step = last < 0 ? 0 : x->strides[last] * bytes, y_step = last < 0 ? 0 : y->strides[last] * bytes;
     for (int64_t r = begin; r < end; r++) {
         const char *from = x->data, *index = indices->data;
@@ -314,18 +427,11 @@ pick_rows(const port_kernel_call *call, bool each, int64_t begin, int64_t end)
         }
         int64_t stride = dim < x->ndim ? x->strides[dim] * bytes : 0;
         if (!each && dim != last) { /* a whole row of one place */
-            port_copy_run(to, y_step, from + load_index(indices->dtype, index) * stride, x_step, cols, (size_t)bytes);
+            port_copy_run(to, y_step, from + port_place_at(wide, index) * stride, x_step, cols, (size_t)bytes);
             continue;
         }
-        for (int64_t j = 0; j < cols; j++) {
-            int64_t along = dim == last ? 0 : j * x_step;
-            const char *element = from + along + load_index(indices->dtype, index + j * own) * stride;
-            if (bytes == 4) {
-                memcpy(to + j * y_step, element, 4);
-            } else {
-                memcpy(to + j * y_step, element, (size_t)bytes);
-            }
-        }
+        pick one = {from, index, to, cols, dim == last ? 0 : x_step, own, stride, y_step};
+        pick_elements(wide, (size_t)bytes, &one);
     }
 }
 

@@ -2,21 +2,8 @@
  *     scatter   y[..., index[p], ...] = combine(y[..., index[p], ...], src[p]) for all places p of index, in row-major order
  * Source: at::native scatter_add, scatter_reduce, index_add, index_put (BSD-3-Clause; restated). */
 #include "loops.h"
+#include "places.h"
 #include "vecmath.h"
-
-/* An element of an index of I64 (wide) or I32. */
-PORT_INLINE int64_t
-index_at(bool wide, const char *at)
-{
-    int64_t place;
-    int32_t narrow;
-    if (wide) {
-        memcpy(&place, at, sizeof place);
-        return place;
-    }
-    memcpy(&narrow, at, sizeof narrow);
-    return narrow;
-}
 
 /* One row of places along the index's last dimension: addresses of the first index and source, of the line of y that it is on, and
  * how far apart the next ones are. */
@@ -54,54 +41,6 @@ row_of(const port_kernel_call *call, int64_t r)
     return row;
 }
 
-enum { INDEX_LANES = 64 };
-
-/* Whether any of n places side by side is outside of 0 to size - 1. */
-static bool
-any_outside(const char *index, int64_t n, int64_t size)
-{
-    const int64_t *places = (const int64_t *)(const void *)index;
-    int64_t i = 0, negative = 0;
-    for (; i + INDEX_LANES <= n; i += INDEX_LANES) {
-        int64_t lanes[INDEX_LANES];
-        for (int lane = 0; lane < INDEX_LANES; lane++) {
-            lanes[lane] = places[i + lane] | (size - 1 - (places[i + lane] & INT64_MAX));
-        }
-        for (int lane = 0; lane < INDEX_LANES; lane++) {
-            negative |= lanes[lane];
-        }
-    }
-    for (; i < n; i++) {
-        negative |= places[i] | (size - 1 - (places[i] & INT64_MAX));
-    }
-    return negative < 0;
-}
-
-static bool
-in_range(const port_kernel_call *call)
-{
-    port_kernel_call once = *call; /* each element of the index one time, where it is repeated over a dimension */
-    port_view seen = *call->in[0], *index = &seen;
-    once.in[0] = index;
-    for (int32_t d = 0; d < index->ndim; d++) {
-        index->shape[d] = index->strides[d] == 0 && index->shape[d] > 1 ? 1 : index->shape[d];
-    }
-    int64_t size = call->out[0]->shape[((const port_scatter_params *)call->params)->dim], rows = num_rows(index);
-    if (index->dtype == PORT_I64 && port_view_is_contiguous(index)) {
-        return !any_outside(index->data, port_view_elems(index), size);
-    }
-    for (int64_t r = 0; r < rows; r++) {
-        place_row row = row_of(&once, r);
-        for (int64_t i = 0; i < row.count; i++) {
-            int64_t at = index_at(index->dtype == PORT_I64, row.index + i * row.index_step);
-            if (at < 0 || at >= size) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
 static port_status
 scatter_check(const port_kernel_call *call, port_error *err)
 {
@@ -120,15 +59,16 @@ scatter_check(const port_kernel_call *call, port_error *err)
         return port_fail(err, PORT_E_DTYPE, "scatter: %s written into %s by an index of %s", port_dtype_name(src->dtype),
                          port_dtype_name(y->dtype), port_dtype_name(index->dtype));
     }
-    return in_range(call)
-               ? PORT_OK
-               : port_fail(err, PORT_E_VALUE, "scatter: an index is outside of 0 to %lld", (long long)y->shape[p->dim] - 1);
+    if (port_places_outside(index, 0, y->shape[p->dim])) {
+        return port_fail(err, PORT_E_VALUE, "scatter: an index is outside of 0 to %lld", (long long)y->shape[p->dim] - 1);
+    }
+    return PORT_OK;
 }
 
 /* Places of a row, one after the other: what is there becomes `combined` of `old` and what the source has, `new`. */
 #define EACH_PLACE(type, combined)                                                                                   \
     for (int64_t i = 0; i < row->count; i++) {                                                                       \
-        char *to = row->line + i * row->line_step + index_at(wide, row->index + i * row->index_step) * stride;       \
+        char *to = row->line + i * row->line_step + port_place_at(wide, row->index + i * row->index_step) * stride;       \
         type old, new;                                                                                               \
         memcpy(&new, row->src + i * row->src_step, sizeof new);                                                      \
         memcpy(&old, to, sizeof old);                                                                                \
@@ -214,7 +154,7 @@ scatter_dense(const port_kernel_call *call, const place_row *row, bool wide, int
     if (!dense || (kind != PORT_SCATTER_SET && (kind != PORT_SCATTER_ADD || call->out[0]->dtype != PORT_F32))) {
         return false;
     }
-    char *to = row->line + index_at(wide, row->index) * stride;
+    char *to = row->line + port_place_at(wide, row->index) * stride;
     if (kind == PORT_SCATTER_SET) {
         memcpy(to, row->src, (size_t)(row->count * bytes));
     } else {

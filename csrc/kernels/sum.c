@@ -348,6 +348,20 @@ typedef struct square_sum {
     double mean, sum;
 } square_sum;
 
+/* The squares of n elements about the mean, added one after the other. */
+#define SQUARES(suffix, type)                                                                                        \
+    static double squares_##suffix(const char *x, int64_t stride, int64_t n, double mean, double sum)               \
+    {                                                                                                                \
+        for (int64_t i = 0; i < n; i++) {                                                                            \
+            type value;                                                                                              \
+            memcpy(&value, x + i * stride, sizeof value);                                                            \
+            sum += ((double)value - mean) * ((double)value - mean);                                                  \
+        }                                                                                                            \
+        return sum;                                                                                                  \
+    }
+SQUARES(f32, float)
+SQUARES(f64, double)
+
 /* Each piece of the loop has a sum of its own. */
 static void
 square_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
@@ -355,12 +369,7 @@ square_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     square_sum *total = opaque;
     double sum = 0.0;
     for (int64_t r = 0; r < size1; r++) {
-        for (int64_t i = 0; i < size0; i++) {
-            double value;
-            port_load_f64(total->dtype, data[0] + r * strides[1] + i * strides[0], 0, 1, &value);
-            value -= total->mean;
-            sum += value * value;
-        }
+        sum = (total->dtype == PORT_F32 ? squares_f32 : squares_f64)(data[0] + r * strides[1], strides[0], size0, total->mean, sum);
     }
     total->sum += sum;
 }

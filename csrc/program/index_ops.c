@@ -108,6 +108,30 @@ typedef struct index_set {
     const port_tensor *tensors[PORT_MAX_NDIM];
 } index_set;
 
+enum { MASK_BLOCK = 256 };
+
+/* The places where a row-major mask is true, in order: to[k] takes what they are in dimension k. */
+static void
+list_true(int32_t ndim, const int64_t *shape, int64_t elems, const char *bits, int64_t *const *to)
+{
+    int64_t cols = ndim > 0 ? shape[ndim - 1] : 1, at = 0, step;
+    for (int64_t i = 0; i < elems; i += step) {
+        int64_t col = i % cols, rest = i / cols, found[MASK_BLOCK], n = 0;
+        step = cols - col < MASK_BLOCK ? cols - col : MASK_BLOCK;
+        for (int64_t j = 0; j < step; j++) { /* without a branch: what a mask says cannot be foreseen */
+            found[n] = col + j;
+            n += bits[i + j] != 0;
+        }
+        memcpy(to[ndim - 1] + at, found, (size_t)n * sizeof *found);
+        for (int32_t k = ndim - 2; k >= 0; rest /= shape[k--]) {
+            for (int64_t j = 0, place = rest % shape[k]; j < n; j++) {
+                to[k][at + j] = place;
+            }
+        }
+        at += n;
+    }
+}
+
 /* A mask over dimensions [d, d + mask.ndim) becomes one index tensor for each of them: the places where it is true. */
 static port_status
 expand_mask(op_call *call, const port_tensor *mask, int32_t d, index_set *set)
@@ -123,8 +147,7 @@ expand_mask(op_call *call, const port_tensor *mask, int32_t d, index_set *set)
         return status;
     }
     const char *bits = tensor_view(dense).data;
-    int64_t elems = tensor_elems(dense), count = 0, strides[PORT_MAX_NDIM];
-    dense_strides(mask->ndim, mask->shape, strides); /* the tensor's own are free where a dimension has size 1 */
+    int64_t elems = tensor_elems(dense), count = 0, *to[PORT_MAX_NDIM] = {NULL};
     for (int64_t i = 0; i < elems; i++) {
         count += bits[i] != 0;
     }
@@ -134,15 +157,11 @@ expand_mask(op_call *call, const port_tensor *mask, int32_t d, index_set *set)
         if (status != PORT_OK) {
             return status;
         }
-        int64_t *to = (int64_t *)(void *)places->buffer->data;
-        for (int64_t i = 0; i < elems; i++) {
-            if (bits[i] != 0) {
-                *to++ = i / strides[k] % mask->shape[k];
-            }
-        }
+        to[k] = (int64_t *)(void *)places->buffer->data;
         set->dims[set->num] = d + k;
         set->tensors[set->num++] = places;
     }
+    list_true(mask->ndim, mask->shape, elems, bits, to);
     return PORT_OK;
 }
 

@@ -225,19 +225,20 @@ static port_status
 run_take(op_call *call)
 {
     const port_tensor *x = arg_tensor(call, 0), *index = arg_tensor(call, 1);
-    const int64_t *places;
     port_tensor *made;
-    port_status status = tensor_contiguous(call, x, &x);
-    if (status != PORT_OK || (status = flat_places(call, index, tensor_elems(x), &places)) != PORT_OK ||
-        (status = tensor_new(call, x->dtype, index->ndim, index->shape, NULL, &made)) != PORT_OK) {
+    port_status status = index->dtype != PORT_I64
+                             ? fail_op(call, PORT_E_DTYPE, "an index must be I64, got %s", port_dtype_name(index->dtype))
+                             : tensor_contiguous(call, x, &x);
+    if (status != PORT_OK || (status = tensor_new(call, x->dtype, index->ndim, index->shape, NULL, &made)) != PORT_OK) {
         return status;
     }
-    size_t size = port_dtype_size(x->dtype);
-    for (int64_t i = 0, n = tensor_elems(made); i < n; i++) {
-        memcpy((char *)tensor_view(made).data + (size_t)i * size,
-               (const char *)tensor_view(x).data + (size_t)places[i] * size, size);
-    }
-    return emit(call, made);
+    port_view flat = tensor_view(x), at = tensor_view(index), y = tensor_view(made);
+    flat.ndim = 1;
+    flat.shape[0] = tensor_elems(x);
+    flat.strides[0] = 1;
+    port_index_params params = {.num_indices = 1};
+    status = launch(call, "index", x->dtype, (const port_view *const[]){&flat, &at}, 2, (const port_view *const[]){&y}, 1, &params);
+    return status == PORT_OK ? emit(call, made) : status;
 }
 
 /* put(self, index, source, accumulate): by the scatter kernel over the flat tensor. */

@@ -33,13 +33,16 @@ def elements(shape: tuple[int, ...], dtype: torch.dtype, special: bool) -> torch
     return x.to(dtype)
 
 
+def layouts(x: torch.Tensor):
+    yield x
+    yield x.transpose(0, -1).contiguous().transpose(0, -1)
+    yield torch.stack([x, x], -1)[..., 0]
+
+
 def tensors(dtype: torch.dtype):
     for shape in SIZES:
         for special in (False, True):
-            x = elements(shape, dtype, special)
-            yield x
-            yield x.transpose(0, -1).contiguous().transpose(0, -1)
-            yield torch.stack([x, x], -1)[..., 0]
+            yield from layouts(elements(shape, dtype, special))
 
 
 def unequal(expected: torch.Tensor, actual: np.ndarray) -> int:
@@ -134,6 +137,57 @@ def test_index_put(dtype, accumulate):
             places = x[tuple(slice(None) if index is None else index for index in indices)]
             check("index_put.default", [x, indices, elements(tuple(places.shape), dtype, True), accumulate])
             check("index_put.default", [x, indices, elements((1,) * places.dim(), dtype, False), accumulate])
+
+
+@pytest.mark.parametrize("dtype", FLOATS + WHOLES)
+def test_gathers(dtype):
+    torch.manual_seed(0)
+    for x in (laid for shape in ((33, 130), (2, 1100), (5, 6, 70)) for laid in layouts(elements(shape, dtype, True))):
+        for dim in range(x.dim()):
+            index = torch.randint(0, x.shape[dim], x.shape)
+            for laid in layouts(index):
+                check("gather.default", [x, dim, laid])
+            check("gather.default", [x, dim, index[..., :1].expand(index.shape)])
+            check("index_select.default", [x, dim, index.flatten()[:700]])
+        check("take.default", [x, torch.randint(-x.numel(), x.numel(), (3, 700))])
+        check("take.default", [x, torch.randint(-x.numel(), x.numel(), (300, 4)).t()])
+
+
+@pytest.mark.parametrize("dtype", FLOATS + WHOLES)
+def test_indexing(dtype):
+    torch.manual_seed(0)
+    for x in layouts(elements((5, 3, 20), dtype, True)):
+        first, second, third = (torch.randint(-size, size, (2, 530)) for size in x.shape)
+        for indices in ([first], [first[:, :1], second], [first.int()], [first.t(), second.t(), third.t()], [None, second], [None, None, third[0]],
+                        [first[0], None, third[0, :20, None]], [None, second[0], third[0]], [first[:, :3], second[:, :3]], [first[:, :1]],
+                        [first[0, 0], second[0, 0]], [first[:0]]):  # fmt: skip
+            check("index.Tensor", [x, indices])
+    for x in layouts(elements((3, 4, 700), dtype, True)):
+        for mask in (torch.rand(x.shape) < 0.4, torch.rand(x.shape).transpose(0, 2).contiguous().transpose(0, 2) < 0.4, torch.rand(3, 4) < 0.4,
+                     torch.ones(3, 4, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)):  # fmt: skip
+            check("index.Tensor", [x, [mask]])
+            check("index_put.default", [x, [mask], elements((), dtype, False)])
+        check("index.Tensor", [x, [(torch.rand(3, 4) * 3).byte()]])
+        check("index.Tensor", [x, [None, torch.rand(4, 700) < 0.4]])
+
+
+@pytest.mark.parametrize("at", [0, 70, 199])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_places_that_are_not_there_are_refused(at, narrow):
+    def call(aten: str, *arguments) -> None:
+        _core.call_op(f"aten.{aten}", list(arguments), {})
+
+    x, index = np.zeros((1, 5), np.float32), np.full((1, 200), 4, np.int32 if narrow else np.int64)
+    calls = {-1: (lambda: call("gather", x, 1, index), lambda: call("index_select", x, 1, index[0])),
+             -6: (lambda: call("index.Tensor", x, [None, index]), *(() if narrow else (lambda: call("take", x, index),)))}  # fmt: skip
+    for below, kinds in calls.items():
+        for run in kinds:
+            index[0, at] = 4
+            run()
+            for bad in (5, below, *((2**31 - 1, -(2**31)) if narrow else (2**63 - 1, -(2**63)))):
+                index[0, at] = bad
+                with pytest.raises(ValueError, match=f"index {bad} at place {at} is outside of {below + 1}..4"):
+                    run()
 
 
 def test_index_put_refuses_places_that_are_not_there():
