@@ -170,7 +170,7 @@ typedef struct port_resize_params {
     port_resize_mode mode;
     bool align_corners;
     double factor[3]; /* out / in as the user gave it; 0: the quotient of the sizes */
-    bool corners;     /* linear in two dimensions: the four corners are one sum, many channels at a time */
+    bool corners;     /* linear in two dimensions, or in three with x's channels side by side: all corners are one sum */
     port_dtype given; /* of the input before halves were widened: their weights are rounded to it, but those of corners */
 } port_resize_params;
 

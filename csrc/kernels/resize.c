@@ -1,6 +1,6 @@
 /* resize.c -- interpolation: nearest, linear and cubic.
  * x, y (N, C, ...) with 1 to 3 dimensions of space, any strides; F32 and F64.
- *     resize   per dimension up to 4 places and their weights; dimensions from the innermost outwards, or four corners as one sum
+ *     resize   per dimension up to 4 places and their weights; dimensions from the innermost outwards, or all corners as one sum
  * Places and weights of each dimension are worked out once. Of planes, output rows are made from rows of x that have been interpolated
  * along their columns, which neighbours share; where channels lie side by side, pixel by pixel from whole vectors of channels.
  * Source: at::native UpSampleKernel (BSD-3-Clause; restated). With avx2 and up their compiler fuses a * b + c. */
@@ -146,11 +146,13 @@ typedef struct resizing {
     port_frames f;
     axis a[3];
     bool narrow, fused, corners;
-    size_t size; /* of an element */
+    size_t size;    /* of an element */
+    int64_t vector; /* channels in 256 bits of the input before halves were widened */
     port_pick pick;
     weigh_fn weigh_each, weigh_all; /* by weights of each element; by one for all */
     void (*weigh_corners)(bool fused, int64_t n, const void *const v[4], const void *const rows[4], const void *const columns[4], void *y);
     void (*corner_pixels)(const struct resizing *r, const void *const rows[2], int64_t place, void *y);
+    void (*volume_pixel)(const struct resizing *r, int64_t from, const int64_t place[3], void *y);
 } resizing;
 
 static size_t
@@ -326,7 +328,7 @@ static const int32_t corner_order[2][4] = {{1, 0, 2, 3}, {2, 3, 1, 0}};
     }                                                                                                                  \
     attributes static void corner_pixels_##suffix(const resizing *r, const void *const rows[2], int64_t place, void *y) \
     {                                                                                                                  \
-        int64_t rest = r->f.C % (int64_t)(32 / sizeof(real)), whole = r->f.C - rest;                                   \
+        int64_t rest = r->f.C % r->vector, whole = r->f.C - rest;                                                      \
         if (r->fused) {                                                                                                \
             pixels_of_##suffix(r, true, false, 0, whole, rows, place, y);                                              \
         } else {                                                                                                       \
@@ -337,9 +339,64 @@ static const int32_t corner_order[2][4] = {{1, 0, 2, 3}, {2, 3, 1, 0}};
         }                                                                                                              \
     }
 
+/* Of three dimensions, by planes, rows and columns as axes have them: in whole vectors of channels, and in the rest of them. */
+static const int32_t volume_order[2][8] = {{1, 0, 2, 3, 4, 5, 6, 7}, {6, 7, 5, 4, 3, 2, 1, 0}};
+
+/* The eight corners as one sum: of one pixel, whose channels lie side by side in x, `step` apart in y. */
+#define VOLUMES_BODY(real, fma, suffix, lanes, attributes)                                                             \
+    attributes PORT_INLINE real eight_##suffix(bool fused, const real *const v[8], const real w[8], int64_t i)         \
+    {                                                                                                                  \
+        real sum = v[0][i] * w[0];                                                                                     \
+        sum = fused ? fma(v[1][i], w[1], sum) : v[1][i] * w[1] + sum;                                                  \
+        sum = fused ? fma(v[2][i], w[2], sum) : v[2][i] * w[2] + sum;                                                  \
+        sum = fused ? fma(v[3][i], w[3], sum) : v[3][i] * w[3] + sum;                                                  \
+        sum = fused ? fma(v[4][i], w[4], sum) : v[4][i] * w[4] + sum;                                                  \
+        sum = fused ? fma(v[5][i], w[5], sum) : v[5][i] * w[5] + sum;                                                  \
+        sum = fused ? fma(v[6][i], w[6], sum) : v[6][i] * w[6] + sum;                                                  \
+        return fused ? fma(v[7][i], w[7], sum) : v[7][i] * w[7] + sum;                                                 \
+    }                                                                                                                  \
+    attributes PORT_INLINE void weigh_eight_##suffix(bool fused, int64_t n, const real *const v[8], const real w[8], int64_t step, real *y) \
+    {                                                                                                                  \
+        int64_t i = 0;                                                                                                 \
+        for (; i + (lanes) <= n; i += (lanes)) {                                                                       \
+            PORT_INDEPENDENT                                                                                           \
+            for (int lane = 0; lane < (lanes); lane++) {                                                               \
+                y[(i + lane) * step] = eight_##suffix(fused, v, w, i + lane);                                          \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (; i < n; i++) {                                                                                           \
+            y[i * step] = eight_##suffix(fused, v, w, i);                                                              \
+        }                                                                                                              \
+    }                                                                                                                  \
+    attributes static void volume_pixel_##suffix(const resizing *r, int64_t from, const int64_t place[3], void *y)     \
+    {                                                                                                                  \
+        int64_t whole = r->f.C - r->f.C % r->vector, step = r->y->strides[1];                                          \
+        for (int rest = 0; rest < 2; rest++) {                                                                         \
+            const real *v[8];                                                                                          \
+            real w[8];                                                                                                 \
+            int64_t first = rest ? whole : 0, count = rest ? r->f.C - whole : whole;                                   \
+            for (int k = 0; k < 8; k++) {                                                                              \
+                int64_t at = from + first;                                                                             \
+                w[k] = 1;                                                                                              \
+                for (int d = 0; d < 3; d++) {                                                                          \
+                    int32_t side = volume_order[rest][k] >> (2 - d) & 1;                                               \
+                    at += place_of(&r->a[d], side, place[d]) * r->f.in_step[d];                                        \
+                    w[k] *= *(const real *)weight_of(r, &r->a[d], side, place[d]);                                     \
+                }                                                                                                      \
+                v[k] = (const real *)r->x->data + at;                                                                  \
+            }                                                                                                          \
+            if (r->fused && step == 1) {                                                                               \
+                weigh_eight_##suffix(true, count, v, w, 1, (real *)y + first);                                         \
+            } else {                                                                                                   \
+                weigh_eight_##suffix(r->fused, count, v, w, step, (real *)y + first * step);                           \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
 #define LEVEL(real, fma, suffix, lanes, attributes)    \
     WEIGH_BODY(real, fma, suffix, lanes, attributes)   \
-    CORNERS_BODY(real, fma, suffix, lanes, attributes)
+    CORNERS_BODY(real, fma, suffix, lanes, attributes) \
+    VOLUMES_BODY(real, fma, suffix, lanes, attributes)
 LEVEL(float, fmaf, f32_ref, 4, )
 LEVEL(double, fma, f64_ref, 2, )
 #if PORT_HAVE_AVX2
@@ -358,6 +415,7 @@ pick_level(resizing *r)
     r->weigh_all = r->narrow ? PORT_PICK_MAP(weigh_all_f32, level) : PORT_PICK_MAP(weigh_all_f64, level);
     r->weigh_corners = r->narrow ? PORT_PICK_MAP(weigh_corners_f32, level) : PORT_PICK_MAP(weigh_corners_f64, level);
     r->corner_pixels = r->narrow ? PORT_PICK_MAP(corner_pixels_f32, level) : PORT_PICK_MAP(corner_pixels_f64, level);
+    r->volume_pixel = r->narrow ? PORT_PICK_MAP(volume_pixel_f32, level) : PORT_PICK_MAP(volume_pixel_f64, level);
 }
 
 /* ---------------------------------------------------------------- planes, row by row */
@@ -444,7 +502,7 @@ row_by_corners(lines *l, const port_frame_row *row, void *y)
     const resizing *r = l->r;
     const axis *down = &r->a[1], *across = &r->a[2];
     const void *v[4], *rows[4], *columns[4];
-    bool rest = row->channel >= r->f.C - r->f.C % (int64_t)(32 / r->size);
+    bool rest = row->channel >= r->f.C - r->f.C % r->vector;
     for (int32_t k = 0; k < 4; k++) {
         int32_t corner = corner_order[rest][k], j = corner / 2, side = corner % 2;
         int64_t place = place_of(down, j, row->place[1]), slot = place % 2 * 2 + side, offset = row->from + place * r->f.in_step[1];
@@ -543,7 +601,10 @@ resize_pixels(const void *opaque, int64_t begin, int64_t end)
         int64_t plane = number / f->out[1], n = plane / f->out[0], place[3] = {plane % f->out[0], number % f->out[1], 0};
         int64_t from = n * r->x->strides[0], to = n * r->y->strides[0] + place[0] * f->out_step[0] + place[1] * f->out_step[1];
         char *y = (char *)r->y->data + (size_t)to * r->size;
-        if (r->corners) {
+        for (; r->corners && f->spatial == 3 && place[2] < f->out[2]; place[2]++) {
+            r->volume_pixel(r, from, place, y + (size_t)(place[2] * f->out_step[2]) * r->size);
+        }
+        if (r->corners && f->spatial == 2) {
             const void *rows[2];
             for (int32_t k = 0; k < 2; k++) {
                 rows[k] = (const char *)r->x->data + (size_t)(from + place_of(&r->a[1], k, place[1]) * f->in_step[1]) * r->size;
@@ -568,8 +629,10 @@ static port_status
 resize_check(const port_kernel_call *call, port_error *err)
 {
     const port_resize_params *p = call->params;
-    if (p != NULL && p->corners && (p->mode != PORT_RESIZE_LINEAR || call->in[0]->ndim != 4)) {
-        return port_fail(err, PORT_E_VALUE, "resize: corners are those of linear interpolation in two dimensions");
+    const port_view *x = call->in[0];
+    if (p != NULL && p->corners && (p->mode != PORT_RESIZE_LINEAR || x->ndim < 4 || (x->ndim == 5 && x->strides[1] != 1))) {
+        return port_fail(err, PORT_E_VALUE, "resize: corners are those of linear interpolation in two dimensions, or in three where channels "
+                                            "lie side by side");
     }
     return port_frames_check("resize", call, err);
 }
@@ -581,9 +644,10 @@ resize_run(const port_kernel_call *call)
     resizing r = {.x = x, .y = y, .f = port_frames_of(x, y), .narrow = x->dtype == PORT_F32, .size = weight_bytes(call)};
     r.fused = call->profile->capability != PORT_CAP_DEFAULT;
     r.corners = ((const port_resize_params *)call->params)->corners;
+    r.vector = 32 / (int64_t)port_dtype_size(((const port_resize_params *)call->params)->given);
     make_axes(call, &r);
     pick_level(&r);
-    bool pixels = r.f.C >= FEW_CHANNELS && port_frames_channels_last(call);
+    bool pixels = (r.f.C >= FEW_CHANNELS && port_frames_channels_last(call)) || (r.corners && r.f.spatial == 3);
     int64_t rows = r.f.N * r.f.out[0] * r.f.out[1] * (pixels ? 1 : r.f.C);
     port_deal(rows, (pixels ? r.f.C : 1) * r.f.out[2] * r.a[0].num * r.a[1].num, call->profile->num_threads,
               pixels ? resize_pixels : resize_planes, &r);

@@ -207,9 +207,9 @@ run_resize(op_call *call)
         params.factor[d] = arg_double(call, first + d, 0.0);
     }
     bool small = spatial == 2 && shape[2] >= 0 && shape[2] <= 128 && shape[3] <= 128 - shape[2]; /* one dimension after the other beyond that, where rows are dense */
-    params.corners = params.mode == PORT_RESIZE_LINEAR && spatial == 2 &&
-                     (small || (shape[1] == 3 && call->options->profile.num_threads == 1) ||
-                      (shape[1] > 3 && is_channels_last(x)));
+    params.corners = params.mode == PORT_RESIZE_LINEAR && spatial > 1 &&
+                     (small || (spatial == 2 && shape[1] == 3 && call->options->profile.num_threads == 1) ||
+                      (shape[1] > 3 && is_channels_last(arg_tensor(call, 0))));
     params.given = arg_tensor(call, 0)->dtype;
     if ((status = new_frames(call, x->dtype, x, shape, false, &out)) != PORT_OK ||
         (status = launch_tensors(call, "resize", x->dtype, (const port_tensor *const[]){x}, 1, (const port_tensor *const[]){out}, 1,

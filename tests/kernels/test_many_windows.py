@@ -85,12 +85,32 @@ def test_interpolation_of_volumes_and_lines():
         x = torch.randn(2, channels, 4, 5, 6)
         for laid in (x, x.contiguous(memory_format=torch.channels_last_3d)):
             for sizes in ([7, 9, 20], [4, 2, 6], [3, 5, 280]):
-                if laid is x:
-                    same_as_torch("upsample_trilinear3d.default", [laid, sizes, False])
+                same_as_torch("upsample_trilinear3d.default", [laid, sizes, False])
                 same_as_torch("upsample_nearest3d.default", [laid, sizes])
     for columns in (5, 33, 700):
         same_as_torch("upsample_linear1d.default", [torch.randn(2, 3, 41), [columns], True])
         same_as_torch("upsample_nearest1d.default", [torch.randn(2, 3, 41), [columns]])
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_corners_of_volumes_are_one_sum_where_channels_lie_side_by_side(dtype):
+    torch.manual_seed(6)
+    for shape in ((2, 3, 4, 3, 5), (2, 5, 4, 3, 5), (1, 19, 2, 4, 3), (2, 8, 1, 1, 1)):
+        x = torch.randn(shape, dtype=dtype)
+        last = x.contiguous(memory_format=torch.channels_last_3d)
+        for laid in (x, last, last[..., ::2]):
+            for corners in (True, False):
+                same_as_torch("upsample_trilinear3d.default", [laid, [6, 3, 9], corners])
+
+
+def test_few_channels_of_halves_are_one_sum_too():
+    torch.manual_seed(7)
+    for channels in (5, 12):
+        for size in ([6, 7], [60, 90]):
+            x = torch.randn(2, channels, 4, 3, 2 * channels).bfloat16()
+            for laid, name in ((x.contiguous(memory_format=torch.channels_last_3d), "trilinear3d"), (x[:, :, 0].contiguous(memory_format=LAST), "bilinear2d")):
+                for part in (laid, laid[..., ::2]):
+                    same_as_torch(f"upsample_{name}.default", [part, [5, *size][-part.dim() + 2 :], False])
 
 
 @pytest.mark.parametrize("mode", (0, 1, 2))
