@@ -267,20 +267,25 @@ CASCADE(inner_sum)(port_dtype dtype, const char *row, int64_t n, bool pairs)
     return total;
 }
 
+/* out += sums. An output of another dtype takes each sum rounded to that dtype, and the total is rounded again: a reduction over dimensions that do not
+ * merge comes here once for each of their rows. */
 CASCADE_TARGET static void
 CASCADE(accumulate)(char *out, port_dtype dtype, const CASCADE_REAL *sums, int32_t count, int64_t out_stride)
 {
     const bool own = dtype == (sizeof(CASCADE_REAL) == 4 ? PORT_F32 : PORT_F64);
     for (int32_t i = 0; i < count; i++) {
-        CASCADE_REAL value;
+        CASCADE_REAL value, sum;
+        char rounded[sizeof(CASCADE_REAL)];
         if (own) {
             memcpy(&value, out + i * out_stride, sizeof(value));
             value += sums[i];
             memcpy(out + i * out_stride, &value, sizeof(value));
             continue;
         }
+        CASCADE_STORE(dtype, &sums[i], 1, rounded, 0);
+        CASCADE_LOAD(dtype, rounded, 0, 1, &sum);
         CASCADE_LOAD(dtype, out + i * out_stride, 0, 1, &value);
-        value += sums[i];
+        value += sum;
         CASCADE_STORE(dtype, &value, 1, out + i * out_stride, out_stride);
     }
 }

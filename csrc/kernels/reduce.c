@@ -692,18 +692,21 @@ RUN_BY_FOUR(std_strict, var_f64, NULL, std_finish, var_f64_four)
 #define EVERY_DTYPE(name, check)                                                                                     \
     PORT_FLOAT_ROWS(#name, "ref", 0, check, name##_run), PORT_INT_ROWS(#name, "ref", 0, check, name##_run),          \
         PORT_BOOL_ROW(#name, "ref", 0, check, name##_run)
-#define MEAN_ROW(type)                                                                                               \
-    {.op = "mean", .dtype = type, .variant = "ref", .check = sum_check, .scratch_bytes = port_mean_scratch_bytes,    \
-     .run = port_mean_run}
+#define SUM_ROW(name, type)                                                                                          \
+    {.op = #name, .dtype = type, .variant = "ref", .check = sum_check, .scratch_bytes = port_sum_scratch_bytes,      \
+     .run = port_##name##_run}
 
 const port_kernel_row port_reduce_rows[] = {
-    PORT_FLOAT_ROWS("sum", "ref", 0, sum_check, port_sum_run),
+    SUM_ROW(sum, PORT_F32),
+    SUM_ROW(sum, PORT_F64),
+    SUM_ROW(sum, PORT_BF16),
+    SUM_ROW(sum, PORT_F16),
     PORT_INT_ROWS("sum", "ref", 0, sum_check, port_sum_run),
     PORT_BOOL_ROW("sum", "ref", 0, sum_check, port_sum_run),
-    MEAN_ROW(PORT_F32),
-    MEAN_ROW(PORT_F64),
-    MEAN_ROW(PORT_BF16),
-    MEAN_ROW(PORT_F16),
+    SUM_ROW(mean, PORT_F32),
+    SUM_ROW(mean, PORT_F64),
+    SUM_ROW(mean, PORT_BF16),
+    SUM_ROW(mean, PORT_F16),
     PORT_FLOAT_ROWS("sum", "strict", 0, sum_check, sum_strict_run),
     PORT_FLOAT_ROWS("mean", "strict", 0, sum_check, mean_strict_run),
     PORT_FLOAT_ROWS("prod", "ref", 0, reduce_check, port_prod_run),

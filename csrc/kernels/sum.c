@@ -262,18 +262,6 @@ zero_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0
     }
 }
 
-void
-port_sum_run(const port_kernel_call *call)
-{
-    const port_view *out[1] = {call->out[0]};
-    port_iter iter = port_iter_elementwise(1, out);
-    size_t bytes = port_dtype_size(out[0]->dtype);
-    port_iter_for_each(&iter, call->profile->num_threads, zero_loop, &bytes);
-    const port_reduce_params *params = call->params;
-    bool half = call->in[0]->dtype == PORT_BF16 || call->in[0]->dtype == PORT_F16;
-    sum_into(call->out[0], call->in[0], params->dims, call->profile->num_threads, half);
-}
-
 typedef struct mean_context {
     port_dtype dtype, sum_dtype;
     double count;
@@ -303,35 +291,55 @@ divide_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     }
 }
 
-/* Sums of half floats need room in f32. */
-size_t
-port_mean_scratch_bytes(const port_kernel_call *call)
+static bool
+is_half(port_dtype dtype)
 {
-    bool half = call->in[0]->dtype == PORT_BF16 || call->in[0]->dtype == PORT_F16;
-    return half ? (size_t)port_view_elems(call->out[0]) * sizeof(float) : 0;
+    return dtype == PORT_BF16 || dtype == PORT_F16;
+}
+
+/* Sums of half floats may need room in f32. */
+size_t
+port_sum_scratch_bytes(const port_kernel_call *call)
+{
+    return is_half(call->in[0]->dtype) ? (size_t)port_view_elems(call->out[0]) * sizeof(float) : 0;
+}
+
+/* y = sum of x / count; sums of half floats in f32, rounded once, if `wide`. */
+static void
+sum_and_divide(const port_kernel_call *call, bool wide, double count)
+{
+    const port_reduce_params *params = call->params;
+    const port_view *x = call->in[0], *y = call->out[0];
+    port_view sums = wide ? port_view_contiguous(call->scratch, PORT_F32, y->ndim, y->shape) : *y;
+    const port_view *zeroed[1] = {&sums}, *divided[2] = {y, &sums};
+    size_t bytes = port_dtype_size(sums.dtype);
+    port_iter iter = port_iter_elementwise(1, zeroed);
+    port_iter_for_each(&iter, call->profile->num_threads, zero_loop, &bytes);
+    sum_into(&sums, x, params->dims, call->profile->num_threads, is_half(x->dtype) && !wide);
+    if (wide || count != 1.0) {
+        mean_context context = {x->dtype, sums.dtype, count};
+        iter = port_iter_elementwise(2, divided);
+        port_iter_for_each(&iter, call->profile->num_threads, divide_loop, &context);
+    }
+}
+
+/* Half floats whose two innermost dimensions are both reduced, and do not merge, are summed as floats: the reference would else round after each row. */
+void
+port_sum_run(const port_kernel_call *call)
+{
+    port_iter iter = port_iter_reduction(call->out[0], call->in[0], ((const port_reduce_params *)call->params)->dims);
+    sum_and_divide(call, is_half(call->in[0]->dtype) && iter.ndim >= 2 && iter.strides[0][0] == 0 && iter.strides[1][0] == 0, 1.0);
 }
 
 void
 port_mean_run(const port_kernel_call *call)
 {
-    const port_reduce_params *params = call->params;
-    const port_view *x = call->in[0], *y = call->out[0];
-    port_view sums = *y;
-    if (x->dtype == PORT_BF16 || x->dtype == PORT_F16) {
-        sums = port_view_contiguous(call->scratch, PORT_F32, y->ndim, y->shape);
-    }
-    const port_view *zeroed[1] = {&sums}, *divided[2] = {y, &sums};
-    size_t bytes = port_dtype_size(sums.dtype);
-    port_iter iter = port_iter_elementwise(1, zeroed);
-    port_iter_for_each(&iter, call->profile->num_threads, zero_loop, &bytes);
-    sum_into(&sums, x, params->dims, call->profile->num_threads, false);
+    const port_view *x = call->in[0];
     int64_t count = 1;
     for (int32_t d = 0; d < x->ndim; d++) {
-        count *= (params->dims >> d & 1u) != 0 ? x->shape[d] : 1;
+        count *= (((const port_reduce_params *)call->params)->dims >> d & 1u) != 0 ? x->shape[d] : 1;
     }
-    mean_context context = {x->dtype, sums.dtype, (double)count};
-    iter = port_iter_elementwise(2, divided);
-    port_iter_for_each(&iter, call->profile->num_threads, divide_loop, &context);
+    sum_and_divide(call, is_half(x->dtype), (double)count);
 }
 
 /* ---------------------------------------------------------------- squares about the mean */

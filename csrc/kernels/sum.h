@@ -19,7 +19,7 @@ void port_reduce_in_order(const port_view *out, const port_view *x, uint32_t dim
 void port_prod_run(const port_kernel_call *call); /* floats (ordered.c) */
 void port_sum_run(const port_kernel_call *call);
 void port_mean_run(const port_kernel_call *call);
-size_t port_mean_scratch_bytes(const port_kernel_call *call);
+size_t port_sum_scratch_bytes(const port_kernel_call *call);
 /* amax or amin of floats once more in the reference's order, if an output is 0 and an element -0: it gives that zero its sign. */
 void port_sign_zero_extremes(const port_kernel_call *call, bool largest);
 /* The sum of (x - mean)^2 over all of in[0], F32 or F64, in double about the rounded mean; one sum per thread of the reference. */

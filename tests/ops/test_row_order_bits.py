@@ -3,6 +3,7 @@ whole, more elements than one thread's share, under each capability and several 
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -59,6 +60,28 @@ def test_sums_in_one_order_for_all_would_be_seen():
         once = getattr(torch.ops.aten, op)(x.float(), dim, False).to(BF16)
         assert unequal(once, getattr(torch.ops.aten, op)(x, dim, False)) > 20
         assert unequal(made(f"aten.{op}.default", x, dim, False)[0], getattr(torch.ops.aten, op)(x, dim, False)) == 0
+
+
+@pytest.mark.parametrize("dtype", (F32, F64, BF16, F16), ids=str)
+def test_every_dimension_of_sums_that_do_not_merge(dtype):
+    torch.manual_seed(0)
+    for shape in ([3, 5, 7], [20, 40, 70], [2, 3, 40, 33]):
+        x = (torch.randn(shape) * 3).to(dtype)
+        for layout in (x[..., :-1], x[:, 1:], x.transpose(0, 1), x.transpose(0, -1)[:, 1:], x.transpose(1, -1)[::2, :, 1:-1]):
+            same("sum.default", layout)
+            same("mean.default", layout)
+            for dims in itertools.combinations(range(len(shape)), 2):
+                same("sum.dim_IntList", layout, list(dims))
+                same("mean.dim", layout, list(dims))
+
+
+def test_sums_of_halves_rounded_after_each_row_would_be_seen():
+    x = (torch.randn(20, 30, 50, generator=torch.Generator().manual_seed(0)) * 3).to(BF16)[..., :-1]
+    rounded = torch.zeros(20, dtype=BF16)
+    for row in x.sum(2).unbind(1):
+        rounded += row
+    assert unequal(rounded, x.sum((1, 2))) > 10
+    assert unequal(made("aten.sum.dim_IntList", x, [1, 2])[0], x.sum((1, 2))) == 0
 
 
 @pytest.mark.parametrize("capability,threads", [("default", 3), ("avx2", 2), ("avx512", 3)])
