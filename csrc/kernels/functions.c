@@ -201,6 +201,7 @@ port_polygamma(double n, double x, port_precision p)
 
 enum { MAX_TERMS = 20000 };
 static const double MANY_TERMS = 1e5; /* from this order on */
+static const double FEW_DIGITS = 1e3; /* from this order on the reference's steps in F32 lose some */
 
 /* x^a e^-x / gamma(a + 1) */
 static double
@@ -239,22 +240,41 @@ upper_fraction(double a, double x)
     return a * gamma_factor(a, x) * f;
 }
 
-/* Temme's uniform expansion for a so large that the series has too many terms and its logarithms too few digits: the part from 0 on,
- * or with `upper` that from x on. mu - log(1 + mu) and what is left of 1 / mu cancel near 0, where they are series. */
+/* Where the reference takes Temme's expansion of so large an a. */
+static bool
+is_expanded(double a, double x)
+{
+    return fabs(x - a) < 4.5 * sqrt(a);
+}
+
+/* mu - log(1 + mu) by the steps of the reference, in which few digits are left of it; it may come out negative. */
 static double
-gamma_expansion(double a, double x, bool upper)
+cancelled_half(double mu, port_precision p)
+{
+    return mu == 0.0 ? 0.0 : -port_step(p, (p.is_f32 ? (double)log1pf((float)mu) : log1p(mu)) - mu);
+}
+
+/* Temme's uniform expansion for a so large that the series has too many terms and its logarithms too few digits: the part from 0 on,
+ * or with `upper` that from x on. mu - log(1 + mu) and what is left of 1 / mu cancel near 0, where they are series, but for the former
+ * where the reference expands: most of the result's error is in it there, NaN if it is negative. */
+static double
+gamma_expansion(double a, double x, bool upper, port_precision p)
 {
     double mu = (x - a) / a, power = mu * mu, half = mu - log1p(mu);
-    if (fabs(mu) < 0.05) {
+    if (is_expanded(a, x)) {
+        mu = port_step(p, port_step(p, x - a) / a);
+        half = cancelled_half(mu, p);
+    } else if (fabs(mu) < 0.05) {
         half = 0.0;
         for (int k = 2; k < 20; k++, power *= -mu) {
             half += power / k;
         }
     }
-    double eta = copysign(sqrt(2.0 * half), mu);
-    double first = fabs(eta) < 0.01 ? -1.0 / 3.0 + eta / 12.0 - 2.0 * eta * eta / 135.0 : 1.0 / mu - 1.0 / eta;
-    double rest = exp(-a * half) / sqrt(2.0 * PI * a) * (first - 1.0 / (540.0 * a));
-    return upper ? 0.5 * erfc(eta * sqrt(a / 2.0)) + rest : 0.5 * erfc(-eta * sqrt(a / 2.0)) - rest;
+    double eta = port_step(p, copysign(sqrt(2.0 * half), mu));
+    double first = fabs(eta) < 0.15 ? -1.0 / 3.0 + eta * (1.0 / 12.0 + eta * (-2.0 / 135.0 + eta / 864.0)) : 1.0 / mu - 1.0 / eta;
+    double rest = exp(-0.5 * a * eta * eta) / sqrt(2.0 * PI * a) * (first - 1.0 / (540.0 * a));
+    double place = port_step(p, eta * port_step(p, sqrt(a / 2.0)));
+    return upper ? 0.5 * erfc(place) + rest : 0.5 * erfc(-place) - rest;
 }
 
 /* The value where nothing is to be summed: of the part from 0 on. */
@@ -274,9 +294,9 @@ igamma_at_an_end(double a, double x, double *lower)
 }
 
 static bool
-is_large_and_near(double a, double x)
+is_large_and_near(double a, double x, port_precision p)
 {
-    return a >= MANY_TERMS && fabs(x - a) < 0.3 * a;
+    return (a >= MANY_TERMS && fabs(x - a) < 0.3 * a) || (p.is_f32 && a >= FEW_DIGITS && is_expanded(a, x));
 }
 
 /* The logarithm of the first factor of the series, with which the reference's overflows or comes to nothing. */
@@ -294,8 +314,8 @@ port_igamma(double a, double x, port_precision p)
     if (igamma_at_an_end(a, x, &end)) {
         return end;
     }
-    if (is_large_and_near(a, x)) {
-        return gamma_expansion(a, x, false);
+    if (is_large_and_near(a, x, p)) {
+        return gamma_expansion(a, x, false, p);
     }
     if (x >= a + 1.0) {
         return 1.0 - upper_fraction(a, x);
@@ -313,8 +333,8 @@ port_igammac(double a, double x, port_precision p)
     if (igamma_at_an_end(a, x, &end)) {
         return 1.0 - end;
     }
-    if (is_large_and_near(a, x)) {
-        return gamma_expansion(a, x, true);
+    if (is_large_and_near(a, x, p)) {
+        return gamma_expansion(a, x, true, p);
     }
     if (x >= a + 1.0) {
         return upper_fraction(a, x);
