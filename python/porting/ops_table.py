@@ -181,15 +181,16 @@ WIDENED = Label("BOUND", 2, 0.01)
 
 
 # Ops that round complex numbers otherwise than torch's vectors, products and sums of them do.
-COMPLEX = set("""div reciprocal pow rsqrt sigmoid silu square sgn sign mm bmm addmm baddbmm addbmm addmv mv dot vdot addcmul addcdiv lerp sum mean trace cumsum
-    linalg_vector_norm linalg_cross norm""".split())
+COMPLEX = {op: NEAR for op in """div reciprocal pow rsqrt sigmoid silu square sgn sign addcmul addcdiv lerp cumsum linalg_vector_norm
+    linalg_cross norm""".split()}
+COMPLEX |= {op: SUM for op in "mm bmm addmm baddbmm addbmm addmv mv dot vdot sum mean trace".split()}
 
 
 def promise(name: str, dtype: str) -> Label:
     """What an op ("aten.topk.default") promises for results of a dtype, whether it has a kernel or not."""
     op = name.split(".")[1].rstrip("_")
     if dtype == "C64" and op in COMPLEX:
-        return NEAR
+        return COMPLEX[op]
     if dtype == "F64" and op in IN_DOUBLE:
         return IN_DOUBLE[op]
     if dtype in ("BF16", "F16") and op in IN_HALVES:

@@ -74,5 +74,6 @@ def test_a_complex_number_that_is_none_is_refused(number):
 
 
 def test_complex_products_promise_a_bound_and_moves_all_bits():
-    assert ops_table.promise("aten.mm.default", "C64").kind == "BOUND"
+    assert ops_table.promise("aten.mm.default", "C64").unit == "u s"  # terms may cancel
+    assert ops_table.promise("aten.div.Tensor", "C64").kind == "BOUND"
     assert ops_table.promise("aten.mul.Tensor", "C64").kind == ops_table.promise("aten.index.Tensor", "C64").kind == "EXACT"
