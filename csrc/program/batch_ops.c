@@ -7,14 +7,14 @@
 #include "compose.h"
 #include "floats.h"
 
-enum { MAX_LANES = 16, FEW_CHANNELS = 16 };
+enum { LANES = 8, FEW_CHANNELS = 16 }; /* LANES: of floats, with avx512 too */
 
 /* One channel of x, and how the reference sums it up. */
 typedef struct channel_sum {
     port_dtype dtype, param; /* of x, of the statistics */
     int32_t ndim;
     bool channels_last, fused;
-    int32_t lanes; /* of halves: elements of half a vector of them */
+    int64_t run; /* of squares in double that the reference takes two at a time, and fuses the odd one; 1: each by itself */
     int64_t batch, frame, n, num_threads;
     const char *data; /* (N, C, frame) or (N, frame, C), dense */
     int64_t image_step, pixel_step;
@@ -35,23 +35,19 @@ add_term(const channel_sum *s, float sum, float v, bool square)
     return !square ? sum + v : (s->fused ? fmaf(v, v, sum) : sum + v * v);
 }
 
-/* Of halves, row-major: whole vectors of 2 * lanes elements into lanes, the rest of each frame beside them. */
+/* Of halves, row-major: whole vectors of them into lanes of floats, the rest of each frame beside them; no square is fused with a sum. */
 static double
 sum_halves(const channel_sum *s, const char *data, const double *mean)
 {
-    float lane[MAX_LANES] = {0.0f}, rest = 0.0f;
+    float lane[LANES] = {0.0f}, rest = 0.0f;
     for (int64_t b = 0; b < s->batch; b++) {
-        int64_t i = 0, whole = s->frame - s->frame % (2 * s->lanes);
-        for (; i < whole; i++) {
-            float *to = &lane[i % s->lanes];
-            *to = add_term(s, *to, (float)term(s, data, b * s->image_step + i, mean), mean != NULL);
-        }
-        for (; i < s->frame; i++) {
-            float v = (float)term(s, data, b * s->image_step + i, mean);
-            rest += mean != NULL ? v * v : v;
+        int64_t whole = s->frame - s->frame % (2 * LANES);
+        for (int64_t i = 0; i < s->frame; i++) {
+            float v = (float)term(s, data, b * s->image_step + i, mean), *to = i < whole ? &lane[i % LANES] : &rest;
+            *to += mean != NULL ? v * v : v;
         }
     }
-    for (int32_t k = 1; k < s->lanes; k++) {
+    for (int32_t k = 1; k < LANES; k++) {
         lane[0] += lane[k];
     }
     return (double)(rest + lane[0]);
@@ -67,7 +63,8 @@ sum_range(const channel_sum *s, const char *data, const double *mean, int64_t be
         if (narrow) {
             sum = (double)add_term(s, (float)sum, (float)v, mean != NULL);
         } else if (s->dtype == PORT_F64) {
-            sum = mean == NULL ? sum + v : (s->fused ? fma(v, v, sum) : sum + v * v);
+            bool alone = s->run % 2 != 0 && i % s->run == s->run - 1;
+            sum = mean == NULL ? sum + v : (s->fused && alone ? fma(v, v, sum) : sum + v * v);
         } else {
             sum += mean == NULL ? v : (double)((float)v * (float)v);
         }
@@ -84,7 +81,8 @@ sum_in_order(const channel_sum *s, const char *data, const double *mean)
     if (!s->channels_last || s->n <= s->num_threads) {
         bool together = half || (s->channels_last && s->pixel_step <= FEW_CHANNELS);
         channel_sum alone = *s;
-        alone.fused = s->fused && together;
+        alone.fused = s->fused && !half && (together || s->dtype == PORT_F64);
+        alone.run = together ? 1 : (s->channels_last ? s->n : s->frame);
         return sum_range(&alone, data, mean, 0, s->n, narrow && together);
     }
     int64_t part = (s->n + s->num_threads - 1) / s->num_threads;
@@ -135,8 +133,9 @@ channel_statistics(const channel_sum *s, const running *r, const port_tensor *we
     port_dtype wide = s->dtype == PORT_F64 ? PORT_F64 : PORT_F32, sums = s->dtype == PORT_F32 ? PORT_F64 : wide;
     for (int64_t c = 0; c < channels; c++) {
         double n = (double)s->n, exact = float_rounded(sums, sum_channel(s, c, NULL) / n), mean = float_rounded(s->param, exact);
-        bool own = s->dtype != s->param || s->dtype == PORT_BF16 || s->dtype == PORT_F16; /* halves: as it was before it was kept */
-        double v = sum_channel(s, c, own && !s->channels_last ? &exact : &mean);
+        /* The mean of halves as it was before it was kept, but of BF16 channels-last. */
+        bool own = s->dtype == PORT_F16 || (s->dtype == PORT_BF16 && !s->channels_last);
+        double v = sum_channel(s, c, own ? &exact : &mean);
         v = s->param == PORT_F16 ? v : float_rounded(s->param, v); /* F16 alone is not rounded here */
         port_dtype divided = s->param == PORT_F16 ? PORT_F32 : s->param;
         double even = float_rounded(divided, v / n), unbiased = float_rounded(divided, v / (n - 1.0));
@@ -284,7 +283,7 @@ batch_statistics(op_call *call, port_dtype param, const running *r, port_tensor 
                      .param = param,
                      .channels_last = channels_last,
                      .fused = profile->capability != PORT_CAP_DEFAULT,
-                     .lanes = profile->capability == PORT_CAP_AVX512 ? 16 : 8,
+                     .run = 1,
                      .batch = x->shape[0],
                      .frame = frame,
                      .n = x->shape[0] * frame,

@@ -71,3 +71,25 @@ def test_batches_of_no_more_elements_than_threads(threads: int) -> None:
             for _ in range(5):
                 x = randn(n, channels) * 9
                 assert not differ("aten.native_batch_norm.default", [x, None, None, None, None, True, 0.5, 1e-5]), (n, channels)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "param"),
+    [(torch.float64, torch.float64), *((half, param) for half in (torch.bfloat16, torch.float16) for param in (half, torch.float32))], ids=str,
+)  # fmt: skip
+def test_statistics_of_batches(threads: int, dtype: torch.dtype, param: torch.dtype) -> None:
+    for shape in ((2, 40), (3, 64), (3, 8, 1), (6, 3, 33), (2, 5, 7, 9), (1, 16, 12, 11), (2, 20, 24, 24)):
+        for _ in range(3):
+            x, weight, bias = (randn(shape) * 3 + 1).to(dtype), randn(shape[1]).to(param), randn(shape[1]).to(param)
+            for laid in (x, x.contiguous(memory_format=torch.channels_last)) if x.ndim == 4 else (x,):
+                assert not differ("aten.native_batch_norm.default", [laid, weight, bias, None, None, True, 0.1, 1e-5]), (shape, laid.stride())
+
+
+def test_the_order_of_a_batch_is_seen() -> None:
+    """Statistics that are summed up in another order, or in double, are told from torch's."""
+    x, weight = (randn(2, 20, 24, 24) * 3 + 1).half(), torch.ones(20)
+    _, mean, inverse = torch.ops.aten.native_batch_norm(x, weight, None, None, None, True, 0.1, 1e-5)
+    _, other_mean, other_inverse = torch.ops.aten.native_batch_norm(x.double(), None, None, None, None, True, 0.1, 1e-5)
+    assert not equal_bits(mean, other_mean.float()) and not equal_bits(inverse, other_inverse.float())
+    last = torch.ops.aten.native_batch_norm(x.contiguous(memory_format=torch.channels_last), weight, None, None, None, True, 0.1, 1e-5)
+    assert not equal_bits(inverse, last[2])
