@@ -214,9 +214,10 @@ is_dense(op_call *call, const port_tensor *x)
                                        tensor_in_format(call, x, true, &laid) == PORT_OK && laid == x);
 }
 
-/* Tensors that are not dense: means by mean, variances in double, ((x - mean) * i) * weight + bias, each step rounded. */
+/* Tensors that are not dense: means by mean, variances in double, ((x - mean) * i) * weight + bias, each step rounded; without a bias 0 is
+ * added, after which no result is -0. */
 #define STATISTICS                                                                                                    \
-    "m = mean.dim(input, dims); m = _to_copy(m, dtype=param); mean = view(m, each); x = _to_copy(input, dtype=F64); "  \
+    "m = mean.dim(input, dims, dtype=param); mean = view(m, each); x = _to_copy(input, dtype=F64); "  \
     "x = sub.Tensor(x, mean); x = mul.Tensor(x, x); v = sum.dim_IntList(x, dims); u = div.Scalar(v, others); "         \
     "v = div.Scalar(v, count); e = add.Scalar(v, eps); i = sqrt(e); i = reciprocal(i); i = _to_copy(i, dtype=param); "
 #define RENEWED                                                                                                        \
@@ -229,7 +230,8 @@ is_dense(op_call *call, const port_tensor *x)
     "m = alias(running_mean); mean = view(m, each); e = add.Scalar(running_var, eps); i = sqrt(e); i = reciprocal(i); "
 #define EACH                                                                                                           \
     "i_each = view(i, each); y = sub.Tensor(input, mean); y = mul.Tensor(y, i_each); ?weight: w = view(weight, each); " \
-    "?weight: y = mul.Tensor(y, w); ?bias: b = view(bias, each); ?bias: y = add.Tensor(y, b); "                        \
+    "?weight: y = mul.Tensor(y, w); ?bias: b = view(bias, each); ?bias: y = add.Tensor(y, b); "        \
+    "!bias: y = add.Scalar(y, 0); "                                                                                   \
     "y = _to_copy(y, dtype=input.dtype); y = clone(y, memory_format=format) -> y"
 
 static port_status

@@ -85,6 +85,15 @@ def test_statistics_of_batches(threads: int, dtype: torch.dtype, param: torch.dt
                 assert not differ("aten.native_batch_norm.default", [laid, weight, bias, None, None, True, 0.1, 1e-5]), (shape, laid.stride())
 
 
+@pytest.mark.parametrize("half", (torch.bfloat16, torch.float16), ids=str)
+def test_batches_of_halves_with_gaps(threads: int, half: torch.dtype) -> None:
+    """Means in the parameters' dtype, and no result is -0. Inverses beside F32 parameters are near only."""
+    for shape in ((4, 3, 50), (2, 5, 7, 9), (2, 20, 24, 24)):
+        x, weight = torch.repeat_interleave(randn(shape) * 3 + 1, 2, -1).to(half)[..., ::2], randn(shape[1])
+        assert not differ("aten.native_batch_norm.default", [x, weight.to(half), None, None, None, True, 0.1, 1e-5]), shape
+        assert 1 not in differ("aten.native_batch_norm.default", [x, weight, None, None, None, True, 0.1, 1e-5]), shape
+
+
 def test_the_order_of_a_batch_is_seen() -> None:
     """Statistics that are summed up in another order, or in double, are told from torch's."""
     x, weight = (randn(2, 20, 24, 24) * 3 + 1).half(), torch.ones(20)
