@@ -72,6 +72,8 @@ def operands(rows: int, cols: int) -> dict:
     cases["cumsum"] = ("aten.cumsum.default", lambda: ([x(), 1], {}))
     cases["amax first"] = ("aten.amax.default", lambda: ([x(), [0]], {}))
     cases["amax all"] = ("aten.amax.default", lambda: ([x(), []], {}))
+    for along, dims in (("last", [1]), ("first", [0])):
+        cases[f"amax f64 {along}"] = ("aten.amax.default", lambda dims=dims: ([x(torch.float64), dims], {}))
     cases["argmax first"] = ("aten.argmax.default", lambda: ([x(), 0], {}))
     cases["prod first"] = ("aten.prod.dim_int", lambda: ([x(), 0], {}))
     cases["sum i64"] = ("aten.sum.default", lambda: ([torch.randint(0, 9, (rows, cols))], {}))

@@ -189,3 +189,116 @@ port_best_columns(bool largest, int32_t r, const float *row, int64_t n, float *b
     }
     PORT_PICK_MAP(best_columns, port_cpu_level_found())(largest, r, row, n, best, places);
 }
+
+/* ---------------------------------------------------------------- doubles */
+
+PORT_INLINE int64_t
+f64_bits(double x)
+{
+    int64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+PORT_INLINE double
+select_f64(int64_t mask, double yes, double no)
+{
+    int64_t bits = (f64_bits(yes) & mask) | (f64_bits(no) & ~mask);
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+enum { DOUBLE_LANES = 16 };
+
+/* Of equals the old one stays, and so does an old NaN. */
+PORT_INLINE double
+first_of(bool largest, double v, double old)
+{
+    return select_f64(-(int64_t)(largest ? v > old : v < old) | (-(int64_t)(v != v) & -(int64_t)(old == old)), v, old);
+}
+
+/* One build per level, with a row's elements in lanes. Zeros of both signs are equal and NaN have many forms: there the value is the one at the first
+ * place. */
+#define DOUBLES(suffix, attributes)                                                                                  \
+    attributes PORT_INLINE double extreme_f64_##suffix(bool largest, const double *x, int64_t n)                    \
+    {                                                                                                                \
+        double lanes[DOUBLE_LANES];                                                                                 \
+        int64_t odd[DOUBLE_LANES] = {0}, i = 0;                                                                     \
+        for (int lane = 0; lane < DOUBLE_LANES; lane++) {                                                           \
+            lanes[lane] = x[0];                                                                                      \
+        }                                                                                                            \
+        for (; i + DOUBLE_LANES <= n; i += DOUBLE_LANES) {                                                         \
+            for (int lane = 0; lane < DOUBLE_LANES; lane++) {                                                       \
+                double v = x[i + lane];                                                                              \
+                lanes[lane] = select_f64(-(int64_t)(largest ? v > lanes[lane] : v < lanes[lane]), v, lanes[lane]);   \
+                odd[lane] |= -(int64_t)(v != v);                                                                     \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (int half = DOUBLE_LANES / 2; half > 0; half /= 2) {                                                     \
+            for (int lane = 0; lane < half; lane++) {                                                                \
+                double v = lanes[half + lane];                                                                       \
+                lanes[lane] = select_f64(-(int64_t)(largest ? v > lanes[lane] : v < lanes[lane]), v, lanes[lane]);   \
+                odd[lane] |= odd[half + lane];                                                                       \
+            }                                                                                                        \
+        }                                                                                                            \
+        double best = odd[0] != 0 ? (double)NAN : lanes[0];                                                          \
+        for (; i < n; i++) {                                                                                         \
+            best = first_of(largest, x[i], best);                                                                    \
+        }                                                                                                            \
+        return best;                                                                                                 \
+    }                                                                                                                \
+    attributes static double first_best_f64_##suffix(bool largest, const double *x, int64_t n)                      \
+    {                                                                                                                \
+        double best = largest ? extreme_f64_##suffix(true, x, n) : extreme_f64_##suffix(false, x, n);                \
+        int64_t at = 0;                                                                                              \
+        if (best == best && best != 0.0) {                                                                           \
+            return best;                                                                                             \
+        }                                                                                                            \
+        while (best == best ? x[at] != best : x[at] == x[at]) {                                                      \
+            at++;                                                                                                    \
+        }                                                                                                            \
+        return x[at];                                                                                                \
+    }                                                                                                                \
+    attributes PORT_INLINE void columns_f64_##suffix(bool largest, const double *row, int64_t n, double *best)      \
+    {                                                                                                                \
+        int64_t i = 0;                                                                                               \
+        for (; i + 8 <= n; i += 8) {                                                                                 \
+            PORT_INDEPENDENT                                                                                         \
+            for (int lane = 0; lane < 8; lane++) {                                                                   \
+                best[i + lane] = first_of(largest, row[i + lane], best[i + lane]);                                   \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (; i < n; i++) {                                                                                         \
+            best[i] = first_of(largest, row[i], best[i]);                                                            \
+        }                                                                                                            \
+    }                                                                                                                \
+    attributes static void best_columns_f64_##suffix(bool largest, const double *row, int64_t n, double *best)      \
+    {                                                                                                                \
+        if (largest) {                                                                                               \
+            columns_f64_##suffix(true, row, n, best);                                                                \
+        } else {                                                                                                     \
+            columns_f64_##suffix(false, row, n, best);                                                               \
+        }                                                                                                            \
+    }
+DOUBLES(ref, )
+#if PORT_HAVE_AVX2
+DOUBLES(avx2, PORT_TARGET_AVX2)
+DOUBLES(avx512, PORT_TARGET_AVX512)
+#endif
+
+double
+port_first_best_f64(bool largest, const double *x, int64_t n)
+{
+    return PORT_PICK_MAP(first_best_f64, port_cpu_level_found())(largest, x, n);
+}
+
+void
+port_best_columns_f64(bool largest, int64_t r, const double *row, int64_t n, double *best)
+{
+    if (r == 0) {
+        memcpy(best, row, (size_t)n * sizeof *best);
+        return;
+    }
+    PORT_PICK_MAP(best_columns_f64, port_cpu_level_found())(largest, row, n, best);
+}

@@ -559,6 +559,35 @@ wholes_run(const reduce_job *job)
     return true;
 }
 
+/* amax and amin of doubles: outputs of a dense row each. */
+static void
+double_rows_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const reduce_job *job = opaque;
+    for (int64_t j = begin; j < end; j++) {
+        int64_t in, out;
+        walk_offsets(&job->kept, j, &in, &out);
+        double best = port_first_best_f64(job->largest, (const double *)(const void *)((const char *)job->call->in[0]->data + in), job->reduced.elems);
+        memcpy((char *)job->call->out[0]->data + out, &best, sizeof best);
+    }
+}
+
+/* The same of outputs side by side, of elements that lie a row apart each. */
+static void
+double_columns_range(const void *opaque, int64_t begin, int64_t end)
+{
+    const reduce_job *job = opaque;
+    const char *x = job->call->in[0]->data;
+    double *best = (double *)job->call->out[0]->data;
+    for (int64_t j = begin; j < end; j += PORT_BLOCK) {
+        int64_t m = end - j < PORT_BLOCK ? end - j : PORT_BLOCK;
+        for (int64_t r = 0; r < job->reduced.elems; r++) {
+            const void *row = x + j * (int64_t)sizeof(double) + r * job->reduced.in_strides[0];
+            port_best_columns_f64(job->largest, r, row, m, best + j);
+        }
+    }
+}
+
 /* amax, amin, argmax, argmin: along a dense dimension or across one by whole vectors, else fold by fold. */
 static void
 best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
@@ -568,8 +597,11 @@ best_run(const port_kernel_call *call, const reduce_op *op, bool largest)
     job.largest = largest;
     bool narrow = port_compute_of(x->dtype) == PORT_COMPUTE_F32;
     bool dense = job.reduced.ndim == 1 && job.reduced.in_strides[0] == (int64_t)port_dtype_size(x->dtype);
+    bool doubles = x->dtype == PORT_F64 && op->finish == store_value && job.reduced.elems > 0;
     if (narrow && in_columns(&job)) {
         deal_outputs(&job, columns_range);
+    } else if (doubles && (dense || in_columns(&job))) {
+        deal_outputs(&job, dense ? double_rows_range : double_columns_range);
     } else if (wholes_run(&job)) {
         return;
     } else if (!narrow || !dense) {

@@ -94,6 +94,15 @@ def test_sums_of_integers(dtype):
             check("amin.default", [x, dims])
 
 
+@pytest.mark.parametrize("aten", ["amax.default", "amin.default"])
+def test_extremes_of_doubles(aten):
+    torch.manual_seed(0)
+    for x in (laid for shape in ((7, 5), (33, 130), (9, 1100)) for special in (False, True) for laid in layouts(elements(shape, torch.float64, special))):
+        for numbers in (x, x.nan_to_num(), x.abs().mul(-1.0 if aten == "amax.default" else 1.0)):
+            for dims in ([0], [1], []):
+                check(aten, [numbers, dims])
+
+
 @pytest.mark.parametrize("dtype", FLOATS[:2])
 def test_norms(dtype):
     torch.manual_seed(0)
