@@ -77,3 +77,15 @@ def test_complex_products_promise_a_bound_and_moves_all_bits():
     assert ops_table.promise("aten.mm.default", "C64").unit == "u s"  # terms may cancel
     assert ops_table.promise("aten.div.Tensor", "C64").kind == "BOUND"
     assert ops_table.promise("aten.mul.Tensor", "C64").kind == ops_table.promise("aten.index.Tensor", "C64").kind == "EXACT"
+
+
+@pytest.mark.parametrize("strided", ("self", "other"))
+def test_products_in_place_of_strided_numbers_are_not_fused(strided):
+    torch.manual_seed(0)
+    capability = {"AVX2": "avx2", "AVX512": "avx512"}.get(torch.backends.cpu.get_cpu_capability(), "default")
+    memory, b = (torch.randn(5, 9, 2 if strided == name else 1, dtype=torch.complex64) for name in ("self", "other"))
+    a, b, changed = memory[..., 0], b[..., 0], memory.clone()[..., 0].mul_(b[..., 0])
+    for name, theirs in (("mul", a * b), ("mul_", changed)):
+        made = _core.call_op(f"aten.{name}.Tensor", [a.numpy(), b.numpy()], {}, capability=capability)
+        assert np.array_equal(made, theirs.numpy()), name
+    assert capability == "default" or not torch.equal(a * b, changed)
