@@ -9,6 +9,8 @@
 #include "chain.h"
 #include "dot2.h"
 
+enum { ONEDNN_BLOCK = 512 }; /* terms of a chain of products of BF16 in oneDNN; of some twice as many */
+
 /* One product of a batch: a and b with their strides, y dense. */
 typedef struct item {
     port_dtype dtype;
@@ -179,27 +181,84 @@ item_call(const item *p, double alpha, double beta, char *space)
 
 /* ------------------------------------------------------------------ halves */
 
-/* What oneDNN takes for a transposed a has shorter chains; so has a single row, which may be either. */
-static int64_t
-onednn_block(const item *p)
+/* How uneven `work` is over units of `unit`, as oneDNN reckons it. */
+static float
+unevenness(int64_t work, int64_t unit)
 {
-    bool transposed = p->M == 1 || (p->a.row_stride == 1 && p->a.col_stride == p->M && !(p->a.col_stride == 1 && p->a.row_stride == p->K));
-    return p->K > 1024 && !transposed ? 1024 : 512;
+    int64_t rest = work % unit;
+    return (float)(work < unit || unit - rest < rest ? unit - rest : rest) / (float)unit;
 }
 
-/* How the reference sums an item of a stack of `count`. */
-static port_half_way
-half_way(const port_profile *profile, const item *p, int64_t count)
+/* oneDNN's estimate of its loss in blocks of m rows and `chunk` times n columns with `shares` threads along K. */
+static float
+loss_of_blocks(int64_t M, int64_t N, int64_t K, int64_t m, int64_t n, int64_t chunk, int64_t shares, int64_t num_threads)
 {
-    port_half_way way = {.order = PORT_HALF_QUARTERS, .fused = profile->capability != PORT_CAP_DEFAULT, .block = onednn_block(p)};
-    if (p->dtype == PORT_BF16 && profile->onednn_bf16 && count * p->M * p->N * p->K > PORT_ONEDNN_PRODUCT) {
-        way.order = PORT_HALF_PAIRS;
-        way.fused = true;
-        return way;
+    int64_t beside = num_threads / shares, columns = (N + n - 1) / n, chunks = (columns + chunk - 1) / chunk, rows = (M + m - 1) / m;
+    float rest_of_rows = (float)(m * rows % M) / (float)M;
+    float rest_of_columns = ((float)chunks * (float)chunk - (float)columns) / (float)columns;
+    float idle = beside * shares != num_threads ? (float)(num_threads - beside * shares) / (float)num_threads : 0.0f;
+    return (unevenness(rows * chunks, beside) + rest_of_rows + rest_of_columns + idle + unevenness(K, shares * ONEDNN_BLOCK)) / 5;
+}
+
+/* Among how many threads oneDNN divides the terms of a product with a transposed a, which has fewer blocks of 64 columns than there are
+ * threads: the first of the numbers from 4 down whose blocks lose least. `stack`: a stack of one. */
+static int64_t
+onednn_shares(int64_t M, int64_t N, int64_t K, int64_t num_threads, bool stack)
+{
+    int64_t blocks = (N + 63) / 64, best = 1;
+    if (num_threads <= blocks || K < 2048 || (K & (K - 1)) != 0) {
+        return 1;
     }
-    port_blas_call call = item_call(p, 1.0, 0.0, NULL);
-    if (call.trans_a != call.trans_b) {
-        way.order = call.trans_a ? PORT_HALF_DOT : PORT_HALF_SEQUENCE;
+    int64_t n = N < 64 ? N : 64, most = M < 256 ? M : 256, least = M < 16 ? M : 16;
+    if (M <= 512 && (stack || blocks > 1)) {
+        n = N < 32 ? N : 32;
+    }
+    float lowest = 1.0f;
+    for (int64_t shares = num_threads < 4 ? num_threads : 4; shares >= 1; shares--) {
+        for (int64_t chunk = blocks < 16 ? blocks : 16; chunk >= 1; chunk--) {
+            for (int64_t m = most; m >= least; m--) {
+                float loss = loss_of_blocks(M, N, K, m, n, chunk, shares, num_threads);
+                if (loss < lowest) {
+                    lowest = loss;
+                    best = shares;
+                }
+            }
+        }
+    }
+    return best;
+}
+
+/* oneDNN's order for an item of a stack of `count` (`stack`), or for a product, which it is asked for as a BLAS is: of a single column, for the
+ * transpose. What it takes for a transposed a has shorter chains; so has a single row, which may be either. */
+static port_half_way
+onednn_way(const port_profile *profile, const item *p, int64_t count, bool stack)
+{
+    bool turned = !stack && p->N == 1 && !p->as_rows;
+    bool transposed = p->M == 1 || turned || (p->a.row_stride == 1 && p->a.col_stride == p->M && !(p->a.col_stride == 1 && p->a.row_stride == p->K));
+    port_half_way way = {.order = PORT_HALF_PAIRS, .fused = true, .shares = 1};
+    way.block = p->K > 1024 && !transposed ? 2 * ONEDNN_BLOCK : ONEDNN_BLOCK;
+    if (transposed && count == 1) {
+        way.shares = onednn_shares(turned ? 1 : p->M, turned ? p->M : p->N, p->K, profile->num_threads, stack);
+    }
+    return way;
+}
+
+/* How the reference sums an item of a stack of `count` (`stack`), or a product. */
+static port_half_way
+half_way(const port_kernel_call *call, const item *p, int64_t count)
+{
+    const port_profile *profile = call->profile;
+    bool stack = call->out[0]->ndim == 3;
+    port_half_way way = {.order = PORT_HALF_QUARTERS, .fused = profile->capability != PORT_CAP_DEFAULT};
+    if (p->dtype == PORT_BF16 && profile->onednn_bf16 && count * p->M * p->N * p->K > PORT_ONEDNN_PRODUCT) {
+        if (((const port_gemm_params *)call->params)->is_spread) {
+            return (port_half_way){.order = PORT_HALF_ASCENDING, .fused = true};
+        }
+        return onednn_way(profile, p, count, stack);
+    }
+    port_blas_call blas = item_call(p, 1.0, 0.0, NULL);
+    if (blas.trans_a != blas.trans_b) {
+        way.order = blas.trans_a ? PORT_HALF_DOT : PORT_HALF_SEQUENCE;
     }
     return way;
 }
@@ -239,7 +298,7 @@ run_item(const port_kernel_call *call, const item *p, int64_t count, double alph
     }
     if (how == WAY_BLAS && port_dtype_size(p->dtype) == sizeof(uint16_t)) {
         port_matmul product = product_of(call, p, alpha, beta);
-        port_half_matmul_run(&product, half_way(call->profile, p, count), call->scratch);
+        port_half_matmul_run(&product, half_way(call, p, count), call->scratch);
         return;
     }
     char *copies = (char *)call->scratch + round_up(port_matmul_scratch_bytes(p->K, p->dtype, call->profile->num_threads));

@@ -1,7 +1,7 @@
 /* half_matmul.c -- products of BF16 and F16 as the reference sums them (matmul.h).
  *
- * Products of two halves are exact in f32, so what decides the bits is the order of the sum alone. Four orders are known. DOT runs along k
- * for one output at a time. The others are chains over neighbouring outputs, k in another order: rows of a and panels of b are widened in
+ * Products of two halves are exact in f32, so what decides the bits is the order of the sum alone. Five orders are known. DOT and ASCENDING run
+ * along k for one output at a time. The others are chains over neighbouring outputs, k in another order: rows of a and panels of b are widened in
  * that order, and the tiles of matmul.c do the rest.
  * Source: at::native cpublas_gemm_impl and bf16_dot_with_fp32_arith of PyTorch 2; the order of VDPBF16PS on AMD Zen 4 and the blocks of
  * oneDNN's matmul, measured.
@@ -49,7 +49,7 @@ term_at(port_half_order order, int64_t K, int64_t p)
     if (order == PORT_HALF_PAIRS) {
         return (p ^ 1) < K ? (p ^ 1) : p;
     }
-    if (order != PORT_HALF_QUARTERS) {
+    if (order != PORT_HALF_QUARTERS) { /* DOT, SEQUENCE, ASCENDING */
         return p;
     }
     if (p < first) {
@@ -67,6 +67,18 @@ chain_end(port_half_way way, int64_t K, int64_t k)
     case PORT_HALF_PAIRS: return K - k < way.block ? K : k + way.block;
     default: return K;
     }
+}
+
+/* Where the sum of chains that begins at term k ends. */
+static int64_t
+share_end(port_half_way way, int64_t K, int64_t k)
+{
+    if (way.order != PORT_HALF_PAIRS || way.shares <= 1) {
+        return K;
+    }
+    int64_t blocks = (K + way.block - 1) / way.block, longer = blocks % way.shares, size = blocks / way.shares, at = k / way.block;
+    int64_t end = (at + size + (at < longer * (size + 1) ? 1 : 0)) * way.block;
+    return end < K ? end : K;
 }
 
 /* ------------------------------------------------------------------ widening */
@@ -126,7 +138,7 @@ finish(const half_job *job, int64_t i, int64_t j, float sum)
     int64_t at = i * p->y_row_stride + j;
     if (job->way.order != PORT_HALF_SEQUENCE) {
         float beta = (float)p->beta;
-        sum *= (float)p->alpha;
+        sum *= job->way.order == PORT_HALF_ASCENDING ? 1.0f : (float)p->alpha;
         if (beta != 0.0f) {
             float start = port_load_f32(p->y, p->y_dtype, at);
             sum = job->way.fused ? fmaf(beta, start, sum) : beta * start + sum;
@@ -135,14 +147,38 @@ finish(const half_job *job, int64_t i, int64_t j, float sum)
     port_store_f32(p->y, p->y_dtype, at, sum);
 }
 
-/* The four rows of a from `first` on with a panel: the sums of all chains, added in their order. */
+static void
+add_tile(float sums[ROWS][PANEL], float total[ROWS][PANEL])
+{
+    for (int64_t i = 0; i < ROWS * PANEL; i++) {
+        total[i / PANEL][i % PANEL] += sums[i / PANEL][i % PANEL];
+    }
+}
+
+/* The chains of one share added in their order; the first begins with total. */
+static void
+sum_share(const half_job *job, const float *const a[ROWS], const float *panel, int64_t begin, int64_t share, int64_t rows, float total[ROWS][PANEL])
+{
+    float sums[ROWS][PANEL];
+    port_matmul_tile *tile = port_matmul_tile_of(job->way.fused ? PORT_MATMUL_CHAIN : PORT_MATMUL_REF);
+    int64_t end = chain_end(job->way, job->product->K, begin);
+    end = end < share ? end : share;
+    tile(a, panel, begin, end, rows, total);
+    for (int64_t k = end; k < share; k = end) {
+        end = chain_end(job->way, job->product->K, k);
+        memset(sums, 0, sizeof sums);
+        tile(a, panel, k, end, rows, sums);
+        add_tile(sums, total);
+    }
+}
+
+/* The four rows of a from `first` on with a panel: the sums of all chains, added share by share. */
 static void
 sum_tile(const half_job *job, const float *panel, int64_t first, int64_t rows, int64_t column, int64_t width, float total[ROWS][PANEL])
 {
     const port_matmul *p = job->product;
     const float *a[ROWS];
     float sums[ROWS][PANEL];
-    port_matmul_tile *tile = port_matmul_tile_of(job->way.fused ? PORT_MATMUL_CHAIN : PORT_MATMUL_REF);
     for (int64_t r = 0; r < ROWS; r++) {
         a[r] = job->rows + (first + (r < rows ? r : 0)) * p->K;
     }
@@ -152,15 +188,13 @@ sum_tile(const half_job *job, const float *panel, int64_t first, int64_t rows, i
             total[r][j] = (float)p->beta * port_load_f32(p->y, p->y_dtype, (first + r) * p->y_row_stride + column + j);
         }
     }
-    int64_t end = chain_end(job->way, p->K, 0);
-    tile(a, panel, 0, end, rows, total);
+    int64_t end = share_end(job->way, p->K, 0);
+    sum_share(job, a, panel, 0, end, rows, total);
     for (int64_t k = end; k < p->K; k = end) {
-        end = chain_end(job->way, p->K, k);
+        end = share_end(job->way, p->K, k);
         memset(sums, 0, sizeof sums);
-        tile(a, panel, k, end, rows, sums);
-        for (int64_t i = 0; i < ROWS * PANEL; i++) {
-            total[i / PANEL][i % PANEL] += sums[i / PANEL][i % PANEL];
-        }
+        sum_share(job, a, panel, k, end, rows, sums);
+        add_tile(sums, total);
     }
 }
 
@@ -251,6 +285,16 @@ dot(dot_lanes *lanes, const float *a, const float *b, int64_t n, bool fused)
     return sum;
 }
 
+static float
+sum_of_terms(const float *a, const float *b, int64_t n, float alpha)
+{
+    float sum = 0.0f;
+    for (int64_t k = 0; k < n; k++) {
+        sum += a[k] * b[k] * alpha;
+    }
+    return sum;
+}
+
 static void
 run_dots(const half_job *job, int64_t begin, int64_t end, float *column)
 {
@@ -262,7 +306,9 @@ run_dots(const half_job *job, int64_t begin, int64_t end, float *column)
     for (int64_t j = begin; j < end; j++) {
         widen_line(&p->b, j * p->b.col_stride, p->b.row_stride, p->K, column);
         for (int64_t i = 0; i < p->M; i++) {
-            finish(job, i, j, dot(lanes, job->rows + i * p->K, column, p->K, job->way.fused));
+            const float *row = job->rows + i * p->K;
+            finish(job, i, j, job->way.order == PORT_HALF_DOT ? dot(lanes, row, column, p->K, job->way.fused)
+                                                              : sum_of_terms(row, column, p->K, (float)p->alpha));
         }
     }
 }
@@ -274,7 +320,8 @@ run_part(void *opaque, int64_t part)
     int64_t begin = part * job->parts.size * PANEL, end = begin + job->parts.size * PANEL;
     end = end < job->product->N ? end : job->product->N;
     float *room = job->rooms + part * job->product->K * (PANEL + 1);
-    (job->way.order == PORT_HALF_DOT ? run_dots : run_chains)(job, begin, end, room);
+    bool along = job->way.order == PORT_HALF_DOT || job->way.order == PORT_HALF_ASCENDING;
+    (along ? run_dots : run_chains)(job, begin, end, room);
 }
 
 void

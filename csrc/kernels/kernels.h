@@ -106,6 +106,7 @@ typedef struct port_isin_params {
 typedef struct port_gemm_params {
     double alpha, beta;
     bool as_rows; /* of gemm: a library is asked for rows of a y of one column too, as ATen asks where y lies in given memory */
+    bool is_spread; /* of bmm: y stands for given memory whose rows are not dense, which oneDNN sums by its plain loops */
 } port_gemm_params;
 /* Whether the variant `chain` of gemm has a fast way for this call (chain.h): of F32, large enough, on a CPU with AVX-512. */
 bool port_gemm_is_packed(const port_kernel_call *call);

@@ -50,12 +50,14 @@ typedef enum port_half_order {
     PORT_HALF_DOT = 0,  /* b column-major, a row-major: eight vectors of 8 lanes along k, then one, then one by one */
     PORT_HALF_QUARTERS, /* four sums of every fourth term; what is left over joins the first */
     PORT_HALF_SEQUENCE, /* k ascending, from beta * y on */
-    PORT_HALF_PAIRS     /* oneDNN's: fused, of two terms the second first; blocks of `block` terms are chains from 0 that are added */
+    PORT_HALF_PAIRS,    /* oneDNN's: fused, of two terms the second first; blocks of `block` terms are chains from 0 that are added */
+    PORT_HALF_ASCENDING /* k ascending, each term times alpha: oneDNN's plain loops, into memory whose rows are not dense */
 } port_half_order;
 typedef struct port_half_way {
     port_half_order order;
     bool fused;    /* the reference's compiler fused multiply and add, and lanes are added by halves; else from left to right */
     int64_t block; /* PAIRS only; even */
+    int64_t shares; /* PAIRS only: the blocks are added in as many sums, as even as can be and the longer ones first; 0 as 1 */
 } port_half_way;
 /* With more multiplications than these the reference gives a product of BF16, or a whole stack, to oneDNN. */
 enum { PORT_ONEDNN_PRODUCT = 16 * 16 * 16 };

@@ -246,7 +246,7 @@ product(op_call *call, const port_tensor *c, const port_tensor *a, const port_te
     if (apart && (a->dtype == PORT_F32 || a->dtype == PORT_F64)) {
         return into_given_stack(call, c, a, b, alpha, beta, to, out);
     }
-    const port_gemm_params params = {.alpha = alpha, .beta = beta};
+    const port_gemm_params params = {.alpha = alpha, .beta = beta, .is_spread = to != NULL && shape[2] > 1 && to->strides[2] != 1};
     return multiply(call, c, a, b, &params, ndim, shape, out);
 }
 

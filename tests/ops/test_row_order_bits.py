@@ -93,26 +93,63 @@ def test_under_other_settings(capability, threads):
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-@pytest.fixture
-def one_thread():
-    """With more of them the library cuts sums of BF16 in its own way."""
+@pytest.fixture(params=(1, 2, 3))
+def threads(request):
+    """Of some products of BF16 the library gives each thread a share of the terms."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    torch.set_num_threads(request.param)
+    yield request.param
     torch.set_num_threads(before)
 
 
+def halves(*shape, turned=False):
+    """Random BF16; turned: its last two dimensions lie by columns."""
+    shape = shape[:-2] + shape[:-3:-1] if turned else shape
+    x = torch.randn(shape).bfloat16()
+    return x.transpose(-1, -2) if turned else x
+
+
 @pytest.mark.parametrize(("M", "N", "K"), ((64, 64, 2048), (2, 1000, 2048), (17, 33, 191), (2, 2, 3)))
-def test_products_of_bf16_into_columns_and_gaps(M, N, K, one_thread):
+def test_products_of_bf16_into_columns_and_gaps(M, N, K, threads):
     """Into memory of these layouts the reference asks for the product itself, else for its transpose: other bits."""
     torch.manual_seed(1)
     unlike = 0
     for turned in (False, True):
         for _ in range(3):
-            a, b = (torch.randn(K, M).bfloat16().t(), torch.randn(N, K).bfloat16().t()) if turned else (torch.randn(M, K).bfloat16(), torch.randn(K, N).bfloat16())
+            a, b = halves(M, K, turned=turned), halves(K, N, turned=turned)
             for size, strides in ((M * N, (N, 1)), (M * N, (1, M)), (2 * M * N, (2 * N, 2)), (2 * M * N, (1, 2 * M))):
-                ours, theirs = (torch.zeros(size, dtype=torch.bfloat16).as_strided((M, N), strides) for _ in range(2))
+                ours, theirs = (torch.zeros(size, dtype=BF16).as_strided((M, N), strides) for _ in range(2))
                 torch.mm(a, b, out=theirs)
                 assert unequal(made("aten.mm.out", a, b, out=ours)[0], theirs) == 0, strides
                 unlike += not torch.equal(theirs, torch.mm(a, b))
     assert unlike > 0 or (M, N, K) != (64, 64, 2048)
+
+
+@pytest.mark.parametrize(("M", "N", "K"), ((1000, 1, 2048), (64, 64, 4096), (48, 96, 2048)))
+def test_products_of_bf16_that_are_cut_along_their_terms(M, N, K, threads):
+    """Of a single column, which is made as a row; of a transposed matrix, of which each thread may sum its share."""
+    torch.manual_seed(2)
+    for repeat in range(8):
+        a, b = halves(M, K, turned=N > 1), halves(K, N, turned=repeat % 2 > 0)
+        same("mm.default", a, b)
+        same("addmm.default", halves(M, N), a, b)
+
+
+@pytest.mark.parametrize("count", (1, 2))
+def test_stacks_of_bf16_into_columns_and_gaps(count, threads):
+    """Into memory whose rows are not dense oneDNN sums by plain loops, and new memory gets other bits."""
+    torch.manual_seed(3)
+    unlike = 0
+    for turned in (False, True):
+        a, b = halves(count, 64, 2048, turned=turned), halves(count, 2048, 64)
+        same("bmm.default", a, b)
+        same("bmm.default", a, b[..., :1].contiguous())
+        for strides in ((4096, 1, 64), (8192, 128, 2), (8192, 128, 1)):
+            ours, theirs = (torch.zeros(8192 * count, dtype=BF16).as_strided((count, 64, 64), strides) for _ in range(2))
+            torch.bmm(a, b, out=theirs)
+            assert unequal(made("aten.bmm.out", a, b, out=ours)[0], theirs) == 0, strides
+            unlike += not torch.equal(theirs, torch.bmm(a, b))
+            ours.copy_(theirs)
+            theirs.baddbmm_(a, b, beta=0.5, alpha=3)
+            assert unequal(made("aten.baddbmm_.default", ours, a, b, beta=0.5, alpha=3)[0], theirs) == 0, strides
+    assert unlike > 0
