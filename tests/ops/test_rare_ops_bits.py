@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from porting import _core
+from porting.ops_table import promise
 from porting.providers import load_torch_provider
 from test_rounding_like_torch import BF16, F16, F32, F64, made, unequal
 
@@ -224,3 +225,18 @@ def test_weights_in_full_would_be_seen():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 9).to(BF16)
     assert unequal(torch.ops.aten.upsample_linear1d(x.float(), [31], True).to(BF16), torch.ops.aten.upsample_linear1d(x, [31], True)) > 20
+
+
+@pytest.mark.parametrize(("dtype", "norms"), ((F32, (1e-3, 0.54, 1.2, 4.0, 40.0)), (F64, (1e-3, 0.0468, 0.2, 4.0, 40.0))), ids=str)
+def test_exponentials_of_matrices_keep_their_promise_and_need_it(dtype, norms):
+    torch.manual_seed(8)
+    label, unit, worst = promise("aten.linalg_matrix_exp.default", str(dtype)[6:].replace("float", "F")), torch.finfo(dtype).eps / 2, 0.0
+    for size in range(2, 7):
+        for norm in norms * 8:
+            x = torch.randn(size, size, dtype=dtype)
+            x *= norm / x.abs().sum(0).max()
+            (mine,), theirs = made("aten.linalg_matrix_exp.default", x), torch.linalg.matrix_exp(x)
+            whole = torch.linalg.matrix_exp(x.abs().double()).abs().sum(0).max() * (1 + norm) * unit
+            worst = max(worst, float((mine.double() - theirs.double()).abs().max() / whole))
+    assert label.kind == "BOUND" and "|e^|A||" in label.unit
+    assert 16 < worst <= label.ulp
