@@ -11,6 +11,8 @@
 #include "levels.h"
 
 enum { LANES = 32, MAX_IN = 3 };
+/* What the reference's loop takes at a time in an op of which avx2 has the widest build: two vectors of 32 bytes, under each capability. */
+enum { PASS_BYTES = 64 };
 
 /* step: elements, 1, or 0 where an operand is one number. */
 #define OPERANDS(type, real)                                                                                         \
@@ -27,7 +29,7 @@ typedef struct triple_op {
     /* n elements at a level of the CPU. vector: as the reference's vectors compute them, else as its loop over single elements. */
     void (*f32)(int32_t level, bool vector, int64_t n, const triple_f32 *t);
     void (*f64)(int32_t level, bool vector, int64_t n, const triple_f64 *t);
-    bool by_place; /* what a dense row has beyond its last whole vector is computed as single elements; else nothing is */
+    bool by_place; /* what a dense row has beyond its last whole pass is computed as single elements; else nothing is */
 } triple_op;
 
 typedef struct triple_context {
@@ -81,7 +83,7 @@ triple_loop(void *opaque, char *const *data, const int64_t *strides, int64_t siz
     int32_t count = 1 + context->call->num_in;
     int64_t bulk = size0;
     for (int32_t k = 0; k < count && context->op->by_place; k++) {
-        bulk = strides[k] == (int64_t)port_dtype_size(dtype) ? bulk - bulk % port_profile_lanes(context->call->profile, dtype) : 0;
+        bulk = strides[k] == (int64_t)port_dtype_size(dtype) ? bulk - bulk % (PASS_BYTES / (int64_t)port_dtype_size(dtype)) : 0;
     }
     bool vector = context->op->by_place || context->call->profile->capability != PORT_CAP_DEFAULT;
     for (int64_t row = 0; row < size1; row++) {
