@@ -192,9 +192,10 @@ run_kaiser(op_call *call)
     }
     const port_precision in_double = {false, false};
     double middle = (double)(length - 1 + (periodic && length > 1)) / 2.0, *to = (double *)tensor_view(wide).data;
+    const double greatest = of_i0(beta, 0.0, in_double);
     for (int64_t k = 0; k < length; k++) {
         double away = length > 1 ? (float_rounded(dtype, (double)k) - middle) / middle : 0.0;
-        to[k] = of_i0(beta * sqrt(1.0 - away * away), 0.0, in_double) / of_i0(beta, 0.0, in_double);
+        to[k] = of_i0(beta * sqrt(1.0 - away * away), 0.0, in_double) / greatest;
     }
     status = tensor_cast(call, wide, dtype, &result);
     return status == PORT_OK ? emit(call, result) : status;
