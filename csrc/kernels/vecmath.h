@@ -376,19 +376,19 @@ PORT_INLINE float
 port_pow_u10(float x, float y)
 {
     float magnitude_y = fabsf(y), magnitude_x = fabsf(x);
-    bool small = magnitude_y < 16777216.0f, negative_x = port_f32_bits(x) < 0, negative_y = port_f32_bits(y) < 0;
-    float whole_y = port_select(small, magnitude_y, 0.0f);
-    bool y_is_int = !small | ((float)(int32_t)whole_y == whole_y);
-    bool y_is_odd = small & y_is_int & (((int32_t)whole_y & 1) != 0);
+    bool small = magnitude_y < 16777216.0f;
+    int32_t whole_y = (int32_t)port_select(small, magnitude_y, 0.0f);
+    bool y_is_int = port_select(small, (float)whole_y, magnitude_y) == magnitude_y;
+    int32_t odd = -(whole_y & (int32_t)y_is_int & 1), sign = port_f32_bits(x) & odd & INT32_MIN; /* odd powers keep it */
     float r = port_expk(port_df_mul_f(port_logk(magnitude_x), y));
     r = port_select(r != r, INFINITY, r);
-    float of_negative = port_select(y_is_int, port_select(y_is_odd, -r, r), NAN);
+    float of_negative = port_select(y_is_int, port_f32_of_bits(port_f32_bits(r) ^ (odd & INT32_MIN)), NAN);
     r = port_select(x > 0.0f, r, of_negative);
     float from_one = port_sign_of(magnitude_x - 1.0f, y);
     float at_infinity = port_select(from_one < 0.0f, 0.0f, port_select(from_one == 0.0f, 1.0f, INFINITY));
     r = port_select(magnitude_y == INFINITY, at_infinity, r);
-    float at_end = port_select(negative_y != (x == 0.0f), 0.0f, INFINITY);
-    at_end = port_select(y_is_odd & negative_x, -at_end, at_end);
+    int32_t falls = -(int32_t)(port_f32_bits(y) < 0) ^ -(int32_t)(x == 0.0f);
+    float at_end = port_f32_of_bits((port_f32_bits(INFINITY) & ~falls) | sign);
     r = port_select((magnitude_x == INFINITY) | (x == 0.0f), at_end, r);
     r = port_select((x != x) | (y != y), NAN, r);
     return port_select((y == 0.0f) | (x == 1.0f), 1.0f, r);
