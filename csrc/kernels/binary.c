@@ -5,7 +5,6 @@
  * Formulas: PyTorch's BinaryOpsKernel (BSD-3-Clause; restated), see docs/NUMERICS.md. */
 #include "binary.h"
 #include "../core/plane.h"
-#include "fmod.h"
 #include "halves.h"
 
 /* ---------------------------------------------------------------- the loop */
@@ -368,152 +367,13 @@ PORT_BINARY_VECTORS(int64_t, i64, bitwise_and, u &v)
 PORT_BINARY_VECTORS(int64_t, i64, bitwise_or, u | v)
 PORT_BINARY_VECTORS(int64_t, i64, bitwise_xor, u ^ v)
 
-/* The rest of a division: the vector function's, which differs for extreme operands, or libm's (fmod.h). */
-static float
-rest_f32(const binary_context *context, bool is_vector, float u, float v)
-{
-    return is_vector && context->call->profile->capability != PORT_CAP_DEFAULT ? port_fmod_f32(u, v) : fmodf(u, v);
-}
-
-static double
-rest_f64(const binary_context *context, double u, double v)
-{
-    return context->in_vectors && context->call->profile->capability != PORT_CAP_DEFAULT ? port_fmod_f64(u, v) : fmod(u, v);
-}
-
-/* Python's modulo: the sign of the divisor. */
-static void
-remainder_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
-              int64_t b_step, float *y)
-{
-    for (int64_t i = 0; i < n; i++) {
-        float divisor = b[i * b_step], rest = rest_f32(context, is_vector, a[i * a_step], divisor);
-        y[i] = rest != 0.0f && (divisor < 0.0f) != (rest < 0.0f) ? rest + divisor : rest;
-    }
-}
-
-static void
-remainder_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
-{
-    for (int64_t i = 0; i < n; i++) {
-        double rest = rest_f64(context, a[i], b[i]);
-        y[i] = rest != 0.0 && (b[i] < 0.0) != (rest < 0.0) ? rest + b[i] : rest;
-    }
-}
-
-static void
-remainder_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y)
-{
-    (void)context;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t rest = b[i] == -1 ? 0 : a[i] % b[i]; /* INT64_MIN % -1 traps; a zero divisor is refused by the check */
-        y[i] = rest != 0 && (b[i] < 0) != (rest < 0) ? rest + b[i] : rest;
-    }
-}
-
 PORT_DEFINE_MAP2(pow_map, port_pow_u10)
 
-static void
-fmod_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y)
-{
-    (void)context;
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = b[i] == -1 ? 0 : a[i] % b[i];
-    }
-}
-
-static void
-fmod_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
-         int64_t b_step, float *y)
-{
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = rest_f32(context, is_vector, a[i * a_step], b[i * b_step]);
-    }
-}
-
-PORT_BINARY_EACH(double, f64, fmod, rest_f64(context, u, v))
 OP_F32(atan2, atan2f(u, v))
 PORT_BINARY_EACH(double, f64, atan2, atan2(u, v))
 
-/* The quotient of two halves is one before its fraction is cut off. */
-static void
-trunc_divide_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
-                 int64_t b_step, float *y)
-{
-    (void)is_vector;
-    port_dtype dtype = context->call->in[0]->dtype;
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = truncf(port_rounded(dtype, a[i * a_step] / b[i * b_step]));
-    }
-}
-
-PORT_BINARY_EACH(double, f64, trunc_divide, trunc(u / v))
-PORT_BINARY_EACH(int64_t, i64, trunc_divide, v == -1 ? (int64_t)(0 - (uint64_t)u) : u / v)
 PORT_BINARY_EACH(int64_t, i64, shift_left, v < 0 || v > 63 ? 0 : (int64_t)((uint64_t)u << v))
 PORT_BINARY_EACH(int64_t, i64, shift_right, u >> (v < 0 || v > 63 ? 63 : v))
-
-/* Rounded towards minus infinity, as Python's // does it: by the exact remainder. */
-static double
-floor_divide(double u, double v, double quotient, double rest, double part)
-{
-    if (v == 0.0) {
-        return quotient;
-    }
-    part -= rest != 0.0 && (v < 0.0) != (rest < 0.0) ? 1.0 : 0.0;
-    double whole = floor(part);
-    whole += part - whole > 0.5 ? 1.0 : 0.0;
-    return part != 0.0 ? whole : copysign(0.0, u / v);
-}
-
-/* The same, each step rounded to a half. */
-static float
-floor_divide_half(port_dtype dtype, float u, float v)
-{
-    float quotient = port_rounded(dtype, u / v), rest = fmodf(u, v);
-    if (v == 0.0f) {
-        return quotient;
-    }
-    float part = port_rounded(dtype, port_rounded(dtype, u - rest) / v);
-    if (rest != 0.0f && (v < 0.0f) != (rest < 0.0f)) {
-        part = port_rounded(dtype, part - 1.0f);
-    }
-    float whole = floorf(part);
-    whole += port_rounded(dtype, part - whole) > 0.5f ? 1.0f : 0.0f;
-    return part != 0.0f ? whole : copysignf(0.0f, quotient);
-}
-
-static void
-floor_divide_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step,
-                 const float *b, int64_t b_step, float *y)
-{
-    (void)is_vector;
-    port_dtype dtype = context->call->in[0]->dtype;
-    for (int64_t i = 0; i < n; i++) {
-        float u = a[i * a_step], v = b[i * b_step], rest = fmodf(u, v), part = (u - rest) / v;
-        y[i] = dtype != PORT_F32 ? floor_divide_half(dtype, u, v) : (float)floor_divide((double)u, (double)v, (double)(u / v), (double)rest, (double)part);
-    }
-}
-
-static void
-floor_divide_f64(const binary_context *context, int64_t n, const double *a, const double *b, double *y)
-{
-    (void)context;
-    for (int64_t i = 0; i < n; i++) {
-        double rest = fmod(a[i], b[i]);
-        y[i] = floor_divide(a[i], b[i], a[i] / b[i], rest, (a[i] - rest) / b[i]);
-    }
-}
-
-static void
-floor_divide_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_t *b, int64_t *y)
-{
-    (void)context;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t quotient = b[i] == -1 ? (int64_t)(0 - (uint64_t)a[i]) : a[i] / b[i];
-        bool inexact = b[i] != -1 && a[i] % b[i] != 0;
-        y[i] = quotient - (inexact && (a[i] < 0) != (b[i] < 0));
-    }
-}
 
 static void
 pow_f32(const binary_context *context, bool is_vector, int64_t n, const float *a, int64_t a_step, const float *b,
@@ -538,44 +398,6 @@ pow_i64(const binary_context *context, int64_t n, const int64_t *a, const int64_
     for (int64_t i = 0; i < n; i++) {
         y[i] = port_int_pow(a[i], b[i]);
     }
-}
-
-static void
-zero_loop(void *opaque, char *const *data, const int64_t *strides, int64_t size0, int64_t size1)
-{
-    const port_view *b = ((const void **)opaque)[0];
-    bool *found = ((void **)opaque)[1];
-    int64_t block[PORT_BLOCK];
-    for (int64_t r = 0; r < size1 && !*found; r++) {
-        for (int64_t i = 0; i < size0; i += PORT_BLOCK) {
-            int64_t m = size0 - i < PORT_BLOCK ? size0 - i : PORT_BLOCK;
-            port_load_i64(b->dtype, data[0] + r * strides[1] + i * strides[0], strides[0], m, block);
-            for (int64_t k = 0; k < m; k++) {
-                *found |= block[k] == 0;
-            }
-        }
-    }
-}
-
-/* An integer divisor of 0 has no answer, as in torch. */
-static bool
-zero_divisor(const port_view *b)
-{
-    bool found = false;
-    const void *context[2] = {b, &found};
-    port_iter iter = port_iter_elementwise(1, &b);
-    port_iter_range(&iter, 0, port_iter_elems(&iter), zero_loop, context);
-    return found;
-}
-
-static port_status
-remainder_check(const port_kernel_call *call, port_error *err)
-{
-    port_status status = port_binary_check(call, err);
-    if (status == PORT_OK && !port_dtype_is_float(call->in[1]->dtype) && zero_divisor(call->in[1])) {
-        return port_fail(err, PORT_E_VALUE, "remainder: an integer divisor is 0");
-    }
-    return status;
 }
 
 /* ---------------------------------------------------------------- where */
@@ -645,10 +467,6 @@ RUN_FLOATS(div, NULL, div_halves, div_number_halves, NULL)
 RUN_FLOATS(pow, pow_i64, NULL, NULL, NULL)
 RUN_FLOATS(maximum, maximum_i64, maximum_halves, NULL, port_whole_maximum)
 RUN_FLOATS(minimum, minimum_i64, minimum_halves, NULL, port_whole_minimum)
-PORT_BINARY_RUN_AVX2(remainder)
-PORT_BINARY_RUN_AVX2(fmod)
-PORT_BINARY_RUN(floor_divide, floor_divide_f32, floor_divide_f64, floor_divide_i64)
-PORT_BINARY_RUN(trunc_divide, trunc_divide_f32, trunc_divide_f64, trunc_divide_i64)
 PORT_BINARY_RUN(atan2, atan2_f32, atan2_f64, NULL)
 PORT_BINARY_RUN(shift_left, NULL, NULL, shift_left_i64)
 PORT_BINARY_RUN(shift_right, NULL, NULL, shift_right_i64)
@@ -686,14 +504,6 @@ const port_kernel_row port_binary_rows[] = {
     FLOATS(minimum),
     INTS(minimum),
     BOOLS(minimum),
-    PORT_FLOAT_ROWS("remainder", "ref", 0, remainder_check, remainder_run),
-    PORT_INT_ROWS("remainder", "ref", 0, remainder_check, remainder_run),
-    PORT_FLOAT_ROWS("fmod", "ref", 0, remainder_check, fmod_run),
-    PORT_INT_ROWS("fmod", "ref", 0, remainder_check, fmod_run),
-    PORT_FLOAT_ROWS("floor_divide", "ref", 0, remainder_check, floor_divide_run),
-    PORT_INT_ROWS("floor_divide", "ref", 0, remainder_check, floor_divide_run),
-    PORT_FLOAT_ROWS("trunc_divide", "ref", 0, remainder_check, trunc_divide_run),
-    PORT_INT_ROWS("trunc_divide", "ref", 0, remainder_check, trunc_divide_run),
     PORT_FLOAT_ROWS("atan2", "ref", 0, port_binary_check, atan2_run),
     INTS(shift_left),
     INTS(shift_right),

@@ -87,12 +87,6 @@ port_status port_binary_check(const port_kernel_call *call, port_error *err);
         static const binary_op op = {.i64 = name##_i64, .whole = port_whole_##name};                                 \
         port_binary_run(call, &op, 0);                                                                               \
     }
-#define PORT_BINARY_RUN_AVX2(name)                                                                                   \
-    static void name##_run(const port_kernel_call *call)                                                             \
-    {                                                                                                                \
-        static const binary_op op = {.f32 = name##_f32, .f64 = name##_f64, .i64 = name##_i64, .only_avx2 = true};    \
-        port_binary_run(call, &op, 0);                                                                               \
-    }
 #define PORT_BINARY_RUN(name, f32, f64, i64)                                                                         \
     static void name##_run(const port_kernel_call *call)                                                             \
     {                                                                                                                \

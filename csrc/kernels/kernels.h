@@ -285,7 +285,7 @@ typedef struct port_lstm_params {
     bool reverse; /* from the last step to the first */
 } port_lstm_params;
 
-extern const port_kernel_row port_unary_rows[], port_gelu_rows[], port_rsqrt_rows[], port_binary_rows[], port_cast_rows[], port_reduce_rows[], port_scan_rows[], port_softmax_rows[],
+extern const port_kernel_row port_unary_rows[], port_gelu_rows[], port_rsqrt_rows[], port_binary_rows[], port_divide_rows[], port_cast_rows[], port_reduce_rows[], port_scan_rows[], port_softmax_rows[],
     port_norm_rows[], port_indexing_rows[], port_gemm_rows[], port_attention_rows[], port_attention_f64_rows[],
     port_convolution_rows[], port_scatter_rows[], port_topk_rows[], port_pool_rows[], port_resize_rows[], port_activation_rows[], port_channel_norm_rows[],
     port_vector_norm_rows[], port_triangular_rows[], port_onednn_convolution_rows[],

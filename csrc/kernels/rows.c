@@ -8,7 +8,7 @@
 #endif
 
 static const port_kernel_row *const families[] = {
-    port_unary_rows, port_gelu_rows,    port_rsqrt_rows, port_binary_rows, port_cast_rows, port_reduce_rows, port_scan_rows,
+    port_unary_rows, port_gelu_rows,    port_rsqrt_rows, port_binary_rows, port_divide_rows, port_cast_rows, port_reduce_rows, port_scan_rows,
     port_softmax_rows, port_norm_rows,
     port_indexing_rows, port_gemm_rows,   port_attention_rows, port_attention_f64_rows,
     port_convolution_rows, port_scatter_rows, port_topk_rows, port_pool_rows, port_resize_rows, port_activation_rows, port_channel_norm_rows,
