@@ -10,7 +10,7 @@
 
 #include "kernel.h"
 
-/* ---- unary.c: in (x), out (y), broadcast, same dtype; y may be x itself.
+/* ---- unary.c, gelu.c: in (x), out (y), broadcast, same dtype; y may be x itself.
  * neg abs exp log sin cos tanh sigmoid silu relu rsqrt sqrt reciprocal erf floor ceil round sign square
  * logical_not (any dtype -> BOOL), bitwise_not (BOOL and integers) */
 
@@ -32,7 +32,7 @@ typedef struct port_clamp_params {
 } port_clamp_params;
 
 /* ---- binary.c: in (a, b), out (y), broadcast, same dtype; y may be a or b.
- * add sub: y = a + alpha * b     mul div pow maximum minimum remainder
+ * add sub: y = a + alpha * b     mul div pow maximum minimum     divide.c: remainder fmod floor_divide trunc_divide
  * bitwise_and bitwise_or bitwise_xor logical_and logical_or (BOOL and integers)
  * eq ne lt le gt ge: out is BOOL
  * where: in (condition BOOL, a, b), out (y); the row is by the dtype of y */

@@ -11,7 +11,8 @@ run_elements(op_call *call, const op_operand *operands, int32_t num_operands, po
     op_plan plan;
     port_dtype dtype = result_type(operands, num_operands);
     if (dtype >= PORT_NUM_DTYPES || !dtype_is_float(dtype)) {
-        return formula != NULL ? run_formula(call, formula, NULL, 0) : fail_op(call, PORT_E_DTYPE, "not defined for %s", dtype < PORT_NUM_DTYPES ? port_dtype_name(dtype) : "operands of no common dtype");
+        const char *name = dtype < PORT_NUM_DTYPES ? port_dtype_name(dtype) : "operands of no common dtype";
+        return formula != NULL ? run_formula(call, formula, NULL, 0) : fail_op(call, PORT_E_DTYPE, "not defined for %s", name);
     }
     port_status status = plan_pointwise(call, operands, num_operands, &plan);
     return status == PORT_OK ? run_planned(call, call->row->kernel, operands, num_operands, &plan, dtype, dtype, false, &params) : status;

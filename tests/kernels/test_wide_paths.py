@@ -198,3 +198,18 @@ def test_where_of_broadcast_operands(dtype):
     for (a, b), (condition, _) in zip(whole_operands(torch.int64), whole_operands(torch.bool)):
         same_as_torch("where.self", [condition, a.to(dtype), b.to(dtype)])
         same_as_torch("where.self", [condition, a.to(dtype), torch.ones((), dtype=dtype)])
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_rests_of_blocks_with_extreme_operands(dtype):
+    """Ordinary operands with zeros, infinities, NaN, subnormals and quotients beyond the vector function's steps among them."""
+    torch.manual_seed(0)
+    x, y = torch.randn(40_003, dtype=dtype) * 1000, torch.randn(40_003, dtype=dtype)
+    for operand, values in ((x, (0.0, -0.0, float("inf"), float("nan"), 1e-44, 3e38)), (y, (0.0, float("-inf"), float("nan"), 1e-44, 3e-39, 3e38))):
+        for value in values:
+            operand[torch.rand(len(operand)) < 0.004] = value
+    y[::11] = x[::11] / 7
+    for name in ("fmod.Tensor", "remainder.Tensor", "floor_divide.default"):
+        same_as_torch(name, [x, y])
+        same_as_torch(name, [x[:-1:3], y[1::3]])
+        same_as_torch(name, [x, y[4:5]])
