@@ -241,8 +241,8 @@ add_channels(deconv_tap tap, float *room)
     for (tap.k = 0; order == BY_TAP && tap.k < plan->taps; tap.k++) {
         add_tap(&tap);
     }
-    for (int64_t phase = 0; order == BY_COLUMN && phase < stride; phase++) { /* columns of other phases meet other outputs */
-        int64_t first = (phase + plan->padding[2]) % stride;
+    for (int64_t first = 0; order == BY_COLUMN && first < stride && first < width; first++) { /* columns of other phases meet other outputs */
+        int64_t phase = (first + stride - plan->padding[2] % stride) % stride;
         for (int64_t column = first, end; column < width; column = end) {
             bool joined = plan->out[2] % stride != 0 || reaches_all(plan, phase, column);
             end = column + stride;
