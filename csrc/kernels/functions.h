@@ -31,8 +31,9 @@ typedef enum port_polynomial {
     PORT_HERMITE_H, PORT_HERMITE_HE, PORT_LAGUERRE_L, PORT_LEGENDRE_P
 } port_polynomial;
 /* Of degree n, of which the fraction is cut; 0 below 0 and beyond 64-bit integers. shifted: Chebyshev's on [0, 1].
- * The number of steps is at most n; callers refuse degrees above PORT_MAX_DEGREE where no closed form takes over. */
+ * The number of steps is at most n; callers refuse what is_long says has more than PORT_MAX_DEGREE of them. */
 #define PORT_MAX_DEGREE 1000000.0
+bool port_polynomial_is_long(port_polynomial kind, bool shifted, double x, double n, port_precision precision);
 double port_polynomial_of(port_polynomial kind, bool shifted, double x, double n, port_precision precision);
 
 #endif /* PORT_FUNCTIONS_H */

@@ -93,6 +93,25 @@ is_closed(port_polynomial kind, bool shifted, double x, double inner, int64_t n,
     return true;
 }
 
+static double
+inner_of(bool shifted, double x, port_precision p)
+{
+    return shifted ? port_step(p, port_step(p, 2.0 * x) - 1.0) : x;
+}
+
+bool
+port_polynomial_is_long(port_polynomial kind, bool shifted, double x, double degree, port_precision p)
+{
+    /* Beyond it Chebyshev's, which grow by e^sqrt(2 (x - 1)) in each step, are infinite, and then no number, in fewer. */
+    const double slow = 1.0 + (p.is_f32 ? 1e-8 : 3e-7);
+    double inner = inner_of(shifted, x, p), closed;
+    if (!(degree > PORT_MAX_DEGREE && degree < 0x1p63)) {
+        return false;
+    }
+    bool chebyshev = kind <= PORT_CHEBYSHEV_W, recurs = kind == PORT_LAGUERRE_L || kind == PORT_LEGENDRE_P;
+    return recurs || (chebyshev && fabs(inner) < slow && !is_closed(kind, shifted, x, inner, (int64_t)degree, p, &closed));
+}
+
 double
 port_polynomial_of(port_polynomial kind, bool shifted, double x, double degree, port_precision p)
 {
@@ -100,7 +119,7 @@ port_polynomial_of(port_polynomial kind, bool shifted, double x, double degree, 
         return 0.0;
     }
     int64_t n = (int64_t)degree;
-    double inner = shifted ? port_step(p, port_step(p, 2.0 * x) - 1.0) : x, closed;
+    double inner = inner_of(shifted, x, p), closed;
     if (is_closed(kind, shifted, x, inner, n, p, &closed)) {
         return port_step(p, closed);
     }

@@ -129,10 +129,9 @@ map_operands(op_call *call, const function *f, const op_operand *operands, int32
         return status;
     }
     double *to = (double *)tensor_view(made).data;
-    bool recurs = f->of == NULL && (f->kind == PORT_LAGUERRE_L || f->kind == PORT_LEGENDRE_P);
     port_precision precision = {dtype != PORT_F64, call->options->profile.capability != PORT_CAP_DEFAULT};
     for (int64_t i = 0, n = tensor_elems(made); i < n; i++) {
-        if (recurs && data[1][i] > PORT_MAX_DEGREE && data[1][i] < 0x1p63) {
+        if (f->of == NULL && port_polynomial_is_long(f->kind, f->shifted, data[0][i], data[1][i], precision)) {
             return fail_unsupported(call, "a polynomial of degree %g", data[1][i]);
         }
         double second = num_operands > 1 ? data[1][i] : 0.0;

@@ -53,6 +53,18 @@ def test_degrees_that_are_no_numbers_or_too_great_come_to_an_end():
         pair("special_laguerre_polynomial_l.default", torch.tensor([0.3]), torch.tensor([1e9]))
 
 
+@pytest.mark.parametrize("name, x", [("shifted_chebyshev_polynomial_t", 1e-17), ("shifted_chebyshev_polynomial_w", 1e-17), ("chebyshev_polynomial_u", 1 + 2.0**-40)])
+def test_great_degrees_at_the_ends_of_an_interval_come_to_an_end(name, x):
+    """Where an argument only rounds to the end, or lies just beyond it, hardly anything grows; torch is not asked for that."""
+    with pytest.raises(_core.PortingError, match=r"a polynomial of degree 2e\+08"):
+        _core.call_op(f"aten.special_{name}.default", [np.array([x]), np.array([2e8])], {})
+    for one, degree in ((x, 1e3), (0.3, 2e8), (0.0, 2e8), (3.0, 2e8), (1.00001, 2e8)):
+        ours, theirs = pair(f"special_{name}.default", torch.tensor([one], dtype=torch.float64), torch.tensor([degree], dtype=torch.float64))
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6, equal_nan=True)
+    ours, theirs = pair(f"special_{name}.default", torch.tensor([1 + 2.0**-23]), torch.tensor([2e8]))
+    torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
 def test_kaiser_windows():
     for length, periodic, beta in ((40, False, 8.0), (41, True, 14.0), (2, False, 1.0)):
         ours = torch.from_numpy(_core.call_op("aten.kaiser_window.beta", [length, periodic, beta], {}))
