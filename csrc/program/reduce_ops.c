@@ -149,12 +149,15 @@ run_sum(op_call *call)
     if (x->dtype == PORT_C64) {
         return reduce_complex(call, full);
     }
-    if (strcmp(call->row->kernel, "mean") == 0 && !dtype_is_float(dtype)) {
+    bool mean = strcmp(call->row->kernel, "mean") == 0, half = dtype == PORT_F16 || dtype == PORT_BF16;
+    if (mean && !dtype_is_float(dtype)) {
         return fail_op(call, PORT_E_DTYPE, "the mean of %s needs a floating dtype", port_dtype_name(dtype));
     }
     port_status status = read_dims(call, full ? -1 : 1, x->ndim, &dims);
     if (status == PORT_OK && (dtype_is_float(dtype) || dtype_is_float(x->dtype))) {
-        status = tensor_cast(call, x, dtype, &x);
+        /* Means in halves are those of a copy in F32, without gaps; the kernel needs none of dense halves. */
+        bool copied = mean && half && (x->dtype != dtype || !tensor_is_dense(x));
+        status = tensor_cast(call, x, copied ? PORT_F32 : dtype, &x);
     }
     return status == PORT_OK ? reduce(call, call->row->kernel, x, dims, !full && arg_bool(call, 2), 0.0, dtype) : status;
 }

@@ -144,3 +144,17 @@ def test_halves_reduced_by_index_are_rounded_at_every_step(reduce, dtype):
         if dtype != F32:
             once = torch.index_reduce(x.float(), 1, index, source.float(), reduce, include_self=keep).to(dtype)
             assert unequal(once, theirs) > 20
+
+
+@pytest.mark.parametrize("dtype", (BF16, F16), ids=str)
+def test_means_in_halves_are_those_of_a_copy_in_float(dtype):
+    """What has gaps, or repeats, has none in the copy, and numbers of another dtype are not rounded to halves before they are added."""
+    torch.manual_seed(0)
+    x = (3 * torch.randn(70, 3, 1030)).to(dtype)
+    for laid in (x, x.repeat_interleave(2, -1)[..., ::2], x[:1].expand(70, 3, 1030), x.transpose(0, 2).repeat_interleave(2, -1)[..., ::2]):
+        for dims in ([0], [1], [2], [0, 2], [1, 2]):
+            assert unequal(made("aten.mean.dim", laid, dims)[0], laid.mean(dims)) == 0, (laid.stride(), dims)
+    wide = torch.randn(40, 33)
+    for given in (wide, wide.double(), wide.to(F16 if dtype == BF16 else BF16)):
+        assert unequal(made("aten.mean.dim", given, [1], dtype=dtype)[0], given.mean(1, dtype=dtype)) == 0, given.dtype
+    assert unequal(wide.to(dtype).mean(1), wide.mean(1, dtype=dtype)) > 0
