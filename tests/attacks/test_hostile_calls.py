@@ -3,7 +3,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -265,11 +264,11 @@ def test_factors_of_no_sense_read_nothing_but_the_input(op, factor):
         assert made[-1] == n or factor > 1 or np.isnan(made[-1])  # beyond the end stands the last
 
 
-def test_strides_far_wider_than_the_kernel_cost_nothing():
-    x, w = np.ones((2, 16, 1, 1), np.float32), np.ones((16, 8, 2, 3), np.float32)
-    before = time.process_time()
+def test_strides_far_wider_than_the_kernel_come_to_an_end():
+    """Walked place by place, a stride would take two seconds for each of 2,048 blocks of channels."""
+    channels = 8 * 2048
+    x, w = np.ones((2, 16, 1, 1), np.float32), np.ones((16, channels, 2, 3), np.float32)
     made = _core.call_op("aten.convolution.default", [x, w, None, [1, 2**31 - 1], [0, 1], [1, 1], True, [0, 0], 1], mkldnn="avx512")
-    assert time.process_time() - before < 1
-    assert made.shape == (2, 8, 2, 1) and (made == 16).all()
+    assert made.shape == (2, channels, 2, 1) and (made == 16).all()
     with pytest.raises(ValueError, match="a stride, padding or dilation of 2147483648"):
         _core.call_op("aten.convolution.default", [x, w, None, [1, 2**31], [0, 1], [1, 1], True, [0, 0], 1], mkldnn="avx512")
