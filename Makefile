@@ -97,7 +97,7 @@ sanitize: $(if $(wildcard $(PY)),,$(VENV)/.installed) ## C tests and binding tes
 	TSAN_OPTIONS=die_after_fork=0 setarch -R $(MAKE) ctest BUILD=build/tsan CFLAGS="-fsanitize=thread -O0" CTEST_SOURCES='tests/c/test_threads.c tests/c/test_parallel.c tests/c/test_kernel_threads.c'
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r python/porting $(SANITIZED)/ && rm -f $(SANITIZED)/porting/_core*.so
 	$(MAKE) ext PY=$(PY) BUILD=build/sanitize PKG=$(SANITIZED)/porting CFLAGS="$(SANITIZE) -O1"
-	LD_PRELOAD="$(SANITIZER_LIBS)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
+	LD_PRELOAD="$(SANITIZER_LIBS)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=1500 PYTHONMALLOC=malloc \
 	  PYTHONPATH=$(SANITIZED) $(PY) -m pytest $(SANITIZED_TESTS) -p no:cacheprovider
 
 exhaustive: $(if $(wildcard $(PY)),,$(VENV)/.installed) ## all 2^32 inputs of every unary function and cast against torch: minutes each (OPS="exp 'to f16'" names some)
