@@ -39,17 +39,7 @@ enum { LANES = 16 };
         return (type)pick_f64(part != 0.0, below, copysign(0.0, (double)(u / v)));                                   \
     }
 #define pick_f32 port_select
-
-PORT_INLINE double
-pick_f64(bool condition, double yes, double no)
-{
-    int64_t mask = -(int64_t)condition, a, b;
-    memcpy(&a, &yes, sizeof a);
-    memcpy(&b, &no, sizeof b);
-    a = (a & mask) | (b & ~mask);
-    memcpy(&yes, &a, sizeof a);
-    return yes;
-}
+#define pick_f64 port_select_f64
 REST(float, f32, FLT_MIN, 0x1p126f, 0x1p22f, int32_t, fmaf, copysignf)
 REST(double, f64, DBL_MIN, 0x1p1022, 0x1p40, int64_t, fma, copysign)
 

@@ -191,19 +191,8 @@ triple_check(const port_kernel_call *call, int32_t least, int32_t most, port_err
         return triple_check(call, least, most, err);                                                                 \
     }
 
-PORT_INLINE double
-select_f64(bool condition, double yes, double no)
-{
-    int64_t mask = -(int64_t)condition, a, b;
-    memcpy(&a, &yes, sizeof a);
-    memcpy(&b, &no, sizeof b);
-    a = (a & mask) | (b & ~mask);
-    memcpy(&yes, &a, sizeof a);
-    return yes;
-}
-
 /* For the two types of the expressions. */
-#define PICK(condition, yes, no) _Generic(u, float: port_select, double: select_f64)(condition, yes, no)
+#define PICK(condition, yes, no) _Generic(u, float: port_select, double: port_select_f64)(condition, yes, no)
 #define SIZE(value) _Generic(u, float: fabsf, double: fabs)(value)
 #define FMA(a, b, c) _Generic(u, float: fmaf, double: fma)(a, b, c)
 #define NUMBER(value) ((__typeof__(u))(value))

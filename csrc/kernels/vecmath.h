@@ -61,6 +61,17 @@ port_select(bool condition, float yes, float no)
     return port_f32_of_bits((port_f32_bits(yes) & mask) | (port_f32_bits(no) & ~mask));
 }
 
+PORT_INLINE double
+port_select_f64(bool condition, double yes, double no)
+{
+    int64_t mask = -(int64_t)condition, a, b;
+    memcpy(&a, &yes, sizeof a);
+    memcpy(&b, &no, sizeof b);
+    a = (a & mask) | (b & ~mask);
+    memcpy(&yes, &a, sizeof a);
+    return yes;
+}
+
 /* 2^n for -127 <= n <= 128 (the ends give 0 and infinity). */
 PORT_INLINE float
 port_pow2i(int32_t n)
